@@ -1,0 +1,1 @@
+"""Reports from run folders, benchmarks and experiments; installed as popcomm.analysis."""

@@ -1,0 +1,101 @@
+"""The agent contract: what a network is told at construction, what it gets in a step, and what it gives back.
+
+An agent is a plain torch module for P members at once. Its constructor takes an `AgentSpec` and keyword arguments (the
+`agent_config` of `.population()`); every parameter and buffer of it has the members as its first axis when
+`spec.members` > 1. Tensors are member-major, [P, R, ...]: R rows of each of the P members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from gymnasium import spaces
+from torch import Tensor
+
+from popcomm.channels.mailbox import Inbox
+from popcomm.channels.messages import MessageKind
+from popcomm.envs.world import Species
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """What a network must know of its place in the world."""
+
+    obs_size: int  # O, numbers in an observation
+    action_space: spaces.Space  # Discrete, MultiDiscrete or Box
+    messages: MessageKind | None  # what it sends and hears; None in the silent ablation
+    inbox_size: int  # K, the most messages heard in a step; 0 in silence
+    members: int = 1  # P
+    state_size: int = 0  # S, numbers in the world's latent state; 0 where there is none
+    num_agents: int = 1  # N, seats of the world: senders are 0 ... N - 1
+    sender_obs_size: int = 0  # the largest observation of any species: what a listener may try to reconstruct
+
+    @property
+    def action_params_size(self) -> int:
+        """Numbers that the action head puts out: logits, or means followed by log standard deviations."""
+        return action_params_size(self.action_space)
+
+    @classmethod
+    def of(cls, species: Species, **rest: Any) -> AgentSpec:
+        return cls(obs_size=species.obs_size, action_space=species.action_space, **rest)
+
+
+def action_params_size(space: spaces.Space) -> int:
+    """Numbers in `action_logits` for an action space (RLlib's order for each of its distributions)."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.Box):
+        return 2 * int(space.shape[0])
+    raise TypeError(f"actions of type {type(space).__name__} are not supported; use Discrete, MultiDiscrete or Box")
+
+
+class AgentOutput(NamedTuple):
+    """What a network gives back in a step."""
+
+    action_logits: Tensor  # [P, R, A]
+    message: Tensor | None  # [P, R, *params_shape] of the message kind; None in silence
+    value: Tensor  # [P, R], in the units of normalised returns
+    state: dict[str, Tensor]  # {name: [P, R, ...]}, the recurrent state after the step
+    aux: dict[str, Tensor]  # {name: [P, R, ...]}, whatever its own losses and the logs want ("attention": [P, R, K])
+
+
+class AuxiliaryBatch(NamedTuple):
+    """Targets for a network's own losses; the steps of a fragment are joined along the rows."""
+
+    obs: Tensor  # [P, R, O]
+    next_obs: Tensor  # [P, R, O]
+    next_mask: Tensor  # [P, R] bool, where next_obs belongs to the same life
+    actions: Tensor  # [P, R] int64 or [P, R, k] int64 / float32
+    inbox: Inbox | None  # [P, R, K, ...], differentiable where the gradient setting says so
+    sender_obs: Tensor | None  # [P, R, K, sender_obs_size], what the sender saw when it spoke, padded with zeros
+    sender_obs_mask: Tensor | None  # [P, R, K, sender_obs_size] bool, the numbers that are real
+    world_state: Tensor | None  # [P, R, S]
+    mask: Tensor  # [P, R] bool, rows that an agent lived
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """The contract. `outputs` of the losses are AgentOutputs whose rows are joined over steps as the batch's are.
+
+    Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once), and
+    `diagnostics(batch, outputs) -> dict of scalars` for numbers that are logged only.
+    """
+
+    def initial_state(self, rows: int) -> dict[str, Tensor]:
+        """Recurrent state {name: [P, rows, ...]} at the start of an episode; an empty dict if it keeps none.
+
+        An agent without state is trained on all steps of a fragment at once when messages carry no gradient.
+        """
+        ...
+
+    def forward(self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]) -> AgentOutput:
+        """obs [P, R, O] float32, inbox [P, R, K, ...] -> AgentOutput."""
+        ...
+
+    def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
+        """{name: [P] losses}, one number per member: the mean over the member's real rows."""
+        ...

@@ -1,0 +1,69 @@
+"""What a listener makes of one message: attention over its symbols, then the sender's observation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from popcomm.agents.activations import tanh
+from popcomm.agents.message_encoder import MessageEncoder, lookup
+from popcomm.agents.population import PopulationLinear
+from popcomm.channels.mailbox import Inbox
+from popcomm.channels.messages import MessageKind
+
+
+def attend_symbols(tables: Tensor, scores: Tensor, messages: Tensor, soft: Tensor | None = None) -> Tensor:
+    """Attention over the positions of each message: its symbols' values, averaged with softmax weights of their scores.
+
+    sum_l exp(s_l) v_l / sum_l exp(s_l) is a ratio of two sums over positions, both of them lookups, so there is no
+    [..., L, H] tensor, and the straight-through gradient is kept.
+
+    Args:
+        tables: [P, L * V, H], the value of each symbol at each position.
+        scores: [P, L * V, heads], their scores; head j weighs the j-th of `heads` equal parts of H.
+        messages: [P, ..., L] int64.
+        soft: [P, ..., L, V] or None.
+
+    Returns:
+        [P, ..., H].
+    """
+    members, size, features = tables.shape
+    heads = scores.shape[-1]
+    weights = scores.clamp(-10, 10).exp()
+    weighted = (tables.view(members, size, heads, -1) * weights.unsqueeze(-1)).view_as(tables)
+    sums = lookup(torch.cat([weighted, weights], -1), messages, soft)
+    values, total = sums.split([features, heads], -1)
+    return (values.unflatten(-1, (heads, -1)) / total.unsqueeze(-1)).flatten(-2)
+
+
+class MessageDecoder(nn.Module):
+    """Every message of an inbox -> a guess of what its sender saw: [P, R, K, out_features].
+
+    The values of the symbols are the listener's own encoder tables, so learning to reconstruct teaches it to listen;
+    the scores are the decoder's own, and start at zero (all positions count the same). A vector has no positions to
+    attend over, and is read by the encoder as it is.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        kind: MessageKind,
+        hidden_dim: int,
+        num_heads: int,
+        out_features: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        symbols = int(torch.Size(kind.params_shape).numel())
+        self.scores = nn.Parameter(torch.zeros(members, symbols, num_heads)) if kind.kind == "symbols" else None
+        self.head = PopulationLinear(members, hidden_dim, out_features, generator=generator)
+
+    def forward(self, encoder: MessageEncoder, inbox: Inbox) -> Tensor:
+        return self.head(tanh(self._read(encoder, inbox)))
+
+    def _read(self, encoder: MessageEncoder, inbox: Inbox) -> Tensor:
+        if self.scores is None:
+            return encoder(inbox)
+        length = inbox.messages.shape[-1]
+        # Times L, so that equal scores give the sum that the encoder gives.
+        return length * attend_symbols(encoder.weight, self.scores, inbox.messages, inbox.soft)

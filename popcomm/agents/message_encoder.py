@@ -1,0 +1,91 @@
+"""Messages into vectors: symbols by table lookup, with the straight-through gradient but without one-hots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from popcomm.agents.population import linear, uniform
+from popcomm.channels.mailbox import Inbox
+from popcomm.channels.messages import MessageKind
+
+
+def lookup(tables: Tensor, messages: Tensor, soft: Tensor | None = None) -> Tensor:
+    """Sum of the rows that the symbols name, one table per position.
+
+    It is `one_hot(messages).flatten(-2) @ tables`: with `soft` the gradient goes to `soft` as if it were the one-hot
+    (straight-through, Bengio 2013), while the tables' gradient is that of the symbols that were sent.
+
+    Args:
+        tables: [P, L * V, H], V rows for each of the L positions.
+        messages: [P, ..., L] int64.
+        soft: [P, ..., L, V], whose values are not looked at, or None.
+
+    Returns:
+        [P, ..., H].
+    """
+    return _Lookup.apply(tables, messages, soft)
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tables: Tensor, messages: Tensor, soft: Tensor | None) -> Tensor:
+        members, size, features = tables.shape
+        length = messages.shape[-1]
+        first = torch.arange(0, members * size, size // length, device=messages.device)
+        first = first.view(members, *[1] * (messages.dim() - 2), length)
+        rows = (messages + first).reshape(-1, length)
+        ctx.save_for_backward(tables, rows)
+        ctx.soft_shape = None if soft is None else soft.shape
+        return F.embedding_bag(rows, tables.reshape(-1, features), mode="sum").view(*messages.shape[:-1], features)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        tables, rows = ctx.saved_tensors
+        members, size, features = tables.shape
+        grad = grad.reshape(members, -1, features)
+        to_tables = to_soft = None
+        if ctx.needs_input_grad[0]:
+            flat, each = tables.new_zeros(members * size, features), grad.reshape(-1, features)
+            # One pass per position reads `grad` as it lies; a single pass would first copy it L times.
+            for position in rows.t():
+                flat.index_add_(0, position, each)
+            to_tables = flat.view_as(tables)
+        if ctx.needs_input_grad[2]:
+            to_soft = torch.bmm(grad, tables.mT).view(ctx.soft_shape)
+        return to_tables, None, to_soft
+
+
+class MessageEncoder(nn.Module):
+    """Every message of an inbox as a vector: inbox [P, R, K, ...] -> [P, R, K, out_features].
+
+    `weight` is [P, numbers in the kind's params_shape, out_features], a Linear without bias on
+    `kind.straight_through(messages, soft)`, and `extract` treats it as one. Symbols start with unit variance of the
+    output, since exactly L of the L * V inputs are on; vectors start as torch.nn.Linear does. Slots without a message
+    are encoded too: mask them.
+    """
+
+    transposed = ("weight",)
+
+    def __init__(
+        self, members: int, kind: MessageKind, out_features: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        size = int(torch.Size(kind.params_shape).numel())
+        if kind.kind == "symbols":
+            length = kind.params_shape[0]
+            table = torch.randn(members, size, out_features, generator=generator) / length**0.5
+            self.weight = nn.Parameter(table)
+        else:
+            self.weight = uniform(size**-0.5, members, size, out_features, generator=generator)
+
+    def forward(self, inbox: Inbox) -> Tensor:
+        if self.kind.kind == "symbols":
+            return lookup(self.weight, inbox.messages, inbox.soft)
+        real = self.kind.straight_through(inbox.messages, inbox.soft)
+        return linear(real.to(self.weight.dtype), self.weight)

@@ -1,0 +1,91 @@
+"""MLPAgent: the 2 x 64 actor and critic of the peers' baselines, with a mean-pooled inbox and a message head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from popcomm.agents.activations import activation_function
+from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.message_encoder import MessageEncoder
+from popcomm.agents.population import PopulationLinear, orthogonal_, orthogonal_layer_
+from popcomm.channels.mailbox import Inbox
+from popcomm.errors import UserError
+
+
+class MLPAgent(nn.Module):
+    """Separate actor and critic of two hidden layers each; no recurrent state.
+
+    Orthogonal start as in CleanRL's PPO: gain sqrt(2) in hidden layers, 0.01 in the policy head, 1 in the value head.
+    The first layers of actor and critic lie side by side in one weight: one product, two networks. What is heard enters
+    both: encoded per message (so that two messages are told from their mixture), averaged over the real messages, added
+    before the first activation. In silence those parts do not exist and all the others are the same.
+
+    Args:
+        spec: what the network must know of its place.
+        hidden: width of every hidden layer.
+        activation: "tanh" or "relu".
+        generator: source of the initial weights; torch's default one if None.
+
+    Raises:
+        UserError: a width below one, or an unknown activation.
+    """
+
+    def __init__(
+        self, spec: AgentSpec, hidden: int = 64, activation: str = "tanh", generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise UserError(f"agent_config.hidden is {hidden}, and must be at least 1")
+        self.spec, self.hidden, self.activation = spec, hidden, activation_function(activation)
+        p = spec.members
+        self.first = PopulationLinear(p, spec.obs_size, 2 * hidden, generator=generator)
+        self.actor = PopulationLinear(p, hidden, hidden, generator=generator)
+        self.critic = PopulationLinear(p, hidden, hidden, generator=generator)
+        self.policy_head = PopulationLinear(p, hidden, spec.action_params_size, generator=generator)
+        self.value_head = PopulationLinear(p, hidden, 1, generator=generator)
+        self._start(generator)
+        if spec.messages is not None:
+            self.encoder = MessageEncoder(p, spec.messages, hidden, generator=generator)
+            self.heard = PopulationLinear(p, hidden, 2 * hidden, bias=False, generator=generator)
+            params = math.prod(spec.messages.params_shape)
+            self.message_head = PopulationLinear(p, hidden, params, generator=generator)
+
+    def _start(self, generator: torch.Generator | None) -> None:
+        for half in self.first.weight.data.chunk(2, -1):
+            orthogonal_(half, math.sqrt(2), generator)
+        nn.init.zeros_(self.first.bias)  # type: ignore[arg-type]
+        gains = {self.actor: math.sqrt(2), self.critic: math.sqrt(2), self.policy_head: 0.01, self.value_head: 1.0}
+        for layer, gain in gains.items():
+            orthogonal_layer_(layer, gain, generator)
+
+    def initial_state(self, rows: int) -> dict[str, Tensor]:
+        """Nothing is remembered."""
+        return {}
+
+    def forward(self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]) -> AgentOutput:
+        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput without state."""
+        first = self.first(obs)
+        if inbox is not None and self.spec.messages is not None:
+            first = first + self.heard(self._pool(inbox))
+        # Views: the second layers read their half where it lies.
+        actor, critic = self.activation(first).chunk(2, -1)
+        actor = self.activation(self.actor(actor))
+        value = self.value_head(self.activation(self.critic(critic))).squeeze(-1)
+        message = None
+        if self.spec.messages is not None:
+            message = self.message_head(actor).unflatten(-1, self.spec.messages.params_shape)
+        return AgentOutput(self.policy_head(actor), message, value, {}, {})
+
+    def _pool(self, inbox: Inbox) -> Tensor:
+        """[P, R, hidden], the mean over real messages; zero where there is none."""
+        heard = self.activation(self.encoder(inbox))
+        weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
+        return (heard * weight.unsqueeze(-1)).sum(-2)
+
+    def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
+        """It has none."""
+        return {}

@@ -1,0 +1,22 @@
+"""What passes between agents: kinds of message, who hears whom, and delivery."""
+
+from popcomm.channels.mailbox import Channel, Inbox, deliver
+from popcomm.channels.messages import MessageKind, Symbols, Vectors, message_kind
+from popcomm.channels.topology import Custom, Full, KNearest, Links, Ring, Topology, make_topology
+
+__all__ = [
+    "Channel",
+    "Custom",
+    "Full",
+    "Inbox",
+    "KNearest",
+    "Links",
+    "MessageKind",
+    "Ring",
+    "Symbols",
+    "Topology",
+    "Vectors",
+    "deliver",
+    "make_topology",
+    "message_kind",
+]

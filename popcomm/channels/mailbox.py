@@ -1,0 +1,108 @@
+"""Delivery: senders' indices become inboxes by one gather, with or without gradients."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from popcomm.channels.messages import MessageKind
+from popcomm.channels.topology import Links, Topology
+from popcomm.errors import UserError
+
+
+class Inbox(NamedTuple):
+    """What receivers hear in a step: the messages that were sent one step before.
+
+    Leading axes are [B, N] in worlds and [P, R] (members, rows) inside a network.
+    """
+
+    messages: Tensor  # [..., K, *message shape]: int64 symbols or float32 vectors, as they were transmitted
+    senders: Tensor  # [..., K] int64, seats
+    mask: Tensor  # [..., K] bool, which messages are real
+    soft: Tensor | None = None  # [..., K, *params shape], the senders' differentiable form; None without gradients
+
+
+def deliver(messages: Tensor, senders: Tensor, mask: Tensor, soft: Tensor | None = None) -> Inbox:
+    """Gather every receiver's K messages.
+
+    Args:
+        messages: [B, N, *message shape].
+        senders: [B, N, K] int64.
+        mask: [B, N, K] bool.
+        soft: [B, N, *params shape], differentiable; gathered the same way.
+
+    >>> inbox = deliver(torch.tensor([[[7], [8]]]), torch.tensor([[[1], [0]]]), torch.ones(1, 2, 1, dtype=torch.bool))
+    >>> inbox.messages.flatten().tolist()
+    [8, 7]
+    """
+    return Inbox(gather_seats(messages, senders), senders, mask, None if soft is None else gather_seats(soft, senders))
+
+
+def gather_seats(values: Tensor, senders: Tensor) -> Tensor:
+    """values [B, N, ...], senders [B, M, K] -> [B, M, K, ...]: one index_select, whose backward is one index_add."""
+    worlds, n = values.shape[:2]
+    offsets = torch.arange(worlds, device=values.device).view(-1, 1, 1) * n
+    flat = values.reshape(worlds * n, *values.shape[2:]).index_select(0, (senders + offsets).flatten())
+    return flat.view(*senders.shape, *values.shape[2:])
+
+
+class Channel:
+    """A kind of message, a topology, and what goes wrong on the way.
+
+    A message is heard one step after it was sent. `dropout` is the probability that a receiver misses a message;
+    `noise` corrupts what is transmitted, the same for all who hear it (`MessageKind.corrupt`). Dead seats neither send
+    nor hear, and nothing crosses the start of an episode.
+
+    Raises:
+        UserError: a topology that needs positions in an environment without any, or one that does not fit its agents.
+    """
+
+    def __init__(
+        self,
+        messages: MessageKind,
+        topology: Topology,
+        num_agents: int,
+        torus: tuple[float, ...] | None = None,
+        has_positions: bool = False,
+        dropout: float = 0.0,
+        noise: float = 0.0,
+    ) -> None:
+        if topology.needs_positions and not has_positions:
+            name = type(topology).__name__
+            raise UserError(
+                f"communication.topology {name} needs positions, and this environment has none; use full or ring"
+            )
+        for key, value in (("dropout", dropout), ("noise", noise)):
+            if value < 0 or (value > 1 and (key == "dropout" or messages.kind == "symbols")):
+                raise UserError(f"communication.{key} is {value}, and must lie in [0, 1]")
+        self.messages, self.topology, self.torus = messages, topology, torus
+        self.dropout, self.noise = dropout, noise
+        self.num_agents = num_agents
+        self.inbox_size = topology.inbox_size(num_agents)
+
+    def transmit(self, messages: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What goes out on the channel when `messages` [B, N, ...] are sent."""
+        return self.messages.corrupt(messages, self.noise, generator) if self.noise else messages
+
+    def connect(
+        self,
+        sent: Tensor,
+        hears: Tensor,
+        positions: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Links:
+        """The links of one step.
+
+        Args:
+            sent: [B, N] bool, seats that sent a message one step before, in the episode that still runs.
+            hears: [B, N] bool, seats that act now.
+            positions: [B, N, D] float32 now, or None.
+        """
+        links = self.topology.connect(sent, positions, self.torus)
+        mask = links.mask & hears.unsqueeze(-1)
+        if self.dropout:
+            kept = torch.rand(mask.shape, generator=generator, device=mask.device) >= self.dropout
+            mask = mask & kept
+        return Links(links.senders, mask)

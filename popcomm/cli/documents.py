@@ -1,0 +1,143 @@
+"""A YAML file and its `--set` overrides -> one mapping, with every mistake told by file and line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from popcomm.errors import UserError, nearest
+
+SHIPPED = "popcomm.rllib_configs"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with two mendings: a key may stand once only, and 3e-4 is a number as it is in YAML 1.2."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                problem = f"the key '{key.value}' stands twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The document {section: {key: value}} of a YAML file, or of a shipped one by its bare name, with overrides put in.
+
+    Args:
+        path: a file, or "swarm" / "swarm.yaml" for one that ships with popcomm.
+        overrides: "section.key=value" each, the value in YAML.
+
+    Raises:
+        UserError: no such file, no valid YAML, a key that stands twice, or a section that is no mapping.
+    """
+    source = find(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from error
+    document = _parse(text, str(path))
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: holds {shown(document)}, and must hold sections such as 'environment:'")
+    with naming(path):
+        document = {str(section): _section(section, content) for section, content in document.items()}
+        for override in overrides or []:
+            _put(document, override)
+    return document
+
+
+@contextmanager
+def naming(path: str | Path, overrides: list[str] | None = None) -> Iterator[None]:
+    """Put the file's name, and the overrides there were, in front of any UserError raised inside."""
+    try:
+        yield
+    except UserError as error:
+        given = "".join(f" --set {override}" for override in overrides or [])
+        # What Ray brings back from another process prints as a traceback, and keeps the error itself as its cause.
+        raise UserError(f"{path}{given}: {getattr(error, 'cause', error)}") from error
+
+
+def shipped() -> dict[str, Path]:
+    """{name: file} of the configs that come with popcomm."""
+    return {file.stem: file for file in sorted(Path(str(resources.files(SHIPPED))).glob("*.yaml"))}
+
+
+def find(path: str | Path) -> Path:
+    """The file of that path, or else the shipped one of that name.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    known = shipped()
+    name = str(path).removesuffix(".yaml")
+    if name in known:
+        return known[name]
+    siblings = [str(f) for f in Path(path).parent.glob("*.yaml")]
+    raise UserError(f"the file '{path}' does not exist; {nearest(str(path), [*known, *siblings])}")
+
+
+def dump(document: dict[str, Any], path: Path) -> None:
+    """Write a document so that `load` reads it back."""
+    path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _parse(text: str, name: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{name}: {where}{error.problem or 'no valid YAML'}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: no valid YAML ({' '.join(str(error).split())})") from error
+
+
+def _section(name: Any, content: Any) -> dict[str, Any]:
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"the section '{name}' is {shown(content)}, and must be a mapping of keys to values")
+    return {str(key): value for key, value in content.items()}
+
+
+def _put(document: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise UserError(f"--set {override}: not of the form section.key=value, for example training.lr=3e-4")
+    value = _parse(text, f"--set {override}")
+    if len(path) == 1:
+        document[path[0]] = _section(path[0], value)
+        return
+    place: Any = document
+    for depth, part in enumerate(path[:-1], start=1):
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            where = ".".join(path[:depth])
+            raise UserError(f"--set {override}: {where} is {shown(place)}, and has no key '{path[depth]}'")
+    place[path[-1]] = value
+
+
+def shown(value: Any) -> str:
+    """A value as its author wrote it, cut to a few words."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

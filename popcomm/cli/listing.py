@@ -1,0 +1,47 @@
+"""`popcomm list`: every name that a YAML file may use, with a line on each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from popcomm.agents import AGENTS
+from popcomm.channels.messages import MESSAGE_KINDS
+from popcomm.channels.topology import TOPOLOGIES
+from popcomm.cli.documents import shipped
+from popcomm.envs import WORLDS
+
+
+def print_listing(console: Console) -> None:
+    """Print the tables of environments, agents, message kinds, topologies and shipped configs."""
+    for title, key, entries in _tables():
+        table = Table(title=f"{title}  ({key})", title_justify="left", title_style="bold", show_header=False, box=None)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column()
+        for name, line in entries.items():
+            table.add_row(name, line)
+        console.print(table, markup=False)
+        console.print()
+
+
+def _tables() -> list[tuple[str, str, dict[str, str]]]:
+    return [
+        ("environments", "environment.env", _documented(WORLDS)),
+        ("agents", "population.agent", _documented(AGENTS)),
+        ("message kinds", "communication.messages.kind", _documented(MESSAGE_KINDS)),
+        ("topologies", "communication.topology.kind", _documented(TOPOLOGIES)),
+        ("configs", "popcomm train NAME", {name: _first_comment(file) for name, file in shipped().items()}),
+    ]
+
+
+def _documented(classes: Mapping[str, type]) -> dict[str, str]:
+    return {name: (inspect.getdoc(cls) or "").partition("\n")[0] for name, cls in sorted(classes.items())}
+
+
+def _first_comment(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next((line.lstrip("# ") for line in lines if line.startswith("#")), "")

@@ -1,0 +1,158 @@
+"""popcomm train | report | play | list. A user's mistake is one sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from popcomm.cli.ray_session import prepare_environment
+from popcomm.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Commands import what they need when they run: Ray and torch take seconds, and read the environment at import.
+
+app = typer.Typer(
+    name="popcomm",
+    help="Train populations of small agents that learn to talk, and see what language emerged.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# typer's own base of usage mistakes (an unknown option or command, a missing argument); it has no public name.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+USER_MISTAKE, INTERRUPTED = 2, 130
+FRAME_MS = 100  # milliseconds that a picture of the GIF stands
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as popcomm train writes it.")]
+
+
+@app.command()
+def train(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one: swarm.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be given often."),
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where everything goes [default: runs/<config name>-<date-time>].")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --run-dir.")] = False,
+) -> int:
+    """Train a population as a YAML file says."""
+    from popcomm.cli import documents, run_folder
+    from popcomm.cli.progress import display
+    from popcomm.cli.train import run
+
+    if resume and run_dir is None:
+        raise UserError("--resume needs --run-dir, the folder of the run to go on with")
+    given = overrides or []
+    document = documents.load(file, given)
+    with documents.naming(file, given):
+        summary = run(document, run_dir or run_folder.default_run_dir(Path(file).stem), resume, display())
+    return INTERRUPTED if summary["interrupted"] else 0
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write RUN/report.html: curves, the language, conversations."""
+    from popcomm.analysis.report import write_report  # type: ignore[import-not-found]
+    from popcomm.cli.run_folder import existing_run
+
+    typer.echo(f"report: {write_report(existing_run(run))}")
+
+
+@app.command()
+def play(
+    run: RunFolder,
+    gif: Annotated[Path, typer.Option(help="The animated GIF to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="Environment steps to show.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the episode.")] = 0,
+) -> None:
+    """Let a trained population act in one world, and write a GIF of it with its messages drawn."""
+    from popcomm.cli import documents, run_folder, schema
+    from popcomm.cli.ray_session import quiet_ray, ray_session
+    from popcomm.rllib import PopulationPPOConfig
+    from popcomm.rllib.playback import frames
+
+    _check_writable(gif)
+    document = documents.load(run_folder.existing_run(run) / run_folder.CONFIG)
+    checkpoint = run_folder.newest_checkpoint(run)
+    quiet_ray()
+    config = schema.apply(document, PopulationPPOConfig()).recording(run_dir=None)
+    # One process plays; the batch is never learned from, so its minibatches do not matter.
+    config.env_runners(num_env_runners=0).training(minibatch_size=None)
+    config.learners(num_learners=0, num_gpus_per_learner=0)
+    with ray_session(config):
+        algo = config.build_algo()
+        try:
+            algo.restore_from_path(str(checkpoint.resolve()))
+            count = _write_gif(frames(algo, steps, seed), gif)
+        finally:
+            algo.stop()
+    typer.echo(f"{gif}: {count} pictures of {checkpoint}")
+
+
+@app.command("list")
+def list_() -> None:
+    """List environments, agents, message kinds, topologies and the configs that ship with popcomm."""
+    from rich.console import Console
+
+    from popcomm.cli.listing import print_listing
+
+    print_listing(Console(highlight=False))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line; returns its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C.
+
+    Any other exception is a defect of popcomm or of the user's own code, and keeps its traceback (exit code 1).
+    """
+    prepare_environment()
+    _add_working_directory()
+    try:
+        return int(app(args=args, prog_name="popcomm", standalone_mode=False) or 0)
+    except UserError as error:
+        return _complain(str(error))
+    except UsageError as error:
+        return _complain(error.format_message())  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+
+
+def _complain(sentence: str) -> int:
+    if sentence:  # empty after the help that a bare `popcomm` prints
+        print(f"popcomm: {' '.join(sentence.split())}", file=sys.stderr)
+    return USER_MISTAKE
+
+
+def _add_working_directory() -> None:
+    """An installed script does not search the working directory, where a user's module:attribute is."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def _check_writable(gif: Path) -> None:
+    if gif.suffix.lower() != ".gif":
+        raise UserError(f"--gif {gif} does not end in .gif")
+    if not gif.parent.is_dir():
+        raise UserError(f"--gif {gif}: the folder {gif.parent} does not exist")
+
+
+def _write_gif(pictures: Iterable[np.ndarray], path: Path) -> int:
+    """Write pictures [H, W, 3] uint8 as an endless animation; returns how many there were."""
+    from PIL import Image
+
+    images = [Image.fromarray(picture) for picture in pictures]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
+    return len(images)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""What is shown while a population trains: a live panel on a terminal, one plain line at a time elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_EVERY = 2.0  # seconds between plain lines
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where training stands after an iteration. Numbers that were not measured are NaN."""
+
+    training_iteration: int = 0
+    num_env_steps_sampled_lifetime: int = 0
+    num_agent_steps_sampled_lifetime: int = 0
+    time_total_s: float = 0.0
+    episode_return_mean: float = math.nan
+    message_entropy: float = math.nan  # nats, a whole message, mean over the species
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any], iteration: int, seconds: float) -> Status:
+        """From RLlib's nested result of `train()`."""
+        runners: Mapping[str, Any] = result.get("env_runners") or {}
+        modules = [m for m in (result.get("learners") or {}).values() if isinstance(m, Mapping)]
+        entropies = [float(m["message_entropy"]) for m in modules if "message_entropy" in m]
+        return cls(
+            iteration,
+            int(runners.get("num_env_steps_sampled_lifetime", 0)),
+            int(_total(runners.get("num_agent_steps_sampled_lifetime", 0))),
+            seconds,
+            float(runners.get("episode_return_mean", math.nan)),
+            sum(entropies) / len(entropies) if entropies else math.nan,
+        )
+
+    def reached(self, bounds: Mapping[str, float]) -> bool:
+        """Whether any bound of `stop` is reached."""
+        return any(getattr(self, key) >= bound for key, bound in bounds.items())
+
+
+def _total(steps: Any) -> float:
+    return sum(map(_total, steps.values())) if isinstance(steps, Mapping) else float(steps)
+
+
+@dataclass
+class Pace:
+    """Rates and the time to go, over what this process has done itself (a resumed run starts in mid-count)."""
+
+    start: Status
+    bounds: Mapping[str, float]
+
+    def share(self, now: Status) -> float:
+        """How much of the way to the nearest countable bound is done, 0 to 1."""
+        return min(1.0, max((getattr(now, key) / bound for key, bound in self._countable()), default=0.0))
+
+    def seconds_left(self, now: Status) -> float:
+        """Until the first bound at the pace so far; NaN where that cannot be said."""
+        elapsed = now.time_total_s - self.start.time_total_s
+        left = []
+        for key, bound in self._countable():
+            done = getattr(now, key) - getattr(self.start, key)
+            if done > 0:
+                left.append(max(0.0, (bound - getattr(now, key)) * elapsed / done))
+        return min(left, default=math.nan)
+
+    def _countable(self) -> list[tuple[str, float]]:
+        return [(key, bound) for key, bound in self.bounds.items() if key != "episode_return_mean"]
+
+
+class Display(Protocol):
+    """Where the training loop speaks."""
+
+    def start(self, name: str, status: Status, bounds: Mapping[str, float]) -> None: ...
+
+    def iteration(self, status: Status) -> None: ...
+
+    def say(self, text: str) -> None:
+        """A line for the user, above the progress."""
+        ...
+
+    def stop(self) -> None: ...
+
+
+def display(console: Console | None = None) -> Display:
+    """The one that fits where stdout goes."""
+    console = console or Console(highlight=False)
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+class _Common:
+    """The pace between two iterations, which both displays show."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.name, self.last, self.pace = "", Status(), Pace(Status(), {})
+        self.env_rate = self.agent_rate = math.nan  # steps per second
+        self.episode_return = math.nan
+
+    def start(self, name: str, status: Status, bounds: Mapping[str, float]) -> None:
+        self.name, self.last, self.pace = name, status, Pace(status, bounds)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def _advance(self, status: Status) -> None:
+        seconds = status.time_total_s - self.last.time_total_s
+        if seconds > 0:
+            self.env_rate = _gain(status, self.last, "num_env_steps_sampled_lifetime") / seconds
+            self.agent_rate = _gain(status, self.last, "num_agent_steps_sampled_lifetime") / seconds
+        # Iterations in which no episode ends have no return; the last one stays in sight.
+        if not math.isnan(status.episode_return_mean):
+            self.episode_return = status.episode_return_mean
+        self.last = status
+
+    def _facts(self) -> list[tuple[str, str]]:
+        now = self.last
+        entropy = [] if math.isnan(now.message_entropy) else [("message entropy", f"{now.message_entropy:.2f} nats")]
+        return [
+            ("iteration", f"{now.training_iteration:,}"),
+            ("env steps", f"{now.num_env_steps_sampled_lifetime:,} ({_number(self.env_rate)}/s)"),
+            ("agent steps", f"{now.num_agent_steps_sampled_lifetime:,} ({_number(self.agent_rate)}/s)"),
+            ("return", _number(self.episode_return, ".2f")),
+            *entropy,
+            ("ETA", _clock(self.pace.seconds_left(now))),
+        ]
+
+
+class PlainDisplay(_Common):
+    """A line per iteration, at most one every PLAIN_EVERY seconds; the last iteration always has its line."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._printed = -math.inf
+        self._pending = False
+
+    def iteration(self, status: Status) -> None:
+        self._advance(status)
+        self._pending = True
+        if time.monotonic() - self._printed >= PLAIN_EVERY:
+            self._print()
+
+    def stop(self) -> None:
+        if self._pending:
+            self._print()
+
+    def _print(self) -> None:
+        self.say(" | ".join(f"{label} {value}" for label, value in self._facts()))
+        self._printed, self._pending = time.monotonic(), False
+
+
+class LiveDisplay(_Common):
+    """A bar towards `stop` with the numbers below it, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._live = Live(console=console, refresh_per_second=4)
+
+    def start(self, name: str, status: Status, bounds: Mapping[str, float]) -> None:
+        super().start(name, status, bounds)
+        self._live.start()
+        self._live.update(self._panel())
+
+    def iteration(self, status: Status) -> None:
+        self._advance(status)
+        self._live.update(self._panel())
+
+    def stop(self) -> None:
+        self._live.stop()
+
+    def _panel(self) -> Group:
+        share = self.pace.share(self.last)
+        bar = Table.grid(padding=(0, 1), expand=True)
+        bar.add_column(no_wrap=True)
+        bar.add_column(ratio=1)
+        bar.add_column(justify="right", no_wrap=True)
+        bar.add_row(Text(self.name, "bold"), ProgressBar(total=1.0, completed=share), f"{share:4.0%}")
+        facts = Text()
+        for label, value in self._facts():
+            facts.append(f"{label} ", "dim").append(f"{value}   ", "bold")
+        return Group(bar, facts)
+
+
+def _gain(now: Status, before: Status, key: str) -> float:
+    return float(getattr(now, key) - getattr(before, key))
+
+
+def _number(value: float, form: str = ",.0f") -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def _clock(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

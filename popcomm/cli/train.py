@@ -1,0 +1,191 @@
+"""The training loop of the command line: Ray up, iterate until `stop`, checkpoint on the way, report at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from popcomm.channels import message_kind
+from popcomm.cli import schema
+from popcomm.cli.progress import Display, Status
+from popcomm.cli.ray_session import quiet_ray, ray_session
+from popcomm.cli.run_folder import check_run_dir, checkpoint_path, newest_checkpoint, open_run_dir, seconds_until
+from popcomm.errors import UserError
+
+
+class Interruption:
+    """Ctrl-C asks for an end after the running iteration; a second one raises KeyboardInterrupt at once."""
+
+    def __init__(self, display: Display) -> None:
+        self.asked = False
+        self._display = display
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._display.say("interrupted: finishing this iteration, then saving (Ctrl-C again stops at once)")
+
+
+def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display) -> dict[str, Any]:
+    """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
+
+    Args:
+        document: {section: {key: value}} as `schema.load` returns it.
+        run_dir: the run's folder; made if it is not there.
+        resume: go on from the newest valid checkpoint in it.
+        display: where progress goes.
+
+    Returns:
+        The last Status' numbers by RLlib's names, with "checkpoint" (path or None), "report" (path or None) and
+        "interrupted" (bool).
+
+    Raises:
+        UserError: a mistake in the document, or a folder that does not fit; before any work starts.
+    """
+    check_run_dir(run_dir, document, resume)
+    from popcomm.rllib import PopulationPPOConfig  # takes seconds, so after what can be told at once
+
+    if "run_dir" in document.get("recording", {}):
+        raise UserError("recording.run_dir belongs on the command line: --run-dir")
+    quiet_ray()
+    config = schema.apply(document, PopulationPPOConfig())
+    bounds = schema.stop_bounds(document)
+    if not bounds:
+        raise UserError(f"stop is missing; name a bound for at least one of {', '.join(schema.STOP_KEYS)}")
+    config.recording(run_dir=str(run_dir.resolve()))
+    _validate(config)
+    checkpoint = newest_checkpoint(run_dir) if resume else None
+    open_run_dir(run_dir, document)
+    with ray_session(config):
+        algo = config.build_algo()
+        try:
+            if checkpoint:
+                algo.restore_from_path(str(checkpoint.resolve()))
+            _introduce(document, algo, run_dir, checkpoint, display)
+            summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
+        finally:
+            algo.stop()
+    summary["report"] = None if summary["interrupted"] else _report(run_dir)
+    _conclude(summary, run_dir, display)
+    return summary
+
+
+def _validate(config: Any) -> None:
+    """RLlib's own checks, said as a user's mistake, and the GPUs of this machine."""
+    try:
+        config.validate()
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if config.num_gpus_per_learner and not os.environ.get("RAY_ADDRESS"):
+        import torch
+
+        there = torch.cuda.device_count()
+        wanted = config.num_gpus_per_learner * max(1, config.num_learners)
+        if wanted > there:
+            raise UserError(f"learners.num_gpus_per_learner asks for {wanted:g} GPUs, and this machine has {there}")
+
+
+def _iterate(
+    algo: Any, config: Any, run_dir: Path, bounds: Mapping[str, float], checkpoint: Path | None, display: Display
+) -> dict[str, Any]:
+    began = time.monotonic() - (seconds_until(run_dir, algo.iteration) if checkpoint else 0.0)
+    so_far = {"env_runners": algo.metrics.peek(("env_runners",), default={})} if checkpoint else {}
+    status = Status.of(so_far, algo.iteration, time.monotonic() - began)
+    saved, interruption = checkpoint, Interruption(display)
+    with interruption.watched():
+        display.start(run_dir.name, status, bounds)
+        try:
+            while not (status.reached(bounds) or interruption.asked):
+                result = algo.train()
+                status = Status.of(result, algo.iteration, time.monotonic() - began)
+                display.iteration(status)
+                every = config.checkpoint_every
+                if every and status.training_iteration % every == 0:
+                    saved = _save(algo, run_dir)
+        except KeyboardInterrupt:
+            display.say(f"stopped; the last checkpoint is {saved}" if saved else "stopped before the first checkpoint")
+            raise
+        finally:
+            display.stop()
+        if status.training_iteration and saved != checkpoint_path(run_dir, status.training_iteration):
+            saved = _save(algo, run_dir)
+    return {**asdict(status), "checkpoint": saved, "interrupted": interruption.asked}
+
+
+def _save(algo: Any, run_dir: Path) -> Path:
+    path = checkpoint_path(run_dir, algo.iteration)
+    algo.save_to_path(str(path.resolve()))
+    return path
+
+
+def _report(run_dir: Path) -> Path:
+    from popcomm.analysis.report import write_report  # type: ignore[import-not-found]
+
+    return Path(write_report(run_dir))
+
+
+def _introduce(
+    document: Mapping[str, Any], algo: Any, run_dir: Path, checkpoint: Path | None, display: Display
+) -> None:
+    kind = message_kind(document.get("communication", {}).get("messages"))
+    display.say(f"messages: {kind.rule() if kind else 'none, the agents are silent'}")
+    for line in _population(algo):
+        display.say(line)
+    if document.get("tune"):
+        display.say("tune: not used by popcomm train")
+    display.say(f"resumed from {checkpoint} (iteration {algo.iteration})" if checkpoint else f"run folder: {run_dir}")
+
+
+def _population(algo: Any) -> list[str]:
+    """A line per species: seats, members, weights."""
+    weights = next(iter(algo.learner_group.foreach_learner(count_weights))).get()
+    return [
+        f"species {name}: {_counted(species.num_seats, 'seat')} in each world, {_counted(members, 'member')}, "
+        f"{_counted(count, 'weight')}"
+        for name, species in algo.config.layout.species.items()
+        for members, count in [weights[name]]
+    ]
+
+
+def count_weights(learner: Any) -> dict[str, tuple[int, int]]:
+    """{species: (members, trained numbers of all of them)}; runs where the learner is."""
+    return {
+        name: (network.spec.members, sum(p.numel() for p in network.parameters()))
+        for name, network in learner.networks.items()
+    }
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _conclude(summary: Mapping[str, Any], run_dir: Path, display: Display) -> None:
+    if summary["checkpoint"]:
+        display.say(f"checkpoint: {summary['checkpoint']}")
+    if summary["interrupted"]:
+        display.say(f"interrupted; the same command with --run-dir {run_dir} --resume goes on from there")
+    else:
+        display.say(f"report:     {summary['report']}")
+    display.say(f"curves:     tensorboard --logdir {run_dir}")

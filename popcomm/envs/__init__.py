@@ -1,0 +1,53 @@
+"""Where agents live: worlds stepped as tensors, and their PettingZoo faces.
+
+Names are imported when they are first asked for, so that a worker that needs one world does not load the others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from popcomm.envs import swarm_v0
+    from popcomm.envs.messaging import with_messages
+    from popcomm.envs.names import WORLDS
+    from popcomm.envs.pettingzoo import ParallelEnvWorld
+    from popcomm.envs.testing import world_api_test
+    from popcomm.envs.world import Species, World, WorldStep
+    from popcomm.envs.world_parallel import WorldParallelEnv
+
+_MODULES = {
+    "ParallelEnvWorld": "pettingzoo",
+    "Species": "world",
+    "WORLDS": "names",
+    "World": "world",
+    "WorldParallelEnv": "world_parallel",
+    "WorldStep": "world",
+    "with_messages": "messaging",
+    "world_api_test": "testing",
+}
+
+__all__ = [
+    "WORLDS",
+    "ParallelEnvWorld",
+    "Species",
+    "World",
+    "WorldParallelEnv",
+    "WorldStep",
+    "swarm_v0",
+    "with_messages",
+    "world_api_test",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "swarm_v0":
+        return import_module("popcomm.envs.swarm_v0")
+    if name in _MODULES:
+        return getattr(import_module(f"popcomm.envs.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'popcomm.envs' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

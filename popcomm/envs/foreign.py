@@ -1,0 +1,142 @@
+"""What a ParallelEnv of others says of itself: its agents in order, their groups, where they stand, its state."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from inspect import signature
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+from pettingzoo import AECEnv, ParallelEnv
+
+from popcomm.envs.world import World
+from popcomm.errors import UserError
+
+PositionSource = Callable[[], Mapping[Any, Any]]
+logger = logging.getLogger(__name__)
+
+
+def create_env(creator: Callable[..., Any], env_config: dict[str, Any]) -> ParallelEnv:
+    """One environment, from `creator(env_config)` or, where its signature asks for the keys, `creator(**env_config)`.
+
+    Raises:
+        UserError: what the creator returns is no ParallelEnv.
+    """
+    config = dict(env_config)
+    env = creator(**config) if _takes_keywords(creator, config) else creator(config)
+    if isinstance(env, AECEnv):
+        raise UserError(f"the creator returned the AECEnv '{env}', and a ParallelEnv is needed; use its parallel_env()")
+    missing = [
+        name
+        for name in ("possible_agents", "reset", "step", "observation_space", "action_space")
+        if not hasattr(env, name)
+    ]
+    if missing:
+        raise UserError(
+            f"the creator returned a {type(env).__name__} without '{missing[0]}'; it must return a ParallelEnv"
+        )
+    if not env.possible_agents:
+        raise UserError(f"environment '{env}' has no possible_agents, and needs at least one")
+    return env
+
+
+def _takes_keywords(creator: Callable[..., Any], config: dict[str, Any]) -> bool:
+    """RLlib's creators take the mapping; PettingZoo's `parallel_env` functions take keywords."""
+    try:
+        call = signature(creator)
+        call.bind(**config)
+    except (TypeError, ValueError):
+        return False
+    return next(iter(call.parameters), "") not in {"config", "env_config"}
+
+
+def natural_order(agents: list[Any]) -> list[Any]:
+    """Agents sorted with numbers read as numbers.
+
+    >>> natural_order(["agent_10", "agent_2", "speaker_0"])
+    ['agent_2', 'agent_10', 'speaker_0']
+    """
+
+    def key(agent: Any) -> tuple[list[tuple[int, int, str]], str]:
+        parts = re.split(r"(\d+)", str(agent))
+        return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)], str(agent)
+
+    return sorted(agents, key=key)
+
+
+def group_agents(env: ParallelEnv) -> dict[str, list[Any]]:
+    """{name of a species: its agents in natural order}: agents with equal spaces are of one species."""
+    groups: list[list[Any]] = []
+    for agent in natural_order(list(env.possible_agents)):
+        spaces = (env.observation_space(agent), env.action_space(agent))
+        for group in groups:
+            if (env.observation_space(group[0]), env.action_space(group[0])) == spaces:
+                group.append(agent)
+                break
+        else:
+            groups.append([agent])
+    names = [_common_words(group) for group in groups]
+    if not all(names) or len(set(names)) < len(names):
+        names = [f"species_{i}" for i in range(len(groups))]
+    return dict(zip(names, groups, strict=True))
+
+
+def _common_words(agents: list[Any]) -> str:
+    """The alphabetic words that all names begin with: "agent" for agent_0 and agent_1."""
+    words = [re.findall(r"[A-Za-z]+", str(agent)) for agent in agents]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    return "_".join(column[0] for column in alike)
+
+
+def backing_world(env: ParallelEnv) -> World | None:
+    """The World behind an environment that is the face of one."""
+    for holder in (env, getattr(env, "unwrapped", env)):
+        world = getattr(holder, "world", None)
+        if isinstance(world, World):
+            return world
+    return None
+
+
+def position_source(env: ParallelEnv) -> PositionSource | None:
+    """A function that tells {agent: [D] array} now, or None where agents have no positions.
+
+    Asked in this order, of the environment and then of `env.unwrapped`: the method `agent_positions()`, and `positions`
+    (a mapping by agent, an array in the order of `possible_agents`, or a method that returns one of them). Where a
+    World is behind the environment, its `position_size` decides whether there are any, and `last.positions` serves too.
+    """
+    world = backing_world(env)
+    if world is not None and world.position_size == 0:
+        return None
+    for name in ("agent_positions", "positions"):
+        for holder in (env, getattr(env, "unwrapped", env)):
+            if hasattr(holder, name):
+                return lambda holder=holder, name=name: _as_mapping(env, getattr(holder, name))  # type: ignore[misc]
+    if world is not None and hasattr(world, "last"):
+        names = [agent for s in world.species.values() for agent in s.agents]
+        return lambda: dict(zip(names, world.last.positions[0].cpu().numpy(), strict=True))
+    return None
+
+
+def _as_mapping(env: ParallelEnv, value: Any) -> Mapping[Any, Any]:
+    value = value() if callable(value) else value
+    if isinstance(value, Mapping):
+        return value
+    # `positions` of another shape is something else by the same name.
+    if np.ndim(value) != 2 or len(value) != len(env.possible_agents):
+        return {}
+    return dict(zip(env.possible_agents, value, strict=True))
+
+
+def flat_state(env: ParallelEnv) -> np.ndarray | None:
+    """env.state() as [S] float32, or None (and one line in the log) where it does not work or is not of numbers."""
+    try:
+        value = np.asarray(env.state())
+        if not np.issubdtype(value.dtype, np.number) and value.dtype != bool:
+            raise TypeError(f"its entries are of type {value.dtype}")
+    except Exception as error:  # a foreign method may fail in any way, and training without a state is possible
+        logger.info("'%s' is used without a latent state: state() gives none (%s)", env, error)
+        return None
+    return value.astype(np.float32).ravel() if value.size else None

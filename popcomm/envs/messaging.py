@@ -1,0 +1,182 @@
+"""A message channel on any PettingZoo ParallelEnv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+from pettingzoo.utils.wrappers import BaseParallelWrapper
+from torch import Tensor
+
+from popcomm.channels import Channel, MessageKind, Topology, deliver, make_topology, message_kind
+from popcomm.envs.foreign import backing_world, position_source
+from popcomm.envs.messaging_layouts import LAYOUTS, Heard, Layout
+from popcomm.errors import UserError, unknown
+
+
+def with_messages(
+    parallel_env: ParallelEnv,
+    messages: MessageKind | dict[str, Any],
+    topology: Topology | dict[str, Any],
+    layout: str = "dict",
+    reflexes: Sequence[Any] = (),
+) -> MessagingEnv:
+    """A message channel on a ParallelEnv: agents speak with their actions, and hear with the next observations.
+
+    Seat i, in `senders` and `last_links`, is `possible_agents[i]`. A message is heard one step after it was sent, by
+    those who act then and acted before; the words of an agent that has died meanwhile are lost with it. What is not
+    real in an inbox (`mask` 0) is zeros. With K messages of L symbols out of V, or of D numbers, the spaces are
+
+    layout "dict": actions {"action": the environment's, "message": [L] int64 or [D] float32}; observations
+    {"observation": the environment's, "inbox": [K, L] int64 or [K, D] float32, "senders": [K] int64, "mask": [K] int8}.
+    Action masks stay where they are, in the environment's observation or in the infos.
+
+    layout "flat", for libraries that refuse Dict: actions are MultiDiscrete (choices of the environment, from zero,
+    then the L symbols) or a Box (its numbers, then the D); observations are one Box [O + K * L * V + K] or
+    [O + K * D + K]: the flattened observation, the inbox (symbols one-hot), the mask. Action masks, which then cover
+    the symbols too (all allowed), are in infos[agent]["action_mask"] only.
+
+    Args:
+        parallel_env: any ParallelEnv.
+        messages: a kind of message, or its config mapping.
+        topology: who hears whom, or its config mapping.
+        layout: "dict" or "flat".
+        reflexes: must be empty.
+
+    Raises:
+        UserError: fewer than two agents, an unknown layout, a topology that does not fit the environment's agents or
+            needs positions that it has not (see `popcomm.envs.foreign.position_source`), spaces that cannot be flat;
+            in `step`, an action or message that does not fit its space.
+    """
+    if len(reflexes):
+        raise UserError(f"reflexes has {len(reflexes)} entries, and must be empty: there are no reflexes yet")
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
+    channel = _channel(parallel_env, messages, topology)
+    return MessagingEnv(parallel_env, channel, LAYOUTS[layout](parallel_env, channel))
+
+
+def _channel(env: ParallelEnv, messages: Any, links: Any) -> Channel:
+    kind, graph = message_kind(messages), make_topology(links)
+    if kind is None or not hasattr(kind, "space"):
+        raise UserError(f"messages is {messages!r}, and must be Symbols, Vectors or a mapping with their 'kind'")
+    if not isinstance(graph, Topology):
+        raise UserError(f"topology is {links!r}, and must be a Topology or a mapping with its 'kind'")
+    seats = len(env.possible_agents)
+    if seats < 2:
+        raise UserError(f"'{env}' has {seats} agents, and messages need at least 2")
+    world = backing_world(env)
+    torus = None if world is None else world.torus
+    return Channel(kind, graph, seats, torus, has_positions=position_source(env) is not None)
+
+
+class MessagingEnv(BaseParallelWrapper):
+    """A ParallelEnv with a channel; `with_messages` makes it.
+
+    Attributes:
+        channel: the Channel that delivers.
+        last_links: [M, 2] int64, (sender, receiver) seats of the messages that the last observations hold.
+    """
+
+    def __init__(self, env: ParallelEnv, channel: Channel, layout: Layout) -> None:
+        super().__init__(env)
+        self.channel, self.layout = channel, layout
+        self.observation_spaces, self.action_spaces = layout.observation_spaces, layout.action_spaces
+        self._seats = {agent: seat for seat, agent in enumerate(env.possible_agents)}
+        self._deliver({}, [])
+
+    def observation_space(self, agent: Any) -> spaces.Space:
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: Any) -> spaces.Space:
+        return self.action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        observations, infos = self.env.reset(seed=seed, options=options)
+        self._deliver({}, [])
+        return self._join(observations, infos)
+
+    def step(
+        self, actions: Mapping[Any, Any]
+    ) -> tuple[dict[Any, Any], dict[Any, float], dict[Any, bool], dict[Any, bool], dict[Any, Any]]:
+        for agent in actions:
+            if agent not in self._seats:
+                raise unknown("agent", agent, self._seats)
+        # In the order of seats: nothing may depend on the order in which actions are named.
+        split = {agent: self.layout.split(agent, actions[agent]) for agent in self._seats if agent in actions}
+        sent = {agent: message for agent, (_, message) in split.items()}
+        if sent and hasattr(self.env, "speak"):
+            self.env.speak(self._loads(sent))
+        told = self.env.step({agent: action for agent, (action, _) in split.items()})
+        observations, rewards, terminated, truncated, infos = told
+        living = [a for a in self.env.agents if not (terminated.get(a, False) or truncated.get(a, False))]
+        self._deliver(sent, living)
+        observations, infos = self._join(observations, infos)
+        return observations, rewards, terminated, truncated, infos
+
+    def render(self) -> Any:
+        """The environment's picture; one of a World shows the last links."""
+        world = backing_world(self.env)
+        if world is None or getattr(self.env, "render_mode", None) != "rgb_array":
+            return self.env.render()
+        return world.render(0, self.last_links)
+
+    def _loads(self, sent: dict[Any, np.ndarray]) -> dict[Any, float]:
+        """What the messages cost, in symbols."""
+        loads = self.channel.messages.load(torch.from_numpy(np.stack(list(sent.values()))))
+        return dict(zip(sent, loads.tolist(), strict=True))
+
+    def _deliver(self, sent: dict[Any, np.ndarray], living: Iterable[Any]) -> None:
+        """Fill the inboxes [N, K, ...] with what reaches those who acted and still live."""
+        kind, n, k = self.channel.messages, len(self._seats), self.channel.inbox_size
+        present = torch.zeros(1, n, dtype=torch.bool)
+        messages = torch.zeros(1, n, *kind.shape, dtype=kind.dtype)
+        for agent in living:
+            if agent in sent:
+                present[0, self._seats[agent]] = True
+                messages[0, self._seats[agent]] = torch.from_numpy(sent[agent])
+        senders, mask = torch.zeros(n, k, dtype=torch.int64), torch.zeros(n, k, dtype=torch.bool)
+        heard = torch.zeros(n, k, *kind.shape, dtype=kind.dtype)
+        if present.any():
+            links = self.channel.connect(present, present, self._positions(present))
+            inbox = deliver(self.channel.transmit(messages), links.senders, links.mask)
+            senders, mask, heard = inbox.senders[0], inbox.mask[0], inbox.messages[0]
+        receiver, slot = mask.nonzero(as_tuple=True)
+        self.last_links: Tensor = torch.stack([senders[receiver, slot], receiver], 1)
+        silent = ~mask.view(n, k, *(1 for _ in kind.shape))
+        self._inboxes = Heard(
+            heard.masked_fill(silent, 0).numpy(), senders.masked_fill(~mask, 0).numpy(), mask.numpy().astype(np.int8)
+        )
+
+    def _positions(self, present: Tensor) -> Tensor | None:
+        """Positions [1, N, D] float32 of those present (zeros for others), where the topology asks for them."""
+        if not self.channel.topology.needs_positions:
+            return None
+        source = position_source(self.env)
+        shown = {} if source is None else source()
+        absent = [agent for agent, seat in self._seats.items() if present[0, seat] and agent not in shown]
+        if absent:
+            raise UserError(f"'{self.env}' tells no position of agent '{absent[0]}', and the topology needs it")
+        size = len(next(iter(shown.values())))
+        positions = np.zeros((1, len(self._seats), size), np.float32)
+        for agent, seat in self._seats.items():
+            if agent in shown:
+                positions[0, seat] = shown[agent]
+        return torch.from_numpy(positions)
+
+    def _join(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        """Add every agent's inbox; entries that belong to no agent pass as they are."""
+        joined, told = dict(observations), dict(infos)
+        for agent, seat in self._seats.items():
+            if agent not in observations:
+                continue
+            heard = Heard(*(row[seat].copy() for row in self._inboxes))
+            joined[agent] = self.layout.join(agent, observations[agent], heard)
+            told[agent] = self.layout.info(agent, observations[agent], infos.get(agent, {}))
+        return joined, told

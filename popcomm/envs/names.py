@@ -1,0 +1,8 @@
+"""The worlds that configuration files know by name."""
+
+from __future__ import annotations
+
+from popcomm.envs.swarm_v0 import SwarmWorld
+from popcomm.envs.world import World
+
+WORLDS: dict[str, type[World]] = {"swarm_v0": SwarmWorld}

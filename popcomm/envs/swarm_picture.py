@@ -1,0 +1,133 @@
+"""Pictures of a swarm: agents with their headings, who heard whom, the beacon and how far it is perceived."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
+
+# Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
+BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#E69F00", "#009E73", "#000000", "#999999"
+PIXELS, DPI = 480, 100
+
+
+def draw_swarm(
+    positions: np.ndarray,
+    velocity: np.ndarray,
+    beacon: np.ndarray,
+    perceives: np.ndarray,
+    size: float,
+    radius: float | None,
+    links: np.ndarray | None = None,
+    title: str = "",
+) -> np.ndarray:
+    """An RGB picture [480, 480, 3] uint8.
+
+    Args:
+        positions: [N, 2], in [0, size).
+        velocity: [N, 2], per step.
+        beacon: [2].
+        perceives: [N] bool, who perceives the beacon.
+        size: extent of the torus.
+        radius: how far the beacon is perceived; None draws no circle.
+        links: [M, 2] int, (sender, receiver) pairs whose messages were heard; drawn the shortest way round.
+        title: a line of text above.
+    """
+    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.03, 0.10, 0.94, 0.84))
+    axes.set(xlim=(0, size), ylim=(0, size), xticks=[], yticks=[], aspect="equal")
+    axes.set_title(title, fontsize=9, pad=4)
+    if links is not None and len(links):
+        axes.add_collection(
+            LineCollection(list(_segments(positions, links, size)), colors=GREEN, linewidths=0.9, alpha=0.6)
+        )
+    if radius is not None:
+        for shift in _copies(size):
+            axes.add_patch(Circle(tuple(beacon + shift), radius, fill=False, edgecolor=ORANGE, linestyle="--"))
+    axes.scatter(beacon[0], beacon[1], s=190, color=ORANGE, marker="*", edgecolors=BLACK, linewidths=0.7, zorder=3)
+    for seen, colour, shape in ((False, GREY, "o"), (True, BLUE, "D")):
+        x, y = positions[perceives == seen].T
+        axes.scatter(x, y, s=26, color=colour, marker=shape, edgecolors=BLACK, linewidths=0.5, zorder=4)
+    tails = _headings(velocity) * 0.045 * size
+    axes.add_collection(
+        LineCollection(list(np.stack((positions, positions + tails), 1)), colors=BLACK, linewidths=1.2, zorder=5)
+    )
+    _legend(figure, links is not None, radius is not None)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _copies(size: float) -> np.ndarray:
+    """Shifts [9, 2] of the torus' copies: a circle at the border shows on the other side too."""
+    steps = np.array((-size, 0.0, size))
+    return np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+
+
+def _segments(positions: np.ndarray, links: np.ndarray, size: float) -> np.ndarray:
+    """[M ..., 2, 2]: each link from its sender; one that crosses the border also to its receiver, on the other side."""
+    sender, receiver = positions[links[:, 0]], positions[links[:, 1]]
+    turns = np.round((receiver - sender) / size)
+    way = receiver - sender - size * turns
+    crossing = turns.any(-1)
+    from_sender = np.stack((sender, sender + way), 1)
+    return np.concatenate((from_sender, np.stack((receiver - way, receiver), 1)[crossing]))
+
+
+def _headings(velocity: np.ndarray) -> np.ndarray:
+    """Unit vectors [N, 2]; zero at rest."""
+    speed = np.linalg.norm(velocity, axis=-1, keepdims=True)
+    return np.divide(velocity, speed, out=np.zeros_like(velocity), where=speed > 0)
+
+
+def _legend(figure: Figure, has_links: bool, has_radius: bool) -> None:
+    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
+    handles = [
+        Line2D([], [], marker="*", color=ORANGE, markersize=10, label="beacon", **style),
+        Line2D([], [], marker="D", color=BLUE, markersize=5, label="perceives it", **style),
+        Line2D([], [], marker="o", color=GREY, markersize=5, label="does not", **style),
+    ]
+    if has_radius:
+        handles.append(Line2D([], [], color=ORANGE, linestyle="--", label="sensing radius"))
+    if has_links:
+        handles.append(Line2D([], [], color=GREEN, label="message heard"))
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncol=len(handles),
+        fontsize=7.5,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.0,
+    )
+
+
+def main(path: str | None = None, steps: int = 60, seed: int = 0) -> None:
+    """Draw a random episode of swarm_v0 to an animated GIF at `path` (default: the command line's, or swarm_v0.gif)."""
+    from PIL import Image
+
+    from popcomm.envs.swarm_v0 import SwarmWorld
+
+    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "swarm_v0.gif"))
+    world = SwarmWorld(num_worlds=1)
+    generator = torch.Generator().manual_seed(seed)
+    world.reset(seed)
+    frames = [Image.fromarray(world.render())]
+    total = torch.zeros(())
+    for _ in range(steps):
+        total += world.step({"swarm": torch.randint(5, (1, world.num_agents), generator=generator)}).rewards.mean()
+        frames.append(Image.fromarray(world.render()))
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=1000 // 15, loop=0)
+    print(
+        f"{file}: {steps} steps of {world.num_agents} agents with random actions on a torus; "
+        f"mean reward {total.item() / steps:.3f} per agent and step. "
+        "Diamonds perceive the beacon (star), circles do not."
+    )

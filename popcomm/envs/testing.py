@@ -1,0 +1,354 @@
+"""The conformance test of worlds: run `world_api_test` on a World of your own before you train in it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from popcomm.envs.world import Species, World, WorldStep
+
+Actions = dict[str, Tensor]
+SEED = 1234
+
+
+def world_api_test(world: World, num_steps: int = 200) -> None:
+    """Check that a World keeps the contract of `popcomm.envs.world`.
+
+    It acts at random for `num_steps` steps, several times over, and looks at shapes and types, spaces, finite numbers,
+    lives and autoreset, determinism, `get_state` / `set_state`, and (with two worlds or more) whether worlds are
+    independent. Give it more steps than an episode has, or the end of an episode is not looked at (it warns). A world
+    whose `get_state` returns None is not asked to replay.
+
+    Args:
+        world: any World; it is reset, and left somewhere in an episode.
+        num_steps: length of a trial.
+
+    Raises:
+        AssertionError: with a sentence that says what is wrong, and in which step.
+
+    >>> from popcomm.envs.swarm_v0 import SwarmWorld
+    >>> world_api_test(SwarmWorld(num_worlds=2, num_agents=3, max_steps=10), num_steps=25)
+    """
+    check_description(world)
+    rows, actions = _trial(world, num_steps)
+    if not any(_over(row).any() for row in rows):
+        warnings.warn(f"no episode ended in {num_steps} steps: autoreset was not tested; raise num_steps", stacklevel=2)
+    _check_determinism(world, rows, actions)
+    _check_idle_seats(world, rows, actions)
+    _check_replay(world, rows, actions)
+    if world.num_worlds > 1:
+        _check_independence(world, rows, actions)
+
+
+def sample_actions(world: World, step: WorldStep, rng: np.random.Generator) -> Actions:
+    """Random actions {species: [B, N_s, ...]} that the masks of `step` allow."""
+    return {name: _sample(world, species, step, rng) for name, species in world.species.items()}
+
+
+def check_description(world: World) -> None:
+    """Species follow one another from seat 0, their names fit, and the sizes agree with one another."""
+    assert world.num_worlds >= 1, f"num_worlds is {world.num_worlds}; there must be at least one world"
+    assert world.species, "`species` is empty; a world needs at least one"
+    seat = 0
+    for name, species in world.species.items():
+        assert species.name == name, f"the species under the key '{name}' is called '{species.name}'; they must agree"
+        assert species.start == seat, f"species '{name}' starts at seat {species.start}; the one before ends at {seat}"
+        assert species.num_seats >= 1, f"species '{name}' has no seats"
+        assert species.obs_size >= 1, f"species '{name}' has obs_size {species.obs_size}; it must be at least 1"
+        count = len(species.agents)
+        assert count in (0, species.num_seats), f"species '{name}' names {count} agents for {species.num_seats} seats"
+        kinds = (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)
+        assert isinstance(species.action_space, kinds), (
+            f"species '{name}' has an action space of type {type(species.action_space).__name__}; "
+            "it must be Discrete, MultiDiscrete or Box"
+        )
+        seat = species.stop
+    if world.torus is not None:
+        assert len(world.torus) == world.position_size, (
+            f"`torus` has {len(world.torus)} extents, and positions have {world.position_size} axes"
+        )
+
+
+def check_step(world: World, step: WorldStep, where: str) -> None:
+    """One WorldStep alone: which tensors there are, their shapes, types and devices, and what they hold."""
+    b, n = world.num_worlds, world.num_agents
+    assert set(step.observations) == set(world.species), (
+        f"{where}: observations are for {sorted(step.observations)}, and the species are {sorted(world.species)}"
+    )
+    for name, species in world.species.items():
+        told = step.observations[name]
+        what = f"{where}: observations['{name}']"
+        _check_tensor(world, told, what, (b, species.num_seats, species.obs_size), torch.float32)
+    _check_tensor(world, step.rewards, f"{where}: rewards", (b, n), torch.float32)
+    for field in ("terminated", "truncated", "alive", "first"):
+        _check_tensor(world, getattr(step, field), f"{where}: {field}", (b, n), torch.bool)
+    optional: list[tuple[str, int, tuple[int, ...], torch.dtype]] = [
+        ("positions", world.position_size, (b, n, world.position_size), torch.float32),
+        ("state", world.state_size, (b, world.state_size), torch.float32),
+        ("labels", world.num_labels, (b, n), torch.int64),
+    ]
+    for field, size, shape, dtype in optional:
+        tensor = getattr(step, field)
+        promise = {"positions": "position_size", "state": "state_size", "labels": "num_labels"}[field]
+        assert (tensor is not None) == (size > 0), (
+            f"{where}: {field} is {'missing' if tensor is None else 'there'}, and the world says {promise} = {size}"
+        )
+        if tensor is not None:
+            _check_tensor(world, tensor, f"{where}: {field}", shape, dtype)
+    _check_values(world, step, where)
+    _check_masks(world, step, where)
+
+
+def check_transition(before: WorldStep, now: WorldStep, where: str) -> None:
+    """Two rows in sequence: who ended, who was born, and that a world that is over opens a new episode."""
+    ended = now.terminated | now.truncated
+    over = _over(before).unsqueeze(-1)
+    assert not (now.first & ~now.alive).any(), f"{where}: `first` is True for a seat that is not alive"
+    reborn = over & ~now.alive.any(-1, keepdim=True)
+    assert not reborn.any(), (
+        f"{where}: {_worlds(reborn)} was over in the row before; this row must open an episode, and nobody is alive"
+    )
+    assert not (over & now.alive & ~now.first).any(), (
+        f"{where}: {_worlds(over & now.alive & ~now.first)} opens a new episode here, and `first` is not True in it"
+    )
+    assert not (over & (now.rewards != 0)).any(), (
+        f"{where}: {_worlds(over & (now.rewards != 0))} opens a new episode here, and gives a reward; it must be 0"
+    )
+    ghosts = ended & ~before.alive
+    assert not ghosts.any(), f"{where}: a seat of {_worlds(ghosts)} ended, and was not alive in the row before"
+    assert not (ended & now.alive).any(), (
+        f"{where}: a seat of {_worlds(ended & now.alive)} is terminated or truncated, and still alive; the row where a "
+        "life ends holds its final observation, with alive False"
+    )
+    vanished = before.alive & ~now.alive & ~ended
+    assert not vanished.any(), (
+        f"{where}: a seat of {_worlds(vanished)} is no longer alive, and neither terminated nor truncated says why"
+    )
+    assert not (before.alive & now.first).any(), (
+        f"{where}: `first` is True in {_worlds(before.alive & now.first)} for a seat whose life goes on"
+    )
+    silent_birth = ~before.alive & now.alive & ~now.first
+    assert not silent_birth.any(), f"{where}: a seat of {_worlds(silent_birth)} came to life without `first`"
+
+
+def check_opening(world: World, step: WorldStep, where: str = "reset") -> None:
+    """The row that `reset` returns: someone is alive everywhere, all lives are new, and nothing was earned or ended."""
+    check_step(world, step, where)
+    assert step.alive.any(-1).all(), f"{where}: nobody is alive in {_worlds(~step.alive.any(-1, keepdim=True))}"
+    assert torch.equal(step.first, step.alive), f"{where}: `first` must be True for exactly the seats that are alive"
+    assert not step.rewards.any(), f"{where}: rewards must be 0, since no step was made"
+    assert not (step.terminated | step.truncated).any(), f"{where}: a seat ended before any step was made"
+
+
+def _trial(world: World, num_steps: int) -> tuple[list[WorldStep], list[Actions]]:
+    """A random trial with every row checked; rows are copies, and the originals must not change behind our back."""
+    rng = np.random.default_rng(SEED)
+    last = world.reset(SEED)
+    check_opening(world, last)
+    rows, actions = [_clone(last)], []
+    for t in range(num_steps):
+        actions.append(sample_actions(world, rows[-1], rng))
+        now = world.step(_clone_actions(actions[-1]), _spoken(world, t))
+        where = f"step {t + 1}"
+        _assert_same(
+            rows[-1], last, f"{where}: the step wrote into the WorldStep that was returned before; return new tensors"
+        )
+        check_step(world, now, where)
+        check_transition(rows[-1], now, where)
+        rows.append(_clone(now))
+        last = now
+    return rows, actions
+
+
+def _check_determinism(world: World, rows: list[WorldStep], actions: list[Actions]) -> None:
+    for t, now in enumerate(_follow(world, world.reset(SEED), actions)):
+        _assert_same(rows[t], now, f"step {t}: the same seed and actions gave something else the second time")
+
+
+def _check_idle_seats(world: World, rows: list[WorldStep], actions: list[Actions]) -> None:
+    """Actions of seats that are not alive (all of them, in a world that is over) must not matter."""
+    rng = np.random.default_rng(SEED + 1)
+    others = []
+    for row, chosen in zip(rows, actions, strict=False):
+        idle = _replace(world, chosen, sample_actions(world, row, rng), ~row.alive)
+        others.append(idle)
+    for t, now in enumerate(_follow(world, world.reset(SEED), others)):
+        _assert_same(rows[t], now, f"step {t}: the action of a seat that was not alive changed what happened")
+
+
+def _check_replay(world: World, rows: list[WorldStep], actions: list[Actions]) -> None:
+    """`set_state` goes back to any row, as often as one likes, and the future from there is the same."""
+    middle = len(actions) // 2
+    step = world.reset(SEED)
+    for t in range(middle):
+        step = world.step(_clone_actions(actions[t]), _spoken(world, t))
+    state = world.get_state()
+    if state is None:
+        return
+    for _ in _follow(world, step, actions, middle):
+        pass
+    for attempt in ("at first", "the second time, from the same state"):
+        world.reset(SEED + 2)
+        back = world.set_state(state)
+        assert isinstance(back, WorldStep), (
+            f"set_state returned {type(back).__name__}; it must return the last WorldStep"
+        )
+        _assert_same(rows[middle], back, f"set_state did not return the last WorldStep again ({attempt})")
+        for t, now in enumerate(_follow(world, back, actions, middle), start=middle):
+            _assert_same(rows[t], now, f"step {t}: after set_state the same actions gave something else ({attempt})")
+
+
+def _check_independence(world: World, rows: list[WorldStep], actions: list[Actions]) -> None:
+    """Other actions in world 0 leave the other worlds alone."""
+    rng = np.random.default_rng(SEED + 3)
+    first_world = torch.zeros_like(rows[0].alive)
+    first_world[0] = True
+    now = world.reset(SEED)
+    for t, chosen in enumerate(actions):
+        changed = _replace(world, chosen, sample_actions(world, now, rng), first_world)
+        now = world.step(changed, _spoken(world, t))
+        what = f"step {t + 1}: other actions in world 0 changed another world (do they share random draws?)"
+        _assert_same(_without_first_world(rows[t + 1]), _without_first_world(now), what)
+
+
+def _follow(world: World, step: WorldStep, actions: list[Actions], start: int = 0) -> Iterator[WorldStep]:
+    """`step` and the rows that follow it under actions[start:]."""
+    yield step
+    for t in range(start, len(actions)):
+        yield world.step(_clone_actions(actions[t]), _spoken(world, t))
+
+
+def _sample(world: World, species: Species, step: WorldStep, rng: np.random.Generator) -> Tensor:
+    space, shape = species.action_space, (world.num_worlds, species.num_seats)
+    if isinstance(space, spaces.Box):
+        low, high = (
+            np.where(np.isfinite(space.low), space.low, -1.0),
+            np.where(np.isfinite(space.high), space.high, 1.0),
+        )
+        box = rng.uniform(low, high, (*shape, *space.shape)).astype(np.float32)
+        return torch.from_numpy(box).to(world.device)
+    sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else [int(k) for k in space.nvec]
+    scores = rng.random((*shape, sum(sizes)))
+    if species.has_action_mask and step.action_masks is not None:
+        scores = np.where(step.action_masks[species.name].cpu().numpy(), scores, -1.0)
+    parts = [part.argmax(-1) for part in np.split(scores, np.cumsum(sizes)[:-1], axis=-1)]
+    chosen = parts[0] + int(space.start) if isinstance(space, spaces.Discrete) else np.stack(parts, -1)
+    return torch.from_numpy(chosen.astype(np.int64)).to(world.device)
+
+
+def _spoken(world: World, t: int) -> Tensor | None:
+    """Every other step is silent; in the rest seats spend 0, 1 or 2 symbols."""
+    if t % 2 == 0:
+        return None
+    count = torch.arange(world.num_worlds * world.num_agents, device=world.device).add_(t) % 3
+    return count.view(world.num_worlds, world.num_agents).float()
+
+
+def _check_tensor(world: World, tensor: Any, what: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    assert isinstance(tensor, Tensor), f"{what} is of type {type(tensor).__name__}; it must be a torch.Tensor"
+    assert tuple(tensor.shape) == shape, f"{what} has shape {tuple(tensor.shape)}; it must be {shape}"
+    assert tensor.dtype == dtype, f"{what} has dtype {tensor.dtype}; it must be {dtype}"
+    assert tensor.device.type == world.device.type, f"{what} is on {tensor.device}; the world lives on {world.device}"
+    assert not dtype.is_floating_point or tensor.isfinite().all(), f"{what} holds a number that is not finite"
+
+
+def _check_values(world: World, step: WorldStep, where: str) -> None:
+    for name, species in world.species.items():
+        rows = step.observations[name].flatten(0, 1).cpu().numpy()
+        assert species.observation_space.contains(rows[0]), (
+            f"{where}: an observation of '{name}' lies outside its observation_space {species.observation_space}"
+        )
+    if step.labels is not None:
+        low, high = int(step.labels.min()), int(step.labels.max())
+        assert -1 <= low <= high < world.num_labels, (
+            f"{where}: labels range from {low} to {high}; they must lie in -1 ... {world.num_labels - 1}"
+        )
+    if step.positions is not None and world.torus is not None:
+        flat = step.positions.flatten(0, 1)
+        span = (flat.amax(0) - flat.amin(0)).tolist()
+        assert all(s <= extent for s, extent in zip(span, world.torus, strict=True)), (
+            f"{where}: positions span {span}, more than one turn of the torus {world.torus}; wrap them"
+        )
+
+
+def _check_masks(world: World, step: WorldStep, where: str) -> None:
+    masked = {name: s for name, s in world.species.items() if s.has_action_mask}
+    given = step.action_masks or {}
+    assert set(masked) <= set(given), (
+        f"{where}: species {sorted(set(masked) - set(given))} has has_action_mask = True, and there is no mask for it"
+    )
+    assert set(given) <= set(masked), (
+        f"{where}: there is a mask for species {sorted(set(given) - set(masked))}, whose has_action_mask is False"
+    )
+    for name, species in masked.items():
+        space = species.action_space
+        assert not isinstance(space, spaces.Box), (
+            f"species '{name}' has an action mask, and Box actions cannot be masked"
+        )
+        sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else [int(k) for k in space.nvec]
+        what = f"{where}: action_masks['{name}']"
+        _check_tensor(world, given[name], what, (world.num_worlds, species.num_seats, sum(sizes)), torch.bool)
+        alive = step.alive[:, species.seats]
+        for part in given[name].split(sizes, -1):
+            assert (part.any(-1) | ~alive).all(), f"{what} allows no action at all to a seat that is alive"
+
+
+def _replace(world: World, actions: Actions, others: Actions, where: Tensor) -> Actions:
+    """`actions`, with `others` at the seats `where` [B, N] bool."""
+    changed = {}
+    for name, species in world.species.items():
+        seats = where[:, species.seats]
+        seats = seats.view(*seats.shape, *(1,) * (actions[name].ndim - 2))
+        changed[name] = torch.where(seats, others[name], actions[name])
+    return changed
+
+
+def _over(step: WorldStep) -> Tensor:
+    """[B] bool, worlds in which nobody is alive."""
+    return ~step.alive.any(-1)
+
+
+def _worlds(where: Tensor) -> str:
+    """The first world [B, ...] bool points at, in words."""
+    return f"world {int(where.flatten(1).any(-1).nonzero()[0])}" if where.any() else "no world"
+
+
+def _map(step: WorldStep, function: Callable[[Tensor], Tensor]) -> WorldStep:
+    """The same function of every tensor in a WorldStep."""
+
+    def apply(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: apply(part) for key, part in value.items()}
+        return function(value) if isinstance(value, Tensor) else value
+
+    return WorldStep(*(apply(value) for value in step))
+
+
+def _clone(step: WorldStep) -> WorldStep:
+    return _map(step, torch.Tensor.clone)
+
+
+def _clone_actions(actions: Actions) -> Actions:
+    return {name: chosen.clone() for name, chosen in actions.items()}
+
+
+def _without_first_world(step: WorldStep) -> WorldStep:
+    return _map(step, lambda tensor: tensor[1:])
+
+
+def _assert_same(expected: WorldStep, found: WorldStep, what: str) -> None:
+    """Equal to the last bit; otherwise an AssertionError that names the field."""
+    for field, wanted, got in zip(WorldStep._fields, expected, found, strict=True):
+        if isinstance(wanted, dict) and isinstance(got, dict):
+            same = wanted.keys() == got.keys() and all(torch.equal(wanted[key], got[key]) for key in wanted)
+        elif isinstance(wanted, Tensor) and isinstance(got, Tensor):
+            same = torch.equal(wanted, got)
+        else:
+            same = wanted is got
+        assert same, f"{what} (`{field}` differs)"

@@ -1,0 +1,166 @@
+"""Conversations in Parquet: one row per agent and step of the worlds that are recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from popcomm.errors import UserError
+
+Array = NDArray[Any]
+
+SCHEMA = pa.schema(
+    [
+        ("iteration", pa.int64()),
+        ("env_steps", pa.int64()),
+        ("world", pa.int64()),
+        ("episode", pa.int64()),
+        ("step", pa.int64()),  # in the episode
+        ("sender", pa.int64()),  # seat
+        ("member", pa.int64()),
+        ("species", pa.string()),
+        ("receivers", pa.list_(pa.int64())),  # seats that heard the message one step later
+        ("weights", pa.list_(pa.float32())),  # attention that each receiver gave it; null without attention
+        ("symbols", pa.list_(pa.int64())),  # null in silence and where messages are vectors
+        ("vector", pa.list_(pa.float32())),  # null in silence and where messages are symbols
+        ("message_entropy", pa.float32()),  # nats
+        ("label", pa.int64()),  # class of what the sender privately perceived, -1 nothing
+        ("observation", pa.list_(pa.float32())),
+        ("position", pa.list_(pa.float32())),
+        ("action", pa.list_(pa.float32())),
+        ("reward", pa.float32()),
+    ]
+)
+REQUIRED = ("iteration", "env_steps", "world", "episode", "step", "sender", "member", "species")
+_TORUS = b"popcomm.torus"
+
+
+def conversation_path(run_dir: Path, iteration: int) -> Path:
+    """Where an iteration's conversations are kept."""
+    return run_dir / "conversations" / f"part-{iteration:06d}.parquet"
+
+
+def write_conversations(
+    path: Path, rows: Mapping[str, Array | Sequence[Any] | None], torus: tuple[float, ...] | None = None
+) -> None:
+    """Write M rows; the file appears whole or not at all.
+
+    Args:
+        rows: {column: [M] values, [M, k] for a list column, or a list of M lists}; a column that is missing or None is
+            null in every row.
+        torus: the world's extent along each axis where it wraps round, kept beside the rows for pictures.
+
+    Raises:
+        ValueError: an unknown column, a required one missing, or columns of different lengths.
+    """
+    if strange := sorted(set(rows) - set(SCHEMA.names)):
+        raise ValueError(f"conversations have no column {', '.join(strange)}; columns: {', '.join(SCHEMA.names)}")
+    if missing := [name for name in REQUIRED if rows.get(name) is None]:
+        raise ValueError(f"conversations need the column {', '.join(missing)}")
+    lengths = {name: len(values) for name, values in rows.items() if values is not None}
+    size = lengths["sender"]
+    if wrong := {name: n for name, n in lengths.items() if n != size}:
+        raise ValueError(f"columns of conversations differ in length: {wrong}, and sender has {size}")
+    columns = [_column(rows.get(field.name), field.type, size) for field in SCHEMA]
+    metadata = None if torus is None else {_TORUS: json.dumps([float(x) for x in torus]).encode()}
+    table = pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata(metadata))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half_written = path.with_suffix(".half")
+    pq.write_table(table, half_written, compression="zstd")
+    os.replace(half_written, path)
+
+
+def read_conversations(run_dir: Path, at_least: int | None = None) -> pa.Table:
+    """The rows of a run folder, oldest first; a table without rows where there are none.
+
+    With `at_least`, only the newest parts that together hold that many rows: the language as it is now.
+
+    Raises:
+        UserError: a part that cannot be read.
+    """
+    tables: list[pa.Table] = []
+    for part in sorted((run_dir / "conversations").glob("part-*.parquet"), reverse=True):
+        if at_least is not None and sum(map(len, tables)) >= at_least:
+            break
+        try:
+            tables.append(pq.read_table(part))
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{part} is no whole Parquet file ({str(error).splitlines()[0]}); move it away") from error
+    metadata = tables[0].schema.metadata if tables else None
+    whole = [_with_schema(table) for table in reversed(tables)]
+    joined = pa.concat_tables(whole) if whole else SCHEMA.empty_table()
+    return joined.replace_schema_metadata(metadata)
+
+
+def torus_of(table: pa.Table) -> tuple[float, ...] | None:
+    """The extent that was given to `write_conversations`."""
+    stored = (table.schema.metadata or {}).get(_TORUS)
+    return None if stored is None else tuple(json.loads(stored))
+
+
+def stacked(table: pa.Table, name: str) -> Array | None:
+    """A list column whose lists are equally long as [M, k]; None: a null row, lists that differ, or no rows."""
+    column = table[name].combine_chunks()
+    if len(column) == 0 or column.null_count:
+        return None
+    flat, row = ragged(table, name)
+    width, rest = divmod(len(flat), len(column))
+    lengths = np.bincount(row, minlength=len(column))
+    return flat.reshape(-1, width) if rest == 0 and width and (lengths == width).all() else None
+
+
+def ragged(table: pa.Table, name: str) -> tuple[Array, Array]:
+    """A list column as (values [E], row [E]): all its numbers and the row that each stands in."""
+    column = table[name].combine_chunks()
+    lengths = np.asarray(column.value_lengths().fill_null(0))
+    return column.flatten().to_numpy(zero_copy_only=False), np.repeat(np.arange(len(column)), lengths)
+
+
+def heard_by(senders: Array, mask: Array, weights: Array | None = None) -> tuple[list[Array], list[Array] | None]:
+    """Turn inboxes round: who heard each seat, and with what weight.
+
+    Args:
+        senders: [R, N, K] int64, whom each of N seats hears, in R worlds or steps.
+        mask: [R, N, K] bool, which of them are real.
+        weights: [R, N, K], the listener's attention, or None.
+
+    Returns:
+        receivers and weights: R * N arrays, row-major, receivers in the order of their seats.
+
+    >>> heard_by(np.array([[[1], [0], [0], [2]]]), np.ones((1, 4, 1), bool))[0]
+    [array([1, 2]), array([0]), array([3]), array([], dtype=int64)]
+    """
+    worlds, n = senders.shape[:2]
+    sender = (senders + np.arange(worlds)[:, None, None] * n)[mask]
+    receiver = np.broadcast_to(np.arange(n)[None, :, None], senders.shape)[mask]
+    order = np.argsort(sender, kind="stable")
+    ends = np.cumsum(np.bincount(sender, minlength=worlds * n))[:-1]
+    return np.split(receiver[order], ends), None if weights is None else np.split(weights[mask][order], ends)
+
+
+def _column(values: Any, kind: pa.DataType, size: int) -> pa.Array:
+    if values is None:
+        return pa.nulls(size, kind)
+    if isinstance(values, np.ndarray) and values.ndim == 2 and pa.types.is_list(kind):
+        offsets = np.arange(size + 1, dtype=np.int32) * values.shape[1]
+        return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()).cast(kind.value_type))
+    if isinstance(values, np.ndarray):
+        return pa.array(values).cast(kind)
+    return pa.array(values, type=kind)
+
+
+def _with_schema(table: pa.Table) -> pa.Table:
+    """The table with all columns of the schema in their order, so that parts of older runs can be joined."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)

@@ -1,0 +1,207 @@
+"""PopulationPPO: RLlib's Algorithm whose iteration keeps the population a tensor axis from world to gradient."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.rllib.algorithms.ppo.ppo import PPO
+from ray.rllib.utils.metrics import (
+    ALL_MODULES,
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from popcomm.errors import UserError
+from popcomm.rllib import checkpoints
+from popcomm.rllib.config import PopulationPPOConfig
+from popcomm.rllib.env_runner import Sampled, SamplingFailure
+
+logger = logging.getLogger(__name__)
+
+RUNNER_STATES = "runner_states"
+
+
+class NoSamplesError(RuntimeError):
+    """Iteration after iteration brought no samples."""
+
+
+class SamplingError(RuntimeError):
+    """An environment or a network raised in an env runner; the text has the original traceback."""
+
+
+class PopulationPPO(PPO):
+    """PPO for populations. Built by `PopulationPPOConfig().build_algo()`."""
+
+    config: PopulationPPOConfig
+
+    @classmethod
+    def get_default_config(cls) -> PopulationPPOConfig:
+        return PopulationPPOConfig()
+
+    def setup(self, config: Any) -> None:
+        self._empty_iterations = 0
+        self._known_results: dict[str, Any] = {}
+        super().setup(config)
+
+    # ---- one iteration ----
+
+    def training_step(self) -> None:
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            batches, rows = self._sample()
+        if not batches:
+            self._count_empty_iteration()
+            return
+        self._empty_iterations = 0
+        steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self._learn(batches, rows, {NUM_ENV_STEPS_SAMPLED_LIFETIME: int(steps)})
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            # Waiting (None) keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group, inference_only=True, timeout_seconds=None
+            )
+
+    def _sample(self) -> tuple[list[Any], list[int]]:
+        """Batches (or references to them) of all runners that answered, and how many worlds each has."""
+        group = self.env_runner_group
+        if self.config.num_env_runners == 0:
+            runner = group.local_env_runner
+            batch = runner.sample()
+            self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+            return [ray.put(batch) if self.config.num_learners else batch], [runner.num_worlds]
+        answers = group.foreach_env_runner(
+            lambda runner: runner.sample_by_reference(),
+            local_env_runner=False,
+            timeout_seconds=self.config.sample_timeout_s,
+        )
+        for failure in (a for a in answers if isinstance(a, SamplingFailure)):
+            message = f"sampling failed in env runner {failure.worker_index}:\n{failure.traceback}"
+            if not self.config.restart_failed_sub_environments:
+                raise SamplingError(message)
+            logger.warning("%s\nIts worlds are made anew.", message)
+        sampled = [a for a in answers if isinstance(a, Sampled)]
+        if sampled:
+            self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
+        return [a.batch for a in sampled], [a.rows for a in sampled]
+
+    def _learn(self, batches: list[Any], rows: list[int], timesteps: dict[str, int]) -> list[Any]:
+        """The learners' metrics after one update from the batches."""
+        iteration = self.training_iteration
+
+        def update(learner: Any) -> Any:
+            return learner.update_from_fragments(batches, rows, iteration, timesteps)
+
+        return [result.get() for result in _raise_first_error(self.learner_group.foreach_learner(update))]
+
+    def _count_empty_iteration(self) -> None:
+        self._empty_iterations += 1
+        if self._empty_iterations >= self.config.max_empty_iterations:
+            raise NoSamplesError(
+                f"{self._empty_iterations} iterations in a row brought no samples: all env runners are lost "
+                "(fault_tolerance.max_empty_iterations)"
+            )
+
+    def step(self) -> dict[str, Any]:
+        """One iteration's results, with RLlib's names; totals of env and agent steps stand at the top, too."""
+        results = super().step()
+        sampled = results.get(ENV_RUNNER_RESULTS, {})
+        results["num_agent_steps_sampled_lifetime"] = int(
+            sum(sampled.get(NUM_MODULE_STEPS_SAMPLED_LIFETIME, {}).values())
+        )
+        results[NUM_ENV_STEPS_SAMPLED_LIFETIME] = int(results.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+        _keep_known(sampled, self._known_results)
+        return results
+
+    # ---- state and checkpoints ----
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state, and what of the runners decides the future."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if components is None or RUNNER_STATES in components:
+            state[RUNNER_STATES] = self._foreach_sampling_runner(
+                lambda runner: (runner.worker_index, runner.run_state())
+            )
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        saved = dict(state.get(RUNNER_STATES, []))
+        if not saved:
+            return
+        here = set(self._foreach_sampling_runner(lambda runner: runner.worker_index))
+        if here != set(saved):
+            # Another number of runners: the weights go on, the worlds start new episodes.
+            return
+
+        def restore(runner: Any) -> None:
+            runner.set_run_state(saved[runner.worker_index])
+
+        self._foreach_sampling_runner(restore)
+
+    def _foreach_sampling_runner(self, func: Any) -> list[Any]:
+        """Results of those runners that sample: the remote ones, or the driver's own if there are none."""
+        local = self.config.num_env_runners == 0
+        return self.env_runner_group.foreach_env_runner(func, local_env_runner=local)
+
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """RLlib's checkpoint, complete or not there at all, with a manifest that `from_checkpoint` verifies."""
+        return checkpoints.save(self, super().save_to_path, path, **kwargs)
+
+    @classmethod
+    def from_checkpoint(cls, path: Any, *args: Any, **kwargs: Any) -> PopulationPPO:
+        """The algorithm as it was when `path` was saved.
+
+        Raises:
+            CheckpointError: a file is missing or changed, or the restored weights are not those that were saved.
+        """
+        checkpoints.verify(checkpoints.local_path(path))
+        return super().from_checkpoint(path, *args, **kwargs)
+
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        folder = Path(checkpoints.local_path(path))
+        whole = kwargs.get("component") is None
+        manifest = checkpoints.verify(folder) if whole else None
+        super().restore_from_path(path, *args, **kwargs)
+        if manifest is not None:
+            checkpoints.check_weights(manifest, checkpoints.weight_digest(self), folder)
+
+    def remove_module(self, *args: Any, **kwargs: Any) -> Any:
+        raise UserError("species cannot be removed from a running population: they share a world")
+
+    def add_module(self, *args: Any, **kwargs: Any) -> Any:
+        raise UserError("species cannot be added to a running population: they come from the world")
+
+    def learner_statistics(self, results: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """{species: {name: value}} of the learners' part of a result."""
+        learners = results.get(LEARNER_RESULTS, {})
+        return {name: values for name, values in learners.items() if name != ALL_MODULES}
+
+
+def _keep_known(results: dict[str, Any], known: dict[str, Any]) -> None:
+    """Put the last known number where an iteration has none: no episode ended in it. Both are changed in place."""
+    for name, value in results.items():
+        if isinstance(value, dict):
+            _keep_known(value, known.setdefault(name, {}))
+        elif isinstance(value, float) and math.isnan(value):
+            results[name] = known.get(name, value)
+        else:
+            known[name] = value
+
+
+def _raise_first_error(results: Any) -> list[Any]:
+    answers = list(results)
+    for answer in answers:
+        if not answer.ok:
+            raise answer.get()
+    return answers

@@ -1,0 +1,163 @@
+"""RecordingCallback: what training writes into the run folder, against environment steps."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EPISODE_LEN_MEAN,
+    EPISODE_RETURN_MEAN,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES_LIFETIME,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+from popcomm.channels import Symbols
+from popcomm.language import basics, drawing, pictures, progress, topology_picture
+from popcomm.language.recording import conversation_path, write_conversations
+
+# RLlib's names of learner results -> CleanRL's.
+LOSS_NAMES = {
+    "vf_loss": "value_loss",
+    "vf_explained_var": "explained_variance",
+    "default_optimizer_learning_rate": "learning_rate",
+}
+
+
+class RecordingCallback(RLlibCallback):
+    """Writes progress.jsonl, TensorBoard events, conversations and pictures, where the config names a run folder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writer: SummaryWriter | None = None
+        self.start: float | None = None
+        self.last = (0.0, 0, 0)
+
+    def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
+        config = algorithm.config
+        scalars = self._scalars(algorithm, result)
+        result["popcomm"] = scalars
+        if config.run_dir is None:
+            return
+        run_dir, iteration, steps = Path(config.run_dir), algorithm.iteration, scalars["env_steps"]
+        run_dir.mkdir(parents=True, exist_ok=True)
+        scalars["iteration"] = iteration
+        progress.append(run_dir / "progress.jsonl", scalars)
+        writer = self._writer(run_dir)
+        for name, value in scalars.items():
+            if "/" in name and value is not None and np.isfinite(value):
+                writer.add_scalar(name, value, steps)
+        writer.add_scalar("charts/agent_steps", scalars["agent_steps"], steps)
+        rows: dict[str, Any] = {}
+        talk, draw = _due(iteration, config.conversation_every), _due(iteration, config.picture_every)
+        if talk or draw:
+            rows = transcript_rows(algorithm)
+        if talk and rows:
+            count = len(rows["sender"])
+            stamped = {"iteration": np.full(count, iteration), "env_steps": np.full(count, steps), **rows}
+            write_conversations(conversation_path(run_dir, iteration), stamped, config.layout.torus)
+        if draw and rows:
+            for name, figure in _pictures(config, rows).items():
+                writer.add_image(name, drawing.pixels(figure), steps, dataformats="HWC")
+        writer.flush()
+
+    def _resumed(self, algorithm: Any, result: dict[str, Any], now: float) -> tuple[float, tuple[float, int, int]]:
+        """Where the clock and the counters of this process start: after what a run folder already has."""
+        took = result.get("time_this_iter_s", 0.0)
+        start, run_dir = now - took, algorithm.config.run_dir
+        before = progress.read(Path(run_dir) / "progress.jsonl") if run_dir else None
+        if before is None or before.empty:
+            return start, (start, 0, 0)
+        line = before.iloc[-1]
+        return start - float(line["time_s"]), (start, int(line["env_steps"]), int(line["agent_steps"]))
+
+    def _writer(self, run_dir: Path) -> SummaryWriter:
+        if self.writer is None:
+            self.writer = SummaryWriter(str(run_dir / "tensorboard"))
+        return self.writer
+
+    def _scalars(self, algorithm: Any, result: dict[str, Any]) -> dict[str, Any]:
+        """CleanRL's names; means over species, and each species' own where there are several."""
+        now = time.monotonic()
+        if self.start is None:
+            self.start, self.last = self._resumed(algorithm, result, now)
+        sampled = result.get(ENV_RUNNER_RESULTS, {})
+        env_steps = result[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        agent_steps = result["num_agent_steps_sampled_lifetime"]
+        seconds = max(now - self.last[0], 1e-9)
+        scalars: dict[str, Any] = {
+            "env_steps": env_steps,
+            "agent_steps": agent_steps,
+            "time_s": now - self.start,
+            "charts/SPS": (env_steps - self.last[1]) / seconds,
+            "charts/agent_SPS": (agent_steps - self.last[2]) / seconds,
+            "charts/reward": sampled.get("reward_mean"),
+        }
+        self.last = (now, env_steps, agent_steps)
+        if sampled.get(NUM_EPISODES_LIFETIME):
+            scalars["charts/episodic_return"] = sampled[EPISODE_RETURN_MEAN]
+            scalars["charts/episodic_length"] = sampled[EPISODE_LEN_MEAN]
+            scalars["charts/agent_episodic_return"] = sampled[EPISODE_RETURN_MEAN] / algorithm.config.layout.num_agents
+        scalars |= {f"language/{name}": float(value) for name, value in sampled.get("language", {}).items()}
+        return scalars | _losses(algorithm.learner_statistics(result))
+
+
+def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:
+    """losses/<name>: the mean over species; losses/<species>/<name> too where there are several."""
+    collected: dict[str, list[float]] = {}
+    result: dict[str, float] = {}
+    for name, values in species.items():
+        for key, value in values.items():
+            short = LOSS_NAMES.get(key, key)
+            if not short or short.startswith("num_") or not isinstance(value, int | float | np.number):
+                continue
+            collected.setdefault(short, []).append(float(value))
+            if len(species) > 1:
+                result[f"losses/{name}/{short}"] = float(value)
+    return result | {f"losses/{name}": float(np.mean(values)) for name, values in collected.items()}
+
+
+def _due(iteration: int, every: int) -> bool:
+    return bool(every) and iteration % every == 0
+
+
+def transcript_rows(algorithm: Any) -> dict[str, Any]:
+    """Rows of the recorded worlds, from the first runner that lives."""
+    group = algorithm.env_runner_group
+    if algorithm.config.num_env_runners == 0:
+        return group.local_env_runner.transcript.rows()
+    answers = group.foreach_env_runner(
+        lambda runner: runner.transcript.rows(), local_env_runner=False, remote_worker_ids=[1]
+    )
+    return answers[0] if answers else {}
+
+
+def _pictures(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
+    """Who listened to whom in the last heard step of the first recorded world, and which symbols are used."""
+    figures: dict[str, Any] = {}
+    heard = [i for i, receivers in enumerate(rows.get("receivers") or []) if len(receivers)]
+    if heard:
+        last = heard[-1]
+        same = [i for i in heard if rows["world"][i] == rows["world"][last] and rows["step"][i] == rows["step"][last]]
+        links = np.array([(rows["sender"][i], r) for i in same for r in rows["receivers"][i]])
+        weights = rows.get("weights")
+        layout = config.layout
+        places = None
+        if "position" in rows and len(same) == layout.num_agents:
+            places = np.asarray(rows["position"])[same]
+        figures["topology"] = topology_picture.topology(
+            links,
+            layout.num_agents,
+            None if weights is None else np.concatenate([weights[i] for i in same]),
+            places,
+            layout.torus,
+        )
+    kind = config.message_kind
+    if isinstance(kind, Symbols) and "symbols" in rows:
+        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(np.asarray(rows["symbols"]), kind.vocab_size))
+    return figures

@@ -1,0 +1,356 @@
+"""PopulationPPOConfig: RLlib's chained configuration, with populations and channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import NotProvided
+from ray.rllib.algorithms.ppo.ppo import PPOConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.policy.policy import PolicySpec
+
+from popcomm.agents import AGENTS
+from popcomm.agents.contract import AgentSpec
+from popcomm.channels import Channel, make_topology, message_kind
+from popcomm.envs.world import World
+from popcomm.errors import UserError
+from popcomm.rllib import validation
+from popcomm.rllib.callbacks import RecordingCallback
+from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
+from popcomm.rllib.worlds import WorldLayout, attribute, make_world, seed_of
+
+MODULE_BRANCH = 5
+
+
+class PopulationPPOConfig(PPOConfig):
+    """Configuration of PopulationPPO.
+
+    >>> config = (PopulationPPOConfig()
+    ...     .environment("swarm_v0", env_config={"num_agents": 10})
+    ...     .communication(messages={"kind": "symbols", "vocab_size": 64, "length": 5}, topology={"kind": "ring"})
+    ...     .population(agent="symbolic", members=10)
+    ...     .env_runners(num_worlds_per_env_runner=4))
+    >>> config.layout.num_agents
+    10
+
+    A unit of its own: `minibatch_size` and `train_batch_size_per_learner` count worlds (rows of a fragment), and the
+    latter follows from the runners and their worlds.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from popcomm.rllib.algorithm import PopulationPPO
+
+        super().__init__(algo_class=algo_class or PopulationPPO)
+        self.world: Any = None
+        self.messages: Any = None
+        self.channel_topology: Any = {"kind": "full"}
+        self.message_gradient = "straight_through"
+        self.message_dropout = 0.0
+        self.message_noise = 0.0
+        self.agent: Any = "symbolic"
+        self.members: int | dict[str, int] = 1
+        self.agent_config: dict[str, Any] = {}
+        self.critic = "independent"
+        self.seating = "shuffled"
+        self.num_worlds_per_env_runner = 16
+        self.normalize_returns = True
+        self.message_entropy_coeff = 0.0
+        self.autocast: str | None = None
+        self.tf32 = False
+        self.compile_agents = False
+        self.max_empty_iterations = 3
+        self.max_nonfinite_updates = 5
+        self.run_dir: str | None = None
+        self.conversation_every = 10
+        self.conversation_worlds = 4
+        self.picture_every = 10
+        self.checkpoint_every = 10
+        self._layout: tuple[Any, WorldLayout] | None = None
+
+        # RLlib's own settings, with defaults that suit populations.
+        self.env_runner_cls = PopulationEnvRunner
+        self.num_env_runners = 0
+        self.rollout_fragment_length = 16
+        self.minibatch_size = None
+        self.num_epochs = 4
+        self.gamma = 0.95
+        self.lambda_ = 0.95
+        self.lr = 1e-3
+        self.grad_clip = 1.0
+        self.clip_param = 0.2
+        self.vf_loss_coeff = 0.5
+        self.entropy_coeff = 0.01
+        self.use_kl_loss = False
+        self.callbacks_class = RecordingCallback
+        self.delay_between_env_runner_restarts_s = 0.5
+        self.merge_env_runner_states = False
+        self.broadcast_env_runner_states = False
+
+    # ---- chained methods ----
+
+    def environment(
+        self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any
+    ) -> PopulationPPOConfig:
+        """Choose the world.
+
+        Args:
+            env: a popcomm name ("swarm_v0"), a World class, "module:attribute", or a creator: any callable that takes
+                the env_config and returns a PettingZoo ParallelEnv.
+            env_config: its arguments.
+        """
+        if env is not NotProvided:
+            self.world = env
+            # RLlib wants a class or a registered name of its own; its runners are not asked to make it.
+            super().environment(env=World)
+        if env_config is not NotProvided:
+            super().environment(env_config=dict(env_config or {}))
+        super().environment(**kwargs)
+        return self
+
+    def communication(
+        self,
+        messages: Any = NotProvided,
+        topology: Any = NotProvided,
+        gradient: str = NotProvided,
+        dropout: float = NotProvided,
+        noise: float = NotProvided,
+    ) -> PopulationPPOConfig:
+        """Choose the channel.
+
+        Args:
+            messages: Symbols, Vectors, or their mapping such as {"kind": "symbols", "vocab_size": 64, "length": 5};
+                None silences the population, the same network otherwise.
+            topology: who hears whom: a Topology, or a mapping such as {"kind": "k_nearest", "k": 4}.
+            gradient: how senders learn. Symbols: "straight_through" (from their receivers' losses), "reinforce" (as
+                actions), "none". Vectors: "through", "none".
+            dropout: probability that a receiver misses a message.
+            noise: symbols: probability that a symbol is replaced by a random one; vectors: standard deviation.
+        """
+        return self._set(
+            messages=messages,
+            channel_topology=topology,
+            message_gradient=gradient,
+            message_dropout=dropout,
+            message_noise=noise,
+        )
+
+    def population(
+        self,
+        agent: Any = NotProvided,
+        members: int | Mapping[str, int] = NotProvided,
+        agent_config: Mapping[str, Any] = NotProvided,
+        critic: str = NotProvided,
+        seating: str = NotProvided,
+    ) -> PopulationPPOConfig:
+        """Choose the population.
+
+        Args:
+            agent: "symbolic", "mlp", a class that keeps the contract of `popcomm.agents.contract`, or "module:Class".
+            members: individuals with weights of their own, P per species; 1 is parameter sharing. Also
+                {species: members}.
+            agent_config: keyword arguments of the agent's constructor.
+            critic: "independent", or "central": the value is a function of the world's latent state too.
+            seating: "shuffled": members are drawn to seats anew when episodes start; "fixed": seat n of world b is
+                member (b N + n) mod P.
+        """
+        return self._set(agent=agent, members=members, agent_config=agent_config, critic=critic, seating=seating)
+
+    def training(
+        self, *, normalize_returns: bool = NotProvided, message_entropy_coeff: float = NotProvided, **kwargs: Any
+    ) -> PopulationPPOConfig:
+        """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner.
+
+        Args:
+            normalize_returns: let value networks predict returns normalised by each member's running statistics.
+            message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
+        """
+        super().training(**kwargs)
+        return self._set(normalize_returns=normalize_returns, message_entropy_coeff=message_entropy_coeff)
+
+    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: Any) -> PopulationPPOConfig:
+        """Rollouts.
+
+        Args:
+            num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
+        """
+        super().env_runners(**kwargs)
+        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
+
+    def acceleration(
+        self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided
+    ) -> PopulationPPOConfig:
+        """What makes learners faster on a GPU; all off by default.
+
+        Args:
+            autocast: "bf16" runs the networks' forward passes in bfloat16.
+            tf32: let matrix products of float32 use TensorFloat-32.
+            compile: torch.compile the networks.
+        """
+        return self._set(autocast=autocast, tf32=tf32, compile_agents=compile)
+
+    def fault_tolerance(
+        self, *, max_empty_iterations: int = NotProvided, max_nonfinite_updates: int = NotProvided, **kwargs: Any
+    ) -> PopulationPPOConfig:
+        """What to endure.
+
+        Args:
+            max_empty_iterations: iterations in a row without any sample before training stops with an error.
+            max_nonfinite_updates: updates in a row that are left out because a gradient is not finite, before it does.
+        """
+        super().fault_tolerance(**kwargs)
+        return self._set(max_empty_iterations=max_empty_iterations, max_nonfinite_updates=max_nonfinite_updates)
+
+    def recording(
+        self,
+        run_dir: str | None = NotProvided,
+        conversation_every: int = NotProvided,
+        conversation_worlds: int = NotProvided,
+        picture_every: int = NotProvided,
+        checkpoint_every: int = NotProvided,
+    ) -> PopulationPPOConfig:
+        """What to write. Intervals are iterations; 0 is never.
+
+        Args:
+            run_dir: the run folder; None writes nothing.
+            conversation_every: write the sampled conversations.
+            conversation_worlds: worlds whose conversations are written.
+            picture_every: draw pictures for TensorBoard.
+            checkpoint_every: how often `popcomm train` saves a checkpoint.
+        """
+        return self._set(
+            run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
+            conversation_every=conversation_every,
+            conversation_worlds=conversation_worlds,
+            picture_every=picture_every,
+            checkpoint_every=checkpoint_every,
+        )
+
+    def _set(self, **values: Any) -> PopulationPPOConfig:
+        for name, value in values.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    # ---- what the parts of the trainer ask for ----
+
+    @property
+    def layout(self) -> WorldLayout:
+        """The world's shape; makes one copy of it to look at, once per environment and env_config."""
+        if self.world is None:
+            raise UserError("environment.env is missing; for example: swarm_v0")
+        key = (self.world, repr(self.env_config))
+        if self._layout is None or self._layout[0] != key:
+            world = make_world(self.world, self.env_config, 1)
+            layout = (key, WorldLayout.of(world))
+            world.close()
+            # A frozen config may still look.
+            self.__dict__["_layout"] = layout
+        assert self._layout is not None
+        return self._layout[1]
+
+    @property
+    def message_kind(self) -> Any:
+        """Symbols, Vectors or None."""
+        return message_kind(self.messages)
+
+    def make_channel(self, layout: WorldLayout) -> Channel | None:
+        """A channel for worlds of that layout; None in silence."""
+        kind = self.message_kind
+        if kind is None:
+            return None
+        return Channel(
+            kind,
+            make_topology(self.channel_topology),
+            layout.num_agents,
+            layout.torus,
+            layout.position_size > 0,
+            self.message_dropout,
+            self.message_noise,
+        )
+
+    @property
+    def agent_class(self) -> type:
+        """The class of the networks."""
+        if isinstance(self.agent, str):
+            if self.agent in AGENTS:
+                return AGENTS[self.agent]
+            if ":" in self.agent:
+                return attribute("population.agent", self.agent)
+        return validation.agent_class(self.agent, AGENTS)
+
+    def members_of(self, species: str) -> int:
+        """P of a species."""
+        if isinstance(self.members, Mapping):
+            return self.members.get(species, 1)
+        return self.members
+
+    def agent_spec(self, species: str) -> AgentSpec:
+        """What the networks of a species are told."""
+        layout = self.layout
+        channel = self.make_channel(layout)
+        return AgentSpec.of(
+            layout.species[species],
+            messages=self.message_kind,
+            inbox_size=channel.inbox_size if channel else 0,
+            members=self.members_of(species),
+            state_size=layout.state_size,
+            num_agents=layout.num_agents,
+            sender_obs_size=max(s.obs_size for s in layout.species.values()),
+        )
+
+    # ---- what RLlib asks for ----
+
+    def get_default_learner_class(self) -> Any:
+        from popcomm.rllib.learner import PopulationPPOLearner
+
+        return PopulationPPOLearner
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=PopulationRLModule)
+
+    def get_multi_rl_module_spec(
+        self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any
+    ) -> MultiRLModuleSpec:
+        """One RLModule per species. What `.rl_module(rl_module_spec=...)` says of where to load weights is kept."""
+        specs = {}
+        for index, (name, species) in enumerate(self.layout.species.items()):
+            specs[name] = RLModuleSpec(
+                module_class=PopulationRLModule,
+                observation_space=species.observation_space,
+                action_space=species.action_space,
+                model_config={
+                    "spec": self.agent_spec(name),
+                    "agent": self.agent_class,
+                    "agent_config": dict(self.agent_config),
+                    "critic": self.critic,
+                    "seed": seed_of(self.seed, MODULE_BRANCH, index),
+                },
+            )
+        return MultiRLModuleSpec(multi_rl_module_class=PopulationMultiRLModule, rl_module_specs=specs)
+
+    @property
+    def total_worlds(self) -> int:
+        """Worlds of all runners."""
+        return max(1, self.num_env_runners) * self.num_worlds_per_env_runner
+
+    def validate(self) -> None:
+        """Check everything before any work starts.
+
+        Raises:
+            UserError: in one sentence, the key, its value, and what is allowed.
+        """
+        validation.check(self)
+        species = self.layout.species
+        self.policies = {name: PolicySpec() for name in species}
+        self.num_envs_per_env_runner = self.num_worlds_per_env_runner
+        self.train_batch_size_per_learner = max(1, self.total_worlds // max(1, self.num_learners))
+        super().validate()
+
+    def validate_train_batch_size_vs_rollout_fragment_length(self) -> None:
+        """RLlib compares env steps here; a batch of whole worlds is what the runners sample by construction."""
+
+    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
+        return self.rollout_fragment_length

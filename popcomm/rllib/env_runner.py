@@ -1,0 +1,416 @@
+"""PopulationEnvRunner: steps a World and its channel with the population's networks, and returns fragments."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import traceback
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.framework import get_device
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
+from torch import Tensor
+
+from popcomm.agents.contract import AgentOutput
+from popcomm.agents.distributions import ActionLaw, action_law
+from popcomm.agents.seating import Seating, draw, redraw
+from popcomm.channels import Channel, Links
+from popcomm.envs.world import World, WorldStep
+from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_batch, as_tensors
+from popcomm.rllib.module import PopulationRLModule
+from popcomm.rllib.rollout_statistics import RolloutStatistics
+from popcomm.rllib.transcript import Transcript
+from popcomm.rllib.unroll import Mail, inbox_of, open_lives
+from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
+
+logger = logging.getLogger(__name__)
+
+# Branches of the seed tree; the learner and the modules have others (config.py).
+WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH = 1, 2, 3
+
+
+class Sampled(NamedTuple):
+    """What a remote runner answers."""
+
+    batch: ray.ObjectRef
+    rows: int  # worlds
+    metrics: Any
+
+
+class SamplingFailure(NamedTuple):
+    """What it answers when sampling raised."""
+
+    worker_index: int
+    traceback: str
+
+
+class PopulationEnvRunner(EnvRunner, Checkpointable):
+    """B worlds, stepped T times a call. RLlib makes one per `num_env_runners`, or one in the driver.
+
+    `sample()` returns a MultiAgentBatch {species: arrays of `fragment.allocate`}. Worlds go on where they were from one
+    call to the next; seats are drawn anew where episodes start.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.env: World
+        self.layout: WorldLayout
+        self.num_worlds: int
+        self._device = get_device(self.config, self.config.num_gpus_per_env_runner if self.worker_index else 0)
+        self._weights_seq_no = 0
+        index = self.worker_index or 0
+        self._seeds = {b: seed_of(self.config.seed, b, index) for b in (WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH)}
+        self.generator = torch.Generator(self._device).manual_seed(self._seeds[SAMPLING_BRANCH])
+        self.seating_rng = np.random.default_rng(self._seeds[SEATING_BRANCH])
+        self.module: Any = None
+        self.explore = True
+        self.make_env()
+        self.make_module()
+        self.statistics = RolloutStatistics(self.layout, self.channel)
+        # The first runner alone keeps a transcript, and only where something will be written.
+        recorded = self.config.run_dir is not None and index <= 1
+        self.transcript = Transcript(
+            min(self.config.conversation_worlds, self.num_worlds) if recorded else 0, self.layout, self.channel
+        )
+        self._step: WorldStep | None = None
+
+    # ---- what RLlib asks for ----
+
+    def make_env(self) -> None:
+        """Make the worlds and their channel (they start at the first sample)."""
+        if self.env is not None:
+            self.env.close()
+        config = self.config
+        # The driver's own runner makes no rollouts when there are remote ones: one world is enough for the spaces.
+        idle = self.worker_index == 0 and config.num_env_runners > 0
+        self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
+        self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
+        self.layout = WorldLayout.of(self.env)
+        self.channel: Channel | None = config.make_channel(self.layout)
+
+    def make_module(self) -> None:
+        self.module = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
+        self.module.foreach_module(lambda _, module: module.to(self._device))
+        self.laws: dict[str, ActionLaw] = {n: action_law(s.action_space) for n, s in self.layout.species.items()}
+
+    def get_spaces(self) -> dict[str, Any]:
+        spaces = {name: (s.observation_space, s.action_space) for name, s in self.layout.species.items()}
+        whole = tuple(next(iter(spaces.values())))
+        return {**spaces, "__env__": whole, "__env_single__": whole}
+
+    def assert_healthy(self) -> None:
+        assert self.env is not None, "the worlds were not made"
+        assert self.module is not None, "the networks were not made"
+
+    def stop(self) -> None:
+        if self.env is not None:
+            self.env.close()
+
+    def get_metrics(self) -> Any:
+        """RLlib's reduced metrics of what was sampled since the last call."""
+        self.statistics.log(self.metrics)
+        return self.metrics.reduce()
+
+    # ---- sampling ----
+
+    @torch.no_grad()
+    def sample(self, **kwargs: Any) -> MultiAgentBatch:
+        """T steps of B worlds. Rows of the batch are worlds."""
+        if self._step is None:
+            self._begin(self._seeds[WORLD_BRANCH])
+        length = self.config.rollout_fragment_length
+        fragments = {name: allocate(s, self._fragment_layout(length)) for name, s in self.layout.species.items()}
+        views = {name: as_tensors(arrays) for name, arrays in fragments.items()}
+        self._write_carried(fragments, views)
+        for t in range(length):
+            self._advance(t, views)
+        self._write_last(length, views)
+        # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
+        env_steps = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
+        self.num_env_steps_sampled_lifetime += env_steps
+        self.statistics.count(env_steps, fragments)
+        return as_batch(fragments, env_steps)
+
+    def sample_by_reference(self) -> Sampled | SamplingFailure:
+        """The batch goes to the learners without passing the driver; a failure goes to the user with its traceback.
+
+        RLlib would end this process on an exception, and its traceback would end with it. Where
+        `fault_tolerance(restart_failed_sub_environments=True)` says so, the worlds are made anew.
+        """
+        try:
+            batch = self.sample()
+        except Exception:
+            failure = SamplingFailure(self.worker_index or 0, traceback.format_exc())
+            if self.config.restart_failed_sub_environments:
+                self.make_env()
+                self._step = None
+            return failure
+        return Sampled(ray.put(batch), self.num_worlds, self.get_metrics())
+
+    def _fragment_layout(self, length: int) -> FragmentLayout:
+        channel = self.channel
+        return FragmentLayout(
+            self.num_worlds,
+            length,
+            channel.messages if channel else None,
+            channel.inbox_size if channel else 0,
+            self.layout.state_size,
+            bool(channel and channel.noise),
+        )
+
+    def _begin(self, seed: int | None) -> None:
+        """New episodes everywhere, everything empty."""
+        step = self.env.reset(seed=seed)
+        worlds, n = step.alive.shape
+        self.members = {
+            name: draw(self.seating_rng, worlds, s.num_seats, self._members(name), self.config.seating)
+            for name, s in self.layout.species.items()
+        }
+        self.seatings = {name: self._seat(name) for name in self.members}
+        self.state = {name: self.agent(name).initial_state(self.seatings[name].rows) for name in self.members}
+        self.previous_obs = {k: torch.zeros_like(v) for k, v in step.observations.items()}
+        if self.channel is not None:
+            kind = self.channel.messages
+            self.transmitted = torch.zeros(worlds, n, *kind.shape, dtype=kind.dtype, device=self._device)
+        self._arrive(step, torch.zeros_like(step.alive))
+        self.reopened = np.zeros(worlds, bool)
+
+    def _members(self, name: str) -> int:
+        return self.module[name].spec.members
+
+    def agent(self, name: str) -> Any:
+        """The network of a species."""
+        return self.module[name].agent
+
+    def _seat(self, name: str) -> Seating:
+        return Seating(torch.as_tensor(self.members[name], device=self._device), self._members(name))
+
+    def _arrive(self, step: WorldStep, spoke: Tensor) -> None:
+        """Take in what the worlds say: who is linked to whom now, and lives that start. spoke: [B, N] bool."""
+        self._step = step
+        if self.channel is not None:
+            # Who died alone is not heard any more; at the end of an episode all are, for the value of its last row.
+            sent = spoke & ~step.first & (step.alive | ~step.alive.any(1, keepdim=True))
+            self.links: Links = self.channel.connect(sent, ~step.first, step.positions, self.generator)
+
+    def _reseat(self, worlds: np.ndarray) -> None:
+        """Draw the seats of worlds whose episode starts. worlds: [B] bool."""
+        for name in self.members:
+            if self._members(name) == 1:
+                continue
+            drawn = redraw(self.seating_rng, self.members[name], self._members(name), worlds, self.config.seating)
+            if drawn is self.members[name]:
+                continue
+            old, self.members[name] = self.seatings[name], drawn
+            new = self.seatings[name] = self._seat(name)
+            self.state[name] = {k: new.to_members(old.to_worlds(v)) for k, v in self.state[name].items()}
+
+    def _advance(self, t: int, views: dict[str, dict[str, Tensor]]) -> None:
+        """One step of all worlds, written into row t."""
+        step = self._step
+        assert step is not None
+        if self.reopened.any():
+            self._reseat(self.reopened)
+        outputs = {name: self._act(name, t, view, step) for name, view in views.items()}
+        actions = {name: o[0] for name, o in outputs.items()}
+        sent = None
+        spoken = None
+        if self.channel is not None:
+            sent = torch.cat([o[1] for o in outputs.values() if o[1] is not None], 1)
+            self.transmitted = self.channel.transmit(sent, self.generator)
+            spoken = self.channel.messages.load(sent) * step.alive
+        self.previous_obs = step.observations
+        following = self._world_step(actions, spoken)
+        self._write_step(t, views, step, following, sent)
+        networks = {name: o[2] for name, o in outputs.items()}
+        links = self.links if self.channel is not None else None
+        self.transcript.step(step, following, actions, sent, networks, self.seatings, self.members, links)
+        self.statistics.step(step, following)
+        self._arrive(following, step.alive)
+        # After a row in which nobody lives comes the first of a new episode.
+        self.reopened = ~step.alive.any(1).cpu().numpy()
+
+    def _world_step(self, actions: dict[str, Tensor], spoken: Tensor | None) -> WorldStep:
+        return self.env.step(actions, spoken)
+
+    def _think(self, name: str, step: WorldStep) -> tuple[AgentOutput, Tensor]:
+        """The network's output [P, R, ...] and value [B, N_s] (units of the rewards) on the present observations."""
+        module: PopulationRLModule = self.module[name]
+        seating, seats = self.seatings[name], self.layout.species[name].seats
+        obs = seating.to_members(step.observations[name])
+        first = seating.to_members(step.first[:, seats])
+        self.state[name] = open_lives(module.agent, self.state[name], first)
+        inbox = None
+        if self.channel is not None:
+            inbox = inbox_of(Mail(self.transmitted, *self.links), seating, seats)
+        output = module.agent(obs, inbox, self.state[name])
+        if inbox is not None and "attention" in output.aux:
+            self.statistics.listened(output.aux["attention"], inbox.mask)
+        world_state = None
+        if step.state is not None and module.central_critic is not None:
+            per_seat = step.state.unsqueeze(1).expand(-1, seating.num_seats, -1)
+            world_state = seating.to_members(per_seat)
+        value = module.value(output.value, obs, world_state)
+        return output, seating.to_worlds(module.returns.denormalise(value))
+
+    def _act(
+        self, name: str, t: int, view: dict[str, Tensor], step: WorldStep
+    ) -> tuple[Tensor, Tensor | None, AgentOutput]:
+        """Sample actions and messages of one species; returns them in world order, with the network's output."""
+        seating, law = self.seatings[name], self.laws[name]
+        view["members"][:, t] = torch.from_numpy(self.members[name])
+        output, value = self._think(name, step)
+        self.state[name] = output.state
+        view["values"][:, t] = value
+        mask = None
+        if step.action_masks is not None and name in step.action_masks:
+            view["action_mask"][:, t] = step.action_masks[name]
+            mask = seating.to_members(step.action_masks[name])
+        logits = output.action_logits
+        rows = law.sample(logits, self.generator, mask) if self.explore else law.mode(logits, mask)
+        actions = seating.to_worlds(rows)
+        view["actions"][:, t] = actions
+        view["action_logp"][:, t] = seating.to_worlds(law.log_prob(logits, rows, mask))
+        message = None
+        if self.channel is not None and output.message is not None:
+            kind = self.channel.messages
+            said = kind.sample(output.message, self.generator)
+            message = seating.to_worlds(said)
+            view["message_logp"][:, t] = seating.to_worlds(kind.log_prob(output.message, said))
+        return actions, message, output
+
+    # ---- writing ----
+
+    def _write_carried(self, fragments: dict[str, dict[str, np.ndarray]], views: dict[str, dict[str, Tensor]]) -> None:
+        """What comes from before the fragment: recurrent state, messages under way, the observations behind them."""
+        for name, view in views.items():
+            seating, seats = self.seatings[name], self.layout.species[name].seats
+            for key, value in self.state[name].items():
+                fragments[name][STATE_IN + key] = seating.to_worlds(value).cpu().numpy().copy()
+            if self.channel is not None:
+                view["messages"][:, 0] = self.transmitted[:, seats]
+                view["previous_obs"][:] = self.previous_obs[name]
+
+    def _write_step(
+        self, t: int, views: dict[str, dict[str, Tensor]], step: WorldStep, following: WorldStep, sent: Tensor | None
+    ) -> None:
+        for name, view in views.items():
+            seats = self.layout.species[name].seats
+            view["obs"][:, t] = step.observations[name]
+            view["alive"][:, t] = step.alive[:, seats]
+            view["first"][:, t] = step.first[:, seats]
+            view["rewards"][:, t] = following.rewards[:, seats]
+            view["terminated"][:, t] = following.terminated[:, seats]
+            view["truncated"][:, t] = following.truncated[:, seats]
+            if step.state is not None:
+                view["world_state"][:, t] = step.state
+            if sent is not None:
+                view["senders"][:, t] = self.links.senders[:, seats]
+                view["inbox_mask"][:, t] = self.links.mask[:, seats]
+                view["messages"][:, t + 1] = self.transmitted[:, seats]
+                if "sent" in view:
+                    view["sent"][:, t] = sent[:, seats]
+
+    def _write_last(self, length: int, views: dict[str, dict[str, Tensor]]) -> None:
+        """The row after the fragment: its observations, and the values that bootstrap the returns."""
+        step = self._step
+        assert step is not None
+        state = dict(self.state)
+        for name, view in views.items():
+            view["obs"][:, length] = step.observations[name]
+            view["first"][:, length] = step.first[:, self.layout.species[name].seats]
+            view["values"][:, length] = self._think(name, step)[1]
+        self.state = state
+
+    # ---- state ----
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Weights and counters; `run_state` has the rest."""
+        state: dict[str, Any] = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime}
+        wanted = [components] if isinstance(components, str) else components
+        unwanted = [not_components] if isinstance(not_components, str) else not_components or []
+        if COMPONENT_RL_MODULE not in unwanted and (
+            wanted is None or any(c.startswith(COMPONENT_RL_MODULE) for c in wanted)
+        ):
+            state[COMPONENT_RL_MODULE] = self.module.get_state(**kwargs)
+            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        if COMPONENT_RL_MODULE in state:
+            sequence = state.get(WEIGHTS_SEQ_NO, 0)
+            if sequence == 0 or self._weights_seq_no < sequence:
+                weights = state[COMPONENT_RL_MODULE]
+                self.module.set_state(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
+            if sequence > 0:
+                self._weights_seq_no = sequence
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple, dict[str, Any]]:
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        return [(COMPONENT_RL_MODULE, self.module)]
+
+    def run_state(self) -> dict[str, Any]:
+        """All of this runner that decides the future, but the weights: worlds, seats, mail, memories, generators.
+
+        Where the worlds cannot be saved (foreign environments that do not pickle) "world" is None, and a restored
+        runner starts new episodes.
+        """
+        started = self._step is not None
+        state: dict[str, Any] = {
+            "generator": self.generator.get_state(),
+            "seating_rng": self.seating_rng.bit_generator.state,
+            "steps": self.num_env_steps_sampled_lifetime,
+            "world": self.env.get_state() if started else None,
+            "started": started,
+        }
+        if started:
+            state |= {
+                "members": self.members,
+                "reopened": self.reopened,
+                "state": {n: {k: v.cpu() for k, v in s.items()} for n, s in self.state.items()},
+                "previous_obs": {k: v.cpu() for k, v in self.previous_obs.items()},
+                "statistics": self.statistics.get_state(),
+            }
+            if self.channel is not None:
+                state |= {"transmitted": self.transmitted.cpu(), "links": tuple(x.cpu() for x in self.links)}
+        # Worlds and networks may go on in place.
+        return copy.deepcopy(state)
+
+    def set_run_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `run_state`."""
+        self.generator.set_state(state["generator"])
+        self.seating_rng.bit_generator.state = state["seating_rng"]
+        self.num_env_steps_sampled_lifetime = state["steps"]
+        self._step = None
+        if not state["started"]:
+            return
+        if state["world"] is None:
+            logger.warning("these worlds cannot be restored in the middle of an episode: new episodes start")
+            self._begin(seed_of(self._seeds[WORLD_BRANCH], state["steps"]))
+            return
+        step = self.env.set_state(state["world"])
+        self.members, self.reopened = state["members"], state["reopened"]
+        self.seatings = {name: self._seat(name) for name in self.members}
+        self.state = {n: {k: v.to(self._device) for k, v in s.items()} for n, s in state["state"].items()}
+        self.previous_obs = {k: v.to(self._device) for k, v in state["previous_obs"].items()}
+        self.statistics.set_state(state["statistics"])
+        if self.channel is not None:
+            self.transmitted = state["transmitted"].to(self._device)
+            self.links = Links(*(x.to(self._device) for x in state["links"]))
+        self._step = step

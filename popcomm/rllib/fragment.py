@@ -1,0 +1,118 @@
+"""Fragment: T steps of B worlds as arrays, one batch per species, whole from the env runner to the learner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from torch import Tensor
+
+from popcomm.channels import MessageKind
+from popcomm.envs.world import Species
+
+STATE_IN = "state_in."
+
+
+@dataclass(frozen=True)
+class FragmentLayout:
+    """What decides the arrays of a fragment, beside the species' own sizes."""
+
+    num_worlds: int
+    length: int
+    messages: MessageKind | None
+    inbox_size: int
+    state_size: int
+    noisy: bool
+    """Whether what was transmitted differs from what was sent, so that both are kept."""
+
+
+def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
+    """An empty array for actions: int64 [*leading] or [*leading, k] if discrete, float32 [*leading, d] for a Box."""
+    if isinstance(space, spaces.Box):
+        return np.empty((*leading, *space.shape), np.float32)
+    return np.empty((*leading, *space.shape), np.int64)
+
+
+def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
+    """Empty arrays for one species; rows are worlds.
+
+    Rows of `obs`, `values` and `first` count T + 1: the last is what follows the fragment. Rows of `messages` count
+    T + 1 too: the first holds what was transmitted one step before the fragment, row t + 1 what was at step t.
+
+        obs [B, T + 1, N, O], previous_obs [B, N, O], actions [B, T, N, ...], action_logp [B, T, N],
+        values [B, T + 1, N] in reward units, rewards, terminated, truncated, alive [B, T, N], first [B, T + 1, N],
+        members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...], message_logp [B, T, N],
+        sent [B, T, N, ...] (only when the channel is noisy), world_state [B, T, S], action_mask [B, T, N, A]
+    """
+    b, t, n = layout.num_worlds, layout.length, species.num_seats
+    arrays = {
+        "obs": np.empty((b, t + 1, n, species.obs_size), np.float32),
+        "actions": action_array(species.action_space, (b, t, n)),
+        "action_logp": np.empty((b, t, n), np.float32),
+        "values": np.empty((b, t + 1, n), np.float32),
+        "rewards": np.empty((b, t, n), np.float32),
+        "terminated": np.empty((b, t, n), np.bool_),
+        "truncated": np.empty((b, t, n), np.bool_),
+        "alive": np.empty((b, t, n), np.bool_),
+        "first": np.empty((b, t + 1, n), np.bool_),
+        "members": np.empty((b, t, n), np.int64),
+    }
+    kind = layout.messages
+    if kind is not None:
+        dtype = np.int64 if kind.dtype == torch.int64 else np.float32
+        arrays["messages"] = np.empty((b, t + 1, n, *kind.shape), dtype)
+        arrays["message_logp"] = np.empty((b, t, n), np.float32)
+        arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
+        arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
+        arrays["previous_obs"] = np.empty((b, n, species.obs_size), np.float32)
+        if layout.noisy:
+            arrays["sent"] = np.empty((b, t, n, *kind.shape), dtype)
+    if layout.state_size:
+        arrays["world_state"] = np.empty((b, t, layout.state_size), np.float32)
+    if species.has_action_mask:
+        actions = species.action_space
+        size = int(actions.n) if isinstance(actions, spaces.Discrete) else int(actions.nvec.sum())
+        arrays["action_mask"] = np.empty((b, t, n, size), np.bool_)
+    return arrays
+
+
+def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The same memory as torch tensors."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def as_batch(fragments: Mapping[str, dict[str, np.ndarray]], env_steps: int) -> MultiAgentBatch:
+    """The batch that travels by reference to the learners."""
+    return MultiAgentBatch({name: SampleBatch(arrays) for name, arrays in fragments.items()}, env_steps=env_steps)
+
+
+def nbytes(batch: MultiAgentBatch) -> int:
+    """Bytes of all arrays of a batch."""
+    return sum(array.nbytes for part in batch.policy_batches.values() for array in part.values())
+
+
+def take_rows(batches: Sequence[MultiAgentBatch], start: int, stop: int) -> dict[str, dict[str, np.ndarray]]:
+    """Rows start ... stop - 1 of the batches joined along the worlds; copies only where a joint is crossed.
+
+    Returns {species: {key: array}}.
+    """
+    names = batches[0].policy_batches.keys()
+    parts: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
+    offset = 0
+    for batch in batches:
+        rows = len(next(iter(next(iter(batch.policy_batches.values())).values())))
+        low, high = max(start - offset, 0), min(stop - offset, rows)
+        offset += rows
+        if low >= high:
+            continue
+        for name in names:
+            for key, array in batch.policy_batches[name].items():
+                parts[name].setdefault(key, []).append(array[low:high])
+    return {
+        name: {key: pieces[0] if len(pieces) == 1 else np.concatenate(pieces) for key, pieces in keys.items()}
+        for name, keys in parts.items()
+    }

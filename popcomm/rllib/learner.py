@@ -1,0 +1,268 @@
+"""PopulationPPOLearner: one update of all species from fragments, with gradients between agents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch.distributed
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED, NUM_ENV_STEPS_TRAINED_LIFETIME
+from torch import Tensor
+
+from popcomm.agents.distributions import action_law
+from popcomm.agents.seating import block_of_worlds
+from popcomm.rllib.fragment import take_rows
+from popcomm.rllib.ppo import clip_per_member, generalised_advantages, member_moments, standardise
+from popcomm.rllib.species_loss import SpeciesLoss
+from popcomm.rllib.unroll import Unroller
+from popcomm.rllib.worlds import seed_of
+
+LEARNER_BRANCH = 4
+
+Arrays = dict[str, dict[str, Tensor]]
+Totals = dict[str, dict[str, list[Tensor]]]
+
+
+class PopulationPPOLearner(PPOTorchLearner):
+    """PPO on fragments. Rows are worlds; minibatches are worlds; one optimizer per species.
+
+    A member's loss is the mean over its own rows and the losses of members are added up, so that a member learns as it
+    would alone, whatever the size of the population. With several learners each has a share of the worlds, and counts,
+    moments and gradients are summed over them: the result is that of one learner on all worlds up to the order of
+    summation.
+    """
+
+    def build(self) -> None:
+        super().build()
+        self.non_finite_in_a_row = 0
+        config = self.config
+        self.species = config.layout.species
+        if config.tf32 and self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        if config.compile_agents:
+            for module in self.networks.values():
+                module.agent.compile()
+        self.unroller = Unroller(
+            self.networks,
+            {name: s.seats for name, s in self.species.items()},
+            config.message_kind,
+            config.message_gradient in ("straight_through", "through"),
+        )
+        self.losses = {
+            name: SpeciesLoss(name, module, config, config.message_kind, action_law(self.species[name].action_space))
+            for name, module in self.networks.items()
+        }
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """{species: PopulationRLModule}, on this learner's device."""
+        return {name: self.module[name].unwrapped() for name in self.module.keys()}  # noqa: SIM118 - not a dict
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """RLlib's hook: no DDP wrapper, which would not see gradients that cross species; they are summed in `_reduce`.
+
+        The weights start alike because they are a function of the seed; without a seed rank 0's are taken by all.
+        """
+        if self._workers > 1:
+            for network in self.networks.values():
+                for tensor in network.state_dict().values():
+                    torch.distributed.broadcast(tensor, 0)
+
+    @property
+    def _workers(self) -> int:
+        return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+    def _reduce(self, values: Tensor) -> Tensor:
+        """Sum over the learners."""
+        if self._workers > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    # ---- the update ----
+
+    def update_from_fragments(
+        self,
+        batches: Sequence[MultiAgentBatch | ray.ObjectRef],
+        rows: Sequence[int],
+        iteration: int,
+        timesteps: Mapping[str, Any],
+    ) -> Any:
+        """One iteration of PPO.
+
+        Args:
+            batches: the env runners' batches, or references to them; all learners get the same list.
+            rows: worlds in each batch.
+            iteration: decides the order of the minibatches, together with the seed.
+            timesteps: RLlib's counters, for its schedules.
+
+        Returns:
+            RLlib's reduced metrics.
+        """
+        self.before_gradient_based_update(timesteps=dict(timesteps))
+        arrays = self._load(batches, rows)
+        self._add_advantages(arrays)
+        worlds = len(next(iter(arrays.values()))["alive"])
+        order = np.random.default_rng(seed_of(self.config.seed, LEARNER_BRANCH, iteration))
+        totals: Totals = {}
+        updates = 0
+        for epoch in range(self.config.num_epochs):
+            for rows_of in self._minibatches(worlds, order):
+                part = arrays if rows_of is None else _select(arrays, rows_of)
+                last = epoch == self.config.num_epochs - 1
+                self._update_once(part, totals, diagnose=last)
+                updates += 1
+        self._log(totals, arrays, updates)
+        self.after_gradient_based_update(timesteps=dict(timesteps))
+        return self.metrics.reduce()
+
+    def _load(self, batches: Sequence[MultiAgentBatch | ray.ObjectRef], rows: Sequence[int]) -> Arrays:
+        """This learner's worlds as tensors on its device; batches that it has no share in are not fetched."""
+        total, rank = sum(rows), torch.distributed.get_rank() if self._workers > 1 else 0
+        block = max(block_of_worlds(m.spec.members, self.species[n].num_seats) for n, m in self.networks.items())
+        edges = [round(total / block * i / self._workers) * block for i in range(self._workers)] + [total]
+        start, stop = edges[rank], edges[rank + 1]
+        mine: list[MultiAgentBatch] = []
+        offset, first = 0, None
+        for batch, count in zip(batches, rows, strict=True):
+            if offset < stop and offset + count > start:
+                first = offset if first is None else first
+                mine.append(ray.get(batch) if isinstance(batch, ray.ObjectRef) else batch)
+            offset += count
+        base = first or 0
+        share = take_rows(mine, start - base, stop - base)
+        return {
+            name: {key: _tensor(array).to(self.device) for key, array in arrays.items()}
+            for name, arrays in share.items()
+        }
+
+    def _add_advantages(self, arrays: Arrays) -> None:
+        """Advantages and value targets for all worlds at once, and the statistics that normalise them."""
+        for name, a in arrays.items():
+            config, module = self.config.get_config_for_module(name), self.networks[name]
+            members = module.spec.members
+            estimate = generalised_advantages(
+                a["rewards"], a["values"], a["terminated"], a["truncated"], a["alive"], config.gamma, config.lambda_
+            )
+            a["advantages"] = standardise(estimate.advantages, a["members"], a["alive"], members, self._reduce)
+            a["value_targets"] = estimate.targets
+            if config.normalize_returns and self.should_module_be_updated(name):
+                moments = member_moments(estimate.targets, a["members"], a["alive"], members, self._reduce)
+                module.returns.update(moments.float())
+
+    def _minibatches(self, worlds: int, order: np.random.Generator) -> Any:
+        """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
+        size = self.config.minibatch_size or worlds
+        count = math.ceil(int(self._most(worlds)) / size)
+        if count <= 1:
+            yield None
+            return
+        block = max(block_of_worlds(m.spec.members, self.species[n].num_seats) for n, m in self.networks.items())
+        # Whole blocks keep every minibatch balanced over the members, with no padding.
+        block = block if size % block == 0 and worlds % block == 0 else 1
+        blocks = order.permutation(worlds // block)
+        rows = (blocks[:, None] * block + np.arange(block)).reshape(-1)
+        for part in np.array_split(rows.reshape(-1, block), count):
+            yield torch.from_numpy(part.reshape(-1)).to(self.device)
+
+    def _most(self, worlds: int) -> int:
+        """The largest share of worlds of any learner."""
+        if self._workers == 1:
+            return worlds
+        count = torch.tensor(worlds, device=self.device)
+        torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
+        return int(count)
+
+    def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
+        """One gradient step on some worlds; the sums of what is to be logged are added to `totals`."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
+            unrolled = self.unroller.run(arrays)
+        losses: dict[str, Tensor] = {}
+        for name, run in unrolled.items():
+            if not self.should_module_be_updated(name):
+                continue
+            entropy_coeff = self.entropy_coeff_schedulers_per_module[name].get_current_value()
+            losses[name], logged = self.losses[name](arrays[name], run, entropy_coeff, arrays, self._reduce, diagnose)
+            sums = totals.setdefault(name, {})
+            for key, value in logged.items():
+                sums.setdefault(key, []).append(value.detach())
+        gradients = self.compute_gradients(losses)
+        self.apply_gradients(self.postprocess_gradients(gradients))
+
+    def postprocess_gradients(self, gradients_dict: Any) -> Any:
+        """Drop those of frozen species, which others' losses reach through messages; sum over learners; clip."""
+        trained = {name: m for name, m in self.networks.items() if self.should_module_be_updated(name)}
+        wanted = {self.get_param_ref(p) for module in trained.values() for p in self.get_parameters(module)}
+        present = {ref: g for ref, g in gradients_dict.items() if g is not None and ref in wanted}
+        if self._workers > 1:
+            flat = self._reduce(torch.cat([g.reshape(-1) for g in present.values()]))
+            for g, piece in zip(present.values(), flat.split([g.numel() for g in present.values()]), strict=True):
+                g.copy_(piece.view_as(g))
+        self.finite = True
+        for name, module in trained.items():
+            config = self.config.get_config_for_module(name)
+            own = [present[p] for p in self.get_parameters(module) if self.get_param_ref(p) in present]
+            if own:
+                norms = clip_per_member(own, module.spec.members, config.grad_clip or math.inf)
+                self.finite = self.finite and bool(norms.isfinite().all())
+        return present
+
+    def apply_gradients(self, gradients_dict: Any) -> None:
+        """Step the optimizers, unless a gradient is not finite: such an update is left out and counted."""
+        if not self.finite:
+            self.non_finite_in_a_row += 1
+            self.metrics.log_value((ALL_MODULES, "num_non_finite_updates"), 1, reduce="sum")
+            if self.non_finite_in_a_row >= self.config.max_nonfinite_updates:
+                raise FloatingPointError(
+                    f"the loss was not finite in {self.non_finite_in_a_row} updates in a row "
+                    "(fault_tolerance.max_nonfinite_updates); the weights are those of the last finite update. "
+                    "A lower training.lr or a smaller training.grad_clip may help"
+                )
+            return
+        self.non_finite_in_a_row = 0
+        for name in self.networks:
+            if self.should_module_be_updated(name):
+                for _, optimizer in self.get_optimizers_for_module(name):
+                    optimizer.step()
+
+    # ---- logging ----
+
+    def _log(self, totals: Totals, arrays: Arrays, updates: int) -> None:
+        """Means over the iteration's updates, under the species' names."""
+        steps = 0
+        for name, sums in totals.items():
+            for key, values in sums.items():
+                self.metrics.log_value((name, key), float(torch.stack(values).mean()), window=1)
+            a = arrays[name]
+            steps = max(steps, int(a["alive"].any(2).sum()))
+            self.metrics.log_value((name, "vf_explained_var"), self._explained_variance(a), window=1)
+        self.metrics.log_value((ALL_MODULES, "num_updates"), updates, reduce="sum")
+        self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
+        self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
+
+    def _explained_variance(self, a: Mapping[str, Tensor]) -> float:
+        """1 - Var(target - value) / Var(target) of the values that acted; 0 where the targets do not vary."""
+        alive = a["alive"]
+        target, value = a["value_targets"][alive].double(), a["values"][:, :-1][alive].double()
+        residual = target - value
+        sums = torch.stack([x.sum() for x in (torch.ones_like(target), target, target**2, residual, residual**2)])
+        n, t, tt, r, rr = self._reduce(sums).tolist()
+        variance = tt / max(n, 1) - (t / max(n, 1)) ** 2
+        return 1 - (rr / n - (r / n) ** 2) / variance if variance > 1e-12 else 0.0
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """The array's memory as a tensor; arrays out of the object store are read-only, and are only read here."""
+    if not array.flags.writeable:
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def _select(arrays: Arrays, rows: Tensor) -> Arrays:
+    return {name: {key: values.index_select(0, rows) for key, values in a.items()} for name, a in arrays.items()}

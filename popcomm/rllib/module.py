@@ -1,0 +1,98 @@
+"""RLModules: one per species, each a whole population; together the MultiRLModule of RLlib."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor, nn
+
+from popcomm.agents.contract import AgentSpec
+from popcomm.agents.population import PopulationLinear
+from popcomm.errors import UserError
+from popcomm.rllib.ppo import ReturnNormaliser
+
+
+class CentralCritic(nn.Module):
+    """Value of a seat from the world's latent state and the seat's own observation: a tanh network per member."""
+
+    def __init__(self, spec: AgentSpec, hidden: int = 64) -> None:
+        super().__init__()
+        sizes = [spec.state_size + spec.obs_size, hidden, hidden, 1]
+        self.layers = nn.ModuleList(PopulationLinear(spec.members, i, o) for i, o in pairwise(sizes))
+
+    def forward(self, world_state: Tensor, obs: Tensor) -> Tensor:
+        """world_state [P, R, S], obs [P, R, O] -> normalised values [P, R]."""
+        x = torch.cat([world_state, obs], -1)
+        for layer in self.layers[:-1]:
+            x = layer(x).tanh()
+        return self.layers[-1](x).squeeze(-1)
+
+
+class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
+    """One species: P members' networks, an optional central critic, the running statistics of their returns.
+
+    model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "seed": int}. The weights are
+    a function of the seed and of nothing else.
+    """
+
+    spec: AgentSpec
+    agent: Any
+
+    def setup(self) -> None:
+        config = self.model_config
+        self.spec = config["spec"]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config["seed"])
+            self.agent = config["agent"](self.spec, **config["agent_config"])
+            self.central_critic = CentralCritic(self.spec) if config["critic"] == "central" else None
+        self.returns = ReturnNormaliser(self.spec.members)
+        check_member_axis(self.agent, self.spec.members, config["agent"].__name__)
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        return getattr(self.agent, "auxiliary_weights", {})
+
+    def value(self, agent_value: Tensor, obs: Tensor, world_state: Tensor | None) -> Tensor:
+        """Normalised values [P, R]: the agent's own, or the central critic's."""
+        if self.central_critic is None:
+            return agent_value
+        if world_state is None:
+            raise UserError(
+                "population.critic is 'central', and this environment has no latent state; use 'independent'"
+            )
+        return self.central_critic(world_state, obs)
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """One silent step on obs [P, R, O]; the env runner and the learner call the agent itself, with inboxes."""
+        obs = batch[Columns.OBS]
+        state = batch.get(Columns.STATE_IN) or self.agent.initial_state(obs.shape[1])
+        output = self.agent(obs, None, state)
+        return {Columns.ACTION_DIST_INPUTS: output.action_logits, Columns.STATE_OUT: output.state}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        obs = batch[Columns.OBS]
+        state = batch.get(Columns.STATE_IN) or self.agent.initial_state(obs.shape[1])
+        value = self.value(self.agent(obs, None, state).value, obs, batch.get("world_state"))
+        return self.returns.denormalise(value)
+
+
+class PopulationMultiRLModule(MultiRLModule):
+    """The species that share a world and its channel."""
+
+
+def check_member_axis(agent: nn.Module, members: int, name: str) -> None:
+    """Raises UserError unless every parameter of a population of several has the members as its first axis."""
+    if members == 1:
+        return
+    for key, value in agent.named_parameters():
+        if value.ndim == 0 or value.shape[0] != members:
+            raise UserError(
+                f"population.agent {name}: the parameter {key} has shape {tuple(value.shape)}, and its first axis must "
+                f"be the {members} members (or use members: 1)"
+            )

@@ -1,0 +1,172 @@
+"""Proximal policy optimisation on [B, T, N] and [P, R] tensors: advantages, losses, normalisers. Plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Reduce = Callable[[Tensor], Tensor]
+
+
+def same(values: Tensor) -> Tensor:
+    """The reduction over learners when there is only one."""
+    return values
+
+
+class Advantages(NamedTuple):
+    """Result of `generalised_advantages`."""
+
+    advantages: Tensor  # [B, T, N]
+    targets: Tensor  # [B, T, N], the returns that the value function is to predict
+
+
+def generalised_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    alive: Tensor,
+    gamma: float,
+    lambda_: float,
+) -> Advantages:
+    """Generalised advantage estimation per seat (Schulman 2016, eq. 16), with lives that end inside the fragment.
+
+    A life that terminates has no future; one that is truncated is bootstrapped by the value of its final observation,
+    which stands in the row that follows. Nothing is carried over either, nor over a seat that is empty.
+
+    Args:
+        rewards: [B, T, N] float32.
+        values: [B, T + 1, N] float32, in the units of the rewards; the last row is the bootstrap.
+        terminated: [B, T, N] bool.
+        truncated: [B, T, N] bool.
+        alive: [B, T, N] bool, seats that acted.
+    """
+    alive_f = alive.to(rewards.dtype)
+    future = ~terminated
+    carried = (future & ~truncated).to(rewards.dtype) * alive_f
+    deltas = (rewards + gamma * values[:, 1:] * future - values[:, :-1]) * alive_f
+    advantages = torch.empty_like(rewards)
+    running = torch.zeros_like(rewards[:, 0])
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        running = deltas[:, t] + gamma * lambda_ * carried[:, t] * running
+        advantages[:, t] = running
+    return Advantages(advantages, advantages + values[:, :-1])
+
+
+def member_moments(values: Tensor, members: Tensor, mask: Tensor, num_members: int, reduce: Reduce = same) -> Tensor:
+    """Count, sum and sum of squares per member over all learners' shards: [3, P] float64.
+
+    Args:
+        values, members, mask: [B, T, N]; only entries with `mask` count.
+    """
+    chosen = values[mask].double()
+    owner = members[mask].long()
+    moments = torch.zeros(3, num_members, dtype=torch.float64, device=values.device)
+    for row, part in zip(moments, (torch.ones_like(chosen), chosen, chosen.square()), strict=True):
+        row.index_add_(0, owner, part)
+    return reduce(moments)
+
+
+def standardise(values: Tensor, members: Tensor, mask: Tensor, num_members: int, reduce: Reduce = same) -> Tensor:
+    """(x - mean) / max(1e-4, std), with each member's own mean and deviation as RLlib's PPO has each module's."""
+    count, total, squares = member_moments(values, members, mask, num_members, reduce)
+    mean = total / count.clamp(min=1)
+    deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt().clamp(min=1e-4)
+    owner = members.long()
+    return ((values - mean[owner]) / deviation[owner]).to(values.dtype)
+
+
+class ReturnNormaliser(nn.Module):
+    """Running mean and deviation of the returns, per member (PopArt's statistics, van Hasselt 2016, eq. 3).
+
+    Networks predict normalised returns. The averages are exponential with weight `rate` for a new batch and are
+    unbiased from the first one on.
+
+    Buffers: mean_sum, square_sum, weight [P] float32.
+    """
+
+    mean_sum: Tensor
+    square_sum: Tensor
+    weight: Tensor
+
+    def __init__(self, members: int, rate: float = 0.02) -> None:
+        super().__init__()
+        self.rate = rate
+        for name in ("mean_sum", "square_sum", "weight"):
+            self.register_buffer(name, torch.zeros(members))
+
+    def update(self, moments: Tensor) -> None:
+        """moments [3, P]: count, sum, sum of squares of a batch of returns; members without samples keep theirs."""
+        count, total, squares = moments
+        rate = torch.where(count > 0, self.rate, 0.0)
+        safe = count.clamp(min=1)
+        for buffer, value in (
+            (self.mean_sum, total / safe),
+            (self.square_sum, squares / safe),
+            (self.weight, torch.ones_like(safe)),
+        ):
+            buffer.copy_(buffer + rate * (value - buffer))
+
+    @property
+    def mean(self) -> Tensor:
+        """[P]; 0 before the first batch."""
+        return self.mean_sum / self.weight.clamp(min=1e-8)
+
+    @property
+    def std(self) -> Tensor:
+        """[P]; 1 before the first batch."""
+        variance = self.square_sum / self.weight.clamp(min=1e-8) - self.mean.square()
+        return torch.where(self.weight > 0, variance.clamp(min=1e-8).sqrt().clamp(min=1e-3), 1.0)
+
+    def normalise(self, returns: Tensor) -> Tensor:
+        """[P, R] returns -> normalised."""
+        return (returns - self.mean[:, None]) / self.std[:, None]
+
+    def denormalise(self, values: Tensor) -> Tensor:
+        """[P, R] normalised values -> returns."""
+        return values * self.std[:, None] + self.mean[:, None]
+
+
+class Losses(NamedTuple):
+    """Terms of the PPO loss per row, before they are averaged: each [P, R]."""
+
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    ratio: Tensor
+
+
+def ppo_terms(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantages: Tensor,
+    values: Tensor,
+    targets: Tensor,
+    entropy: Tensor,
+    clip_param: float,
+    vf_clip_param: float,
+) -> Losses:
+    """Clipped surrogate (Schulman 2017, eq. 7) and RLlib's value loss, whose squared error is clipped at vf_clip_param.
+
+    All tensors [P, R]; the terms are to be minimised, except entropy.
+    """
+    ratio = (log_prob - old_log_prob).exp()
+    surrogate = torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip_param, 1 + clip_param))
+    value_loss = (values - targets).square().clamp(0, vf_clip_param)
+    return Losses(-surrogate, value_loss, entropy, ratio)
+
+
+def clip_per_member(gradients: list[Tensor], members: int, max_norm: float) -> Tensor:
+    """Scale each member's gradients, in place, to a global norm of at most `max_norm`; returns the norms [P].
+
+    With one member this is torch's clip_grad_norm_. With more, the first axis of every gradient is the members', and no
+    member's large gradient shrinks another's.
+    """
+    norms = torch.stack([g.reshape(members, -1).norm(dim=1) for g in gradients]).norm(dim=0)
+    scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for g in gradients:
+        g.mul_(scale.view(-1, *[1] * (g.ndim - 1)) if members > 1 else scale.squeeze(0))
+    return norms

@@ -1,0 +1,156 @@
+"""What an env runner counts while it samples: returns, lengths, steps, and the basics of the language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.utils.metrics import (
+    EPISODE_LEN_MEAN,
+    EPISODE_RETURN_MAX,
+    EPISODE_RETURN_MEAN,
+    EPISODE_RETURN_MIN,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+    NUM_MODULE_STEPS_SAMPLED,
+    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
+)
+from torch import Tensor
+
+from popcomm.channels import Channel, Symbols
+from popcomm.envs.world import WorldStep
+from popcomm.language.basics import label_information, symbol_entropy, vocabulary_used
+from popcomm.rllib.worlds import WorldLayout
+
+# Above this many seats a metric per seat would cost more than the step; then species stand for their seats.
+SEATS_WITH_METRICS = 128
+# Symbols of one iteration that the language metrics look at.
+LANGUAGE_SAMPLE = 4096
+# Shuffles whose mean is the chance level of the mutual information.
+SHUFFLES = 5
+
+
+class RolloutStatistics:
+    """Running sums over one runner's worlds, and what is logged once an iteration."""
+
+    def __init__(self, layout: WorldLayout, channel: Channel | None) -> None:
+        self.layout, self.channel = layout, channel
+        self.returns: Tensor | None = None  # [B, N], of the running episodes
+        self.lengths: Tensor | None = None  # [B]
+        self.finished: list[tuple[np.ndarray, np.ndarray]] = []  # returns [E, N], lengths [E]
+        self.labels: list[Tensor] = []
+        self.attention: list[float] = []
+        self.counts: dict[str, Any] = {}
+        self.language: dict[str, float] = {}
+
+    def step(self, step: WorldStep, following: WorldStep) -> None:
+        """Take in one step: rewards, and episodes that ended."""
+        if self.returns is None or self.lengths is None:
+            self.returns = torch.zeros_like(following.rewards)
+            self.lengths = torch.zeros(len(self.returns), device=self.returns.device)
+        self.returns += following.rewards
+        acted = step.alive.any(1)
+        self.lengths += acted
+        over = acted & ~following.alive.any(1)
+        if step.labels is not None:
+            self.labels.append(step.labels)
+        if bool(over.any()):
+            self.finished.append((self.returns[over].cpu().numpy(), self.lengths[over].cpu().numpy()))
+            self.returns[over] = 0.0
+            self.lengths[over] = 0.0
+
+    def listened(self, attention: Tensor, mask: Tensor) -> None:
+        """attention [P, R, K], mask [P, R, K] bool: remember the mean weight of each listener's top neighbour."""
+        heard = mask.any(-1)
+        if bool(heard.any()):
+            self.attention.append(float(attention.amax(-1)[heard].mean()))
+
+    def count(self, env_steps: int, fragments: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Take in a whole fragment: steps, and the language spoken in it."""
+        per_seat = np.concatenate([a["alive"].sum((0, 1)) for a in fragments.values()])
+        self.counts = {
+            "env_steps": env_steps,
+            "seats": per_seat,
+            "reward": sum(float(a["rewards"][a["alive"]].sum()) for a in fragments.values()) / max(per_seat.sum(), 1),
+        }
+        if self.channel is not None and isinstance(self.channel.messages, Symbols):
+            self.language = self._language(fragments, self.channel.messages)
+        if self.attention:
+            self.language["top_attention"] = float(np.mean(self.attention))
+        self.labels, self.attention = [], []
+
+    def _language(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: Symbols) -> dict[str, float]:
+        alive = np.concatenate([a["alive"] for a in fragments.values()], 2)
+        symbols = np.concatenate([a["messages"][:, 1:] for a in fragments.values()], 2)
+        spoken = symbols[alive]
+        # Evenly spaced, so that all worlds and steps are in the sample.
+        chosen = np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)
+        sample = spoken[chosen]
+        result = {
+            "symbol_entropy": symbol_entropy(sample, kind.vocab_size),
+            "vocabulary_used": vocabulary_used(sample, kind.vocab_size),
+        }
+        if self.labels:
+            labels = torch.stack(self.labels, 1).cpu().numpy()[alive]
+            result["mutual_information"] = label_information(
+                spoken, labels, shuffles=SHUFFLES, cap=LANGUAGE_SAMPLE
+            ).adjusted
+        return {key: value for key, value in result.items() if np.isfinite(value)}
+
+    def log(self, metrics: Any) -> None:
+        """Log into a runner's MetricsLogger, with RLlib's names."""
+        if not self.counts:
+            return
+        env_steps, seats = self.counts["env_steps"], self.counts["seats"]
+        metrics.log_value(NUM_ENV_STEPS_SAMPLED, env_steps, reduce="sum")
+        metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps, reduce="lifetime_sum", with_throughput=True)
+        for name, steps in self._by_name(seats, np.sum).items():
+            metrics.log_value((NUM_AGENT_STEPS_SAMPLED, name), steps, reduce="sum")
+            metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, name), steps, reduce="lifetime_sum")
+        for name, species in self.layout.species.items():
+            steps = int(seats[species.seats].sum())
+            metrics.log_value((NUM_MODULE_STEPS_SAMPLED, name), steps, reduce="sum")
+            metrics.log_value((NUM_MODULE_STEPS_SAMPLED_LIFETIME, name), steps, reduce="lifetime_sum")
+        metrics.log_value("reward_mean", self.counts["reward"], window=1)
+        for name, value in self.language.items():
+            metrics.log_value(("language", name), value, window=1)
+        self._log_episodes(metrics)
+        self.counts = {}
+
+    def _by_name(self, per_seat: np.ndarray, pool: Any) -> dict[str, float]:
+        """Values per seat under the seats' names, or pooled per species where there are too many seats."""
+        if self.layout.num_agents <= SEATS_WITH_METRICS:
+            return {name: v.item() for name, v in zip(self.layout.agents, per_seat, strict=True)}
+        return {name: pool(per_seat[s.seats]).item() for name, s in self.layout.species.items()}
+
+    def _log_episodes(self, metrics: Any) -> None:
+        if not self.finished:
+            return
+        returns = np.concatenate([r for r, _ in self.finished])
+        lengths = np.concatenate([n for _, n in self.finished])
+        self.finished = []
+        totals = returns.sum(1)
+        metrics.log_value(EPISODE_RETURN_MEAN, float(totals.mean()), window=1)
+        metrics.log_value(EPISODE_RETURN_MIN, float(totals.min()), reduce="min", window=1)
+        metrics.log_value(EPISODE_RETURN_MAX, float(totals.max()), reduce="max", window=1)
+        metrics.log_value(EPISODE_LEN_MEAN, float(lengths.mean()), window=1)
+        metrics.log_value(NUM_EPISODES, len(totals), reduce="sum")
+        metrics.log_value(NUM_EPISODES_LIFETIME, len(totals), reduce="lifetime_sum")
+        for name, value in self._by_name(returns.mean(0), np.mean).items():
+            metrics.log_value(("agent_episode_returns_mean", name), value, window=1)
+        for name, species in self.layout.species.items():
+            value = float(returns[:, species.seats].mean())
+            metrics.log_value(("module_episode_returns_mean", name), value, window=1)
+
+    def get_state(self) -> dict[str, Any]:
+        """The running episodes' sums."""
+        return {"returns": self.returns, "lengths": self.lengths}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.returns, self.lengths = state["returns"], state["lengths"]

@@ -1,0 +1,214 @@
+"""The loss of one species on an unrolled fragment: PPO, entropies, and the network's own losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from popcomm.agents.contract import AgentOutput, AuxiliaryBatch
+from popcomm.agents.distributions import ActionLaw
+from popcomm.channels.messages import MessageKind
+from popcomm.rllib.ppo import Reduce, ppo_terms
+from popcomm.rllib.unroll import SpeciesUnroll
+
+
+class SpeciesLoss:
+    """Callable: (arrays, unrolled, ...) -> (loss, what to log)."""
+
+    def __init__(self, name: str, module: Any, config: Any, messages: MessageKind | None, law: ActionLaw) -> None:
+        self.name, self.module, self.law, self.messages = name, module, law, messages
+        self.config = config.get_config_for_module(name)
+
+    def __call__(
+        self,
+        arrays: Mapping[str, Tensor],
+        run: SpeciesUnroll,
+        entropy_coeff: float,
+        world: Mapping[str, Mapping[str, Tensor]],
+        reduce: Reduce,
+        diagnose: bool,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss summed over members of means over their rows.
+
+        Args:
+            arrays: this species' arrays [B, T, N, ...].
+            run: the unrolled outputs.
+            entropy_coeff: the present coefficient.
+            world: the arrays of all species, for what senders saw.
+            reduce: sum over learners.
+            diagnose: whether to compute the network's diagnostics too.
+        """
+        config, output, mask = self.config, run.outputs, run.mask
+        members = self.module.spec.members
+        counts = reduce(mask.sum(1).double()).float().clamp(min=1)
+        weight = mask / counts[:, None]
+
+        def mean(values: Tensor) -> Tensor:
+            """[P, R] -> the sum over members of the mean over their real rows. where: a dead row may hold anything."""
+            return torch.where(mask, values, 0.0).mul(weight).sum()
+
+        rows = _Rows(arrays, run.places, members)
+        log_prob, entropy, message_entropy = self._laws(output, rows)
+        values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
+        targets = rows["value_targets"]
+        if config.normalize_returns:
+            targets = self.module.returns.normalise(targets)
+        old = rows["action_logp"] + (rows["message_logp"] if self._acts_by_message else 0.0)
+        terms = ppo_terms(
+            log_prob, old, rows["advantages"], values, targets, entropy, config.clip_param, config.vf_clip_param
+        )
+        policy, value, entropy_mean = mean(terms.policy), mean(terms.value), mean(terms.entropy)
+        loss = policy + config.vf_loss_coeff * value - entropy_coeff * entropy_mean
+        logged = {"policy_loss": policy / members, "vf_loss": value / members, "entropy": entropy_mean / members}
+        with torch.no_grad():
+            log_ratio = terms.ratio.log()
+            # Schulman's estimator k3 of the divergence from the policy that acted.
+            logged["approx_kl"] = mean(terms.ratio - 1 - log_ratio) / members
+            logged["clipfrac"] = mean(((terms.ratio - 1).abs() > config.clip_param).float()) / members
+        if message_entropy is not None:
+            spoken = mean(message_entropy)
+            logged["message_entropy"] = spoken / members
+            if config.message_entropy_coeff:
+                loss = loss - config.message_entropy_coeff * spoken
+        extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, diagnose)
+        return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
+
+    @property
+    def _acts_by_message(self) -> bool:
+        return self.messages is not None and self.config.message_gradient == "reinforce"
+
+    def _laws(self, output: AgentOutput, rows: _Rows) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probability of what was done (and said, under reinforce), entropy of actions, entropy of messages."""
+        logits = output.action_logits.float()
+        mask = rows.optional("action_mask")
+        log_prob, entropy = self.law.log_prob_and_entropy(logits, rows["actions"], mask)
+        if self.messages is None or output.message is None:
+            return log_prob, entropy, None
+        params = output.message.float()
+        if self._acts_by_message:
+            log_prob = log_prob + self.messages.log_prob(params, rows.sent())
+            return log_prob, entropy, self.messages.entropy(params)
+        if self.config.message_entropy_coeff:
+            return log_prob, entropy, self.messages.entropy(params)
+        with torch.no_grad():
+            return log_prob, entropy, self.messages.entropy(params)
+
+    def _own_losses(
+        self,
+        arrays: Mapping[str, Tensor],
+        run: SpeciesUnroll,
+        rows: _Rows,
+        world: Mapping[str, Mapping[str, Tensor]],
+        mask: Tensor,
+        counts: Tensor,
+        diagnose: bool,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The network's auxiliary losses, weighted, and its diagnostics."""
+        agent, weights = self.module.agent, self.module.auxiliary_weights
+        batch = auxiliary_batch(arrays, run, rows, world)
+        losses = agent.auxiliary_losses(batch, run.outputs)
+        total = mask.new_zeros((), dtype=torch.float32)
+        logged: dict[str, Tensor] = {}
+        # A network averages over the rows it is given; with several learners that is its share of all rows.
+        share = mask.sum(1) / counts
+        for name, per_member in losses.items():
+            total = total + weights.get(name, 1.0) * (per_member * share).sum()
+            logged[name] = (per_member.detach() * share).sum() / len(per_member)
+        if diagnose and hasattr(agent, "diagnostics"):
+            with torch.no_grad():
+                logged.update(agent.diagnostics(batch, run.outputs))
+        return total, logged
+
+
+class _Rows:
+    """Arrays [B, T, N, ...] seen as member-major rows [P, T R, ...]; gathered once, when asked for."""
+
+    def __init__(self, arrays: Mapping[str, Tensor], index: Tensor | None, members: int) -> None:
+        self.arrays, self.index, self.members = arrays, index, members
+        self.length = arrays["alive"].shape[1]
+        self._known: dict[str, Tensor] = {}
+
+    def optional(self, key: str) -> Tensor | None:
+        return self[key] if key in self.arrays else None
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._known:
+            # Rows of T + 1 (observations, messages) are cut to the T steps.
+            self._known[key] = self.gather(self.arrays[key][:, : self.length])
+        return self._known[key]
+
+    def gather(self, values: Tensor) -> Tensor:
+        """values [B, T, N, ...] -> [P, T R, ...]."""
+        flat = values.reshape(-1, *values.shape[3:])
+        if self.index is not None:
+            flat = flat.index_select(0, self.index)
+        return flat.view(self.members, -1, *values.shape[3:])
+
+    def sent(self) -> Tensor:
+        """What was said at each step, before the channel's noise."""
+        return self["sent"] if "sent" in self.arrays else self.gather(self.arrays["messages"][:, 1:])
+
+    def world_state(self) -> Tensor | None:
+        """[P, T R, S], the latent state at each step."""
+        if "world_state" not in self.arrays:
+            return None
+        if "world_state" not in self._known:
+            state = self.arrays["world_state"]
+            seats = self.arrays["alive"].shape[2]
+            flat = state.reshape(-1, state.shape[-1])
+            if self.index is None:
+                rows = flat.repeat_interleave(seats, 0)
+            else:
+                rows = flat.index_select(0, self.index // seats)
+            self._known["world_state"] = rows.view(self.members, -1, state.shape[-1])
+        return self._known["world_state"]
+
+
+def auxiliary_batch(
+    arrays: Mapping[str, Tensor], run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Mapping[str, Tensor]]
+) -> AuxiliaryBatch:
+    """Targets for a network's own losses, in the order of its rows."""
+    alive, first = arrays["alive"], arrays["first"]
+    # The row after a life's last step has its final observation; only a new life's first one must not be predicted.
+    next_mask = alive & ~first[:, 1:]
+    sender_obs, sender_mask = _what_senders_saw(run, rows, world)
+    return AuxiliaryBatch(
+        obs=rows["obs"],
+        next_obs=rows.gather(arrays["obs"][:, 1:]),
+        next_mask=rows.gather(next_mask) & run.mask,
+        actions=rows["actions"],
+        inbox=run.inbox,
+        sender_obs=sender_obs,
+        sender_obs_mask=sender_mask,
+        world_state=rows.world_state(),
+        mask=run.mask,
+    )
+
+
+def _what_senders_saw(
+    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Mapping[str, Tensor]]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Observation of the sender of every heard message when it spoke, [P, T R, K, Omax], and which numbers are real."""
+    if run.inbox is None:
+        return None, None
+    width = max(a["obs"].shape[-1] for a in world.values())
+    seen, real = [], []
+    for a in world.values():
+        # One step before: the carried observation, then those of steps 0 ... T - 2.
+        before = torch.cat([a["previous_obs"].unsqueeze(1), a["obs"][:, : rows.length - 1]], 1)
+        missing = width - before.shape[-1]
+        seen.append(torch.nn.functional.pad(before, (0, missing)))
+        real.append(torch.arange(width, device=before.device).lt(before.shape[-1]).expand(before.shape[2], width))
+    everyone = torch.cat(seen, 2)  # [B, T, N, Omax]
+    real_numbers = torch.cat(real, 0)  # [N, Omax]
+    worlds, length, seats = everyone.shape[:3]
+    senders = run.inbox.senders
+    step = torch.arange(worlds * length, device=senders.device)
+    step = rows.gather(step.view(worlds, length, 1).expand(-1, -1, rows.arrays["alive"].shape[2]))
+    flat = (step.unsqueeze(-1) * seats + senders).reshape(-1)
+    sender_obs = everyone.reshape(-1, width).index_select(0, flat).view(*senders.shape, width)
+    mask = run.inbox.mask.unsqueeze(-1) & real_numbers[senders]
+    return sender_obs, mask

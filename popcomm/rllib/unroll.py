@@ -1,0 +1,219 @@
+"""One step of conversation for all species, and the joint unroll of a fragment with gradients between agents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from popcomm.agents.contract import AgentOutput, AgentSpec
+from popcomm.agents.seating import Seating
+from popcomm.channels.mailbox import Inbox
+from popcomm.channels.messages import MessageKind
+from popcomm.rllib.fragment import STATE_IN
+
+
+class Mail(NamedTuple):
+    """What is under way in the channel at a step: sent one step before, heard now."""
+
+    messages: Tensor  # [B, N, ...], as transmitted
+    senders: Tensor  # [B, N, K] int64
+    mask: Tensor  # [B, N, K] bool
+    soft: Tensor | None = None  # [B, N, *params shape]
+
+
+def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
+    """The inboxes of one species in member-major order [P, R, K, ...]: one gather from world order.
+
+    The receivers' permutation is applied to the small indices, not to the messages.
+    """
+    worlds, n = mail.messages.shape[:2]
+    senders = seating.to_members(mail.senders[:, seats])
+    offsets = torch.arange(worlds, device=senders.device).view(-1, 1, 1) * n
+    flat = seating.to_members(mail.senders[:, seats] + offsets)
+
+    def gather(values: Tensor) -> Tensor:
+        rest = values.shape[2:]
+        return values.reshape(worlds * n, *rest).index_select(0, flat.flatten()).view(*flat.shape, *rest)
+
+    mask = seating.to_members(mail.mask[:, seats])
+    return Inbox(gather(mail.messages), senders, mask, None if mail.soft is None else gather(mail.soft))
+
+
+def open_lives(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:
+    """Recurrent state [P, R, ...] put back to its start on rows where a life begins. first: [P, R] bool."""
+    if not state or not bool(first.any()):
+        return state
+    start = agent.initial_state(first.shape[1])
+    return {
+        name: torch.where(first.view(*first.shape, *[1] * (value.ndim - 2)), start[name].to(value.dtype), value)
+        for name, value in state.items()
+    }
+
+
+class SpeciesUnroll(NamedTuple):
+    """All steps of a fragment of one species, joined along the rows: step t has rows [t R, (t + 1) R)."""
+
+    outputs: AgentOutput  # [P, T R, ...]; `state` is empty
+    inbox: Inbox | None  # [P, T R, K, ...]
+    # [P T R] int64 into [B T N], member-major; None: the order of [B, T, N] itself (P = 1, folded).
+    places: Tensor | None
+    mask: Tensor  # [P, T R] bool, rows that an agent lived
+
+
+@dataclass
+class Unroller:
+    """Runs the species of a MultiRLModule over a fragment.
+
+    Args:
+        modules: {species: PopulationRLModule}.
+        seats: {species: slice of the world's seats}.
+        messages: the kind of message, or None.
+        through: whether gradients flow from receivers to senders.
+    """
+
+    modules: Mapping[str, Any]
+    seats: Mapping[str, slice]
+    messages: MessageKind | None
+    through: bool
+    specs: dict[str, AgentSpec] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.specs = {name: module.spec for name, module in self.modules.items()}
+
+    def run(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
+        """fragment {species: arrays of `fragment.allocate` as tensors} -> {species: SpeciesUnroll}."""
+        recurrent = any(key.startswith(STATE_IN) for arrays in fragment.values() for key in arrays)
+        if recurrent or (self.through and self.messages is not None):
+            return self._step_by_step(fragment)
+        return self._folded(fragment)
+
+    def _folded(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
+        """All steps at once, as if they were T times as many worlds: nothing but stored messages links them."""
+        worlds, length = next(iter(fragment.values()))["alive"].shape[:2]
+
+        def fold(values: Tensor) -> Tensor:
+            return values.reshape(worlds * length, *values.shape[2:])
+
+        mail = self._mail(fragment, lambda arrays, key: fold(arrays[key][:, :length]))
+        result = {}
+        for name, arrays in fragment.items():
+            seating = Seating(fold(arrays["members"]), self.specs[name].members)
+            inbox = None if mail is None else inbox_of(mail, seating, self.seats[name])
+            agent = self.modules[name].agent
+            obs = seating.to_members(fold(arrays["obs"][:, :length]))
+            output = agent(obs, inbox, agent.initial_state(seating.rows))
+            index = None if seating.members == 1 else seating.index.reshape(-1)
+            result[name] = SpeciesUnroll(
+                output._replace(state={}), inbox, index, seating.row_mask(fold(arrays["alive"]))
+            )
+        return result
+
+    def _mail(self, fragment: Mapping[str, Mapping[str, Tensor]], get: Any, soft: Tensor | None = None) -> Mail | None:
+        if self.messages is None:
+            return None
+        messages, senders, mask = (
+            torch.cat([get(arrays, key) for arrays in fragment.values()], 1)
+            for key in ("messages", "senders", "inbox_mask")
+        )
+        return Mail(messages, senders, mask, soft)
+
+    def _step_by_step(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
+        """Step t hears what the graph said at step t - 1: stored samples forward, gradients back to the senders."""
+        length = next(iter(fragment.values()))["alive"].shape[1]
+        walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
+        soft: Tensor | None = None
+        for t in range(length):
+            mail = self._mail(fragment, lambda arrays, key, t=t: arrays[key][:, t], soft if self.through else None)
+            for name, walk in walks.items():
+                walk.step(t, mail, self.seats[name])
+            if self.through and self.messages is not None:
+                soft = torch.cat([walk.said(self.messages) for walk in walks.values()], 1)
+        return {name: walk.joined(self.through) for name, walk in walks.items()}
+
+
+class _Walk:
+    """One species on its way through a fragment, step by step."""
+
+    def __init__(self, module: Any, arrays: Mapping[str, Tensor]) -> None:
+        self.agent, self.members = module.agent, module.spec.members
+        self.arrays = arrays
+        self.length = arrays["alive"].shape[1]
+        # One look at the whole fragment instead of a synchronisation at every step.
+        self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
+        self.seating = Seating(arrays["members"][:, 0], self.members)
+        carried = {k.removeprefix(STATE_IN): v for k, v in arrays.items() if k.startswith(STATE_IN)}
+        self.state = {name: self.seating.to_members(value) for name, value in carried.items()}
+        self.outputs: list[AgentOutput] = []
+        self.inboxes: list[Inbox] = []
+        self.indices: list[Tensor] = []
+        self.masks: list[Tensor] = []
+
+    def step(self, t: int, mail: Mail | None, seats: slice) -> None:
+        if self.opens[t] and t:
+            self._reseat(Seating(self.arrays["members"][:, t], self.members))
+        seating = self.seating
+        state = self.state
+        if self.opens[t]:
+            state = open_lives(self.agent, state, seating.to_members(self.arrays["first"][:, t]))
+        inbox = None if mail is None else inbox_of(mail, seating, seats)
+        output = self.agent(seating.to_members(self.arrays["obs"][:, t]), inbox, state)
+        self.state = output.state
+        self.outputs.append(output._replace(state={}))
+        if inbox is not None:
+            self.inboxes.append(inbox)
+        self.indices.append(self._flat_index(t))
+        self.masks.append(seating.row_mask(self.arrays["alive"][:, t]))
+
+    def said(self, kind: MessageKind) -> Tensor:
+        """The differentiable form [B, N_s, *params shape] of what was said at the last step."""
+        params = self.outputs[-1].message
+        assert params is not None, "this agent has no message head"
+        return self.seating.to_worlds(kind.soft(params))
+
+    def _reseat(self, seating: Seating) -> None:
+        if self.members > 1:
+            self.state = {k: seating.to_members(self.seating.to_worlds(v)) for k, v in self.state.items()}
+        self.seating = seating
+
+    def _flat_index(self, t: int) -> Tensor:
+        """[P, R] indices of this step's rows into [B T N]."""
+        seating, n = self.seating, self.seating.num_seats
+        if seating.members == 1:
+            index = torch.arange(seating.rows, device=self.arrays["obs"].device).view(1, -1)
+        else:
+            index = seating.index
+        return index // n * (self.length * n) + t * n + index % n
+
+    def joined(self, with_soft: bool) -> SpeciesUnroll:
+        first = self.outputs[0]
+        outputs = AgentOutput(
+            torch.cat([o.action_logits for o in self.outputs], 1),
+            None if first.message is None else torch.cat([o.message for o in self.outputs if o.message is not None], 1),
+            torch.cat([o.value for o in self.outputs], 1),
+            {},
+            {key: torch.cat([o.aux[key] for o in self.outputs], 1) for key in first.aux},
+        )
+        return SpeciesUnroll(
+            outputs, self._joined_inbox(with_soft), torch.cat(self.indices, 1).reshape(-1), torch.cat(self.masks, 1)
+        )
+
+    def _joined_inbox(self, with_soft: bool) -> Inbox | None:
+        if not self.inboxes:
+            return None
+        soft = None
+        if with_soft:
+            # The first step's messages come from before the fragment and carry no gradient.
+            known = [i.soft for i in self.inboxes if i.soft is not None]
+            if known:
+                start = self.inboxes[0].messages.shape[:3]
+                soft = torch.cat([known[0].new_zeros(*start, *known[0].shape[3:]), *known], 1)
+        return Inbox(
+            torch.cat([i.messages for i in self.inboxes], 1),
+            torch.cat([i.senders for i in self.inboxes], 1),
+            torch.cat([i.mask for i in self.inboxes], 1),
+            soft,
+        )

@@ -1,0 +1,150 @@
+"""Checks of a configuration, before any work: one sentence, the key, the value, what is allowed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from popcomm.agents.seating import SEATINGS, block_of_worlds, check_balance
+from popcomm.channels import Symbols
+from popcomm.errors import UserError, nearest, unknown
+
+if TYPE_CHECKING:
+    from popcomm.rllib.config import PopulationPPOConfig
+
+GRADIENTS = {"symbols": ("straight_through", "reinforce", "none"), "vectors": ("through", "none")}
+CRITICS = ("independent", "central")
+
+
+def check(config: PopulationPPOConfig) -> None:
+    """Raises UserError for the first thing that cannot work."""
+    _check_numbers(config)
+    _choice("population.critic", config.critic, CRITICS)
+    _choice("population.seating", config.seating, SEATINGS)
+    if config.autocast is not None:
+        _choice("acceleration.autocast", config.autocast, ("bf16",))
+    layout = config.layout
+    _check_communication(config)
+    _check_members(config)
+    _check_agent(config)
+    if config.critic == "central" and not layout.state_size:
+        raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
+    _check_minibatch(config)
+    _check_unsupported(config)
+
+
+def agent_class(agent: Any, known: Collection[str]) -> type:
+    """The agent's class, given as such."""
+    if isinstance(agent, str):
+        raise unknown("population.agent", agent, known)
+    if not isinstance(agent, type):
+        raise UserError(f"population.agent is {agent!r}, and must be {' or '.join(map(repr, known))} or a class")
+    return agent
+
+
+def _check_numbers(config: PopulationPPOConfig) -> None:
+    least = {
+        "env_runners.num_worlds_per_env_runner": (config.num_worlds_per_env_runner, 1),
+        "env_runners.rollout_fragment_length": (config.rollout_fragment_length, 1),
+        "env_runners.num_env_runners": (config.num_env_runners, 0),
+        "learners.num_learners": (config.num_learners, 0),
+        "training.num_epochs": (config.num_epochs, 1),
+        "fault_tolerance.max_empty_iterations": (config.max_empty_iterations, 1),
+        "fault_tolerance.max_nonfinite_updates": (config.max_nonfinite_updates, 1),
+        "recording.conversation_every": (config.conversation_every, 0),
+        "recording.conversation_worlds": (config.conversation_worlds, 0),
+        "recording.picture_every": (config.picture_every, 0),
+        "recording.checkpoint_every": (config.checkpoint_every, 0),
+    }
+    for key, (value, minimum) in least.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"{key} is {value!r}, and must be a whole number, at least {minimum}")
+        if value < minimum:
+            raise UserError(f"{key} is {value}, and must be at least {minimum}")
+
+
+def _choice(key: str, value: Any, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise UserError(f"{key} is {value!r}; {nearest(str(value), allowed)}")
+
+
+def _check_communication(config: PopulationPPOConfig) -> None:
+    kind = config.message_kind
+    if kind is None:
+        return
+    config.make_channel(config.layout)
+    allowed = GRADIENTS.get(kind.kind, ("none",))
+    if config.message_gradient not in allowed:
+        # The default suits symbols; for vectors its counterpart is meant.
+        if config.message_gradient == "straight_through" and "through" in allowed:
+            config.message_gradient = "through"
+        else:
+            raise UserError(
+                f"communication.gradient is {config.message_gradient!r}, and for {kind.kind} must be one of: "
+                f"{', '.join(allowed)}"
+            )
+    if config.message_gradient == "reinforce" and not isinstance(kind, Symbols):
+        raise UserError("communication.gradient 'reinforce' needs messages with a law, such as symbols")
+
+
+def _check_members(config: PopulationPPOConfig) -> None:
+    species = config.layout.species
+    if isinstance(config.members, Mapping):
+        for name in config.members:
+            if name not in species:
+                raise unknown("population.members: the species", name, species)
+    for name, kind in species.items():
+        members = config.members_of(name)
+        if isinstance(members, bool) or not isinstance(members, int) or members < 1:
+            raise UserError(f"population.members is {members!r}, and must be a whole number, at least 1")
+        check_balance(
+            "env_runners.num_worlds_per_env_runner", config.num_worlds_per_env_runner, kind.num_seats, members
+        )
+
+
+def _check_agent(config: PopulationPPOConfig) -> None:
+    agent = config.agent_class
+    parameters = inspect.signature(agent).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    names = list(parameters)[1:]
+    for key in config.agent_config:
+        if key not in names:
+            raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
+
+
+def _check_minibatch(config: PopulationPPOConfig) -> None:
+    per_learner = config.total_worlds // max(1, config.num_learners)
+    if per_learner < 1:
+        raise UserError(
+            f"learners.num_learners is {config.num_learners}, and there are only {config.total_worlds} worlds to share"
+        )
+    size = config.minibatch_size
+    if size is None:
+        return
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise UserError(f"training.minibatch_size is {size!r}, and must be a whole number of worlds, at least 1")
+    if size > per_learner:
+        raise UserError(
+            f"training.minibatch_size is {size} worlds, larger than a learner's batch of {per_learner} worlds "
+            f"(env_runners.num_worlds_per_env_runner x num_env_runners / num_learners); at most {per_learner}"
+        )
+    for name, kind in config.layout.species.items():
+        block = block_of_worlds(config.members_of(name), kind.num_seats)
+        if config.num_learners > 1 and (config.total_worlds // block) < config.num_learners:
+            raise UserError(
+                f"learners.num_learners is {config.num_learners}, and the worlds make only "
+                f"{config.total_worlds // block} balanced blocks of {block}"
+            )
+
+
+def _check_unsupported(config: PopulationPPOConfig) -> None:
+    if config.use_kl_loss:
+        raise UserError("training.use_kl_loss is true, and the population's PPO has no KL penalty; use clip_param")
+    if config.evaluation_interval:
+        raise UserError(
+            "evaluation.evaluation_interval is set, and RLlib's evaluation is not supported; use popcomm play"
+        )
+    if not config.create_local_env_runner:
+        raise UserError("env_runners.create_local_env_runner is false, and the driver's own runner is needed")

@@ -1,0 +1,197 @@
+"""A page for every kind of run: it tells what is there, and what is missing and why."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+from popcomm.analysis.report import write_report
+from popcomm.analysis.run_folder import RunFolder
+
+from popcomm.errors import UserError
+from popcomm.language import progress
+from popcomm.language.recording import conversation_path, write_conversations
+from tests.analysis.synthetic_run import HUBS, make_run
+
+ALL = {
+    "training_progress",
+    "symbol_use",
+    "symbol_specialisation",
+    "temporal_patterns",
+    "topology",
+    "attention_hubs",
+}
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.fixture
+def text_only(monkeypatch):
+    """Most of a report's time goes into PNG files: a test that reads words only has its figures made but not saved."""
+    monkeypatch.setattr("popcomm.analysis.findings.pictures.png", lambda figure: b"")
+
+
+def report(folder, **options) -> tuple[str, set[str]]:
+    """(the page's text, the pictures written)."""
+    path = write_report(make_run(folder, **options))
+    assert path == folder / "report.html"
+    return path.read_text(encoding="utf-8"), {p.stem for p in (folder / "pictures").glob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "usual"
+    return folder, *report(folder, steps=96)
+
+
+def test_a_run_with_everything_gets_all_six_pictures_inside_the_page(usual):
+    _, page, pictures = usual
+    assert pictures == ALL
+    assert page.count('src="data:image/png;base64,') == 6
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_needs_nothing_from_elsewhere(usual):
+    page = usual[1]
+    assert not re.findall(r"(?:src|href)=[\"'](?!data:)", page)
+    assert "<script" not in page
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_the_page_states_the_numbers_of_this_run(usual):
+    _, page, _ = usual
+    assert "43 of 64 symbols (67%), under 70%" in page
+    assert "position 2 tells" in page
+    assert "order carries information" in page
+    assert "Hubs: 2 of 10" in page
+    assert f"member {HUBS[0]}" in page or f"member {HUBS[1]}" in page
+    assert "The member most unlike the others is 4" in page
+    assert "vocab_size=64" in page
+
+
+def test_silence_is_named(tmp_path):
+    page, pictures = report(tmp_path / "run", kind=None)
+    assert pictures == {"training_progress"}
+    assert page.count("are silent") == 5
+
+
+def test_vectors_have_a_topology_but_no_symbols(tmp_path, text_only):
+    page, pictures = report(tmp_path / "run", kind="vectors")
+    assert pictures == {"training_progress", "topology", "attention_hubs"}
+    assert page.count("send vectors: there are no symbols") == 3
+
+
+def test_agents_without_attention_and_places(tmp_path, text_only):
+    page, pictures = report(tmp_path / "run", attention=False, positions=False)
+    assert pictures == ALL - {"attention_hubs"}
+    assert "all arrows are alike" in page
+    assert "no attention weights: nobody is a hub" in page
+
+
+def test_a_run_that_has_only_begun(tmp_path):
+    page, pictures = report(tmp_path / "run", iterations=0, conversations=False)
+    assert pictures == set()
+    assert "No iteration is finished yet" in page
+    assert page.count("No conversation is recorded yet") == 5
+
+
+def test_one_iteration_and_one_step(tmp_path):
+    page, pictures = report(tmp_path / "run", iterations=1, steps=1, worlds=1)
+    assert pictures == {"training_progress", "symbol_use", "symbol_specialisation"}
+    assert "Only 1 iteration so far" in page
+    assert "too few to call any unused" in page
+    assert "two steps in a row" in page
+    assert "No recorded message was heard by anybody" in page
+    assert write_report(tmp_path / "run").read_text(encoding="utf-8") == page
+
+
+def test_two_symbols_at_one_position_leave_nothing_out(tmp_path, text_only):
+    assert report(tmp_path / "run", vocab=2, length=1, iterations=12)[1] == ALL
+
+
+def test_a_constant_language_is_called_so(tmp_path, text_only):
+    make_run(tmp_path / "run", iterations=12)
+    run = RunFolder.read(tmp_path / "run")
+    size = run.talk.size
+    columns = {c: run.talk.table[c].to_pylist() for c in run.talk.table.column_names} | {"symbols": np.ones((size, 1))}
+    write_conversations(conversation_path(tmp_path / "run", 12), columns)
+    page = write_report(tmp_path / "run").read_text()
+    assert "Symbol 1 makes up 100% of all" in page
+    assert "no more than chance" in page
+    assert "no order beyond chance" in page
+
+
+def test_several_species_are_told_apart(tmp_path, text_only):
+    page, _ = report(tmp_path / "run", species=("sensor", "actuator"))
+    assert "sensor 3" in page or "actuator 7" in page
+    names = RunFolder.read(tmp_path / "run").talk.agents[1]
+    assert names == [f"actuator {i}" for i in range(5, 10)] + [f"sensor {i}" for i in range(5)]
+
+
+def test_seats_stand_for_agents_where_weights_are_shared(tmp_path, text_only):
+    page, _ = report(tmp_path / "run", members=1)
+    assert "seat 7 gets most" in page or "seat 3 gets most" in page
+
+
+def test_links_by_member_follow_who_sits_where(tmp_path):
+    talk = RunFolder.read(make_run(tmp_path / "run", members=5)).talk
+    sender, listener = talk.heard
+    seats = talk.column("sender")[talk.links.row]
+    assert (sender == seats // 2).all()
+    assert (listener == talk.links.listener // 2).all()
+    assert talk.links.inbox_size == pytest.approx(4.0)
+
+
+def test_the_snapshot_is_one_moment_with_all_its_links(tmp_path):
+    talk = RunFolder.read(make_run(tmp_path / "run")).talk
+    now = talk.snapshot()
+    assert len(now.rows) == 10
+    assert len(np.unique(talk.moments[now.rows])) == 1
+    assert np.bincount(now.links[:, 1], minlength=10).tolist() == [4] * 10
+    assert np.bincount(now.links[:, 1], now.weights) == pytest.approx(np.ones(10))
+
+
+def test_a_page_without_configuration_is_still_a_page(tmp_path, text_only):
+    folder = make_run(tmp_path / "run", iterations=12)
+    (folder / "config.yaml").unlink()
+    page = write_report(folder).read_text()
+    assert "not in the folder" in page
+    assert page.count("data:image/png") == 6
+
+
+def test_what_users_wrote_is_escaped(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("environment: {env: '<script>alert(1)</script>'}\n")
+    page = write_report(folder).read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_progress_with_only_null_returns_says_that_no_episode_ended(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for i in range(12):
+        progress.append(folder / "progress.jsonl", {"iteration": i, "env_steps": i, "losses/entropy": 1.0})
+    assert "No episode has ended yet" in write_report(folder).read_text()
+
+
+def test_folders_that_are_no_runs_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is no run folder: it has neither"):
+        write_report(tmp_path)
+    with pytest.raises(UserError, match="is no folder"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- just\n- a list"])
+def test_a_broken_configuration_is_named(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        write_report(tmp_path)

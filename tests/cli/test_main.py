@@ -1,0 +1,203 @@
+"""The command line's manners: one sentence on stderr, exit codes, and nothing of a traceback."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from popcomm.cli import main as cli
+from popcomm.cli import run_folder
+from popcomm.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """The one sentence of a user's mistake, without the program's name."""
+    assert cli.main(list(args)) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "Traceback" not in streams.err
+    lines = streams.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("popcomm: ")
+    return lines[0].removeprefix("popcomm: ")
+
+
+def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.search("trian.*train", complaint(capsys, "trian", "swarm"))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["train"], "FILE"),
+        (["play", "x"], "--gif"),
+        (["play", "x", "--gif", "a.gif", "--steps", "many"], "--steps"),
+        (["train", "x", "--rusume"], "--resume"),
+    ],
+)
+def test_a_missing_or_wrong_argument_is_named(capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:
+    assert said in complaint(capsys, *args)
+
+
+def test_an_unknown_file_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        complaint(capsys, "train", "swarm_larg") == "the file 'swarm_larg' does not exist; did you mean 'swarm_large'?"
+    )
+
+
+def test_a_mistake_names_file_override_key_and_value(capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(capsys, "train", "swarm", "--set", "training.lr=abc", "--run-dir", "r")
+    assert said.startswith("swarm --set training.lr=abc: training.lr is 'abc', and must be a number")
+
+
+def test_a_mistake_leaves_no_run_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    complaint(capsys, "train", "swarm", "--set", "trainig.lr=1", "--run-dir", "r")
+    complaint(capsys, "train", "swarm", "--set", "env_runners.num_worlds_per_env_runner=0", "--run-dir", "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_impossible_combination_is_a_mistake_too(capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(capsys, "train", "swarm", "--set", "communication.topology.k=10", "--run-dir", "r")
+    assert said.endswith("topology.k is 10, and an agent has only 9 others; at most 9")
+
+
+def test_more_gpus_than_there_are_is_a_mistake(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    gpus = ["--set", "learners.num_gpus_per_learner=1", "--set", "learners.num_learners=2"]
+    said = complaint(capsys, "train", "swarm", *gpus, "--run-dir", "r")
+    assert said.endswith("learners.num_gpus_per_learner asks for 2 GPUs, and this machine has 1")
+
+
+def test_training_without_an_end_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("environment: {env: swarm_v0}")
+    said = complaint(capsys, "train", "a.yaml")
+    assert said.startswith("a.yaml: stop is missing; name a bound for at least one of training_iteration, num_env")
+
+
+def test_the_run_folder_is_named_on_the_command_line_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complaint(capsys, "train", "swarm", "--set", "recording.run_dir=x").endswith(
+        "recording.run_dir belongs on the command line: --run-dir"
+    )
+
+
+def test_resuming_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complaint(capsys, "train", "swarm", "--resume").startswith("--resume needs --run-dir")
+
+
+def test_resuming_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complaint(capsys, "train", "swarm", "--resume", "--run-dir", "r").endswith("r holds no run (no config.yaml)")
+
+
+def test_a_folder_with_a_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/progress.jsonl").write_text("{}\n")
+    assert "--run-dir r holds a run already; add --resume" in complaint(capsys, "train", "swarm", "--run-dir", "r")
+    assert (tmp_path / "r/progress.jsonl").read_text() == "{}\n"
+
+
+def test_a_run_folder_that_cannot_be_made_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("a file")
+    assert "--run-dir r" in complaint(capsys, "train", "swarm", "--run-dir", "r")
+
+
+@pytest.mark.parametrize("command", [["report", "r"], ["play", "r", "--gif", "a.gif"]])
+def test_a_folder_that_is_no_run_is_told(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    assert complaint(capsys, *command).startswith("r holds no run (no config.yaml)")
+
+
+@pytest.mark.parametrize(
+    ("gif", "said"), [("a.png", "--gif a.png does not end in .gif"), ("no/a.gif", "the folder no does not exist")]
+)
+def test_a_gif_that_cannot_be_written_is_told(capsys: pytest.CaptureFixture[str], gif: str, said: str) -> None:
+    assert said in complaint(capsys, "play", "r", "--gif", gif)
+
+
+def test_a_run_without_a_valid_checkpoint_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    broken = tmp_path / "r/checkpoints/checkpoint_000001"
+    broken.mkdir(parents=True)
+    (broken / "manifest.json").write_text("{")
+    (tmp_path / "r/config.yaml").write_text("environment: {env: swarm_v0}\n")
+    assert complaint(capsys, "play", "r", "--gif", "a.gif").endswith("checkpoints holds no valid checkpoint")
+
+
+def test_a_users_mistake_in_another_process_is_said_without_its_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.exceptions import RayTaskError
+
+    def run(*_: object) -> None:
+        cause = UserError("the world is flat")
+        raise RayTaskError("sample", "Traceback (most recent call last): ...", cause).as_instanceof_cause()
+
+    monkeypatch.setattr("popcomm.cli.train.run", run)
+    assert complaint(capsys, "train", "swarm").endswith("swarm: the world is flat")
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("popcomm.cli.train.run", run)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", "swarm"])
+
+
+def test_ctrl_c_outside_of_training_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("popcomm.cli.train.run", run)
+    assert cli.main(["train", "swarm"]) == 130
+
+
+def test_list_names_everything_with_a_line_on_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("swarm_v0", "symbolic", "mlp", "symbols", "vectors", "full", "k_nearest", "ring", "swarm_large"):
+        assert re.search(rf"^ +{name} +\S+ \S+", out, re.MULTILINE), name
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    streams = capsys.readouterr()
+    assert "train" in streams.out + streams.err
+    assert "popcomm: \n" not in streams.err
+
+
+# ---- the run folder ----
+
+
+def test_a_default_run_folder_tells_config_and_time() -> None:
+    assert re.fullmatch(r"runs/swarm-\d{8}-\d{6}", str(run_folder.default_run_dir("swarm")))
+
+
+def test_resuming_may_change_stop_and_nothing_else(tmp_path: Path) -> None:
+    before = {"training": {"lr": 0.1}, "communication": {"messages": {"kind": "symbols"}}, "stop": {"time_total_s": 1}}
+    run_folder.open_run_dir(tmp_path / "r", before)
+    longer = {**before, "stop": {"training_iteration": 9}}
+    run_folder.check_run_dir(tmp_path / "r", longer, resume=True)
+    changed = {**longer, "communication": {"messages": {"kind": "vectors"}}}
+    with pytest.raises(
+        UserError, match=r"communication.messages.kind is 'vectors', and was 'symbols' in .*config.yaml"
+    ):
+        run_folder.check_run_dir(tmp_path / "r", changed, resume=True)
+
+
+def test_training_time_adds_up_over_processes_up_to_the_checkpoint(tmp_path: Path) -> None:
+    # 5 s in the first process, its iteration 3 done again and 4 done by a second one, whose clock began at 0.
+    rows = [(1, 2.0), (2, 5.0), (3, 9.0), (3, 1.0), (4, 4.0)]
+    lines = [f'{{"iteration": {iteration}, "time_s": {clock}}}\n' for iteration, clock in rows]
+    (tmp_path / "progress.jsonl").write_text("".join(lines))
+    assert [run_folder.seconds_until(tmp_path, i) for i in (0, 2, 3, 4)] == [0.0, 5.0, 6.0, 9.0]

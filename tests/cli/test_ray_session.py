@@ -1,0 +1,72 @@
+"""Which Ray a run gets: its own small one on loopback, the cluster of RAY_ADDRESS, or the one that is up already."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import ray
+
+from popcomm.cli.ray_session import OBJECT_STORE_BYTES, cpus, prepare_environment, ray_session
+from popcomm.rllib import PopulationPPOConfig
+
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What Ray is asked for, in place of starting it."""
+    made: list[Any] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: made.append(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: made.append("shutdown"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return made
+
+
+def test_a_run_has_a_cpu_for_each_process() -> None:
+    config = PopulationPPOConfig().env_runners(num_env_runners=3).learners(num_learners=2)
+    assert cpus(config) == 6
+
+
+def test_a_ray_of_its_own_is_small_and_stopped_even_after_an_error(calls: list[Any]) -> None:
+    with pytest.raises(ZeroDivisionError), ray_session(PopulationPPOConfig().env_runners(num_env_runners=2)):
+        raise ZeroDivisionError
+    options, last = calls
+    assert (options["num_cpus"], options["object_store_memory"]) == (3, OBJECT_STORE_BYTES)
+    assert options["include_dashboard"] is False
+    assert last == "shutdown"
+
+
+def test_a_cluster_is_joined_as_it_is(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with ray_session(PopulationPPOConfig()):
+        pass
+    assert calls[0]["address"] == "10.0.0.1:6379"
+    assert not {"num_cpus", "object_store_memory"} & set(calls[0])
+
+
+def test_a_ray_that_is_up_is_used_and_left_alone(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with ray_session(PopulationPPOConfig()):
+        pass
+    assert calls == []
+
+
+@pytest.mark.parametrize(("address", "loopback"), [(None, "0"), ("10.0.0.1:6379", None)])
+def test_sockets_stay_on_loopback_unless_a_cluster_is_named(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, loopback: str | None
+) -> None:
+    environment = {} if address is None else {"RAY_ADDRESS": address}
+    monkeypatch.setattr(os, "environ", environment)
+    prepare_environment()
+    assert environment.get(LOOPBACK) == loopback
+    assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_users_own_settings_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"OMP_NUM_THREADS": "8", LOOPBACK: "1"}
+    monkeypatch.setattr(os, "environ", environment)
+    prepare_environment()
+    assert (environment["OMP_NUM_THREADS"], environment[LOOPBACK]) == ("8", "1")

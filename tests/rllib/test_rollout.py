@@ -1,0 +1,181 @@
+"""What the env runner returns, and that the learner's unroll sees just what the env runner acted on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from popcomm.envs.testing import world_api_test
+from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.fragment import as_tensors, nbytes, take_rows
+from popcomm.rllib.species_loss import _Rows
+from popcomm.rllib.unroll import Unroller
+from tests.rllib.worlds import BanditWorld, ClockWorld
+
+SYMBOLS = {"kind": "symbols", "vocab_size": 5, "length": 2}
+VECTORS = {"kind": "vectors", "size": 3, "std": 0.5}
+
+
+def clock_config(**population: Any) -> PopulationPPOConfig:
+    return (
+        PopulationPPOConfig()
+        .environment(ClockWorld, env_config=population.pop("env_config", {}))
+        .communication(
+            messages=population.pop("messages", SYMBOLS),
+            topology={"kind": "full"},
+            gradient=population.pop("gradient", "straight_through"),
+            dropout=population.pop("dropout", 0.0),
+            noise=population.pop("noise", 0.0),
+        )
+        .population(**population)
+        .env_runners(num_worlds_per_env_runner=12, rollout_fragment_length=7)
+        .debugging(seed=3)
+    )
+
+
+def runner_of(config: PopulationPPOConfig) -> PopulationEnvRunner:
+    config.validate()
+    return PopulationEnvRunner(config=config, worker_index=0)
+
+
+def fragments(runner: PopulationEnvRunner, times: int) -> list[dict[str, dict[str, np.ndarray]]]:
+    return [{k: dict(v) for k, v in runner.sample().policy_batches.items()} for _ in range(times)]
+
+
+def test_the_worlds_of_these_tests_keep_the_contract() -> None:
+    world_api_test(ClockWorld(6, death=2))
+    world_api_test(ClockWorld(6, terminal=True))
+    world_api_test(BanditWorld(4))
+
+
+@pytest.mark.parametrize("agent", ["symbolic", "mlp"])
+@pytest.mark.parametrize("members", [1, 3, 8])
+@pytest.mark.parametrize("messages", [SYMBOLS, VECTORS, None])
+def test_the_unroll_repeats_what_the_runner_did(agent: str, members: int, messages: Any) -> None:
+    """At the weights that acted, the learner finds the log-probabilities that the runner wrote down, for seats that
+    change hands in the middle of a fragment, deaths, two species, dropped messages and carried memories alike."""
+    gradient = "through" if messages is VECTORS else "straight_through"
+    config = clock_config(
+        agent=agent, members=members, messages=messages, gradient=gradient, dropout=0.2, env_config={"death": 2}
+    )
+    runner = runner_of(config)
+    for fragment in fragments(runner, 3):
+        arrays = {name: as_tensors(a) for name, a in fragment.items()}
+        networks = {name: runner.module[name] for name in arrays}
+        seats = {name: s.seats for name, s in runner.layout.species.items()}
+        unrolled = Unroller(networks, seats, config.message_kind, through=True).run(arrays)
+        for name, run in unrolled.items():
+            rows = _Rows(arrays[name], run.places, members)
+            mask = run.mask
+            log_prob = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
+            torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
+            value = networks[name].returns.denormalise(run.outputs.value)
+            torch.testing.assert_close(value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)
+            if messages is not None:
+                kind = config.message_kind
+                said = kind.log_prob(run.outputs.message, rows.sent())
+                torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)
+            assert int(mask.sum()) == int(arrays[name]["alive"].sum())
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_folding_time_into_rows_changes_nothing(members: int) -> None:
+    config = clock_config(agent="mlp", members=members, gradient="reinforce")
+    runner = runner_of(config)
+    arrays = {name: as_tensors(a) for name, a in fragments(runner, 2)[-1].items()}
+    networks = {name: runner.module[name] for name in arrays}
+    seats = {name: s.seats for name, s in runner.layout.species.items()}
+    unroller = Unroller(networks, seats, config.message_kind, through=False)
+    for name in arrays:
+        folded, stepped = unroller._folded(arrays)[name], unroller._step_by_step(arrays)[name]
+        by_row = [_by_place(r, arrays[name], members) for r in (folded, stepped)]
+        assert by_row[0].keys() == by_row[1].keys()
+        for place, value in by_row[0].items():
+            assert value.item() == pytest.approx(by_row[1][place].item(), abs=1e-6)
+
+
+def _by_place(run: Any, arrays: dict[str, torch.Tensor], members: int) -> dict[int, torch.Tensor]:
+    """{index into [B T N]: value} of the rows that were lived."""
+    places = torch.arange(arrays["alive"].numel()).view_as(arrays["alive"])
+    rows = _Rows(arrays, run.places, members).gather(places)
+    return {int(i): v for i, v in zip(rows[run.mask], run.outputs.value[run.mask], strict=True)}
+
+
+def test_nothing_is_heard_across_the_start_of_an_episode_or_from_the_dead() -> None:
+    runner = runner_of(clock_config(env_config={"death": 2}))
+    for fragment in fragments(runner, 3):
+        alive = np.concatenate([a["alive"] for a in fragment.values()], 2)
+        for a in fragment.values():
+            first = a["first"][:, :-1]
+            assert not a["inbox_mask"][first].any()
+            for t in range(1, a["alive"].shape[1]):
+                spoke = np.take_along_axis(alive[:, t - 1, None, :], a["senders"][:, t], axis=2)
+                assert not (a["inbox_mask"][:, t] & ~spoke).any()
+
+
+def test_the_value_after_a_truncated_step_is_that_of_its_final_observation() -> None:
+    """Episodes of three steps: row 3 is the final observation, at clock 3 of 5, and row 4 starts anew."""
+    runner = runner_of(clock_config(env_config={"lengths": (3,)}))
+    speaker = fragments(runner, 1)[0]["speaker"]
+    np.testing.assert_allclose(speaker["obs"][:, :6, 0, 0], np.tile([0, 0.2, 0.4, 0.6, 0, 0.2], (12, 1)), atol=1e-6)
+    assert speaker["truncated"][:, 2].all()
+    assert not speaker["truncated"][:, [0, 1, 3, 4, 5]].any()
+    assert not speaker["alive"][:, 3].any()
+    assert speaker["first"][:, 4].all()
+
+
+def test_a_population_meets_in_new_groups_when_episodes_start() -> None:
+    runner = runner_of(clock_config(members=8, env_config={"lengths": (3,)}))
+    members = fragments(runner, 1)[0]["speaker"]["members"]
+    assert (members[:, 0] == members[:, 3]).all()
+    assert (members[:, 0] != members[:, 4]).any()
+    for t in range(members.shape[1]):
+        assert (np.bincount(members[:, t].ravel(), minlength=8) == 12 * 2 / 8).all()
+
+
+def test_fixed_seating_keeps_member_n_on_seat_n() -> None:
+    runner = runner_of(clock_config(members=2, seating="fixed"))
+    members = fragments(runner, 2)[-1]["listener"]["members"]
+    assert (members == np.array([0, 1])).all()
+
+
+def test_the_same_seed_samples_the_same_bits() -> None:
+    one, two = (fragments(runner_of(clock_config(members=4)), 3) for _ in range(2))
+    for a, b in zip(one, two, strict=True):
+        for name in a:
+            for key in a[name]:
+                np.testing.assert_array_equal(a[name][key], b[name][key], err_msg=f"{name} {key}")
+
+
+def test_a_run_state_continues_bit_for_bit() -> None:
+    runner = runner_of(clock_config(members=4, env_config={"death": 2}))
+    fragments(runner, 2)
+    state = runner.run_state()
+    expected = fragments(runner, 2)
+    other = runner_of(clock_config(members=4, env_config={"death": 2}))
+    other.set_run_state(state)
+    for a, b in zip(expected, fragments(other, 2), strict=True):
+        for name in a:
+            for key in a[name]:
+                np.testing.assert_array_equal(a[name][key], b[name][key], err_msg=f"{name} {key}")
+
+
+def test_take_rows_joins_batches_along_the_worlds() -> None:
+    runner = runner_of(clock_config())
+    batches = [runner.sample(), runner.sample()]
+    whole = take_rows(batches, 0, 24)["speaker"]["obs"]
+    np.testing.assert_array_equal(take_rows(batches, 9, 15)["speaker"]["obs"], whole[9:15])
+    np.testing.assert_array_equal(whole[12:], batches[1].policy_batches["speaker"]["obs"])
+    assert nbytes(batches[0]) == sum(a.nbytes for part in batches[0].policy_batches.values() for a in part.values())
+
+
+def test_noise_keeps_what_was_sent_beside_what_was_heard() -> None:
+    runner = runner_of(clock_config(noise=0.5))
+    speaker = fragments(runner, 1)[0]["speaker"]
+    changed = speaker["sent"] != speaker["messages"][:, 1:]
+    # A symbol is replaced with probability 0.5, by itself with probability 1/5: 0.4 differ.
+    assert 0.3 < changed.mean() < 0.5

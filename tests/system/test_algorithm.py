@@ -1,0 +1,255 @@
+"""PopulationPPO with real Ray: local and remote parts, checkpoints, faults."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from popcomm.errors import UserError
+from popcomm.rllib import PopulationPPO, PopulationPPOConfig
+from popcomm.rllib.checkpoints import MANIFEST, CheckpointError, latest_valid, weight_digest
+from tests.rllib.worlds import BanditWorld, ClockWorld
+
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ray_cluster")]
+
+SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
+
+
+def config_of(runners: int = 0, learners: int = 0, **changes: Any) -> PopulationPPOConfig:
+    return (
+        PopulationPPOConfig()
+        .environment("swarm_v0", env_config={"num_agents": 4, "max_steps": 6})
+        .communication(messages=SYMBOLS, topology={"kind": "k_nearest", "k": 2})
+        .population(agent=changes.get("agent", "symbolic"), members=changes.get("members", 4))
+        .env_runners(num_env_runners=runners, num_worlds_per_env_runner=8, rollout_fragment_length=4)
+        .learners(num_learners=learners)
+        .training(minibatch_size=changes.get("minibatch_size"), num_epochs=2)
+        .debugging(seed=7)
+    )
+
+
+def digest_after(config: PopulationPPOConfig, iterations: int) -> str:
+    algorithm = config.build_algo()
+    try:
+        for _ in range(iterations):
+            algorithm.train()
+        return weight_digest(algorithm)
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.parametrize(("runners", "learners"), [(0, 0), (2, 0), (1, 1)])
+def test_two_iterations_count_their_steps(runners: int, learners: int) -> None:
+    algorithm = config_of(runners, learners, minibatch_size=4).build_algo()
+    try:
+        algorithm.train()
+        result = algorithm.train()
+        worlds = 8 * max(1, runners)
+        # Seven of the eight steps; the eighth row only starts the worlds over (episodes of six steps).
+        assert result["num_env_steps_sampled_lifetime"] == worlds * 7
+        assert result["num_agent_steps_sampled_lifetime"] == worlds * 7 * 4
+        assert np.isfinite(result["env_runners"]["episode_return_mean"])
+        returns = result["env_runners"]["agent_episode_returns_mean"]
+        assert sum(returns.values()) == pytest.approx(result["env_runners"]["episode_return_mean"], rel=1e-4)
+    finally:
+        algorithm.stop()
+
+
+def test_the_same_seed_and_workers_give_the_same_weights() -> None:
+    assert digest_after(config_of(2, 0), 3) == digest_after(config_of(2, 0), 3)
+
+
+@pytest.mark.parametrize(("runners", "learners"), [(0, 0), (2, 1)])
+def test_a_restored_run_continues_bit_for_bit(tmp_path: Path, runners: int, learners: int) -> None:
+    straight = config_of(runners, learners, minibatch_size=4).build_algo()
+    try:
+        for _ in range(2):
+            straight.train()
+        saved = straight.save_to_path(tmp_path / "half")
+        for _ in range(2):
+            straight.train()
+        expected = weight_digest(straight)
+    finally:
+        straight.stop()
+    restored = PopulationPPO.from_checkpoint(saved)
+    try:
+        assert restored.training_iteration == 2
+        for _ in range(2):
+            result = restored.train()
+        assert weight_digest(restored) == expected
+        assert result["training_iteration"] == 4
+    finally:
+        restored.stop()
+
+
+def test_two_learners_learn_what_one_learns_from_the_same_batch() -> None:
+    """Whole batches, no minibatches: the same sums in another order."""
+    weights = []
+    for learners in (1, 2):
+        algorithm = config_of(2, learners).build_algo()
+        try:
+            algorithm.train()
+            weights.append(algorithm.learner_group.get_weights()["swarm"])
+        finally:
+            algorithm.stop()
+    for name in weights[0]:
+        np.testing.assert_allclose(weights[0][name], weights[1][name], atol=2e-5, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    algorithm = config_of(members=1).build_algo()
+    try:
+        algorithm.train()
+        return Path(algorithm.save_to_path(tmp_path_factory.mktemp("saved") / "checkpoint"))
+    finally:
+        algorithm.stop()
+
+
+def test_every_damaged_file_is_refused_by_name(checkpoint: Path, tmp_path: Path) -> None:
+    files = [f.relative_to(checkpoint) for f in sorted(checkpoint.rglob("*")) if f.is_file() and f.name != MANIFEST]
+    assert len(files) > 5
+    for number, name in enumerate(files):
+        copy = tmp_path / str(number)
+        shutil.copytree(checkpoint, copy)
+        content = (copy / name).read_bytes()
+        damages = {"cut": content[:-1], "flipped": bytes([content[0] ^ 1]) + content[1:]}
+        for damage in damages.values():
+            (copy / name).write_bytes(damage)
+            with pytest.raises(CheckpointError, match=str(name)):
+                PopulationPPO.from_checkpoint(copy)
+        (copy / name).unlink()
+        with pytest.raises(CheckpointError, match=f"lacks the file {name}"):
+            PopulationPPO.from_checkpoint(copy)
+        shutil.rmtree(copy)
+
+
+def test_a_half_written_checkpoint_is_passed_over_for_the_last_whole_one(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint, tmp_path / "checkpoint_000001")
+    shutil.copytree(checkpoint, tmp_path / "checkpoint_000002")
+    (tmp_path / "checkpoint_000002" / MANIFEST).unlink()
+    assert latest_valid(tmp_path) == tmp_path / "checkpoint_000001"
+    assert latest_valid(tmp_path / "nowhere") is None
+    with pytest.raises(CheckpointError, match="not completely written"):
+        PopulationPPO.from_checkpoint(tmp_path / "checkpoint_000002")
+
+
+def test_other_weights_than_the_manifests_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    manifest = (other / MANIFEST).read_text()
+    (other / MANIFEST).write_text(manifest.replace('"weights": "', '"weights": "0'))
+    with pytest.raises(CheckpointError, match="not those that were saved"):
+        PopulationPPO.from_checkpoint(other)
+
+
+def test_a_failed_save_leaves_the_older_checkpoint_and_no_rubbish(checkpoint: Path, tmp_path: Path) -> None:
+    from popcomm.rllib import checkpoints
+
+    target = tmp_path / "kept"
+    shutil.copytree(checkpoint, target)
+
+    def write(path: str) -> str:
+        (Path(path) / "part").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.save(None, write, target)
+    checkpoints.verify(target)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("runners", [0, 1])
+def test_an_environments_own_error_reaches_the_user(runners: int) -> None:
+    config = (
+        PopulationPPOConfig()
+        .environment(BanditWorld, env_config={"broken_at": 6})
+        .communication(messages=None)
+        .population(agent="mlp")
+        .env_runners(num_env_runners=runners, num_worlds_per_env_runner=4, rollout_fragment_length=4)
+    )
+    algorithm = config.build_algo()
+    try:
+        algorithm.train()
+        with pytest.raises(Exception, match="the bandit's arm came off"):
+            algorithm.train()
+    finally:
+        algorithm.stop()
+
+
+def test_lost_runners_end_the_training_instead_of_counting_empty_iterations() -> None:
+    config = config_of(1).fault_tolerance(restart_failed_env_runners=False, max_empty_iterations=2)
+    config.ignore_env_runner_failures = True
+    algorithm = config.build_algo()
+    try:
+        algorithm.train()
+        algorithm.env_runner_group.foreach_env_runner(_die, local_env_runner=False)
+        with pytest.raises(Exception, match="brought no samples"):
+            _train(algorithm, 4)
+    finally:
+        algorithm.stop()
+
+
+def _train(algorithm: PopulationPPO, iterations: int) -> None:
+    for _ in range(iterations):
+        algorithm.train()
+
+
+def _die(runner: Any) -> None:
+    import os
+
+    os._exit(1)
+
+
+def test_a_lost_runner_comes_back() -> None:
+    config = config_of(2).fault_tolerance(restart_failed_env_runners=True)
+    algorithm = config.build_algo()
+    try:
+        algorithm.train()
+        algorithm.env_runner_group.foreach_env_runner(_die, local_env_runner=False, remote_worker_ids=[1])
+        for _ in range(20):
+            result = algorithm.train()
+            if result["fault_tolerance"]["num_healthy_workers"] == 2:
+                break
+        assert result["fault_tolerance"]["num_healthy_workers"] == 2
+        assert result["fault_tolerance"]["num_remote_worker_restarts"] >= 1
+    finally:
+        algorithm.stop()
+
+
+def test_a_species_loads_weights_from_a_checkpoint_of_its_own() -> None:
+    config = (
+        PopulationPPOConfig()
+        .environment(ClockWorld)
+        .communication(messages=SYMBOLS)
+        .population(agent="mlp")
+        .env_runners(num_worlds_per_env_runner=4, rollout_fragment_length=4)
+    )
+    trained = config.copy().debugging(seed=1).build_algo()
+    fresh = config.copy().debugging(seed=2).build_algo()
+    try:
+        trained.train()
+        path = trained.save_to_path()
+        fresh.restore_from_path(
+            f"{path}/learner_group/learner/rl_module/speaker", component="learner_group/learner/rl_module/speaker"
+        )
+        theirs, ours = trained.learner_group.get_weights(), fresh.learner_group.get_weights()
+        for name, value in theirs["speaker"].items():
+            np.testing.assert_array_equal(value, ours["speaker"][name])
+        assert any(not np.array_equal(v, ours["listener"][n]) for n, v in theirs["listener"].items())
+    finally:
+        trained.stop()
+        fresh.stop()
+
+
+def test_species_cannot_be_removed_from_a_running_population() -> None:
+    algorithm = config_of(members=1).build_algo()
+    try:
+        with pytest.raises(UserError, match="share a world"):
+            algorithm.remove_module("swarm")
+    finally:
+        algorithm.stop()

@@ -1,0 +1,142 @@
+"""popcomm train, report and play from end to end: a run folder, its continuation, an interruption, a GIF."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from popcomm.cli import main as cli
+from popcomm.language import progress
+from popcomm.rllib.checkpoints import verify
+
+pytestmark = pytest.mark.system
+
+TINY = {
+    "environment": {"env": "swarm_v0", "env_config": {"num_agents": 4, "max_steps": 8}},
+    "communication": {
+        "messages": {"kind": "symbols", "vocab_size": 8, "length": 2},
+        "topology": {"kind": "k_nearest", "k": 2},
+    },
+    "population": {"agent": "mlp", "members": 2},
+    "training": {"num_epochs": 1, "minibatch_size": 2},
+    "env_runners": {"num_env_runners": 1, "num_worlds_per_env_runner": 4, "rollout_fragment_length": 4},
+    "recording": {"checkpoint_every": 2, "conversation_every": 2, "picture_every": 0},
+    "debugging": {"seed": 3},
+    "stop": {"training_iteration": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    file.write_text(yaml.safe_dump(TINY))
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, ray_cluster: None) -> Path:
+    """A run folder after 3 iterations."""
+    run_dir = tiny.parent / "run"
+    assert train(tiny, run_dir) == 0
+    return run_dir
+
+
+def train(file: Path, run_dir: Path, *options: str) -> int:
+    return cli.main(["train", str(file), "--run-dir", str(run_dir), *options])
+
+
+def manifest(run_dir: Path, iteration: int) -> dict[str, Any]:
+    return verify(run_dir / f"checkpoints/checkpoint_{iteration:06d}")
+
+
+def test_a_run_leaves_config_progress_checkpoints_and_report(finished: Path) -> None:
+    assert yaml.safe_load((finished / "config.yaml").read_text()) == TINY
+    assert list(progress.read(finished / "progress.jsonl")["iteration"]) == [1, 2, 3]
+    assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["checkpoint_000002", "checkpoint_000003"]
+    assert manifest(finished, 3)["iteration"] == 3
+    assert "<html" in (finished / "report.html").read_text().lower()
+    assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_the_start_tells_the_message_rule_and_the_population(
+    tiny: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert train(tiny, tmp_path / "run", "--set", "stop.training_iteration=1") == 0
+    out = capsys.readouterr().out
+    assert "messages: a message is exactly 2 symbols out of 8" in out
+    assert "species swarm: 4 seats in each world, 2 members, " in out
+    assert f"tensorboard --logdir {tmp_path / 'run'}" in out
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny: Path, ray_cluster: None, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(tiny, whole, "--set", "stop.training_iteration=4") == 0
+    assert train(tiny, parts, "--set", "stop.training_iteration=2") == 0
+    assert train(tiny, parts, "--set", "stop.training_iteration=4", "--resume") == 0
+    assert manifest(parts, 4)["weights"] == manifest(whole, 4)["weights"]
+    assert manifest(parts, 2)["weights"] != manifest(parts, 4)["weights"]
+    last = [progress.read(run / "progress.jsonl").iloc[-1] for run in (whole, parts)]
+    assert last[0]["env_steps"] == last[1]["env_steps"]
+
+
+def test_resuming_a_finished_run_trains_no_further(finished: Path, tiny: Path) -> None:
+    before = (finished / "progress.jsonl").read_text()
+    assert train(tiny, finished, "--resume") == 0
+    assert (finished / "progress.jsonl").read_text() == before
+
+
+def test_a_damaged_checkpoint_is_passed_over(tiny: Path, ray_cluster: None, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(tiny, run) == 0
+    state = next((run / "checkpoints/checkpoint_000003").rglob("algorithm_state.pkl"))
+    state.write_bytes(state.read_bytes()[:-1])
+    assert train(tiny, run, "--resume") == 0
+    assert manifest(run, 3)["iteration"] == 3
+
+
+def test_play_writes_a_gif_of_as_many_pictures_as_steps(finished: Path, tmp_path: Path) -> None:
+    gif = tmp_path / "play.gif"
+    assert cli.main(["play", str(finished), "--gif", str(gif), "--steps", "5"]) == 0
+    with Image.open(gif) as image:
+        assert image.n_frames == 5
+        assert min(image.size) > 50
+
+
+def test_report_is_written_again(finished: Path) -> None:
+    (finished / "report.html").unlink()
+    assert cli.main(["report", str(finished)]) == 0
+    assert (finished / "report.html").stat().st_size > 1000
+
+
+def test_ctrl_c_saves_a_checkpoint_and_exits_130(tiny: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "popcomm.cli.main", "train", str(tiny), "--run-dir", str(run_dir)]
+    endless = ["--set", "stop.training_iteration=1000000", "--set", "recording.checkpoint_every=0"]
+    process = subprocess.Popen(
+        [*command, *endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("iteration"):
+            # As a terminal does it: the whole group hears of it.
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    saved = list((run_dir / "checkpoints").iterdir())
+    assert len(saved) == 1
+    assert f"checkpoint: {saved[0]}" in out
+    rows = [json.loads(line) for line in (run_dir / "progress.jsonl").read_text().splitlines()]
+    assert verify(saved[0])["iteration"] == rows[-1]["iteration"]

@@ -11,6 +11,9 @@ from torch import Tensor
 from popcomm.errors import unknown
 
 
+_MINUS_ONE = torch.tensor(-1.0)
+
+
 class _SigmoidTanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -26,7 +29,9 @@ class _SigmoidTanh(torch.autograd.Function):
 
 
 def _by_sigmoid(x: Tensor) -> Tensor:
-    return x.mul(2).sigmoid_().mul_(2).sub_(1)
+    y = x.mul(2).sigmoid_()
+    # One pass over the memory where mul_ and sub_ would make two.
+    return torch.add(_MINUS_ONE, y, alpha=2, out=y)
 
 
 def tanh(x: Tensor) -> Tensor:

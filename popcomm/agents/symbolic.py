@@ -26,8 +26,8 @@ class SymbolicAgent(nn.Module):
        its hidden state gives the message.
     2. Decoder: every message heard -> what its sender saw. Only in the losses.
     3. Attention over the inbox with `num_heads` heads; the query is the hidden state.
-    4. Action head and value head, on the hidden state and the attended context. The value's gradient stops there. In
-       PPO trials with 8 members (returns not normalised, value coefficient 0.5) the mean reward over training was 0.45
+    4. Action head and value head, on the observation, the hidden state and the attended context. The value's gradient
+       stops there. In PPO trials with 8 members (returns not normalised, value coefficient 0.5) the mean reward over training was 0.45
        so and 0.32 with a shared gradient when remembering a cue, 0.53 and 0.33 when acting on a partner's message, but
        -0.27 and -0.25 when steering to a point, where there is nothing to remember or hear.
     5. World estimator: the attended context, without the own observation -> the world's latent state. Only in the
@@ -75,8 +75,8 @@ class SymbolicAgent(nn.Module):
         self.law = action_law(spec.action_space)
         p, h = spec.members, hidden_dim
         self.lstm = PopulationLSTMCell(p, spec.obs_size + h, h, generator=generator)
-        self.policy = PopulationMLP(p, 2 * h, h, spec.action_params_size, gain=0.01, generator=generator)
-        self.critic = PopulationMLP(p, 2 * h, h, 1, gain=1.0, generator=generator)
+        self.policy = PopulationMLP(p, spec.obs_size + 2 * h, h, spec.action_params_size, gain=0.01, generator=generator)
+        self.critic = PopulationMLP(p, spec.obs_size + 2 * h, h, 1, gain=1.0, generator=generator)
         self.predictor = PopulationMLP(p, h + self.law.num_features, h, spec.obs_size, generator=generator)
         if spec.state_size:
             self.world_estimator = PopulationMLP(p, h, h, spec.state_size, generator=generator)
@@ -109,7 +109,7 @@ class SymbolicAgent(nn.Module):
                 context, aux["attention"] = self._attend(hidden, inbox)
             next_state["context"] = context
         aux["context"] = context
-        features = torch.cat([hidden, context], -1)
+        features = torch.cat([obs, hidden, context], -1)
         value = self.critic(features.detach()).squeeze(-1)
         return AgentOutput(self.policy(features), message, value, next_state, aux)
 

@@ -58,6 +58,7 @@ class SwarmWorld(World):
             others never do; rounded to whole seats.
         continuous_actions: a thrust in Box(-1, 1, (2,)) in place of Discrete(5) (none, +x, -x, +y, -y).
         max_steps: length of an episode; it is cut there for all.
+        stagger: worlds start at different ages after `reset`, so that their episodes do not all end at once.
         message_cost: price of one spoken symbol, in units of reward.
         reward_share: 0 = own reward only, 1 = the mean of all.
         reward_length: the distance at which the beacon's reward has fallen to 1 / e.
@@ -100,6 +101,7 @@ class SwarmWorld(World):
         neighbour_range: float = 1.25,
         beacon_speed: float = 0.05,
         beacon_turn: float = 0.1,
+        stagger: bool = False,
     ) -> None:
         _check_ranges(locals())
         self.num_worlds, self.device = num_worlds, torch.device(device)
@@ -109,7 +111,7 @@ class SwarmWorld(World):
         self.acceleration, self.drag, self.max_speed = acceleration, drag, max_speed
         self.cohesion, self.separation = cohesion, separation
         self.cells = max(3, round(size / neighbour_range))
-        self.beacon_speed, self.beacon_turn = beacon_speed, beacon_turn
+        self.beacon_speed, self.beacon_turn, self.stagger = beacon_speed, beacon_turn, stagger
         self.torus = (self.size, self.size)
         self.continuous_actions = continuous_actions
         action_space = spaces.Box(-1.0, 1.0, (2,), np.float32) if continuous_actions else spaces.Discrete(5)
@@ -128,28 +130,38 @@ class SwarmWorld(World):
     def reset(self, seed: int | None = None) -> WorldStep:
         if seed is not None:
             self._generator.manual_seed(seed)
-        return self._begin()
+        self._open(None)
+        self._age = torch.zeros(self.num_worlds, dtype=torch.int64, device=self.device)
+        if self.stagger:
+            self._age.random_(0, self.max_steps, generator=self._generator)
+        return self._look(torch.ones_like(self._age, dtype=torch.bool))
 
     def step(self, actions: dict[str, Tensor], spoken: Tensor | None = None) -> WorldStep:
         if self._last is None:
             raise UserError("swarm_v0 was stepped before it was reset; call reset first")
-        # All worlds open together and last equally long, so they end together: one counter serves them all.
-        if self._age == self.max_steps:
-            return self._begin()
+        opening = self._age == self.max_steps
         self._move(self._thrust(actions))
         self._drift()
-        self._age += 1
-        return self._look(opening=False, spoken=spoken)
+        self._age = self._age + 1
+        if not bool(opening.any()):
+            return self._look(None, spoken)
+        self._open(opening)
+        self._age.masked_fill_(opening, 0)
+        return self._look(opening, spoken)
 
-    def _begin(self) -> WorldStep:
-        """New episodes in all worlds."""
+    def _open(self, opening: Tensor | None) -> None:
+        """Draw the start of an episode for worlds that open, [B] bool; None: for all."""
         shape = (2, self.num_worlds, self.num_agents)
-        self._planes = wrap(self._uniform(*shape).mul_(self.size), self.size)
-        self._velocity = torch.zeros(shape, device=self.device)
-        self._beacon = wrap(self._uniform(2, self.num_worlds).mul_(self.size), self.size)
-        self._heading = self._uniform(self.num_worlds).mul_(2.0 * math.pi)
-        self._age = 0
-        return self._look(opening=True)
+        planes = wrap(self._uniform(*shape).mul_(self.size), self.size)
+        beacon = wrap(self._uniform(2, self.num_worlds).mul_(self.size), self.size)
+        heading = self._uniform(self.num_worlds).mul_(2.0 * math.pi)
+        velocity = torch.zeros(shape, device=self.device)
+        if opening is not None:
+            planes = torch.where(opening.unsqueeze(-1), planes, self._planes)
+            velocity = torch.where(opening.unsqueeze(-1), velocity, self._velocity)
+            beacon = torch.where(opening, beacon, self._beacon)
+            heading = torch.where(opening, heading, self._heading)
+        self._planes, self._velocity, self._beacon, self._heading = planes, velocity, beacon, heading
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self._generator, device=self.device)
@@ -189,22 +201,27 @@ class SwarmWorld(World):
         """Mean over seats, [..., N] -> [...]: a product is several times faster than a reduction over a short axis."""
         return values @ self._even
 
-    def _look(self, opening: bool, spoken: Tensor | None = None) -> WorldStep:
-        """The WorldStep of the present; the rewards of a row that opens an episode are zero."""
+    def _look(self, opening: Tensor | None, spoken: Tensor | None = None) -> WorldStep:
+        """The WorldStep of the present; the rewards of rows that open an episode, [B] bool, are zero."""
         self._sense()
         to_beacon = shortest(self._beacon.unsqueeze(-1) - self._planes, self.size)
         distance = to_beacon[0].square().addcmul_(to_beacon[1], to_beacon[1]).sqrt_()
         perceives = distance < self.sensing_radius if self._scouts is None else self._scouts.expand_as(distance)
         shape = distance.shape
-        over = not opening and self._age == self.max_steps
-        rewards = distance.new_zeros(shape) if opening else self._rewards(distance, spoken)
+        over = (self._age == self.max_steps).unsqueeze(-1).expand(shape).contiguous()
+        rewards = self._rewards(distance, spoken)
+        if opening is None:
+            first = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        else:
+            first = opening.unsqueeze(-1).expand(shape).contiguous()
+            rewards.masked_fill_(first, 0.0)
         self._last = WorldStep(
             observations={NAME: self._observations(to_beacon, perceives)},
             rewards=rewards,
             terminated=torch.zeros(shape, dtype=torch.bool, device=self.device),
-            truncated=torch.full(shape, over, device=self.device),
-            alive=torch.full(shape, not over, device=self.device),
-            first=torch.full(shape, opening, device=self.device),
+            truncated=over,
+            alive=~over,
+            first=first,
             positions=_seats_first(self._planes),
             state=self._state(),
             labels=self._labels(perceives),
@@ -257,7 +274,7 @@ class SwarmWorld(World):
             "velocity": self._velocity.clone(),
             "beacon": self._beacon.clone(),
             "heading": self._heading.clone(),
-            "age": self._age,
+            "age": self._age.clone(),
             "generator": self._generator.get_state(),
             "last": copy.deepcopy(self._last),
         }
@@ -265,7 +282,7 @@ class SwarmWorld(World):
     def set_state(self, state: dict[str, Any]) -> WorldStep:
         self._planes, self._velocity = state["planes"].clone(), state["velocity"].clone()
         self._beacon, self._heading = state["beacon"].clone(), state["heading"].clone()
-        self._age = state["age"]
+        self._age = state["age"].clone()
         self._generator.set_state(state["generator"])
         self._sense()
         self._last = copy.deepcopy(state["last"])
@@ -282,9 +299,8 @@ class SwarmWorld(World):
 
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
         """One world as an RGB picture [480, 480, 3] uint8; links [M, 2] int64 are (sender, receiver) pairs to draw."""
-        from popcomm.envs.swarm_picture import (
-            draw_swarm,
-        )  # matplotlib is slow to import, and training needs no pictures
+        # matplotlib is slow to import, and training needs no pictures.
+        from popcomm.envs.swarm_picture import draw_swarm
 
         if self._last is None or self._last.labels is None:
             raise UserError("swarm_v0 has no picture before it was reset; call reset first")
@@ -296,7 +312,7 @@ class SwarmWorld(World):
             size=self.size,
             radius=self.sensing_radius if self._scouts is None else None,
             links=None if links is None else links.cpu().numpy(),
-            title=f"step {self._age} of {self.max_steps}",
+            title=f"step {int(self._age[world])} of {self.max_steps}",
         )
 
 

@@ -49,7 +49,7 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         self.spec = config["spec"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config["seed"])
-            self.agent = config["agent"](self.spec, **config["agent_config"])
+            self.agent = make_agent(config["agent"], self.spec, config["agent_config"])
             self.central_critic = CentralCritic(self.spec) if config["critic"] == "central" else None
         self.returns = ReturnNormaliser(self.spec.members)
         check_member_axis(self.agent, self.spec.members, config["agent"].__name__)
@@ -84,6 +84,17 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
 
 class PopulationMultiRLModule(MultiRLModule):
     """The species that share a world and its channel."""
+
+
+def make_agent(agent: type, spec: AgentSpec, arguments: dict[str, Any]) -> Any:
+    """A network of that class; its own error stays visible.
+
+    RLlib takes an AttributeError in here for a module of its older kind, and would say that instead.
+    """
+    try:
+        return agent(spec, **arguments)
+    except AttributeError as error:
+        raise RuntimeError(f"population.agent {agent.__name__} could not be made: {error}") from error
 
 
 def check_member_axis(agent: nn.Module, members: int, name: str) -> None:

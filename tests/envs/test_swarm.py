@@ -365,3 +365,28 @@ def test_every_name_of_the_package_can_be_imported() -> None:
         assert getattr(envs, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'swarm_v9'"):
         _ = envs.swarm_v9
+
+
+def test_staggered_worlds_end_at_different_times_and_keep_the_contract() -> None:
+    world_api_test(SwarmWorld(num_worlds=6, num_agents=3, max_steps=7, stagger=True))
+    world = SwarmWorld(num_worlds=50, num_agents=2, max_steps=10, stagger=True)
+    step = world.reset(seed=0)
+    ended = []
+    for _ in range(11):
+        step = world.step({"swarm": torch.zeros(50, 2, dtype=torch.int64)})
+        ended.append(int(step.truncated.any(1).sum()))
+    assert sum(ended) >= 50
+    assert sum(count > 0 for count in ended) > 5
+
+
+def test_a_world_that_opens_leaves_the_others_on_their_way() -> None:
+    world = SwarmWorld(num_worlds=20, num_agents=2, max_steps=4, stagger=True)
+    before = world.reset(seed=1)
+    for _ in range(6):
+        after = world.step({"swarm": torch.zeros(20, 2, dtype=torch.int64)})
+        moved = (after.positions - before.positions).abs()
+        moved = torch.minimum(moved, world.size - moved).amax((1, 2))
+        opened = after.first.all(1)
+        assert (moved[~opened] <= world.max_speed + 1e-5).all()
+        assert (after.rewards[opened] == 0).all()
+        before = after

@@ -263,3 +263,18 @@ def test_a_users_agent_of_a_dozen_lines_learns_the_best_arm() -> None:
     module: PopulationRLModule = learner.networks["player"]
     best = module.agent(torch.ones(3, 1, 1), None, {}).action_logits.softmax(-1)[:, 0, 2]
     assert (best > 0.97).all()
+
+
+def test_bfloat16_autocast_learns_nearly_the_same_and_keeps_weights_in_float32() -> None:
+    results = []
+    for autocast in (None, "bf16"):
+        config = clock_config(members=2).acceleration(autocast=autocast)
+        runner, learner = runner_of(config), learner_of(config)
+        before = weights(learner.networks["speaker"])
+        update(learner, runner)
+        after = weights(learner.networks["speaker"])
+        assert all(value.dtype == torch.float32 for value in after.values())
+        results.append(torch.cat([(after[n] - before[n]).flatten() for n in after]))
+    exact, rounded = results
+    assert rounded.isfinite().all()
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.8

@@ -1,0 +1,286 @@
+"""The communication gap: intervals by hand, run folders made by hand, scripted swarms, what is not trained twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from popcomm.analysis.experiments import communication_gap, gap_page, swarm_controls
+from popcomm.analysis.experiments.gap_measures import at_end, at_start, claims, common_horizon, measure
+from popcomm.analysis.experiments.intervals import difference
+from popcomm.analysis.experiments.runs import Run, TrainingError, train_all
+
+from popcomm.cli import documents
+from popcomm.envs.swarm_v0 import SwarmWorld
+from popcomm.errors import UserError
+from popcomm.language import progress
+
+STEPS, EVERY = 10_000, 100
+
+
+# ---- intervals ----
+
+
+def test_intervals_of_a_difference_worked_out_by_hand() -> None:
+    """Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), t of 0.975 with 2 degrees 4.302653."""
+    found = difference([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.paired == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
+    # Variances 4 and 1 over 3 seeds: error sqrt(5 / 3), degrees (5/3)^2 / ((4/3)^2 / 2 + (1/3)^2 / 2) = 2.941176.
+    assert found.unpaired == pytest.approx((-2.157, 6.157), abs=2e-3)
+    # All three the same, with probability 1 / 27 each way, is more than 2.5 %.
+    assert found.bootstrap == pytest.approx((1.0, 3.0))
+
+
+def test_pairing_removes_what_the_seeds_share() -> None:
+    shared = np.array([0.0, 10.0, 20.0, 30.0])
+    found = difference(shared + 1 + np.array([0.1, -0.1, 0.1, -0.1]), shared)
+    assert found.paired.excludes_zero
+    assert not found.unpaired.excludes_zero
+
+
+def test_a_known_difference_lies_in_95_of_100_intervals() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(3.0, 1.0, (400, 5)), rng.normal(1.0, 1.0, (400, 5))
+    for kind in ("paired", "unpaired"):
+        intervals = [getattr(difference(a, b), kind) for a, b in zip(first, second, strict=True)]
+        assert 0.92 <= np.mean([low <= 2.0 <= high for low, high in intervals]) <= 0.98
+
+
+def test_one_seed_gives_a_difference_and_no_interval() -> None:
+    found = difference([3.0], [1.0])
+    assert found.mean == 2.0
+    assert np.isnan([*found.paired, *found.unpaired, *found.bootstrap]).all()
+    assert not found.paired.excludes_zero
+
+
+# ---- numbers of a run ----
+
+
+def table(level: float, silent: bool = False, steps: int = STEPS) -> pd.DataFrame:
+    """A run whose return rises to `level` within half of its training, and stays there."""
+    at = np.arange(EVERY, steps + 1, EVERY, dtype=float)
+    done = np.minimum(at / (0.5 * steps), 1)
+    columns: dict[str, Any] = {
+        "iteration": np.arange(1, len(at) + 1),
+        "env_steps": at,
+        "time_s": 0.006 * at,
+        "charts/agent_episodic_return": np.where(at <= 2 * EVERY, np.nan, level * done),
+        "charts/episodic_length": np.where(at <= 2 * EVERY, np.nan, 50.0),
+        "losses/world_r2": np.zeros_like(at) if silent else 0.8 * done,
+        "losses/prediction": 1 - 0.5 * done,
+    }
+    if not silent:
+        columns["losses/reconstruction"] = 1 - 0.75 * done
+        columns["language/vocabulary_used"] = 1 - 0.5 * done
+        columns["language/mutual_information"] = 1.5 * done
+    return pd.DataFrame(columns)
+
+
+def test_start_and_end_are_means_over_their_shares_of_training() -> None:
+    rising = pd.DataFrame({"env_steps": [10.0, 20.0, 80.0, 90.0, 100.0], "x": [np.nan, 1.0, 5.0, 7.0, 9.0]})
+    assert at_end(rising, "x") == 8.0
+    assert at_start(rising, "x") == 1.0
+    assert np.isnan(at_end(rising, "y"))
+    assert np.isnan(at_start(rising, "y"))
+
+
+def test_a_run_trained_for_longer_is_cut_to_the_shortest() -> None:
+    long, short = common_horizon([table(1.0, steps=2 * STEPS), table(1.0)])
+    assert long["env_steps"].max() == short["env_steps"].max() == STEPS
+
+
+def gap_of(talking: list[float], silent: list[float]) -> Any:
+    return measure(
+        range(1, len(talking) + 1),
+        [table(level) for level in talking],
+        [table(level, silent=True) for level in silent],
+        {"random": 20.0, "alone": 40.0, "told": 80.0},
+    )
+
+
+def test_the_gap_of_runs_with_known_returns() -> None:
+    gap = gap_of([60.0, 61.0, 62.0], [40.0, 40.0, 41.0])
+    assert gap.returns["talking"] == pytest.approx([60, 61, 62])
+    assert gap.gap.mean == pytest.approx((20 + 21 + 21) / 3)
+    assert gap.gap_per_step.mean == pytest.approx(gap.gap.mean / 50)
+    assert gap.reconstruction["last"] == pytest.approx([0.25] * 3)
+    assert gap.minutes["silent"] == pytest.approx(1.0)
+    assert np.isnan(gap_of([1.0], [1.0]).gap.paired.low)
+    assert all(claim.holds for claim in claims(gap))
+
+
+def test_what_is_not_shown_is_not_claimed() -> None:
+    held = [claim.holds for claim in claims(gap_of([60.0, 20.0, 62.0], [40.0, 40.0, 41.0]))]
+    assert held == [False, True, True, True, True, True]
+    mute = measure([1, 2], [table(1.0, silent=True)] * 2, [table(1.0, silent=True)] * 2, {})
+    # Equal returns, R2 of 0, no reconstruction, no vocabulary; the silent R2 and the prediction are as they should be.
+    assert [claim.holds for claim in claims(mute)] == [False, False, True, False, True, False]
+
+
+def test_the_page_shows_every_seed_and_says_what_does_not_hold() -> None:
+    page = gap_page.markdown(gap_of([60.0, 20.0], [40.0, 41.0]), "swarm", "python -m it", {"torch": "2"})
+    assert "| seed 2 | 20.00 | 41.00 | -21.00 |" in page
+    assert "| **no** |" in page
+    assert "nan" not in page
+    for header, rule in zip(page.splitlines(), page.splitlines()[1:], strict=False):
+        assert not rule.startswith("| ---") or header.count("|") == rule.count("|")
+
+
+def test_one_seed_makes_a_page_that_asks_for_more() -> None:
+    gap = gap_of([60.0], [40.0])
+    assert "needs two seeds" in gap_page.markdown(gap, "swarm", "", {})
+    content = gap_page.as_json(gap, "", {})
+    assert content["gap"]["mean"] == pytest.approx(20.0)
+    assert content["gap"]["paired"] == content["gap"]["bootstrap"] == [None, None]
+    json.dumps(content, allow_nan=False)
+
+
+def test_the_figure_has_a_thin_line_per_seed_and_a_thick_mean() -> None:
+    arms = {"talking": [table(60.0), table(64.0)], "silent": [table(40.0, True), table(42.0, True)]}
+    figure = gap_page.draw(arms, {"random": 20.0, "alone": 40.0, "told": 80.0})
+    returns, _, losses, vocabulary = figure.axes
+    thick = [line for line in returns.lines if line.get_linewidth() > 2]
+    assert [line.get_label() for line in thick] == ["talking", "silent"]
+    assert thick[0].get_ydata()[-1] == pytest.approx(62.0)
+    assert len([line for line in returns.lines if line.get_linewidth() < 1]) == 4
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
+    # The silent say nothing: no curve of theirs where messages are measured.
+    assert len(losses.lines) == 6
+    assert len(vocabulary.lines) == 4
+
+
+# ---- scripted swarms ----
+
+
+def test_being_told_is_worth_more_than_seeing_alone_and_that_more_than_chance() -> None:
+    found = swarm_controls.controls({"num_agents": 10, "max_steps": 60}, worlds=64)
+    assert found["told"] > 1.3 * found["alone"] > 1.3 * 1.2 * found["random"]
+
+
+def test_where_all_see_the_beacon_being_told_adds_nothing() -> None:
+    found = swarm_controls.controls({"num_agents": 4, "max_steps": 40, "sensing_radius": 8.0}, worlds=32)
+    assert found["told"] == pytest.approx(found["alone"])
+
+
+def test_the_beacon_is_read_from_the_latent_state() -> None:
+    world = SwarmWorld(num_worlds=5, glimpse_noise=0.0, sensing_radius=8.0)
+    step = world.reset(3)
+    glimpse = step.observations["swarm"][..., 7:9] * (world.size / 2)
+    assert step.positions is not None
+    seen = (step.positions + glimpse).remainder(world.size)
+    torch.testing.assert_close(seen, swarm_controls.beacon_of(step, world.size).expand_as(seen), atol=1e-3, rtol=0)
+
+
+def test_thrust_goes_the_short_way_round_and_rests_at_the_goal() -> None:
+    displacement = torch.tensor([[[3.0, 1.0], [-3.0, 1.0], [0.2, 0.4], [0.2, -4.0], [9.0, 0.0], [0.0, 0.05]]])
+    actions = swarm_controls.thrust_towards(displacement, torch.zeros_like(displacement), size=10.0)
+    assert actions.tolist() == [[1, 2, 3, 4, 2, 0]]
+
+
+def test_continuous_swarms_have_no_scripted_controls() -> None:
+    with pytest.raises(UserError, match="continuous_actions"):
+        swarm_controls.controls({"continuous_actions": True})
+
+
+# ---- runs ----
+
+
+def planned(out: Path, seeds: int = 2, env_steps: int = STEPS) -> dict[str, list[Run]]:
+    return communication_gap.plan(out, range(1, seeds + 1), "swarm", (), env_steps)
+
+
+def train_by_hand(run: Run, level: float, steps: int = STEPS) -> None:
+    """Leave in the folder what `popcomm train` would."""
+    run.path.mkdir(parents=True)
+    documents.dump(run.document, run.path / "config.yaml")
+    for row in table(level, "silent" in run.path.name, steps).to_dict("records"):
+        progress.append(run.path / "progress.jsonl", row)
+
+
+def test_the_twins_differ_in_the_messages_alone(tmp_path: Path) -> None:
+    talking, silent = (arm[0].document for arm in planned(tmp_path).values())
+    assert talking["communication"].pop("messages")["kind"] == "symbols"
+    assert silent["communication"].pop("messages") is None
+    assert talking == silent
+    assert talking["stop"] == {"num_env_steps_sampled_lifetime": STEPS}
+
+
+def test_a_complete_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = planned(tmp_path)
+    everything = [run for arm in arms.values() for run in arm]
+    for run in everything[1:]:
+        train_by_hand(run, 1.0)
+    trained: list[Path] = []
+    monkeypatch.setattr(Run, "train", lambda run: trained.append(run.path))
+    train_all(everything, say=lambda line: None)
+    assert trained == [everything[0].path]
+
+
+def test_a_run_that_is_not_long_enough_is_not_complete(tmp_path: Path) -> None:
+    run = planned(tmp_path)["talking"][0]
+    train_by_hand(run, 1.0, steps=STEPS - EVERY)
+    assert not run.is_complete()
+
+
+def test_a_part_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
+    run = planned(tmp_path)["talking"][0]
+    train_by_hand(run, 1.0, steps=EVERY)
+    assert "--resume" not in run.command()
+    assert not run.path.exists()
+
+
+def test_a_folder_with_another_configuration_is_refused(tmp_path: Path) -> None:
+    run = planned(tmp_path)["talking"][0]
+    train_by_hand(run, 1.0)
+    with pytest.raises(UserError, match=r"training\.lr"):
+        Run(run.path, run.file, (*run.overrides, "training.lr=0.5"), run.env_steps).is_complete()
+
+
+def test_a_failed_run_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Run, "command", lambda run: [sys.executable, "-c", "print('the last words'); raise SystemExit(3)"]
+    )
+    with pytest.raises(TrainingError, match=r"exit code 3[\s\S]*the last words"):
+        train_all(planned(tmp_path)["talking"], say=lambda line: None)
+
+
+def test_complete_runs_become_a_page_a_figure_and_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, docs = tmp_path / "out", tmp_path / "docs"
+    arms = planned(out)
+    for arm, levels in {"talking": (60.0, 62.0), "silent": (40.0, 41.0)}.items():
+        for run, level in zip(arms[arm], levels, strict=True):
+            train_by_hand(run, level)
+    monkeypatch.setattr(Run, "train", lambda run: pytest.fail(f"{run.path} was trained"))
+    arguments = ["--seeds", "2", "--out", str(out), "--env-steps", str(STEPS), "--docs", str(docs)]
+    assert communication_gap.main(arguments) == 0
+    page = (docs / "communication_gap.md").read_text()
+    assert "| seed 2 | 62.00 | 41.00 | +21.00 |" in page
+    assert f"]({gap_page.PICTURE})" in page
+    assert (docs / gap_page.PICTURE).read_bytes()[:4] == b"\x89PNG"
+    assert json.loads((docs / "communication_gap.json").read_text())["gap"]["mean"] == pytest.approx(20.5)
+    assert "yes Agents that talk get more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "environment.env=mine:env"], "must be 'swarm_v0'"),
+        (["--set", "stop.num_env_steps_sampled_lifetime=null"], "--env-steps"),
+        (["--config", "swrm"], "swarm"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert communication_gap.main(["--out", str(tmp_path / "out"), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,118 @@
+"""What is written down of a training: transcripts, statistics, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from popcomm.language import progress
+from popcomm.language.recording import read_conversations
+from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.callbacks import RecordingCallback, _losses
+from tests.rllib.test_rollout import clock_config, runner_of
+
+
+def recorded(**settings: Any) -> Any:
+    config = clock_config(**settings)
+    config.recording(run_dir="somewhere", conversation_worlds=2)
+    return runner_of(config)
+
+
+def test_a_transcript_holds_the_latest_whole_episode_of_each_world() -> None:
+    """World 0 has episodes of 3 steps, world 1 of 5; after 14 rows both have whole ones."""
+    runner = recorded(agent="mlp", env_config={"death": 2})
+    for _ in range(2):
+        runner.sample()
+    rows = runner.transcript.rows()
+    world, step, sender = (np.asarray(rows[k]) for k in ("world", "step", "sender"))
+    for w, length in ((0, 3), (1, 5)):
+        here = world == w
+        assert sorted(set(step[here])) == list(range(length))
+        # Three seats live throughout; the last one dies after two steps.
+        assert [int((here & (sender == n)).sum()) for n in range(4)] == [length] * 3 + [2]
+        assert len(set(np.asarray(rows["episode"])[here])) == 1
+    assert set(rows["species"]) == {"speaker", "listener"}
+    assert {len(o) for o in rows["observation"]} == {3, 4}
+
+
+def test_receivers_are_those_who_lived_to_hear_it_one_step_later() -> None:
+    runner = recorded(agent="symbolic", env_config={"lengths": (3,), "death": 2})
+    for _ in range(2):
+        runner.sample()
+    rows = runner.transcript.rows()
+    for step, sender, receivers, weights in zip(
+        rows["step"], rows["sender"], rows["receivers"], rows["weights"], strict=True
+    ):
+        others = {0, 1, 2, 3} - {int(sender)}
+        if step == 2:
+            expected: set[int] = set()  # the episode ends: nobody hears it
+        elif step == 1:
+            expected = set() if sender == 3 else others - {3}  # seat 3 dies in this step
+        else:
+            expected = others
+        assert set(map(int, receivers)) == expected
+        assert len(weights) == len(receivers)
+        assert all(0 <= w <= 1 for w in weights)
+
+
+def test_members_and_rewards_in_a_transcript_are_those_of_the_fragment() -> None:
+    runner = recorded(agent="mlp", members=4, env_config={"lengths": (6,)})
+    speaker = runner.sample().policy_batches["speaker"]
+    rows = runner.transcript.rows()
+    for world, step, sender, member, reward, symbols in zip(
+        *(rows[k] for k in ("world", "step", "sender", "member", "reward", "symbols")), strict=True
+    ):
+        if sender < 2:
+            assert speaker["members"][world, step, sender] == member
+            assert speaker["rewards"][world, step, sender] == reward
+            assert speaker["messages"][world, step + 1, sender].tolist() == list(symbols)
+
+
+def test_returns_are_counted_once_per_episode() -> None:
+    """Action 1 is worth 1: the sum of all rewards in two whole episodes of three steps."""
+    runner = recorded(agent="mlp", env_config={"lengths": (3,)})
+    batch = runner.sample().policy_batches  # rows 0-2 and 4-6 act, row 3 starts over
+    total = sum(np.asarray(part["rewards"]).sum() for part in batch.values())
+    (first, lengths), (second, _) = runner.statistics.finished
+    assert first.sum() + second.sum() == pytest.approx(total)
+    assert lengths.tolist() == [3] * 12
+
+
+def test_losses_of_several_species_are_averaged_and_kept_apart() -> None:
+    got = _losses({"a": {"vf_loss": 1.0, "num_updates": 3}, "b": {"vf_loss": 3.0}})
+    assert got == {"losses/a/value_loss": 1.0, "losses/b/value_loss": 3.0, "losses/value_loss": 2.0}
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_folder_gets_its_progress_events_and_conversations(tmp_path: Path) -> None:
+    config = (
+        PopulationPPOConfig()
+        .environment("swarm_v0", env_config={"num_agents": 5, "max_steps": 4})
+        .communication(messages={"kind": "symbols", "vocab_size": 8, "length": 2}, topology={"kind": "ring", "k": 2})
+        .env_runners(num_worlds_per_env_runner=6, rollout_fragment_length=5)
+        .recording(run_dir=tmp_path, conversation_every=2, conversation_worlds=3, picture_every=2)
+        .debugging(seed=0)
+    )
+    assert RecordingCallback in [config.callbacks_class]
+    algorithm = config.build_algo()
+    try:
+        for _ in range(2):
+            algorithm.train()
+    finally:
+        algorithm.stop()
+    lines = progress.read(tmp_path / "progress.jsonl")
+    assert lines["iteration"].tolist() == [1, 2]
+    # The fifth row of each fragment only starts the worlds over.
+    assert lines["env_steps"].tolist() == [24, 48]
+    assert lines["agent_steps"].tolist() == [120, 240]
+    for name in ("charts/episodic_return", "losses/policy_loss", "losses/world_model", "language/symbol_entropy"):
+        assert np.isfinite(lines[name]).all(), name
+    table = read_conversations(tmp_path).to_pandas()
+    assert len(table) == 3 * 5 * 4
+    assert set(table["iteration"]) == {2}
+    assert table["receivers"].map(len)[table["step"] < 3].eq(2).all()
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))

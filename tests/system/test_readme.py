@@ -1,0 +1,105 @@
+"""The README tells the truth: its Python runs, its YAML and commands are valid, what it links to is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from popcomm.agents import AGENTS
+from popcomm.channels.messages import MESSAGE_KINDS
+from popcomm.channels.topology import TOPOLOGIES
+from popcomm.cli import documents, schema
+from popcomm.envs import WORLDS
+from popcomm.language import progress
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+FILES = {match[1]: code for _, code in BLOCKS if (match := re.match(r"# (\w+\.(?:py|yaml))\n", code))}
+PROGRAMS = [code for language, code in BLOCKS if language == "python" and code not in FILES.values()]
+COMMANDS = [
+    line.partition("#")[0].strip() for language, code in BLOCKS if language == "console" for line in code.splitlines()
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with the files that the README shows."""
+    for name, code in FILES.items():
+        (tmp_path / name).write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield tmp_path
+    for name in FILES:
+        sys.modules.pop(Path(name).stem, None)
+
+
+def test_the_readme_has_the_blocks_that_are_tested() -> None:
+    assert set(FILES) == {"tell_me.py", "tiny_agent.py", "tell_me.yaml"}
+    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS[0].splitlines()) == 5
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_python_runs_as_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for program in PROGRAMS:
+        exec(compile(program, "README.md", "exec"), names)
+        if "algo" in names:
+            names["algo"].stop()
+    numbers = [float(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(numbers) == 1 + 10 + 1
+    assert np.isfinite(numbers).all()
+    progress.append(folder / "progress.jsonl", {"env_steps": 100, "charts/reward": 0.5})
+    assert names["curve"](folder).to_dict() == {100: 0.5}
+
+
+def test_the_yaml_is_a_valid_config_of_ones_own_environment_and_agent(folder: Path) -> None:
+    from popcomm.rllib import PopulationPPOConfig
+
+    document = documents.load("tell_me.yaml")
+    config = schema.apply(document, PopulationPPOConfig())
+    config.validate()
+    assert set(config.layout.species) == {"speaker", "listener"}
+    assert config.agent_class.__name__ == "TinyAgent"
+    assert schema.stop_bounds(document) == {"training_iteration": 10}
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "popcomm train" in line])
+def test_the_settings_of_a_command_are_valid(command: str) -> None:
+    from popcomm.rllib import PopulationPPOConfig
+
+    words = shlex.split(command)
+    words = words[words.index("train") + 1 :]
+    overrides = [value for option, value in zip(words, words[1:], strict=False) if option == "--set"]
+    schema.apply(documents.load(words[0], overrides), PopulationPPOConfig()).validate()
+
+
+def test_other_commands_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for line in COMMANDS:
+        program, _, rest = line.partition(" ")
+        if program == "make":
+            assert re.search(rf"^{rest.split()[0]}:", makefile, re.MULTILINE), line
+        elif program == "popcomm":
+            assert rest.split()[0] in {"train", "report", "play", "list"}, line
+
+
+def test_every_name_of_the_table_exists_and_every_name_is_in_the_table() -> None:
+    for name in [*WORLDS, *AGENTS, *MESSAGE_KINDS, *TOPOLOGIES]:
+        assert f"`{name}`" in TEXT, name
+
+
+def test_links_and_folders_are_there() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert (ROOT / target).is_file(), target
+    for name in re.findall(r"^\| `([\w/]+)` \| ", TEXT.partition("## Work on popcomm")[2], re.MULTILINE):
+        assert (ROOT / name).is_dir(), name

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from popcomm.errors import unknown
 
-
 _MINUS_ONE = torch.tensor(-1.0)
 
 

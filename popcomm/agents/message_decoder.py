@@ -59,11 +59,10 @@ class MessageDecoder(nn.Module):
         self.head = PopulationLinear(members, hidden_dim, out_features, generator=generator)
 
     def forward(self, encoder: MessageEncoder, inbox: Inbox) -> Tensor:
-        return self.head(tanh(self._read(encoder, inbox)))
+        return inbox.read(lambda messages, soft: self.head(tanh(self._attend(encoder, messages, soft))))
 
-    def _read(self, encoder: MessageEncoder, inbox: Inbox) -> Tensor:
+    def _attend(self, encoder: MessageEncoder, messages: Tensor, soft: Tensor | None) -> Tensor:
         if self.scores is None:
-            return encoder(inbox)
-        length = inbox.messages.shape[-1]
+            return encoder.encode(messages, soft)
         # Times L, so that equal scores give the sum that the encoder gives.
-        return length * attend_symbols(encoder.weight, self.scores, inbox.messages, inbox.soft)
+        return messages.shape[-1] * attend_symbols(encoder.weight, self.scores, messages, soft)

@@ -85,7 +85,11 @@ class MessageEncoder(nn.Module):
             self.weight = uniform(size**-0.5, members, size, out_features, generator=generator)
 
     def forward(self, inbox: Inbox) -> Tensor:
+        return inbox.read(self.encode)
+
+    def encode(self, messages: Tensor, soft: Tensor | None = None) -> Tensor:
+        """messages [P, ..., *message shape], soft [P, ..., *params shape] -> [P, ..., out_features]."""
         if self.kind.kind == "symbols":
-            return lookup(self.weight, inbox.messages, inbox.soft)
-        real = self.kind.straight_through(inbox.messages, inbox.soft)
+            return lookup(self.weight, messages, soft)
+        real = self.kind.straight_through(messages, soft)
         return linear(real.to(self.weight.dtype), self.weight)

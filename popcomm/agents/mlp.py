@@ -34,6 +34,8 @@ class MLPAgent(nn.Module):
         UserError: a width below one, or an unknown activation.
     """
 
+    has_auxiliary_losses = False
+
     def __init__(
         self, spec: AgentSpec, hidden: int = 64, activation: str = "tanh", generator: torch.Generator | None = None
     ) -> None:

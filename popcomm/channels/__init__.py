@@ -1,6 +1,6 @@
 """What passes between agents: kinds of message, who hears whom, and delivery."""
 
-from popcomm.channels.mailbox import Channel, Inbox, deliver
+from popcomm.channels.mailbox import Channel, Inbox, PostedInbox, deliver
 from popcomm.channels.messages import MessageKind, Symbols, Vectors, message_kind
 from popcomm.channels.topology import Custom, Full, KNearest, Links, Ring, Topology, make_topology
 
@@ -12,6 +12,7 @@ __all__ = [
     "KNearest",
     "Links",
     "MessageKind",
+    "PostedInbox",
     "Ring",
     "Symbols",
     "Topology",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from popcomm.channels.messages import MessageKind
 from popcomm.channels.topology import Links, Topology
 from popcomm.errors import UserError
+
+Reading = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Inbox(NamedTuple):
@@ -22,6 +25,46 @@ class Inbox(NamedTuple):
     senders: Tensor  # [..., K] int64, seats
     mask: Tensor  # [..., K] bool, which messages are real
     soft: Tensor | None = None  # [..., K, *params shape], the senders' differentiable form; None without gradients
+
+    def read(self, function: Reading) -> Tensor:
+        """A function of single messages on all of them: (messages, soft) -> [..., K, features]."""
+        return function(self.messages, self.soft)
+
+
+class PostedInbox:
+    """An Inbox whose readers all share their weights, so that what was posted is read once and not by every receiver.
+
+    It has all that an Inbox has; `messages` and `soft` are gathered when they are asked for, `read` does without them:
+    its cost is that of M messages instead of R K.
+
+    Args:
+        posted: [M, *message shape].
+        index: [1, R, K] int64, which of them stands in every slot.
+        senders: [1, R, K] int64, seats.
+        mask: [1, R, K] bool.
+        posted_soft: [M, *params shape], differentiable, or None.
+    """
+
+    def __init__(
+        self, posted: Tensor, index: Tensor, senders: Tensor, mask: Tensor, posted_soft: Tensor | None = None
+    ) -> None:
+        self.posted, self.index, self.posted_soft = posted, index, posted_soft
+        self.senders, self.mask = senders, mask
+
+    def _gather(self, values: Tensor) -> Tensor:
+        return values.index_select(0, self.index.flatten()).view(*self.index.shape, *values.shape[1:])
+
+    @property
+    def messages(self) -> Tensor:
+        return self._gather(self.posted)
+
+    @property
+    def soft(self) -> Tensor | None:
+        return None if self.posted_soft is None else self._gather(self.posted_soft)
+
+    def read(self, function: Reading) -> Tensor:
+        soft = None if self.posted_soft is None else self.posted_soft.unsqueeze(0)
+        return self._gather(function(self.posted.unsqueeze(0), soft).squeeze(0))
 
 
 def deliver(messages: Tensor, senders: Tensor, mask: Tensor, soft: Tensor | None = None) -> Inbox:

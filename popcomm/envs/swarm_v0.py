@@ -126,6 +126,11 @@ class SwarmWorld(World):
         self._generator = torch.Generator(self.device)
         self._generator.manual_seed(0)
         self._last: WorldStep | None = None
+        self._planes: Tensor  # [2, B, N]
+        self._velocity: Tensor  # [2, B, N]
+        self._beacon: Tensor  # [2, B]
+        self._heading: Tensor  # [B]
+        self._age: Tensor  # [B] int64, steps since the episode opened
 
     def reset(self, seed: int | None = None) -> WorldStep:
         if seed is not None:

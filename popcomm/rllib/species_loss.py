@@ -108,10 +108,13 @@ class SpeciesLoss:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The network's auxiliary losses, weighted, and its diagnostics."""
         agent, weights = self.module.agent, self.module.auxiliary_weights
-        batch = auxiliary_batch(arrays, run, rows, world)
-        losses = agent.auxiliary_losses(batch, run.outputs)
         total = mask.new_zeros((), dtype=torch.float32)
         logged: dict[str, Tensor] = {}
+        if not getattr(agent, "has_auxiliary_losses", True):
+            # The targets are gathered for nobody else, and with an inbox they are larger than all the rest.
+            return total, logged
+        batch = auxiliary_batch(arrays, run, rows, world)
+        losses = agent.auxiliary_losses(batch, run.outputs)
         # A network averages over the rows it is given; with several learners that is its share of all rows.
         share = mask.sum(1) / counts
         for name, per_member in losses.items():

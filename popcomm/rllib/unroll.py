@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.seating import Seating
-from popcomm.channels.mailbox import Inbox
+from popcomm.channels.mailbox import Inbox, PostedInbox
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.fragment import STATE_IN
 
@@ -31,16 +31,19 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
     The receivers' permutation is applied to the small indices, not to the messages.
     """
     worlds, n = mail.messages.shape[:2]
-    senders = seating.to_members(mail.senders[:, seats])
+    senders, mask = seating.to_members(mail.senders[:, seats]), seating.to_members(mail.mask[:, seats])
     offsets = torch.arange(worlds, device=senders.device).view(-1, 1, 1) * n
-    flat = seating.to_members(mail.senders[:, seats] + offsets)
+    index = seating.to_members(mail.senders[:, seats] + offsets)
+    soft = None if mail.soft is None else mail.soft.flatten(0, 1)
+    inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft)
+    return _as_inbox(inbox, shared=seating.members == 1)
 
-    def gather(values: Tensor) -> Tensor:
-        rest = values.shape[2:]
-        return values.reshape(worlds * n, *rest).index_select(0, flat.flatten()).view(*flat.shape, *rest)
 
-    mask = seating.to_members(mail.mask[:, seats])
-    return Inbox(gather(mail.messages), senders, mask, None if mail.soft is None else gather(mail.soft))
+def _as_inbox(posted: PostedInbox, shared: bool) -> Inbox:
+    """What is posted can be read once for all only by networks that share their weights."""
+    if shared:
+        return cast(Inbox, posted)  # it has all that an Inbox has
+    return Inbox(posted.messages, posted.senders, posted.mask, posted.soft)
 
 
 def open_lives(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:
@@ -148,7 +151,8 @@ class _Walk:
         carried = {k.removeprefix(STATE_IN): v for k, v in arrays.items() if k.startswith(STATE_IN)}
         self.state = {name: self.seating.to_members(value) for name, value in carried.items()}
         self.outputs: list[AgentOutput] = []
-        self.inboxes: list[Inbox] = []
+        self.shared = self.members == 1
+        self.inboxes: list[Any] = []  # of PostedInbox where networks are shared, else of Inbox
         self.indices: list[Tensor] = []
         self.masks: list[Tensor] = []
 
@@ -202,18 +206,27 @@ class _Walk:
         )
 
     def _joined_inbox(self, with_soft: bool) -> Inbox | None:
+        """All steps' inboxes, joined along the rows; those of shared networks along what is posted, too."""
         if not self.inboxes:
             return None
-        soft = None
-        if with_soft:
-            # The first step's messages come from before the fragment and carry no gradient.
-            known = [i.soft for i in self.inboxes if i.soft is not None]
-            if known:
-                start = self.inboxes[0].messages.shape[:3]
-                soft = torch.cat([known[0].new_zeros(*start, *known[0].shape[3:]), *known], 1)
-        return Inbox(
-            torch.cat([i.messages for i in self.inboxes], 1),
-            torch.cat([i.senders for i in self.inboxes], 1),
-            torch.cat([i.mask for i in self.inboxes], 1),
-            soft,
-        )
+        senders = torch.cat([i.senders for i in self.inboxes], 1)
+        mask = torch.cat([i.mask for i in self.inboxes], 1)
+        softs = [i.posted_soft if self.shared else i.soft for i in self.inboxes] if with_soft else []
+        if not self.shared:
+            messages = torch.cat([i.messages for i in self.inboxes], 1)
+            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].mask.shape, 1))
+        count = len(self.inboxes[0].posted)
+        index = torch.cat([i.index + t * count for t, i in enumerate(self.inboxes)], 1)
+        posted = torch.cat([i.posted for i in self.inboxes])
+        return cast(Inbox, PostedInbox(posted, index, senders, mask, _joined(softs, (count,), 0)))
+
+
+def _joined(softs: list[Tensor | None], first: Sequence[int], axis: int) -> Tensor | None:
+    """Joined along an axis. The messages of step 0 come from before the fragment and carry no gradient: zeros.
+
+    first: the leading axes of what was heard at step 0.
+    """
+    known = [soft for soft in softs if soft is not None]
+    if not known:
+        return None
+    return torch.cat([known[0].new_zeros(*first, *known[0].shape[len(first) :]), *known], axis)

@@ -251,6 +251,15 @@ def test_a_failed_run_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pyte
         train_all(planned(tmp_path)["talking"], say=lambda line: None)
 
 
+def test_a_failed_run_ends_the_experiment_without_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Run, "command", lambda run: [sys.executable, "-c", "raise SystemExit(3)"])
+    assert communication_gap.main(["--seeds", "1", "--out", str(tmp_path)]) == 1
+    assert "exit code 3" in capsys.readouterr().err
+    assert not (tmp_path / "communication_gap.md").exists()
+
+
 def test_complete_runs_become_a_page_a_figure_and_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

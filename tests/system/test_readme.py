@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_the_settings_of_a_command_are_valid(command: str) -> None:
 
     words = shlex.split(command)
     words = words[words.index("train") + 1 :]
-    overrides = [value for option, value in zip(words, words[1:], strict=False) if option == "--set"]
+    overrides = [value for option, value in pairwise(words) if option == "--set"]
     schema.apply(documents.load(words[0], overrides), PopulationPPOConfig()).validate()
 
 

@@ -172,7 +172,11 @@ class PopulationPPO(PPO):
         folder = Path(checkpoints.local_path(path))
         whole = kwargs.get("component") is None
         manifest = checkpoints.verify(folder) if whole else None
-        super().restore_from_path(path, *args, **kwargs)
+        try:
+            super().restore_from_path(path, *args, **kwargs)
+        except (RuntimeError, KeyError) as error:
+            # torch's words for weights of other shapes: the network's code or configuration is not what it was.
+            raise checkpoints.CheckpointError(f"{folder} does not fit this population: {error}") from error
         if manifest is not None:
             checkpoints.check_weights(manifest, checkpoints.weight_digest(self), folder)
 

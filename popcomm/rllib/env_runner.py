@@ -24,7 +24,8 @@ from popcomm.agents.distributions import ActionLaw, action_law
 from popcomm.agents.seating import Seating, draw, redraw
 from popcomm.channels import Channel, Links
 from popcomm.envs.world import World, WorldStep
-from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_batch, as_tensors
+from popcomm.rllib.fragment import as_batch
+from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.transcript import Transcript
@@ -81,6 +82,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             min(self.config.conversation_worlds, self.num_worlds) if recorded else 0, self.layout, self.channel
         )
         self._step: WorldStep | None = None
+        self.transmitted: Tensor | None = None  # [B, N, ...], under way in the channel
 
     # ---- what RLlib asks for ----
 
@@ -127,12 +129,13 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self._step is None:
             self._begin(self._seeds[WORLD_BRANCH])
         length = self.config.rollout_fragment_length
-        fragments = {name: allocate(s, self._fragment_layout(length)) for name, s in self.layout.species.items()}
-        views = {name: as_tensors(arrays) for name, arrays in fragments.items()}
-        self._write_carried(fragments, views)
+        writer = FragmentWriter(self.layout, self.channel, self.num_worlds, length)
+        fragments = writer.arrays
+        carried = {n: {k: self.seatings[n].to_worlds(v) for k, v in s.items()} for n, s in self.state.items()}
+        writer.carried(carried, self.previous_obs, self.transmitted)
         for t in range(length):
-            self._advance(t, views)
-        self._write_last(length, views)
+            self._advance(t, writer)
+        self._write_last(writer)
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         env_steps = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.num_env_steps_sampled_lifetime += env_steps
@@ -154,17 +157,6 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                 self._step = None
             return failure
         return Sampled(ray.put(batch), self.num_worlds, self.get_metrics())
-
-    def _fragment_layout(self, length: int) -> FragmentLayout:
-        channel = self.channel
-        return FragmentLayout(
-            self.num_worlds,
-            length,
-            channel.messages if channel else None,
-            channel.inbox_size if channel else 0,
-            self.layout.state_size,
-            bool(channel and channel.noise),
-        )
 
     def _begin(self, seed: int | None) -> None:
         """New episodes everywhere, everything empty."""
@@ -213,13 +205,20 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             new = self.seatings[name] = self._seat(name)
             self.state[name] = {k: new.to_members(old.to_worlds(v)) for k, v in self.state[name].items()}
 
-    def _advance(self, t: int, views: dict[str, dict[str, Tensor]]) -> None:
+    def _write_last(self, writer: FragmentWriter) -> None:
+        """The row after the fragment: its observations, and the values that bootstrap the returns."""
+        assert self._step is not None
+        state = dict(self.state)
+        writer.last(self._step, {name: self._think(name, self._step)[1] for name in self.state})
+        self.state = state
+
+    def _advance(self, t: int, writer: FragmentWriter) -> None:
         """One step of all worlds, written into row t."""
         step = self._step
         assert step is not None
         if self.reopened.any():
             self._reseat(self.reopened)
-        outputs = {name: self._act(name, t, view, step) for name, view in views.items()}
+        outputs = {name: self._act(name, t, view, step) for name, view in writer.views.items()}
         actions = {name: o[0] for name, o in outputs.items()}
         sent = None
         spoken = None
@@ -229,9 +228,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             spoken = self.channel.messages.load(sent) * step.alive
         self.previous_obs = step.observations
         following = self._world_step(actions, spoken)
-        self._write_step(t, views, step, following, sent)
-        networks = {name: o[2] for name, o in outputs.items()}
         links = self.links if self.channel is not None else None
+        writer.step(t, step, following, sent, self.transmitted, links)
+        networks = {name: o[2] for name, o in outputs.items()}
         self.transcript.step(step, following, actions, sent, networks, self.seatings, self.members, links)
         self.statistics.step(step, following)
         self._arrive(following, step.alive)
@@ -249,7 +248,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         first = seating.to_members(step.first[:, seats])
         self.state[name] = open_lives(module.agent, self.state[name], first)
         inbox = None
-        if self.channel is not None:
+        if self.channel is not None and self.transmitted is not None:
             inbox = inbox_of(Mail(self.transmitted, *self.links), seating, seats)
         output = module.agent(obs, inbox, self.state[name])
         if inbox is not None and "attention" in output.aux:
@@ -286,49 +285,6 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             message = seating.to_worlds(said)
             view["message_logp"][:, t] = seating.to_worlds(kind.log_prob(output.message, said))
         return actions, message, output
-
-    # ---- writing ----
-
-    def _write_carried(self, fragments: dict[str, dict[str, np.ndarray]], views: dict[str, dict[str, Tensor]]) -> None:
-        """What comes from before the fragment: recurrent state, messages under way, the observations behind them."""
-        for name, view in views.items():
-            seating, seats = self.seatings[name], self.layout.species[name].seats
-            for key, value in self.state[name].items():
-                fragments[name][STATE_IN + key] = seating.to_worlds(value).cpu().numpy().copy()
-            if self.channel is not None:
-                view["messages"][:, 0] = self.transmitted[:, seats]
-                view["previous_obs"][:] = self.previous_obs[name]
-
-    def _write_step(
-        self, t: int, views: dict[str, dict[str, Tensor]], step: WorldStep, following: WorldStep, sent: Tensor | None
-    ) -> None:
-        for name, view in views.items():
-            seats = self.layout.species[name].seats
-            view["obs"][:, t] = step.observations[name]
-            view["alive"][:, t] = step.alive[:, seats]
-            view["first"][:, t] = step.first[:, seats]
-            view["rewards"][:, t] = following.rewards[:, seats]
-            view["terminated"][:, t] = following.terminated[:, seats]
-            view["truncated"][:, t] = following.truncated[:, seats]
-            if step.state is not None:
-                view["world_state"][:, t] = step.state
-            if sent is not None:
-                view["senders"][:, t] = self.links.senders[:, seats]
-                view["inbox_mask"][:, t] = self.links.mask[:, seats]
-                view["messages"][:, t + 1] = self.transmitted[:, seats]
-                if "sent" in view:
-                    view["sent"][:, t] = sent[:, seats]
-
-    def _write_last(self, length: int, views: dict[str, dict[str, Tensor]]) -> None:
-        """The row after the fragment: its observations, and the values that bootstrap the returns."""
-        step = self._step
-        assert step is not None
-        state = dict(self.state)
-        for name, view in views.items():
-            view["obs"][:, length] = step.observations[name]
-            view["first"][:, length] = step.first[:, self.layout.species[name].seats]
-            view["values"][:, length] = self._think(name, step)[1]
-        self.state = state
 
     # ---- state ----
 
@@ -387,7 +343,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                 "previous_obs": {k: v.cpu() for k, v in self.previous_obs.items()},
                 "statistics": self.statistics.get_state(),
             }
-            if self.channel is not None:
+            if self.transmitted is not None:
                 state |= {"transmitted": self.transmitted.cpu(), "links": tuple(x.cpu() for x in self.links)}
         # Worlds and networks may go on in place.
         return copy.deepcopy(state)

@@ -32,6 +32,9 @@ from popcomm.rllib.worlds import WorldLayout
 SEATS_WITH_METRICS = 128
 # Symbols of one iteration that the language metrics look at.
 LANGUAGE_SAMPLE = 4096
+# A symbol is in use if it is said at least this often, relative to chance (1 / V). A sampled policy says every symbol
+# now and then, so "seen at least once" would always be all of them.
+USED_SHARE = 0.1
 # Shuffles whose mean is the chance level of the mutual information.
 SHUFFLES = 5
 
@@ -94,7 +97,8 @@ class RolloutStatistics:
         sample = spoken[chosen]
         result = {
             "symbol_entropy": symbol_entropy(sample, kind.vocab_size),
-            "vocabulary_used": vocabulary_used(sample, kind.vocab_size),
+            "vocabulary_used": vocabulary_used(sample, kind.vocab_size, USED_SHARE / kind.vocab_size),
+            "vocabulary_effective": 2.0 ** symbol_entropy(sample, kind.vocab_size) / kind.vocab_size,
         }
         if self.labels:
             labels = torch.stack(self.labels, 1).cpu().numpy()[alive]

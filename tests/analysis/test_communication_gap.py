@@ -135,7 +135,9 @@ def test_the_page_shows_every_seed_and_says_what_does_not_hold() -> None:
 
 def test_one_seed_makes_a_page_that_asks_for_more() -> None:
     gap = gap_of([60.0], [40.0])
-    assert "needs two seeds" in gap_page.markdown(gap, "swarm", "", {})
+    page = gap_page.markdown(gap, "swarm", "", {})
+    assert "needs two seeds" in page
+    assert "nan" not in page
     content = gap_page.as_json(gap, "", {})
     assert content["gap"]["mean"] == pytest.approx(20.0)
     assert content["gap"]["paired"] == content["gap"]["bootstrap"] == [None, None]

@@ -1,0 +1,124 @@
+"""Runs of an experiment: `popcomm train` in processes of their own, few at a time, and none of them twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from popcomm.cli import documents
+from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir
+from popcomm.language import progress
+
+LOG_TAIL = 15  # lines of a failed run's log that its error shows
+
+
+class TrainingError(RuntimeError):
+    """`popcomm train` failed; the text has the end of its log."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a config with overrides, and the folder where it goes.
+
+    Args:
+        path: the run folder; its log is beside it, `path` with the suffix .log.
+        file: the YAML file, or the name of a shipped one.
+        overrides: "section.key=value" each, as for `popcomm train --set`.
+        env_steps: where it ends.
+    """
+
+    path: Path
+    file: str
+    overrides: tuple[str, ...]
+    env_steps: int
+
+    @property
+    def settings(self) -> list[str]:
+        return [*self.overrides, f"stop={{num_env_steps_sampled_lifetime: {self.env_steps}}}"]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The configuration, {section: {key: value}}."""
+        return documents.load(self.file, self.settings)
+
+    @property
+    def log(self) -> Path:
+        return self.path.with_name(self.path.name + ".log")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """progress.jsonl, one row per iteration."""
+        return progress.read(self.path / PROGRESS)
+
+    def is_complete(self) -> bool:
+        """Whether the folder holds all of this run.
+
+        Raises:
+            UserError: it holds a run with another configuration.
+        """
+        if not (self.path / CONFIG).is_file():
+            return False
+        check_run_dir(self.path, self.document, resume=True)
+        table = self.table
+        return not table.empty and int(table["env_steps"].iloc[-1]) >= self.env_steps
+
+    def command(self) -> list[str]:
+        """What trains it: from the start, or from its newest valid checkpoint. A part without any is removed."""
+        options = ["--run-dir", str(self.path)]
+        for setting in self.settings:
+            options += ["--set", setting]
+        if (self.path / CONFIG).is_file():
+            from popcomm.rllib.checkpoints import latest_valid  # imports Ray, which takes seconds
+
+            if latest_valid(self.path / CHECKPOINTS):
+                options.append("--resume")
+            else:
+                shutil.rmtree(self.path)
+        return [sys.executable, "-m", "popcomm.cli.main", "train", self.file, *options]
+
+    def train(self) -> None:
+        """Run the command to its end.
+
+        Raises:
+            TrainingError: it failed.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            code = subprocess.run(self.command(), stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+        if code:
+            tail = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+            raise TrainingError(
+                f"{self.path.name} ended with exit code {code}; the end of {self.log}:\n" + "\n".join(tail)
+            )
+
+
+def train_all(runs: Sequence[Run], jobs: int = 2, say: Callable[[str], None] = print) -> None:
+    """Train those that are not complete, `jobs` at a time.
+
+    Raises:
+        UserError: a folder holds a run with another configuration; told before anything is trained.
+        TrainingError: one failed; those under way are finished, and no other is begun.
+    """
+    wanted = [run for run in runs if not run.is_complete()]
+    say(f"{len(runs)} runs, {len(runs) - len(wanted)} of them complete already")
+    began = time.monotonic()
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run.train): run for run in wanted}
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                minutes = (time.monotonic() - began) / 60
+                say(f"{futures[future].path.name} is trained ({done} of {len(wanted)}, {minutes:.1f} min)")
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,78 @@
+"""FragmentWriter: fills the arrays of a fragment while the worlds go on."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from popcomm.channels import Channel, Links
+from popcomm.envs.world import WorldStep
+from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_tensors
+from popcomm.rllib.worlds import WorldLayout
+
+
+class FragmentWriter:
+    """New arrays for one fragment, and their tensor views.
+
+    Attributes:
+        arrays: {species: arrays of `fragment.allocate`}.
+        views: the same memory as tensors.
+    """
+
+    def __init__(self, layout: WorldLayout, channel: Channel | None, num_worlds: int, length: int) -> None:
+        self.layout, self.length = layout, length
+        shape = FragmentLayout(
+            num_worlds,
+            length,
+            channel.messages if channel else None,
+            channel.inbox_size if channel else 0,
+            layout.state_size,
+            bool(channel and channel.noise),
+        )
+        self.arrays = {name: allocate(species, shape) for name, species in layout.species.items()}
+        self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
+
+    def carried(
+        self, state: dict[str, dict[str, Tensor]], previous_obs: dict[str, Tensor], transmitted: Tensor | None
+    ) -> None:
+        """What comes from before the fragment, in world order: recurrent state, messages under way, what was seen."""
+        for name, view in self.views.items():
+            for key, value in state[name].items():
+                self.arrays[name][STATE_IN + key] = value.cpu().numpy().copy()
+            if transmitted is not None:
+                view["messages"][:, 0] = transmitted[:, self.layout.species[name].seats]
+                view["previous_obs"][:] = previous_obs[name]
+
+    def step(
+        self,
+        t: int,
+        step: WorldStep,
+        following: WorldStep,
+        sent: Tensor | None,
+        transmitted: Tensor | None,
+        links: Links | None,
+    ) -> None:
+        """Row t: what was seen and heard (`step`, `links`), what was said, and what came of it (`following`)."""
+        for name, view in self.views.items():
+            seats = self.layout.species[name].seats
+            view["obs"][:, t] = step.observations[name]
+            view["alive"][:, t] = step.alive[:, seats]
+            view["first"][:, t] = step.first[:, seats]
+            view["rewards"][:, t] = following.rewards[:, seats]
+            view["terminated"][:, t] = following.terminated[:, seats]
+            view["truncated"][:, t] = following.truncated[:, seats]
+            if step.state is not None:
+                view["world_state"][:, t] = step.state
+            if links is None or sent is None or transmitted is None:
+                continue
+            view["senders"][:, t] = links.senders[:, seats]
+            view["inbox_mask"][:, t] = links.mask[:, seats]
+            view["messages"][:, t + 1] = transmitted[:, seats]
+            if "sent" in view:
+                view["sent"][:, t] = sent[:, seats]
+
+    def last(self, step: WorldStep, values: dict[str, Tensor]) -> None:
+        """The row after the fragment: observations, and values [B, N_s] in the units of the rewards."""
+        for name, view in self.views.items():
+            view["obs"][:, self.length] = step.observations[name]
+            view["first"][:, self.length] = step.first[:, self.layout.species[name].seats]
+            view["values"][:, self.length] = values[name]

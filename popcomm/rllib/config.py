@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.rllib.policy.policy import PolicySpec
 
 from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
+from popcomm.agents.seating import block_of_worlds
 from popcomm.channels import Channel, make_topology, message_kind
 from popcomm.envs.world import World
 from popcomm.errors import UserError
@@ -330,6 +332,12 @@ class PopulationPPOConfig(PPOConfig):
                 },
             )
         return MultiRLModuleSpec(multi_rl_module_class=PopulationMultiRLModule, rl_module_specs=specs)
+
+    @property
+    def balanced_block(self) -> int:
+        """The fewest worlds whose seats hold the members of every species equally often."""
+        species = self.layout.species.items()
+        return math.lcm(*(block_of_worlds(self.members_of(name), s.num_seats) for name, s in species))
 
     @property
     def total_worlds(self) -> int:

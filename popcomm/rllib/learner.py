@@ -17,7 +17,6 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED, NUM_ENV_STEPS_TRAINED
 from torch import Tensor
 
 from popcomm.agents.distributions import action_law
-from popcomm.agents.seating import block_of_worlds
 from popcomm.rllib.fragment import take_rows
 from popcomm.rllib.ppo import clip_per_member, generalised_advantages, member_moments, standardise
 from popcomm.rllib.species_loss import SpeciesLoss
@@ -131,7 +130,7 @@ class PopulationPPOLearner(PPOTorchLearner):
     def _load(self, batches: Sequence[MultiAgentBatch | ray.ObjectRef], rows: Sequence[int]) -> Arrays:
         """This learner's worlds as tensors on its device; batches that it has no share in are not fetched."""
         total, rank = sum(rows), torch.distributed.get_rank() if self._workers > 1 else 0
-        block = max(block_of_worlds(m.spec.members, self.species[n].num_seats) for n, m in self.networks.items())
+        block = self.config.balanced_block
         edges = [round(total / block * i / self._workers) * block for i in range(self._workers)] + [total]
         start, stop = edges[rank], edges[rank + 1]
         mine: list[MultiAgentBatch] = []
@@ -165,11 +164,14 @@ class PopulationPPOLearner(PPOTorchLearner):
     def _minibatches(self, worlds: int, order: np.random.Generator) -> Any:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
         size = self.config.minibatch_size or worlds
-        count = math.ceil(int(self._most(worlds)) / size)
-        if count <= 1:
+        # The smallest share decides, so that nobody waits for a learner that has run out of worlds.
+        count = math.ceil(self._smallest_share(worlds) / size)
+        if count == 0:
+            return
+        if count == 1:
             yield None
             return
-        block = max(block_of_worlds(m.spec.members, self.species[n].num_seats) for n, m in self.networks.items())
+        block = self.config.balanced_block
         # Whole blocks keep every minibatch balanced over the members, with no padding.
         block = block if size % block == 0 and worlds % block == 0 else 1
         blocks = order.permutation(worlds // block)
@@ -177,12 +179,12 @@ class PopulationPPOLearner(PPOTorchLearner):
         for part in np.array_split(rows.reshape(-1, block), count):
             yield torch.from_numpy(part.reshape(-1)).to(self.device)
 
-    def _most(self, worlds: int) -> int:
-        """The largest share of worlds of any learner."""
+    def _smallest_share(self, worlds: int) -> int:
+        """The fewest worlds that any learner has; 0 when lost runners left one of them without."""
         if self._workers == 1:
             return worlds
         count = torch.tensor(worlds, device=self.device)
-        torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
+        torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MIN)
         return int(count)
 
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from popcomm.agents.seating import SEATINGS, block_of_worlds, check_balance
+from popcomm.agents.seating import SEATINGS, check_balance
 from popcomm.channels import Symbols
 from popcomm.errors import UserError, nearest, unknown
 
@@ -115,12 +115,15 @@ def _check_agent(config: PopulationPPOConfig) -> None:
 
 
 def _check_minibatch(config: PopulationPPOConfig) -> None:
-    per_learner = config.total_worlds // max(1, config.num_learners)
-    if per_learner < 1:
+    block = config.balanced_block
+    learners, blocks = max(1, config.num_learners), config.total_worlds // block
+    if blocks % learners:
+        near = next(n for n in range(learners, 0, -1) if blocks % n == 0)
         raise UserError(
-            f"learners.num_learners is {config.num_learners}, and there are only {config.total_worlds} worlds to share"
+            f"learners.num_learners is {learners}, and {config.total_worlds} worlds, in {blocks} balanced blocks "
+            f"of {block}, cannot be shared out evenly; the nearest that can: {near}"
         )
-    size = config.minibatch_size
+    per_learner, size = config.total_worlds // learners, config.minibatch_size
     if size is None:
         return
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -130,13 +133,6 @@ def _check_minibatch(config: PopulationPPOConfig) -> None:
             f"training.minibatch_size is {size} worlds, larger than a learner's batch of {per_learner} worlds "
             f"(env_runners.num_worlds_per_env_runner x num_env_runners / num_learners); at most {per_learner}"
         )
-    for name, kind in config.layout.species.items():
-        block = block_of_worlds(config.members_of(name), kind.num_seats)
-        if config.num_learners > 1 and (config.total_worlds // block) < config.num_learners:
-            raise UserError(
-                f"learners.num_learners is {config.num_learners}, and the worlds make only "
-                f"{config.total_worlds // block} balanced blocks of {block}"
-            )
 
 
 def _check_unsupported(config: PopulationPPOConfig) -> None:

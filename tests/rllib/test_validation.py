@@ -1,0 +1,63 @@
+"""What cannot work is refused before any work, in one sentence that names the key and the nearest valid value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from popcomm.errors import UserError
+from popcomm.rllib import PopulationPPOConfig
+from tests.rllib.worlds import BanditWorld, ClockWorld
+
+SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
+
+
+def config() -> PopulationPPOConfig:
+    return PopulationPPOConfig().environment(ClockWorld).communication(messages=SYMBOLS)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c.environment("swarm_v1"), r"environment.env 'swarm_v1' does not exist; did you mean 'swarm_v0'"),
+        (lambda c: c.environment("no.module:env"), r"environment.env 'no.module:env' cannot be imported"),
+        (lambda c: c.communication(topology={"kind": "k_nearest", "k": 2}), r"KNearest needs positions"),
+        (lambda c: c.communication(topology={"kind": "rings"}), r"topology.kind 'rings' .* did you mean 'ring'"),
+        (
+            lambda c: c.communication(gradient="through"),
+            r"communication.gradient is 'through', and for symbols",
+        ),
+        (lambda c: c.communication(messages={"kind": "symbols", "vocab": 8}), r"'vocab' .* did you mean 'vocab_size'"),
+        (lambda c: c.communication(dropout=1.5), r"communication.dropout is 1.5, and must lie in \[0, 1\]"),
+        (lambda c: c.population(agent="symbolc"), r"population.agent 'symbolc' .* did you mean 'symbolic'"),
+        (lambda c: c.population(agent_config={"hiden_dim": 3}), r"'hiden_dim' .* did you mean 'hidden_dim'"),
+        (lambda c: c.population(critic="centrall"), r"population.critic is 'centrall'; did you mean 'central'"),
+        (lambda c: c.population(seating="mixed"), r"population.seating is 'mixed'"),
+        (lambda c: c.population(members={"speakr": 2}), r"species 'speakr' .* did you mean 'speaker'"),
+        (lambda c: c.population(members=0), r"population.members is 0"),
+        (lambda c: c.population(members=7), r"is 16: 16 worlds of 2 seats cannot seat 7 members evenly.*: 14 or 21"),
+        (lambda c: c.training(minibatch_size=17), r"minibatch_size is 17 worlds, larger than .* at most 16"),
+        (lambda c: c.learners(num_learners=3), r"num_learners is 3, and 16 worlds.* the nearest that can: 2"),
+        (lambda c: c.env_runners(rollout_fragment_length="auto"), r"rollout_fragment_length is 'auto', and must be a"),
+        (lambda c: c.training(use_kl_loss=True), r"training.use_kl_loss is true"),
+        (lambda c: c.evaluation(evaluation_interval=2), r"evaluation.evaluation_interval is set"),
+        (lambda c: c.acceleration(autocast="fp8"), r"acceleration.autocast is 'fp8'"),
+    ],
+)
+def test_a_mistake_is_told_by_key_and_value(change: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        change(config()).validate()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_central_critic_needs_a_latent_state() -> None:
+    with pytest.raises(UserError, match="critic is 'central', and this environment has no latent state"):
+        PopulationPPOConfig().environment(BanditWorld).population(critic="central").validate()
+
+
+def test_blocks_of_worlds_suit_all_species_at_once() -> None:
+    """Two seats each: 4 speakers need 2 worlds, 6 listeners 3; both together 6."""
+    several = config().population(members={"speaker": 4, "listener": 6}).env_runners(num_worlds_per_env_runner=12)
+    several.validate()
+    assert several.balanced_block == 6

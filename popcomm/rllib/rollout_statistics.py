@@ -89,19 +89,20 @@ class RolloutStatistics:
         self.labels, self.attention = [], []
 
     def _language(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: Symbols) -> dict[str, float]:
-        alive = np.concatenate([a["alive"] for a in fragments.values()], 2)
-        symbols = np.concatenate([a["messages"][:, 1:] for a in fragments.values()], 2)
-        spoken = symbols[alive]
-        # Evenly spaced, so that all worlds and steps are in the sample.
-        chosen = np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)
-        sample = spoken[chosen]
+        # Whole worlds, evenly spaced: a copy of all symbols would be as large as they are.
+        worlds, length = next(iter(fragments.values()))["alive"].shape[:2]
+        enough = -(-LANGUAGE_SAMPLE // (length * self.layout.num_agents))
+        rows = np.unique(np.linspace(0, worlds - 1, min(worlds, 2 * enough)).astype(int))
+        alive = np.concatenate([a["alive"][rows] for a in fragments.values()], 2)
+        spoken = np.concatenate([a["messages"][rows, 1:] for a in fragments.values()], 2)[alive]
+        sample = spoken[np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)]
         result = {
             "symbol_entropy": symbol_entropy(sample, kind.vocab_size),
             "vocabulary_used": vocabulary_used(sample, kind.vocab_size, USED_SHARE / kind.vocab_size),
             "vocabulary_effective": 2.0 ** symbol_entropy(sample, kind.vocab_size) / kind.vocab_size,
         }
         if self.labels:
-            labels = torch.stack(self.labels, 1).cpu().numpy()[alive]
+            labels = torch.stack([step[rows] for step in self.labels], 1).cpu().numpy()[alive]
             result["mutual_information"] = label_information(
                 spoken, labels, shuffles=SHUFFLES, cap=LANGUAGE_SAMPLE
             ).adjusted

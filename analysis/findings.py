@@ -90,20 +90,20 @@ def symbol_use(run: RunFolder) -> Section:
         return _missing("symbol_use", _no_symbols(run))
     counts = basics.symbol_counts(symbols, run.vocab_size)
     pooled = counts.sum(0)
-    used, bits = int((pooled > 0).sum()), float(basics.entropy(pooled))
-    share = used / run.vocab_size
-    headline = f"Vocabulary: {used} of {run.vocab_size} symbols ({share:.0%})"
+    used = int((pooled > basics.USED_SHARE * pooled.sum() / run.vocab_size).sum())
+    bits, share = float(basics.entropy(pooled)), used / run.vocab_size
+    headline = f"Vocabulary: {used} of {run.vocab_size} symbols in use ({share:.0%})"
     if symbols.size < SYMBOLS_PER_ENTRY * run.vocab_size:
         headline += f", counted on only {symbols.size} symbols, too few to call any unused."
     elif share < pictures.FEW_SYMBOLS:
         headline += ", under 70%: the language has specialised on a part of it."
     else:
         headline += ", not under 70%: no specialisation on a part of it."
-    often = int((pooled > 0.1 * pooled.sum() / run.vocab_size).sum())
     findings = [
         headline,
-        f"{often} symbols are said more than a tenth as often as they would be if all were equally common. The entropy "
-        f"is {bits:.2f} of {np.log2(run.vocab_size):.2f} bits per symbol, that of {2**bits:.1f} equally common ones.",
+        f"In use is what is said more than a tenth as often as it would be if all symbols were equally common. The "
+        f"entropy is {bits:.2f} of {np.log2(run.vocab_size):.2f} bits per symbol, that of {2**bits:.1f} equally common "
+        f"ones; {int((pooled > 0).sum())} were said at least once.",
     ]
     if (top := pooled.max() / pooled.sum()) > COLLAPSED:
         findings.append(f"Symbol {pooled.argmax()} makes up {top:.0%} of all: the speakers say hardly anything.")

@@ -81,8 +81,10 @@ class AuxiliaryBatch(NamedTuple):
 class Agent(Protocol):
     """The contract. `outputs` of the losses are AgentOutputs whose rows are joined over steps as the batch's are.
 
-    Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once), and
-    `diagnostics(batch, outputs) -> dict of scalars` for numbers that are logged only.
+    Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once);
+    `diagnostics(batch, outputs) -> dict of scalars` for numbers that are logged only; and
+    `auxiliary_counts(batch) -> {name: [P]}`, over how many entries a loss is a mean where that is not the real rows, so
+    that several learners' means can be put together exactly.
     """
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

@@ -148,6 +148,14 @@ class SymbolicAgent(nn.Module):
             losses["message_cost"] = masked_mean(self._message_cost(outputs.message), batch.mask)
         return losses
 
+    def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:
+        """{"prediction", "reconstruction": [P]}: entries behind the losses that are not means over all real rows."""
+        counts = {"prediction": (batch.mask & batch.next_mask).sum(1)}
+        if self._has_senders(batch):
+            assert batch.sender_obs is not None
+            counts["reconstruction"] = self._heard(batch).expand(batch.sender_obs.shape).flatten(1).sum(1)
+        return counts
+
     @torch.no_grad()
     def diagnostics(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
         """Scalars for the logs: "world_r2" and "reconstruction_r2", over all members' real rows together."""
@@ -174,10 +182,13 @@ class SymbolicAgent(nn.Module):
         """(prediction, target, mask), [P, R, K, sender_obs_size] or broadcast against it."""
         assert batch.inbox is not None
         assert batch.sender_obs is not None
+        return self.decoder(self.encoder, batch.inbox), batch.sender_obs, self._heard(batch)
+
+    def _heard(self, batch: AuxiliaryBatch) -> Tensor:
+        """Which numbers of what senders saw are to be guessed: bool, broadcast against [P, R, K, sender_obs_size]."""
+        assert batch.inbox is not None
         real = (batch.inbox.mask & batch.mask.unsqueeze(-1)).unsqueeze(-1)
-        if batch.sender_obs_mask is not None:
-            real = real & batch.sender_obs_mask
-        return self.decoder(self.encoder, batch.inbox), batch.sender_obs, real
+        return real if batch.sender_obs_mask is None else real & batch.sender_obs_mask
 
     def _message_cost(self, params: Tensor) -> Tensor:
         """params [P, R, *params_shape] -> [P, R]."""

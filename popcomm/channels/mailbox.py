@@ -118,6 +118,8 @@ class Channel:
                 f"communication.topology {name} needs positions, and this environment has none; use full or ring"
             )
         for key, value in (("dropout", dropout), ("noise", noise)):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"communication.{key} is {value!r}, and must be a number")
             if value < 0 or (value > 1 and (key == "dropout" or messages.kind == "symbols")):
                 raise UserError(f"communication.{key} is {value}, and must lie in [0, 1]")
         self.messages, self.topology, self.torus = messages, topology, torus

@@ -7,6 +7,7 @@ gate) belong beside these two as a third class with the same methods.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 from numbers import Integral
@@ -247,9 +248,24 @@ def message_kind(value: MessageKind | dict[str, Any] | None) -> MessageKind | No
     Raises:
         UserError: no such kind, or arguments that do not fit it.
     """
-    if value is None or not isinstance(value, dict):
-        return value
-    return build_from_config("communication.messages", value, MESSAGE_KINDS)
+    return None if value is None else made("communication.messages", value, MESSAGE_KINDS, "sample")
+
+
+def made(key: str, value: Any, classes: dict[str, type], method: str) -> Any:
+    """The object that a config means: {"kind": name, **arguments}, a bare name, or an object that has the method.
+
+    Raises:
+        UserError: none of these.
+    """
+    if isinstance(value, str):
+        value = {"kind": value}
+    if isinstance(value, Mapping):
+        return build_from_config(key, dict(value), classes)
+    if not hasattr(value, method):
+        raise UserError(
+            f"{key} is {value!r}, and must be a mapping with 'kind' ({', '.join(sorted(classes))}) or an object"
+        )
+    return value
 
 
 def build_from_config(key: str, value: dict[str, Any], classes: dict[str, type]) -> Any:

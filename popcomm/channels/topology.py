@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from popcomm.channels.messages import build_from_config, whole
+from popcomm.channels.messages import made, whole
 from popcomm.errors import UserError
 
 # Above this many agents a k-d tree beats the distance matrix on CPU (measured: analysis/benchmarks/topology).
@@ -230,4 +230,4 @@ def make_topology(value: Topology | dict[str, Any]) -> Topology:
     Raises:
         UserError: no such topology, or arguments that do not fit it.
     """
-    return build_from_config("communication.topology", value, TOPOLOGIES) if isinstance(value, dict) else value
+    return made("communication.topology", value, TOPOLOGIES, "connect")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,4 +55,6 @@ def cpus(config: Any) -> int:
 
     They are reservations, not cores: a machine with fewer cores runs the same config slower.
     """
-    return int(config.num_env_runners + config.num_learners + 1)
+    per_learner = 1 if config.num_cpus_per_learner == "auto" else config.num_cpus_per_learner
+    wanted = config.num_env_runners * config.num_cpus_per_env_runner + config.num_learners * per_learner
+    return math.ceil(wanted + max(1, config.num_cpus_for_main_process))

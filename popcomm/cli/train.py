@@ -75,9 +75,10 @@ def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display)
     config.recording(run_dir=str(run_dir.resolve()))
     _validate(config)
     checkpoint = newest_checkpoint(run_dir) if resume else None
-    open_run_dir(run_dir, document)
     with ray_session(config):
         algo = config.build_algo()
+        # Only now: a mistake that the build finds must not leave a folder that looks like a run.
+        open_run_dir(run_dir, document)
         try:
             if checkpoint:
                 algo.restore_from_path(str(checkpoint.resolve()))

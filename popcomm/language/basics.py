@@ -22,6 +22,9 @@ Reduce = Literal["max", "mean"]
 # stand out of the uniform share by HUB_RATIO.
 HUB_WEIGHT = 0.2
 HUB_RATIO = 1.2
+# A symbol is in use if it is said at least this often, relative to chance (1 / V). A sampled policy says every symbol
+# now and then, so "seen at least once" would always be all of them.
+USED_SHARE = 0.1
 
 
 class Information(NamedTuple):

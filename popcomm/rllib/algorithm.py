@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -50,6 +49,7 @@ class PopulationPPO(PPO):
 
     def setup(self, config: Any) -> None:
         self._empty_iterations = 0
+        self._last_failure = ""
         self._known_results: dict[str, Any] = {}
         super().setup(config)
 
@@ -58,7 +58,8 @@ class PopulationPPO(PPO):
     def training_step(self) -> None:
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             batches, rows = self._sample()
-        if not batches:
+        # Fewer balanced blocks than learners would leave one of them without a world.
+        if sum(rows) // self.config.balanced_block < max(1, self.config.num_learners):
             self._count_empty_iteration()
             return
         self._empty_iterations = 0
@@ -67,29 +68,30 @@ class PopulationPPO(PPO):
             results = self._learn(batches, rows, {NUM_ENV_STEPS_SAMPLED_LIFETIME: int(steps)})
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            # Waiting (None) keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
+            # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
             self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group, inference_only=True, timeout_seconds=None
+                from_worker_or_learner_group=self.learner_group,
+                inference_only=True,
+                timeout_seconds=self.config.sample_timeout_s,
             )
 
     def _sample(self) -> tuple[list[Any], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
         group = self.env_runner_group
         if self.config.num_env_runners == 0:
-            runner = group.local_env_runner
-            batch = runner.sample()
-            self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
-            return [ray.put(batch) if self.config.num_learners else batch], [runner.num_worlds]
-        answers = group.foreach_env_runner(
-            lambda runner: runner.sample_by_reference(),
-            local_env_runner=False,
-            timeout_seconds=self.config.sample_timeout_s,
-        )
+            answers = [group.local_env_runner.sample_or_say_why(by_reference=bool(self.config.num_learners))]
+        else:
+            answers = group.foreach_env_runner(
+                lambda runner: runner.sample_or_say_why(by_reference=True),
+                local_env_runner=False,
+                timeout_seconds=self.config.sample_timeout_s,
+            )
         for failure in (a for a in answers if isinstance(a, SamplingFailure)):
             message = f"sampling failed in env runner {failure.worker_index}:\n{failure.traceback}"
             if not self.config.restart_failed_sub_environments:
                 raise SamplingError(message)
             logger.warning("%s\nIts worlds are made anew.", message)
+            self._last_failure = message
         sampled = [a for a in answers if isinstance(a, Sampled)]
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
@@ -108,8 +110,8 @@ class PopulationPPO(PPO):
         self._empty_iterations += 1
         if self._empty_iterations >= self.config.max_empty_iterations:
             raise NoSamplesError(
-                f"{self._empty_iterations} iterations in a row brought no samples: all env runners are lost "
-                "(fault_tolerance.max_empty_iterations)"
+                f"{self._empty_iterations} iterations in a row brought no samples, or not enough for every learner "
+                f"(fault_tolerance.max_empty_iterations). {self._last_failure or 'The env runners are lost'}"
             )
 
     def step(self) -> dict[str, Any]:
@@ -172,6 +174,8 @@ class PopulationPPO(PPO):
         folder = Path(checkpoints.local_path(path))
         whole = kwargs.get("component") is None
         manifest = checkpoints.verify(folder) if whole else None
+        # Runners refuse weights that are older than theirs, unless they are told to expect them.
+        self._foreach_sampling_runner(lambda runner: runner.expect_weights())
         try:
             super().restore_from_path(path, *args, **kwargs)
         except (RuntimeError, KeyError) as error:

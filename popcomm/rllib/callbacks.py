@@ -48,7 +48,7 @@ class RecordingCallback(RLlibCallback):
         run_dir.mkdir(parents=True, exist_ok=True)
         scalars["iteration"] = iteration
         progress.append(run_dir / "progress.jsonl", scalars)
-        writer = self._writer(run_dir)
+        writer = self._writer(run_dir, steps)
         for name, value in scalars.items():
             if "/" in name and value is not None and np.isfinite(value):
                 writer.add_scalar(name, value, steps)
@@ -71,14 +71,18 @@ class RecordingCallback(RLlibCallback):
         took = result.get("time_this_iter_s", 0.0)
         start, run_dir = now - took, algorithm.config.run_dir
         before = progress.read(Path(run_dir) / "progress.jsonl") if run_dir else None
+        # After a crash the file goes on beyond the checkpoint that was restored.
+        if before is not None and not before.empty:
+            before = before[before["iteration"] < algorithm.iteration]
         if before is None or before.empty:
             return start, (start, 0, 0)
         line = before.iloc[-1]
         return start - float(line["time_s"]), (start, int(line["env_steps"]), int(line["agent_steps"]))
 
-    def _writer(self, run_dir: Path) -> SummaryWriter:
+    def _writer(self, run_dir: Path, steps: int) -> SummaryWriter:
+        """Events from `steps` on that an earlier process wrote are hidden."""
         if self.writer is None:
-            self.writer = SummaryWriter(str(run_dir / "tensorboard"))
+            self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=steps)
         return self.writer
 
     def _scalars(self, algorithm: Any, result: dict[str, Any]) -> dict[str, Any]:

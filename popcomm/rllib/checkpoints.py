@@ -37,9 +37,14 @@ def local_path(path: Any) -> Path:
 def save(algorithm: Any, write: Callable[..., str], path: Any = None, **kwargs: Any) -> str:
     """Write a checkpoint by `write` into a temporary folder beside `path`, add the manifest, and rename it.
 
-    A folder that exists already (Tune makes them) is filled, its manifest last; an older checkpoint in it is replaced.
+    An empty folder (Tune makes them) or an older checkpoint at `path` is replaced.
+
+    Raises:
+        CheckpointError: the folder holds something else, which must not be lost.
     """
     folder = Path(tempfile.mkdtemp(prefix="popcomm_")) / "checkpoint" if path is None else local_path(path).absolute()
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise CheckpointError(f"{folder} holds something that is no checkpoint; name a new or an empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -158,7 +158,8 @@ class PopulationPPOConfig(PPOConfig):
             seating: "shuffled": members are drawn to seats anew when episodes start; "fixed": seat n of world b is
                 member (b N + n) mod P.
         """
-        return self._set(agent=agent, members=members, agent_config=agent_config, critic=critic, seating=seating)
+        settings = {} if agent_config is None else agent_config
+        return self._set(agent=agent, members=members, agent_config=settings, critic=critic, seating=seating)
 
     def training(
         self, *, normalize_returns: bool = NotProvided, message_entropy_coeff: float = NotProvided, **kwargs: Any

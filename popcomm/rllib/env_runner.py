@@ -24,6 +24,7 @@ from popcomm.agents.distributions import ActionLaw, action_law
 from popcomm.agents.seating import Seating, draw, redraw
 from popcomm.channels import Channel, Links
 from popcomm.envs.world import World, WorldStep
+from popcomm.errors import UserError
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.module import PopulationRLModule
@@ -39,9 +40,9 @@ WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH = 1, 2, 3
 
 
 class Sampled(NamedTuple):
-    """What a remote runner answers."""
+    """What a runner answers."""
 
-    batch: ray.ObjectRef
+    batch: MultiAgentBatch | ray.ObjectRef
     rows: int  # worlds
     metrics: Any
 
@@ -72,7 +73,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.generator = torch.Generator(self._device).manual_seed(self._seeds[SAMPLING_BRANCH])
         self.seating_rng = np.random.default_rng(self._seeds[SEATING_BRANCH])
         self.module: Any = None
-        self.explore = True
+        self.explore = bool(config.explore)
         self.make_env()
         self.make_module()
         self.statistics = RolloutStatistics(self.layout, self.channel)
@@ -142,7 +143,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.statistics.count(env_steps, fragments)
         return as_batch(fragments, env_steps)
 
-    def sample_by_reference(self) -> Sampled | SamplingFailure:
+    def sample_or_say_why(self, by_reference: bool) -> Sampled | SamplingFailure:
         """The batch goes to the learners without passing the driver; a failure goes to the user with its traceback.
 
         RLlib would end this process on an exception, and its traceback would end with it. Where
@@ -154,9 +155,14 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             failure = SamplingFailure(self.worker_index or 0, traceback.format_exc())
             if self.config.restart_failed_sub_environments:
                 self.make_env()
+                self.statistics = RolloutStatistics(self.layout, self.channel)
                 self._step = None
             return failure
-        return Sampled(ray.put(batch), self.num_worlds, self.get_metrics())
+        return Sampled(ray.put(batch) if by_reference else batch, self.num_worlds, self.get_metrics())
+
+    def expect_weights(self) -> None:
+        """Take the next weights whatever their number: an older checkpoint is about to be restored."""
+        self._weights_seq_no = 0
 
     def _begin(self, seed: int | None) -> None:
         """New episodes everywhere, everything empty."""
@@ -223,22 +229,31 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         sent = None
         spoken = None
         if self.channel is not None:
-            sent = torch.cat([o[1] for o in outputs.values() if o[1] is not None], 1)
+            sent = self._all_said({name: o[1] for name, o in outputs.items()})
             self.transmitted = self.channel.transmit(sent, self.generator)
             spoken = self.channel.messages.load(sent) * step.alive
         self.previous_obs = step.observations
-        following = self._world_step(actions, spoken)
+        following = self.env.step(actions, spoken)
         links = self.links if self.channel is not None else None
         writer.step(t, step, following, sent, self.transmitted, links)
         networks = {name: o[2] for name, o in outputs.items()}
-        self.transcript.step(step, following, actions, sent, networks, self.seatings, self.members, links)
+        self.transcript.step(
+            step, following, actions, sent, networks, self.seatings, self.members, links, self.reopened
+        )
         self.statistics.step(step, following)
         self._arrive(following, step.alive)
         # After a row in which nobody lives comes the first of a new episode.
         self.reopened = ~step.alive.any(1).cpu().numpy()
 
-    def _world_step(self, actions: dict[str, Tensor], spoken: Tensor | None) -> WorldStep:
-        return self.env.step(actions, spoken)
+    def _all_said(self, messages: dict[str, Tensor | None]) -> Tensor:
+        """The messages of all seats, [B, N, ...]."""
+        for name, message in messages.items():
+            if message is None:
+                agent = type(self.agent(name)).__name__
+                raise UserError(
+                    f"population.agent {agent} gave no message for species '{name}', and there is a channel"
+                )
+        return torch.cat([m for m in messages.values() if m is not None], 1)
 
     def _think(self, name: str, step: WorldStep) -> tuple[AgentOutput, Tensor]:
         """The network's output [P, R, ...] and value [B, N_s] (units of the rewards) on the present observations."""

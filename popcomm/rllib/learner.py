@@ -18,7 +18,7 @@ from torch import Tensor
 
 from popcomm.agents.distributions import action_law
 from popcomm.rllib.fragment import take_rows
-from popcomm.rllib.ppo import clip_per_member, generalised_advantages, member_moments, standardise
+from popcomm.rllib.ppo import clip_per_member, generalised_advantages, member_moments, same, standardise
 from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rllib.unroll import Unroller
 from popcomm.rllib.worlds import seed_of
@@ -118,11 +118,12 @@ class PopulationPPOLearner(PPOTorchLearner):
         totals: Totals = {}
         updates = 0
         for epoch in range(self.config.num_epochs):
-            for rows_of in self._minibatches(worlds, order):
+            minibatches = list(self._minibatches(worlds, order))
+            for number, rows_of in enumerate(minibatches, 1):
                 part = arrays if rows_of is None else _select(arrays, rows_of)
-                last = epoch == self.config.num_epochs - 1
+                last = epoch == self.config.num_epochs - 1 and number == len(minibatches)
                 self._update_once(part, totals, diagnose=last)
-                updates += 1
+            updates += len(minibatches)
         self._log(totals, arrays, updates)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
@@ -192,11 +193,14 @@ class PopulationPPOLearner(PPOTorchLearner):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
             unrolled = self.unroller.run(arrays)
         losses: dict[str, Tensor] = {}
+        reduce = self._reduce if self._workers > 1 else same
         for name, run in unrolled.items():
             if not self.should_module_be_updated(name):
                 continue
             entropy_coeff = self.entropy_coeff_schedulers_per_module[name].get_current_value()
-            losses[name], logged = self.losses[name](arrays[name], run, entropy_coeff, arrays, self._reduce, diagnose)
+            losses[name], logged = self.losses[name](
+                arrays[name], run, entropy_coeff, arrays, self._reduce if self._workers > 1 else same, diagnose
+            )
             sums = totals.setdefault(name, {})
             for key, value in logged.items():
                 sums.setdefault(key, []).append(value.detach())
@@ -245,12 +249,15 @@ class PopulationPPOLearner(PPOTorchLearner):
         """Means over the iteration's updates, under the species' names."""
         steps = 0
         for name, sums in totals.items():
-            for key, values in sums.items():
-                self.metrics.log_value((name, key), float(torch.stack(values).mean()), window=1)
+            means = torch.stack([torch.stack(values).mean() for values in sums.values()])
+            # Each learner has its share of the sum that is a mean; RLlib will average over learners.
+            whole = self._reduce(means)
+            for key, value in zip(sums, whole.tolist(), strict=True):
+                self.metrics.log_value((name, key), value, window=1)
             a = arrays[name]
             steps = max(steps, int(a["alive"].any(2).sum()))
             self.metrics.log_value((name, "vf_explained_var"), self._explained_variance(a), window=1)
-        self.metrics.log_value((ALL_MODULES, "num_updates"), updates, reduce="sum")
+        self.metrics.log_value((ALL_MODULES, "num_updates"), updates, window=1)
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
 

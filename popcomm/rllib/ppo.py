@@ -99,9 +99,13 @@ class ReturnNormaliser(nn.Module):
             self.register_buffer(name, torch.zeros(members))
 
     def update(self, moments: Tensor) -> None:
-        """moments [3, P]: count, sum, sum of squares of a batch of returns; members without samples keep theirs."""
-        count, total, squares = moments
-        rate = torch.where(count > 0, self.rate, 0.0)
+        """moments [3, P]: count, sum, sum of squares of a batch of returns.
+
+        Members without samples keep their statistics, and so do those whose returns are not finite.
+        """
+        usable = moments.isfinite().all(0) & (moments[0] > 0)
+        count, total, squares = torch.where(usable, moments, 0.0)
+        rate = torch.where(usable, self.rate, 0.0)
         safe = count.clamp(min=1)
         for buffer, value in (
             (self.mean_sum, total / safe),

@@ -25,16 +25,13 @@ from torch import Tensor
 
 from popcomm.channels import Channel, Symbols
 from popcomm.envs.world import WorldStep
-from popcomm.language.basics import label_information, symbol_entropy, vocabulary_used
+from popcomm.language.basics import USED_SHARE, label_information, symbol_entropy, vocabulary_used
 from popcomm.rllib.worlds import WorldLayout
 
 # Above this many seats a metric per seat would cost more than the step; then species stand for their seats.
 SEATS_WITH_METRICS = 128
 # Symbols of one iteration that the language metrics look at.
 LANGUAGE_SAMPLE = 4096
-# A symbol is in use if it is said at least this often, relative to chance (1 / V). A sampled policy says every symbol
-# now and then, so "seen at least once" would always be all of them.
-USED_SHARE = 0.1
 # Shuffles whose mean is the chance level of the mutual information.
 SHUFFLES = 5
 

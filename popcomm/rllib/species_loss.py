@@ -11,7 +11,7 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw
 from popcomm.channels.messages import MessageKind
-from popcomm.rllib.ppo import Reduce, ppo_terms
+from popcomm.rllib.ppo import Reduce, ppo_terms, same
 from popcomm.rllib.unroll import SpeciesUnroll
 
 
@@ -73,7 +73,7 @@ class SpeciesLoss:
             logged["message_entropy"] = spoken / members
             if config.message_entropy_coeff:
                 loss = loss - config.message_entropy_coeff * spoken
-        extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, diagnose)
+        extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
 
     @property
@@ -104,6 +104,7 @@ class SpeciesLoss:
         world: Mapping[str, Mapping[str, Tensor]],
         mask: Tensor,
         counts: Tensor,
+        reduce: Reduce,
         diagnose: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The network's auxiliary losses, weighted, and its diagnostics."""
@@ -116,14 +117,25 @@ class SpeciesLoss:
         batch = auxiliary_batch(arrays, run, rows, world)
         losses = agent.auxiliary_losses(batch, run.outputs)
         # A network averages over the rows it is given; with several learners that is its share of all rows.
-        share = mask.sum(1) / counts
+        rows_share = mask.sum(1) / counts
+        shares = _shares(agent, batch, reduce)
         for name, per_member in losses.items():
-            total = total + weights.get(name, 1.0) * (per_member * share).sum()
-            logged[name] = (per_member.detach() * share).sum() / len(per_member)
+            part = per_member * shares.get(name, rows_share)
+            total = total + weights.get(name, 1.0) * part.sum()
+            logged[name] = part.detach().sum() / len(part)
         if diagnose and hasattr(agent, "diagnostics"):
             with torch.no_grad():
-                logged.update(agent.diagnostics(batch, run.outputs))
+                learners = reduce(torch.ones((), device=mask.device))
+                logged.update({k: v / learners for k, v in agent.diagnostics(batch, run.outputs).items()})
         return total, logged
+
+
+def _shares(agent: Any, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:
+    """{loss: [P]}, this learner's share of what a loss averages over, where that is not the rows."""
+    if reduce is same or not hasattr(agent, "auxiliary_counts"):
+        return {}
+    counts = {name: count.double() for name, count in agent.auxiliary_counts(batch).items()}
+    return {name: (count / reduce(count.clone()).clamp(min=1)).float() for name, count in counts.items()}
 
 
 class _Rows:

@@ -58,12 +58,21 @@ class Transcript:
         seatings: dict[str, Seating],
         members: dict[str, np.ndarray],
         links: Links | None,
+        reopened: np.ndarray,
     ) -> None:
-        """Remember one step. actions {species: [B, N_s, ...]}, sent [B, N, ...], outputs member-major."""
+        """Remember one step.
+
+        Args:
+            actions: {species: [B, N_s, ...]}.
+            sent: [B, N, ...], what was said; None in silence.
+            outputs: {species: the networks' outputs, member-major}.
+            links: who was heard in this step.
+            reopened: [B] bool, worlds whose episode starts with this step.
+        """
         if not self.worlds:
             return
         w = self.worlds
-        opened = step.first[:w].all(1).cpu().numpy()
+        opened = reopened[:w]
         self.episode += opened | (self.episode < 0)
         self.clock = np.where(opened, 0, self.clock)
         self.moments.append(
@@ -94,7 +103,7 @@ class Transcript:
         for name, output in outputs.items():
             if output.message is None:
                 return None
-            parts.append(seatings[name].to_worlds(kind.entropy(output.message))[: self.worlds])
+            parts.append(kind.entropy(seatings[name].to_worlds(output.message)[: self.worlds]))
         return _array(torch.cat(parts, 1))
 
     def _attention(self, outputs: dict[str, AgentOutput], seatings: dict[str, Seating]) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ CRITICS = ("independent", "central")
 def check(config: PopulationPPOConfig) -> None:
     """Raises UserError for the first thing that cannot work."""
     _check_numbers(config)
+    _check_fractions(config)
     _choice("population.critic", config.critic, CRITICS)
     _choice("population.seating", config.seating, SEATINGS)
     if config.autocast is not None:
@@ -62,6 +64,21 @@ def _check_numbers(config: PopulationPPOConfig) -> None:
             raise UserError(f"{key} is {value!r}, and must be a whole number, at least {minimum}")
         if value < minimum:
             raise UserError(f"{key} is {value}, and must be at least {minimum}")
+
+
+def _check_fractions(config: PopulationPPOConfig) -> None:
+    """Numbers whose sign or size would turn learning round."""
+    upper = {"gamma": 1.0, "lambda_": 1.0, "clip_param": math.inf, "vf_clip_param": math.inf, "vf_loss_coeff": math.inf}
+    values = {key: (getattr(config, key), 0.0, limit) for key, limit in upper.items()}
+    values["grad_clip"] = (math.inf if config.grad_clip is None else config.grad_clip, 1e-12, math.inf)
+    values["message_entropy_coeff"] = (config.message_entropy_coeff, 0.0, math.inf)
+    if not isinstance(config.lr, list | tuple):  # a schedule is RLlib's to check
+        values["lr"] = (config.lr, 0.0, math.inf)
+    for key, (value, low, high) in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            limits = "above 0" if low == 1e-12 else limits
+            raise UserError(f"training.{key} is {value!r}, and must be a number {limits}")
 
 
 def _choice(key: str, value: Any, allowed: Collection[str]) -> None:

@@ -59,8 +59,6 @@ def make_world(env: Any, env_config: Mapping[str, Any], num_worlds: int, device:
         try:
             return maker(num_worlds=num_worlds, device=device, **env_config)  # type: ignore[call-arg]
         except TypeError as error:
-            if "argument" not in str(error):
-                raise
             raise UserError(f"environment.env_config does not fit: {str(error).split('__init__() ')[-1]}") from error
     return ParallelEnvWorld(maker, num_worlds, device=device, **env_config)
 

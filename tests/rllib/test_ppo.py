@@ -81,6 +81,15 @@ def test_the_return_normaliser_is_unbiased_from_the_first_batch_on() -> None:
     torch.testing.assert_close(normaliser.normalise(normaliser.denormalise(values)), values)
 
 
+def test_returns_that_are_not_finite_leave_the_normaliser_as_it_was() -> None:
+    normaliser = ReturnNormaliser(2, rate=0.5)
+    normaliser.update(torch.tensor([[2.0, 2.0], [6.0, 6.0], [20.0, 20.0]]))
+    before = normaliser.mean.clone()
+    normaliser.update(torch.tensor([[2.0, 2.0], [float("nan"), 8.0], [1.0, 34.0]]))
+    assert normaliser.mean[0] == before[0]
+    assert normaliser.mean[1] > before[1]
+
+
 def test_one_members_large_gradient_does_not_shrink_anothers() -> None:
     weight, bias = torch.tensor([[3.0, 0.0], [0.3, 0.0]]), torch.tensor([[4.0], [0.4]])
     norms = clip_per_member([weight, bias], 2, 1.0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from popcomm.channels import Ring, Symbols
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from tests.rllib.worlds import BanditWorld, ClockWorld
@@ -42,6 +43,13 @@ def config() -> PopulationPPOConfig:
         (lambda c: c.env_runners(rollout_fragment_length="auto"), r"rollout_fragment_length is 'auto', and must be a"),
         (lambda c: c.training(use_kl_loss=True), r"training.use_kl_loss is true"),
         (lambda c: c.evaluation(evaluation_interval=2), r"evaluation.evaluation_interval is set"),
+        (lambda c: c.communication(messages="symbols"), r"communication.messages of kind 'symbols'.*vocab_size"),
+        (lambda c: c.communication(messages=7), r"communication.messages is 7, and must be a mapping with 'kind'"),
+        (lambda c: c.communication(dropout="x"), r"communication.dropout is 'x', and must be a number"),
+        (lambda c: c.environment("swarm_v0", env_config={"num_agents": "4"}), r"environment.env_config does not fit"),
+        (lambda c: c.training(lr=-1.0), r"training.lr is -1.0, and must be a number at least 0"),
+        (lambda c: c.training(gamma=1.5), r"training.gamma is 1.5, and must be a number between 0 and 1"),
+        (lambda c: c.training(grad_clip=-1.0), r"training.grad_clip is -1.0, and must be a number above 0"),
         (lambda c: c.acceleration(autocast="fp8"), r"acceleration.autocast is 'fp8'"),
     ],
 )
@@ -54,6 +62,11 @@ def test_a_mistake_is_told_by_key_and_value(change: Any, sentence: str) -> None:
 def test_a_central_critic_needs_a_latent_state() -> None:
     with pytest.raises(UserError, match="critic is 'central', and this environment has no latent state"):
         PopulationPPOConfig().environment(BanditWorld).population(critic="central").validate()
+
+
+def test_a_bare_name_and_an_object_are_as_good_as_a_mapping() -> None:
+    config().communication(topology="full").population(agent_config=None).validate()
+    config().communication(messages=Symbols(8, 2), topology=Ring(1)).validate()
 
 
 def test_blocks_of_worlds_suit_all_species_at_once() -> None:

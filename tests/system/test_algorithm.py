@@ -147,6 +147,15 @@ def test_other_weights_than_the_manifests_are_refused(checkpoint: Path, tmp_path
         PopulationPPO.from_checkpoint(other)
 
 
+def test_a_folder_with_other_things_is_not_overwritten(checkpoint: Path, tmp_path: Path) -> None:
+    from popcomm.rllib import checkpoints
+
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(CheckpointError, match="holds something that is no checkpoint"):
+        checkpoints.save(None, lambda path: path, tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
 def test_a_failed_save_leaves_the_older_checkpoint_and_no_rubbish(checkpoint: Path, tmp_path: Path) -> None:
     from popcomm.rllib import checkpoints
 
@@ -177,6 +186,40 @@ def test_an_environments_own_error_reaches_the_user(runners: int) -> None:
         algorithm.train()
         with pytest.raises(Exception, match="the bandit's arm came off"):
             algorithm.train()
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.parametrize("runners", [0, 1])
+def test_worlds_that_fail_are_made_anew_where_that_is_asked_for(runners: int) -> None:
+    """The arm comes off in the sixth step: every second fragment of four steps fails, and the others train."""
+    config = (
+        PopulationPPOConfig()
+        .environment(BanditWorld, env_config={"broken_at": 6})
+        .communication(messages=None)
+        .population(agent="mlp")
+        .env_runners(num_env_runners=runners, num_worlds_per_env_runner=4, rollout_fragment_length=4)
+        .fault_tolerance(restart_failed_sub_environments=True, max_empty_iterations=2)
+    )
+    algorithm = config.build_algo()
+    try:
+        results = [algorithm.train() for _ in range(4)]
+        assert results[-1]["num_env_steps_sampled_lifetime"] == 2 * 4 * 4
+    finally:
+        algorithm.stop()
+
+
+def test_an_older_checkpoint_restored_into_a_running_algorithm_reaches_the_runners(tmp_path: Path) -> None:
+    algorithm = config_of(2).build_algo()
+    try:
+        algorithm.train()
+        saved = algorithm.save_to_path(tmp_path / "one")
+        expected = algorithm.train()["env_runners"]["reward_mean"]
+        weights = weight_digest(algorithm)
+        algorithm.train()
+        algorithm.restore_from_path(saved)
+        assert algorithm.train()["env_runners"]["reward_mean"] == expected
+        assert weight_digest(algorithm) == weights
     finally:
         algorithm.stop()
 

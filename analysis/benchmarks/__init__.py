@@ -1,0 +1,1 @@
+"""Benchmarks: the world, training beside RLlib and a bare loop, scaling, memory. Run with `make bench`."""

@@ -82,6 +82,7 @@ class Agent(Protocol):
     """The contract. `outputs` of the losses are AgentOutputs whose rows are joined over steps as the batch's are.
 
     Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once);
+    `has_auxiliary_losses = False`, which saves the gathering of targets for losses that are not there;
     `diagnostics(batch, outputs) -> dict of scalars` for numbers that are logged only; and
     `auxiliary_counts(batch) -> {name: [P]}`, over how many entries a loss is a mean where that is not the real rows, so
     that several learners' means can be put together exactly.

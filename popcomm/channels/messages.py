@@ -125,7 +125,8 @@ class Symbols:
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Gumbel-max sample (Maddison 2014, eq. 5). params [..., L, V] logits -> [..., L] int64."""
         exponential = torch.empty_like(params, dtype=torch.float32).exponential_(generator=generator)
-        return (params.float() - exponential.log()).argmax(-1)
+        # In place: with many agents these are the largest tensors of a rollout.
+        return exponential.log_().neg_().add_(params).argmax(-1)
 
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
         """Sum over the L positions. params [..., L, V], messages [..., L] -> [...]."""

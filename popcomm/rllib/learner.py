@@ -198,9 +198,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             if not self.should_module_be_updated(name):
                 continue
             entropy_coeff = self.entropy_coeff_schedulers_per_module[name].get_current_value()
-            losses[name], logged = self.losses[name](
-                arrays[name], run, entropy_coeff, arrays, self._reduce if self._workers > 1 else same, diagnose
-            )
+            losses[name], logged = self.losses[name](arrays[name], run, entropy_coeff, arrays, reduce, diagnose)
             sums = totals.setdefault(name, {})
             for key, value in logged.items():
                 sums.setdefault(key, []).append(value.detach())

@@ -1,0 +1,196 @@
+"""Training end to end on a free environment: popcomm, RLlib's stock multi-agent PPO, and a bare loop as the ceiling."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import ray
+import torch
+from popcomm.analysis.benchmarks.bare_loop import HIDDEN, BareLoop
+from popcomm.analysis.benchmarks.common import Measurement, Work, alternating, median, median_ratio, rate
+from popcomm.analysis.benchmarks.free_world import FreeMultiAgentEnv, FreeWorld
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from popcomm.rllib import PopulationPPOConfig
+
+EPOCHS, MINIBATCHES, MAX_STEPS = 4, 4, 64
+DISTINCT_RATE, DISTINCT_TIMES, SHARED_TIMES, OF_BARE_LOOP = 80_000.0, 20.0, 8.0, 0.7
+
+
+# RLlib may collect its agent-steps from fewer environments in longer fragments; the fastest of these is measured.
+RLLIB_ENVS = (1, 4, 16, 128)
+
+
+class Case(NamedTuple):
+    """One size; every contender collects `steps` agent-steps and makes 4 epochs of 4 minibatches of them."""
+
+    agents: int
+    worlds: int
+    length: int
+    distinct: bool
+
+    @property
+    def steps(self) -> int:
+        return self.agents * self.worlds * self.length
+
+    @property
+    def members(self) -> int:
+        return self.agents if self.distinct else 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.agents} agents, {f'{self.agents} distinct members' if self.distinct else 'shared weights'}"
+
+
+CASES = [
+    Case(agents, worlds, 16, distinct)
+    for agents, worlds in ((3, 128), (32, 32), (128, 16))
+    for distinct in (False, True)
+]
+QUICK_CASES = [Case(32, 8, 8, distinct) for distinct in (False, True)]
+
+
+def run(quick: bool = False) -> list[Measurement]:
+    """All cases. Rates are agent-steps per CPU second of this process."""
+    torch.set_num_threads(1)
+    results = []
+    with local_ray():
+        for case in QUICK_CASES if quick else CASES:
+            results += measure(case, repetitions=1 if quick else 3, min_seconds=0.2 if quick else 1.5)
+    return results
+
+
+def measure(case: Case, repetitions: int, min_seconds: float, with_rllib: bool = True) -> list[Measurement]:
+    """Rates of the contenders in one case, and how popcomm's compares."""
+    with ExitStack() as stack:
+        contenders: dict[str, Work] = {
+            "popcomm": stack.enter_context(trained(popcomm_config(case), case.agents)),
+            "bare loop": bare_loop(case).iterate,
+        }
+        if with_rllib:
+            config = rllib_config(case, fastest_layout(case))
+            contenders["RLlib"] = stack.enter_context(trained(config, case.agents))
+        rates = alternating(contenders, repetitions, min_seconds)
+    unit = "agent-steps / CPU s"
+    bars = {"popcomm": DISTINCT_RATE} if case.distinct and case.agents >= 32 else {}
+    results = [
+        Measurement("training", f"{case.name}: {name}", median(r), unit, bars.get(name), samples=tuple(r))
+        for name, r in rates.items()
+    ]
+    bar = DISTINCT_TIMES if case.distinct else SHARED_TIMES
+    for name, least in (("RLlib", bar), ("bare loop", OF_BARE_LOOP)):
+        if name in rates:
+            ratio = median_ratio(rates["popcomm"], rates[name])
+            results.append(Measurement("training", f"{case.name}: popcomm / {name}", ratio, "times", least))
+    return results
+
+
+@contextmanager
+def trained(config: Any, agents: int) -> Iterator[Work]:
+    """Work that is one `train()` of the algorithm; it returns the agent-steps that the algorithm itself counted."""
+    algorithm = config.build_algo()
+    done = 0
+
+    def iterate() -> int:
+        nonlocal done
+        before, done = done, int(algorithm.train()["num_env_steps_sampled_lifetime"])
+        return (done - before) * agents
+
+    yield iterate
+    algorithm.stop()
+
+
+def bare_loop(case: Case) -> BareLoop:
+    return BareLoop(case.worlds, case.agents, case.members, case.length, EPOCHS, MINIBATCHES)
+
+
+def popcomm_config(case: Case) -> PopulationPPOConfig:
+    """popcomm in one process; members keep their seats, as RLlib's policies keep their agents."""
+    return (
+        PopulationPPOConfig()
+        .environment(FreeWorld, env_config={"num_agents": case.agents, "max_steps": MAX_STEPS})
+        .communication(messages=None)
+        .population(agent="mlp", members=case.members, agent_config={"hidden": HIDDEN}, seating="fixed")
+        .env_runners(num_env_runners=0, num_worlds_per_env_runner=case.worlds, rollout_fragment_length=case.length)
+        .learners(num_learners=0)
+        .training(num_epochs=EPOCHS, minibatch_size=case.worlds // MINIBATCHES)
+        .debugging(seed=0)
+    )
+
+
+def fastest_layout(case: Case) -> int:
+    """The number of environments with which RLlib is fastest: one iteration with each, in turn."""
+    rates = {}
+    for envs in sorted({min(envs, case.worlds) for envs in RLLIB_ENVS}):
+        with trained(rllib_config(case, envs), case.agents) as iterate:
+            rates[envs] = rate(iterate)
+    return max(rates, key=rates.__getitem__)
+
+
+def rllib_config(case: Case, envs: int) -> PPOConfig:
+    """RLlib's new stack in one process with the same network, batch, epochs and number of minibatches.
+
+    Args:
+        envs: environments that the batch is collected from; fewer of them make longer fragments.
+    """
+    policies = {f"free_{i}" for i in range(case.agents)} if case.distinct else {"shared"}
+    steps_per_policy = case.steps // len(policies)
+    return (
+        PPOConfig()
+        .environment(FreeMultiAgentEnv, env_config={"num_agents": case.agents, "max_steps": MAX_STEPS})
+        .env_runners(
+            num_env_runners=0,
+            num_envs_per_env_runner=envs,
+            rollout_fragment_length=case.worlds * case.length // envs,
+            batch_mode="truncate_episodes",
+        )
+        .learners(num_learners=0)
+        .multi_agent(
+            policies=policies,
+            policy_mapping_fn=lambda agent, episode, **kwargs: agent if case.distinct else "shared",
+            count_steps_by="agent_steps",
+        )
+        .rl_module(
+            model_config=DefaultModelConfig(
+                fcnet_hiddens=[HIDDEN, HIDDEN], fcnet_activation="tanh", vf_share_layers=False
+            )
+        )
+        .training(
+            train_batch_size_per_learner=case.steps,
+            minibatch_size=steps_per_policy // MINIBATCHES,
+            num_epochs=EPOCHS,
+            lr=1e-3,
+            gamma=0.95,
+            lambda_=0.95,
+            clip_param=0.2,
+            entropy_coeff=0.01,
+            vf_loss_coeff=0.5,
+            grad_clip=1.0,
+            use_kl_loss=False,
+        )
+        .debugging(log_level="ERROR", seed=0)
+    )
+
+
+@contextmanager
+def local_ray() -> Iterator[None]:
+    """A small Ray on loopback, which RLlib wants even where everything is in one process."""
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.rllib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ray.init(
+        num_cpus=2,
+        object_store_memory=300 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+    )
+    yield
+    ray.shutdown()

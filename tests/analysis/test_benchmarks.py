@@ -1,0 +1,135 @@
+"""The benchmarks measure what they say, on sizes so small that nothing is learned from the numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from popcomm.analysis.benchmarks import __main__ as program
+from popcomm.analysis.benchmarks import figure, memory, scaling, training, worlds
+from popcomm.analysis.benchmarks.bare_loop import BareLoop
+from popcomm.analysis.benchmarks.common import Measurement, alternating, median_ratio, rate, table
+from popcomm.analysis.benchmarks.free_world import OBS_SIZE, FreeMultiAgentEnv, FreeWorld
+
+
+def sane(measurements: list[Measurement]) -> bool:
+    return bool(measurements) and all(math.isfinite(m.value) and m.value > 0 for m in measurements)
+
+
+def test_a_bar_is_passed_from_its_own_side() -> None:
+    assert Measurement("b", "c", 2.0, "times", 1.5).passed
+    assert not Measurement("b", "c", 2.0, "times", 1.5, at_most=True).passed
+    assert Measurement("b", "c", 2.0, "times").passed is None
+
+
+def test_a_rate_is_all_work_over_all_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that reads 0, 1, 2, ... and five units of work between two looks at it: 3 rounds fill 2.5 seconds."""
+    ticks = iter(range(10))
+    monkeypatch.setattr("time.process_time", lambda: next(ticks))
+    done: list[int] = []
+
+    def work() -> int:
+        done.append(5)
+        return 5
+
+    assert rate(work, min_seconds=2.5) == 15 / 3
+    assert len(done) == 3
+
+
+def test_contenders_take_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+
+    def contender(name: str) -> int:
+        calls.append(name)
+        return sum(range(20_000)) and 1
+
+    rates = alternating({"a": lambda: contender("a"), "b": lambda: contender("b")}, repetitions=2)
+    assert calls == ["a", "b"] * 3
+    assert [len(r) for r in rates.values()] == [2, 2]
+
+
+def test_the_ratio_is_taken_between_neighbours() -> None:
+    assert median_ratio([10.0, 1.0, 8.0], [5.0, 0.5, 1.0]) == 2.0
+
+
+def test_the_table_shows_bar_and_verdict() -> None:
+    lines = table([Measurement("b", "slow", 3.0, "times", 1.5, at_most=True)]).splitlines()
+    assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["b", "slow", "3 times", "<= 1.5", "FAIL"]
+
+
+def test_the_free_environments_are_one_and_the_same_size() -> None:
+    world, env = FreeWorld(2, num_agents=3, max_steps=4), FreeMultiAgentEnv({"num_agents": 3, "max_steps": 4})
+    step, (observations, _) = world.reset(), env.reset()
+    assert step.observations["free"].shape == (2, len(observations), OBS_SIZE)
+    for t in range(1, 5):
+        step = world.step({"free": torch.zeros(2, 3, dtype=torch.int64)})
+        _, rewards, _, truncated, _ = env.step({})
+        assert len(rewards) == 3
+        assert bool(step.truncated.all()) == truncated["__all__"] == (t == 4)
+    assert world.step({}).first.all()
+
+
+def test_the_bare_loop_trains_every_member_alike() -> None:
+    torch.manual_seed(0)
+    loop = BareLoop(worlds=4, agents=3, members=3, length=4, epochs=1, minibatches=2)
+    before = [w.detach().clone() for w in loop.weights]
+    assert loop.iterate() == 4 * 3 * 4
+    assert all(((w - b).flatten(1).abs().amax(1) > 0).all() for w, b in zip(loop.weights, before, strict=True))
+
+
+def test_the_worlds_step_as_often_as_they_say() -> None:
+    work = worlds.RandomActions(2, 3)
+    calls: list[int] = []
+    step = work.world.step
+    work.world.step = lambda actions: calls.append(actions["swarm"].numel()) or step(actions)  # type: ignore
+    assert work.steps(5) == sum(calls) == 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's high-water mark")
+def test_the_peak_of_a_rollout_is_at_least_its_arrays() -> None:
+    case = {"messages": None, "agents": 50, "worlds": 16, "length": 32}
+    arrays, ratio = memory.measure("small", case)
+    assert arrays.value > 1
+    assert 0.9 < ratio.value < 10
+
+
+def test_the_figure_has_a_curve_for_each_sweep(tmp_path: Path) -> None:
+    points = [Measurement("scaling", f"ring: {n} agents", n, "us / agent-step", samples=(n, n + 1)) for n in (10, 20)]
+    points += [Measurement("scaling", "P: 4 members", 1.0, "us / agent-step", samples=(1.0,))]
+    assert {name: [x for x, _ in c] for name, c in figure.curves(points).items()} == {
+        "ring, by agents": [10, 20],
+        "P, by members": [4],
+    }
+    figure.draw(points, tmp_path / "f.png")
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("ray_cluster")
+def test_training_is_measured_beside_rllib_and_the_bare_loop() -> None:
+    measured = training.measure(training.Case(4, 8, 4, distinct=True), repetitions=1, min_seconds=0.0)
+    assert sane(measured)
+    value = {m.case.split(": ")[1]: m.value for m in measured}
+    assert set(value) == {"popcomm", "bare loop", "RLlib", "popcomm / RLlib", "popcomm / bare loop"}
+    assert value["popcomm / RLlib"] == pytest.approx(value["popcomm"] / value["RLlib"])
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("ray_cluster")
+def test_scaling_is_measured_for_every_size() -> None:
+    configs = {f"{n} agents": scaling.scaled_config(n, 1, 64, {"kind": "ring", "k": 2}) for n in (4, 8)}
+    measured = scaling.measure("ring", configs, "4 agents", 1.5, repetitions=1)
+    assert sane(measured)
+    times = [m.value for m in measured[:2]]
+    assert measured[2].value == pytest.approx(max(times) / min(times))
+
+
+def test_the_program_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program.main(["--only", "worlds", "--quick", "--out", str(tmp_path)])
+    written = json.loads((tmp_path / "worlds.json").read_text())
+    assert {"benchmark", "case", "value", "unit", "bar", "passed", "samples"} <= set(written[0])
+    assert (tmp_path / "worlds.md").read_text().strip() in capsys.readouterr().out

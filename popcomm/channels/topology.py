@@ -11,7 +11,7 @@ from torch import Tensor
 from popcomm.channels.messages import made, whole
 from popcomm.errors import UserError
 
-# Above this many agents a k-d tree beats the distance matrix on CPU (measured on one core, k = 4 and 8, flat and torus).
+# Above this many agents a k-d tree beats the distance matrix on CPU (measured on one core for k = 4 and 8).
 TREE_FROM_AGENTS = 96
 # Numbers in one chunk of the distance matrix: 8 MiB of float32 stays in the cache of most machines.
 CHUNK_ELEMENTS = 2**21

@@ -11,6 +11,7 @@ from popcomm.analysis.experiments.intervals import Difference, difference
 
 RETURN, LENGTH = "charts/agent_episodic_return", "charts/episodic_length"
 WORLD_R2, VOCABULARY = "losses/world_r2", "language/vocabulary_used"
+EFFECTIVE = "language/vocabulary_effective"
 RECONSTRUCTION, PREDICTION = "losses/reconstruction", "losses/prediction"
 INFORMATION = "language/mutual_information"
 
@@ -39,7 +40,8 @@ class Gap(NamedTuple):
     world_r2: dict[str, list[float]]
     reconstruction: dict[str, list[float]]  # {"first", "last"}, talking
     prediction: dict[str, list[float]]
-    vocabulary: dict[str, list[float]]
+    vocabulary: dict[str, list[float]]  # share of symbols said at least a tenth as often as by chance
+    effective: dict[str, list[float]]  # 2 ** entropy / V
     information: list[float]  # bits, talking, at the end
     controls: dict[str, float]
     minutes: dict[str, float]  # mean training time of a run
@@ -96,6 +98,7 @@ def measure(
         reconstruction=both(RECONSTRUCTION),
         prediction=both(PREDICTION),
         vocabulary=both(VOCABULARY),
+        effective=both(EFFECTIVE),
         information=[at_end(t, INFORMATION) for t in arms["talking"]],
         controls=dict(controls),
         minutes={name: float(np.mean([t["time_s"].max() for t in arm])) / 60 for name, arm in arms.items()},

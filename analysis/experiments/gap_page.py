@@ -113,7 +113,8 @@ def markdown(gap: Gap, config: str, command: str, versions: Mapping[str, str]) -
         "",
         f"![Learning curves]({PICTURE})",
         "",
-        "Thin lines are seeds, thick lines their mean.",
+        "Thin lines are seeds, thick lines their mean. Where the config staggers the worlds, the first episodes are "
+        "cut short, so the first returns are small.",
         "",
         "## What was to be shown",
         "",
@@ -141,6 +142,9 @@ def markdown(gap: Gap, config: str, command: str, versions: Mapping[str, str]) -
         "## What the messages hold",
         "",
         *_language(gap),
+        "",
+        "A symbol is used if it is said at least a tenth as often as by chance (1 / V). The effective vocabulary is "
+        "2 to the entropy of the symbols, over V.",
         "",
         f"A run took {gap.minutes['talking']:.1f} minutes with messages and {gap.minutes['silent']:.1f} without. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -183,6 +187,8 @@ def _language(gap: Gap) -> list[str]:
         "prediction loss, end": gap.prediction["last"],
         "vocabulary used, start": gap.vocabulary["first"],
         "vocabulary used, end": gap.vocabulary["last"],
+        "effective vocabulary, start": gap.effective["first"],
+        "effective vocabulary, end": gap.effective["last"],
         "bits of a symbol on what its sender saw, end": gap.information,
     }
     return _table(

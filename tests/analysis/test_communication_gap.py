@@ -79,6 +79,7 @@ def table(level: float, silent: bool = False, steps: int = STEPS) -> pd.DataFram
     if not silent:
         columns["losses/reconstruction"] = 1 - 0.75 * done
         columns["language/vocabulary_used"] = 1 - 0.5 * done
+        columns["language/vocabulary_effective"] = 1 - 0.6 * done
         columns["language/mutual_information"] = 1.5 * done
     return pd.DataFrame(columns)
 

@@ -130,7 +130,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self._step is None:
             self._begin(self._seeds[WORLD_BRANCH])
         length = self.config.rollout_fragment_length
-        writer = FragmentWriter(self.layout, self.channel, self.num_worlds, length)
+        acts_by_message = self.config.message_gradient == "reinforce"
+        writer = FragmentWriter(self.layout, self.channel, self.num_worlds, length, acts_by_message)
         fragments = writer.arrays
         carried = {n: {k: self.seatings[n].to_worlds(v) for k, v in s.items()} for n, s in self.state.items()}
         writer.carried(carried, self.previous_obs, self.transmitted)
@@ -298,7 +299,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             kind = self.channel.messages
             said = kind.sample(output.message, self.generator)
             message = seating.to_worlds(said)
-            view["message_logp"][:, t] = seating.to_worlds(kind.log_prob(output.message, said))
+            if "message_logp" in view:
+                view["message_logp"][:, t] = seating.to_worlds(kind.log_prob(output.message, said))
         return actions, message, output
 
     # ---- state ----

@@ -28,6 +28,8 @@ class FragmentLayout:
     state_size: int
     noisy: bool
     """Whether what was transmitted differs from what was sent, so that both are kept."""
+    acts_by_message: bool = False
+    """Whether messages are actions (gradient "reinforce"), so that their log-probabilities are kept."""
 
 
 def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
@@ -45,8 +47,9 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
 
         obs [B, T + 1, N, O], previous_obs [B, N, O], actions [B, T, N, ...], action_logp [B, T, N],
         values [B, T + 1, N] in reward units, rewards, terminated, truncated, alive [B, T, N], first [B, T + 1, N],
-        members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...], message_logp [B, T, N],
-        sent [B, T, N, ...] (only when the channel is noisy), world_state [B, T, S], action_mask [B, T, N, A]
+        members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...],
+        message_logp [B, T, N] (only under reinforce), sent [B, T, N, ...] (only when the channel is noisy),
+        world_state [B, T, S], action_mask [B, T, N, A]
     """
     b, t, n = layout.num_worlds, layout.length, species.num_seats
     arrays = {
@@ -65,7 +68,8 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
     if kind is not None:
         dtype = np.int64 if kind.dtype == torch.int64 else np.float32
         arrays["messages"] = np.empty((b, t + 1, n, *kind.shape), dtype)
-        arrays["message_logp"] = np.empty((b, t, n), np.float32)
+        if layout.acts_by_message:
+            arrays["message_logp"] = np.empty((b, t, n), np.float32)
         arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
         arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
         arrays["previous_obs"] = np.empty((b, n, species.obs_size), np.float32)

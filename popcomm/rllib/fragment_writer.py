@@ -18,7 +18,9 @@ class FragmentWriter:
         views: the same memory as tensors.
     """
 
-    def __init__(self, layout: WorldLayout, channel: Channel | None, num_worlds: int, length: int) -> None:
+    def __init__(
+        self, layout: WorldLayout, channel: Channel | None, num_worlds: int, length: int, acts_by_message: bool
+    ) -> None:
         self.layout, self.length = layout, length
         shape = FragmentLayout(
             num_worlds,
@@ -27,6 +29,7 @@ class FragmentWriter:
             channel.inbox_size if channel else 0,
             layout.state_size,
             bool(channel and channel.noise),
+            acts_by_message,
         )
         self.arrays = {name: allocate(species, shape) for name, species in layout.species.items()}
         self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}

@@ -67,7 +67,8 @@ def test_the_page_needs_nothing_from_elsewhere(usual):
 
 def test_the_page_states_the_numbers_of_this_run(usual):
     _, page, _ = usual
-    assert "43 of 64 symbols (67%), under 70%" in page
+    assert "38 of 64 symbols in use (59%), under 70%" in page
+    assert "43 were said at least once" in page
     assert "position 2 tells" in page
     assert "order carries information" in page
     assert "Hubs: 2 of 10" in page

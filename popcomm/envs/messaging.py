@@ -62,10 +62,8 @@ def with_messages(
 
 def _channel(env: ParallelEnv, messages: Any, links: Any) -> Channel:
     kind, graph = message_kind(messages), make_topology(links)
-    if kind is None or not hasattr(kind, "space"):
+    if kind is None:
         raise UserError(f"messages is {messages!r}, and must be Symbols, Vectors or a mapping with their 'kind'")
-    if not isinstance(graph, Topology):
-        raise UserError(f"topology is {links!r}, and must be a Topology or a mapping with its 'kind'")
     seats = len(env.possible_agents)
     if seats < 2:
         raise UserError(f"'{env}' has {seats} agents, and messages need at least 2")

@@ -303,7 +303,9 @@ def test_config_mappings_serve_as_messages_and_topology() -> None:
     [
         ({"topology": KNearest(1)}, "KNearest needs positions, and this environment has none"),
         ({"topology": Ring(4)}, "an agent has only 3 others"),
-        ({"topology": "full"}, "topology is 'full', and must be a Topology"),
+        ({"topology": "fll"}, "topology.kind 'fll' does not exist; did you mean 'full'"),
+        ({"topology": 7}, "communication.topology is 7, and must be a mapping with 'kind'"),
+        ({"messages": 7}, "communication.messages is 7, and must be a mapping with 'kind'"),
         ({"topology": {"kind": "fll"}}, "did you mean 'full'"),
         ({"messages": None}, "messages is None, and must be Symbols, Vectors"),
         ({"messages": {"kind": "symbols", "vocab_size": 1, "length": 1}}, "vocab_size is 1"),

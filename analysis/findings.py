@@ -90,8 +90,8 @@ def symbol_use(run: RunFolder) -> Section:
         return _missing("symbol_use", _no_symbols(run))
     counts = basics.symbol_counts(symbols, run.vocab_size)
     pooled = counts.sum(0)
-    used = int((pooled > basics.USED_SHARE * pooled.sum() / run.vocab_size).sum())
-    bits, share = float(basics.entropy(pooled)), used / run.vocab_size
+    share = basics.vocabulary_used(symbols, run.vocab_size, basics.USED_SHARE / run.vocab_size)
+    used, bits = round(share * run.vocab_size), float(basics.entropy(pooled))
     headline = f"Vocabulary: {used} of {run.vocab_size} symbols in use ({share:.0%})"
     if symbols.size < SYMBOLS_PER_ENTRY * run.vocab_size:
         headline += f", counted on only {symbols.size} symbols, too few to call any unused."

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from popcomm.channels import Channel, Symbols
 from popcomm.envs.world import WorldStep
-from popcomm.language.basics import USED_SHARE, label_information, symbol_entropy, vocabulary_used
+from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
 from popcomm.rllib.worlds import WorldLayout
 
 # Above this many seats a metric per seat would cost more than the step; then species stand for their seats.
@@ -93,10 +93,11 @@ class RolloutStatistics:
         alive = np.concatenate([a["alive"][rows] for a in fragments.values()], 2)
         spoken = np.concatenate([a["messages"][rows, 1:] for a in fragments.values()], 2)[alive]
         sample = spoken[np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)]
+        used = symbol_counts(sample, kind.vocab_size).sum(0)
         result = {
-            "symbol_entropy": symbol_entropy(sample, kind.vocab_size),
+            "symbol_entropy": float(entropy(used)),
             "vocabulary_used": vocabulary_used(sample, kind.vocab_size, USED_SHARE / kind.vocab_size),
-            "vocabulary_effective": 2.0 ** symbol_entropy(sample, kind.vocab_size) / kind.vocab_size,
+            "vocabulary_effective": float(perplexity(used)) / kind.vocab_size,
         }
         if self.labels:
             labels = torch.stack([step[rows] for step in self.labels], 1).cpu().numpy()[alive]

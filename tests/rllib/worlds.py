@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -131,8 +130,3 @@ class BanditWorld(World):
     def set_state(self, state: dict[str, Any]) -> WorldStep:
         self.time, self.steps, self.last = state["time"], state["steps"], state["last"]
         return self.last
-
-
-def episode_rows(done: np.ndarray) -> list[int]:
-    """Indices of the rows where an episode ended."""
-    return np.flatnonzero(done).tolist()

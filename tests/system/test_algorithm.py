@@ -32,6 +32,17 @@ def config_of(runners: int = 0, learners: int = 0, **changes: Any) -> Population
     )
 
 
+def breaking(runners: int) -> PopulationPPOConfig:
+    """Worlds that raise in their sixth step."""
+    return (
+        PopulationPPOConfig()
+        .environment(BanditWorld, env_config={"broken_at": 6})
+        .communication(messages=None)
+        .population(agent="mlp")
+        .env_runners(num_env_runners=runners, num_worlds_per_env_runner=4, rollout_fragment_length=4)
+    )
+
+
 def digest_after(config: PopulationPPOConfig, iterations: int) -> str:
     algorithm = config.build_algo()
     try:
@@ -174,14 +185,7 @@ def test_a_failed_save_leaves_the_older_checkpoint_and_no_rubbish(checkpoint: Pa
 
 @pytest.mark.parametrize("runners", [0, 1])
 def test_an_environments_own_error_reaches_the_user(runners: int) -> None:
-    config = (
-        PopulationPPOConfig()
-        .environment(BanditWorld, env_config={"broken_at": 6})
-        .communication(messages=None)
-        .population(agent="mlp")
-        .env_runners(num_env_runners=runners, num_worlds_per_env_runner=4, rollout_fragment_length=4)
-    )
-    algorithm = config.build_algo()
+    algorithm = breaking(runners).build_algo()
     try:
         algorithm.train()
         with pytest.raises(Exception, match="the bandit's arm came off"):
@@ -193,14 +197,7 @@ def test_an_environments_own_error_reaches_the_user(runners: int) -> None:
 @pytest.mark.parametrize("runners", [0, 1])
 def test_worlds_that_fail_are_made_anew_where_that_is_asked_for(runners: int) -> None:
     """The arm comes off in the sixth step: every second fragment of four steps fails, and the others train."""
-    config = (
-        PopulationPPOConfig()
-        .environment(BanditWorld, env_config={"broken_at": 6})
-        .communication(messages=None)
-        .population(agent="mlp")
-        .env_runners(num_env_runners=runners, num_worlds_per_env_runner=4, rollout_fragment_length=4)
-        .fault_tolerance(restart_failed_sub_environments=True, max_empty_iterations=2)
-    )
+    config = breaking(runners).fault_tolerance(restart_failed_sub_environments=True, max_empty_iterations=2)
     algorithm = config.build_algo()
     try:
         results = [algorithm.train() for _ in range(4)]

@@ -31,6 +31,18 @@ class AgentSpec:
     state_size: int = 0  # S, numbers in the world's latent state; 0 where there is none
     num_agents: int = 1  # N, seats of the world: senders are 0 ... N - 1
     sender_obs_size: int = 0  # the largest observation of any species: what a listener may try to reconstruct
+    speaks: bool = True  # whether this species sends messages at all
+    hears: bool = True  # whether it receives any
+
+    @property
+    def sends(self) -> MessageKind | None:
+        """The kind of message it sends; None if it never does: such a network has no message head."""
+        return self.messages if self.speaks else None
+
+    @property
+    def receives(self) -> MessageKind | None:
+        """The kind of message it hears; None if it never does: such a network gets no inbox."""
+        return self.messages if self.hears else None
 
     @property
     def action_params_size(self) -> int:
@@ -39,7 +51,13 @@ class AgentSpec:
 
     @classmethod
     def of(cls, species: Species, **rest: Any) -> AgentSpec:
-        return cls(obs_size=species.obs_size, action_space=species.action_space, **rest)
+        return cls(
+            obs_size=species.obs_size,
+            action_space=species.action_space,
+            speaks=species.speaks,
+            hears=species.hears,
+            **rest,
+        )
 
 
 def action_params_size(space: spaces.Space) -> int:
@@ -61,6 +79,9 @@ class AgentOutput(NamedTuple):
     value: Tensor  # [P, R], in the units of normalised returns
     state: dict[str, Tensor]  # {name: [P, R, ...]}, the recurrent state after the step
     aux: dict[str, Tensor]  # {name: [P, R, ...]}, whatever its own losses and the logs want ("attention": [P, R, K])
+    # [P, R, *message shape], the message itself, from networks that speak symbol by symbol: `message` then holds the
+    # law of every symbol given those before it in `said`.
+    said: Tensor | None = None
 
 
 class AuxiliaryBatch(NamedTuple):
@@ -80,6 +101,10 @@ class AuxiliaryBatch(NamedTuple):
 @runtime_checkable
 class Agent(Protocol):
     """The contract. `outputs` of the losses are AgentOutputs whose rows are joined over steps as the batch's are.
+
+    A network that speaks symbol by symbol has `autoregressive = True`, and its forward takes three more keywords:
+    `said` [P, R, *message shape], a message that was sent, whose law is wanted; or, where `said` is None, `generator`
+    to sample one with, or `greedy=True` for the likeliest symbol each time. It returns the message in `said`.
 
     Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once);
     `has_auxiliary_losses = False`, which saves the gathering of targets for losses that are not there;

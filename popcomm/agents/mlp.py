@@ -50,10 +50,11 @@ class MLPAgent(nn.Module):
         self.policy_head = PopulationLinear(p, hidden, spec.action_params_size, generator=generator)
         self.value_head = PopulationLinear(p, hidden, 1, generator=generator)
         self._start(generator)
-        if spec.messages is not None:
-            self.encoder = MessageEncoder(p, spec.messages, hidden, generator=generator)
+        if spec.receives is not None:
+            self.encoder = MessageEncoder(p, spec.receives, hidden, generator=generator)
             self.heard = PopulationLinear(p, hidden, 2 * hidden, bias=False, generator=generator)
-            params = math.prod(spec.messages.params_shape)
+        if spec.sends is not None:
+            params = math.prod(spec.sends.params_shape)
             self.message_head = PopulationLinear(p, hidden, params, generator=generator)
 
     def _start(self, generator: torch.Generator | None) -> None:
@@ -71,15 +72,15 @@ class MLPAgent(nn.Module):
     def forward(self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]) -> AgentOutput:
         """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput without state."""
         first = self.first(obs)
-        if inbox is not None and self.spec.messages is not None:
+        if inbox is not None and self.spec.receives is not None:
             first = first + self.heard(self._pool(inbox))
         # Views: the second layers read their half where it lies.
         actor, critic = self.activation(first).chunk(2, -1)
         actor = self.activation(self.actor(actor))
         value = self.value_head(self.activation(self.critic(critic))).squeeze(-1)
         message = None
-        if self.spec.messages is not None:
-            message = self.message_head(actor).unflatten(-1, self.spec.messages.params_shape)
+        if self.spec.sends is not None:
+            message = self.message_head(actor).unflatten(-1, self.spec.sends.params_shape)
         return AgentOutput(self.policy_head(actor), message, value, {}, {})
 
     def _pool(self, inbox: Inbox) -> Tensor:

@@ -82,16 +82,17 @@ class SymbolicAgent(nn.Module):
         self.predictor = PopulationMLP(p, h + self.law.num_features, h, spec.obs_size, generator=generator)
         if spec.state_size:
             self.world_estimator = PopulationMLP(p, h, h, spec.state_size, generator=generator)
-        if spec.messages is not None:
-            self.message_head = PopulationLinear(p, h, math.prod(spec.messages.params_shape), generator=generator)
-            self.encoder = MessageEncoder(p, spec.messages, h, generator=generator)
+        if spec.sends is not None:
+            self.message_head = PopulationLinear(p, h, math.prod(spec.sends.params_shape), generator=generator)
+        if spec.receives is not None:
+            self.encoder = MessageEncoder(p, spec.receives, h, generator=generator)
             self.query = PopulationLinear(p, h, h, generator=generator)
             if spec.sender_obs_size:
-                self.decoder = MessageDecoder(p, spec.messages, h, num_heads, spec.sender_obs_size, generator)
+                self.decoder = MessageDecoder(p, spec.receives, h, num_heads, spec.sender_obs_size, generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """{"h", "c", and "context" unless silent}, [P, rows, hidden_dim] zeros each."""
-        names = ("h", "c") if self.spec.messages is None else ("h", "c", "context")
+        names = ("h", "c") if self.spec.receives is None else ("h", "c", "context")
         shape = (self.spec.members, rows, self.hidden_dim)
         return {name: self.lstm.weight_ih.new_zeros(shape) for name in names}
 
@@ -101,12 +102,13 @@ class SymbolicAgent(nn.Module):
         `aux` has "hidden" and "context", [P, R, hidden_dim], and unless silent "attention" [P, R, K], the mean over
         heads: it sums to one over the real messages, and to zero where there is none.
         """
-        kind, nothing = self.spec.messages, torch.zeros_like(state["h"])
+        nothing = torch.zeros_like(state["h"])
         hidden, cell = self.lstm(torch.cat([obs, state.get("context", nothing)], -1), (state["h"], state["c"]))
         aux, message, context = {"hidden": hidden}, None, nothing
         next_state = {"h": hidden, "c": cell}
-        if kind is not None:
-            message = self.message_head(hidden).unflatten(-1, kind.params_shape)
+        if self.spec.sends is not None:
+            message = self.message_head(hidden).unflatten(-1, self.spec.sends.params_shape)
+        if self.spec.receives is not None:
             if inbox is not None:
                 context, aux["attention"] = self._attend(hidden, inbox)
             next_state["context"] = context
@@ -175,7 +177,7 @@ class SymbolicAgent(nn.Module):
         return bool(self.spec.state_size) and batch.world_state is not None
 
     def _has_senders(self, batch: AuxiliaryBatch) -> bool:
-        heard = self.spec.messages is not None and batch.inbox is not None
+        heard = self.spec.receives is not None and batch.inbox is not None
         return heard and bool(self.spec.sender_obs_size) and batch.sender_obs is not None
 
     def _reconstruct(self, batch: AuxiliaryBatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,8 +194,8 @@ class SymbolicAgent(nn.Module):
 
     def _message_cost(self, params: Tensor) -> Tensor:
         """params [P, R, *params_shape] -> [P, R]."""
-        assert self.spec.messages is not None
-        if self.spec.messages.kind != "symbols":
+        assert self.spec.sends is not None
+        if self.spec.sends.kind != "symbols":
             return params.abs().flatten(2).sum(-1)
         blank = (params[..., 0] - params.logsumexp(-1)).exp()
         return (1 - blank).sum(-1)

@@ -53,6 +53,10 @@ class MessageKind(Protocol):
         """params [..., *params_shape] -> messages [..., *shape]."""
         ...
 
+    def mode(self, params: Tensor) -> Tensor:
+        """The likeliest messages, shaped as samples."""
+        ...
+
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
         """Log-probability (nats) of whole messages: [...]."""
         ...
@@ -128,6 +132,10 @@ class Symbols:
         # In place: with many agents these are the largest tensors of a rollout.
         return exponential.log_().neg_().add_(params).argmax(-1)
 
+    def mode(self, params: Tensor) -> Tensor:
+        """The likeliest symbol at each position. params [..., L, V] -> [..., L] int64."""
+        return params.argmax(-1)
+
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
         """Sum over the L positions. params [..., L, V], messages [..., L] -> [...]."""
         return params.log_softmax(-1).gather(-1, messages.unsqueeze(-1)).squeeze(-1).sum(-1)
@@ -196,6 +204,9 @@ class Vectors:
             return params.float()
         noise = torch.randn(params.shape, generator=generator, device=params.device)
         return params.float() + self.std * noise
+
+    def mode(self, params: Tensor) -> Tensor:
+        return params.float()
 
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
         """Normal log-density summed over the vector; zero for the noiseless law, which has no density."""

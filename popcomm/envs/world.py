@@ -27,6 +27,8 @@ class Species:
     action_space: spaces.Space
     agents: tuple[str, ...] = field(default=())
     has_action_mask: bool = False
+    speaks: bool = True  # False: it never sends a message, and its networks have no message head
+    hears: bool = True  # False: it never receives one
 
     @property
     def num_seats(self) -> int:
@@ -60,6 +62,9 @@ class WorldStep(NamedTuple):
     state: Tensor | None = None  # [B, S] float32, the latent state: for central critics and as target of world models
     action_masks: dict[str, Tensor] | None = None  # {species: [B, N_s, A] bool}, True = allowed
     labels: Tensor | None = None  # [B, N] int64, what a seat privately perceives, as a class; -1 nothing. For metrics
+    # {species: [B, N_s] or [B, N_s, k] int64}, the action that would be right on these observations; -1 where none is
+    # called for. For species that can be taught (`training(learn_from="answers")`).
+    answers: dict[str, Tensor] | None = None
 
 
 class World(ABC):
@@ -108,6 +113,10 @@ class World(ABC):
     @abstractmethod
     def set_state(self, state: dict[str, Any]) -> WorldStep:
         """Go back to a `get_state`; returns the last WorldStep again."""
+
+    def metrics(self) -> dict[str, float]:
+        """What the world counted since this was last called, as means ({"accuracy": 0.9}); logged as world/<name>."""
+        return {}
 
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
         """One world as an RGB picture [H, W, 3] uint8; links [M, 2] int64 are (sender, receiver) pairs to draw."""

@@ -2,6 +2,7 @@
 
 from popcomm.agents.contract import Agent, AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw, action_law
+from popcomm.agents.gru import GRUAgent
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.mlp import MLPAgent
 from popcomm.agents.population import (
@@ -15,8 +16,9 @@ from popcomm.agents.population import (
     insert,
 )
 from popcomm.agents.symbolic import SymbolicAgent
+from popcomm.agents.tiny import TinyAgent
 
-AGENTS: dict[str, type] = {"symbolic": SymbolicAgent, "mlp": MLPAgent}
+AGENTS: dict[str, type] = {"symbolic": SymbolicAgent, "mlp": MLPAgent, "gru": GRUAgent, "tiny": TinyAgent}
 
 __all__ = [
     "AGENTS",
@@ -25,6 +27,7 @@ __all__ = [
     "AgentOutput",
     "AgentSpec",
     "AuxiliaryBatch",
+    "GRUAgent",
     "MLPAgent",
     "MessageEncoder",
     "PopulationEmbedding",
@@ -34,6 +37,7 @@ __all__ = [
     "PopulationLinear",
     "PopulationMLP",
     "SymbolicAgent",
+    "TinyAgent",
     "action_law",
     "extract",
     "insert",

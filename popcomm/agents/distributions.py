@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError
 
 FORBIDDEN = -1e9  # a logit whose probability is exactly zero in float32, while sums of it stay finite
@@ -58,12 +59,6 @@ def allow(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits if mask is None else logits.masked_fill(~mask, FORBIDDEN)
 
 
-def gumbel_argmax(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A sample of the categorical law, logits [..., A] -> [...] int64 (Gumbel-max; Maddison 2014, eq. 5)."""
-    exponential = torch.empty_like(logits).exponential_(generator=generator)
-    return (logits - exponential.log_()).argmax(-1)
-
-
 class Categorical:
     """Discrete: actions [...] int64 in 0 ... n - 1, params [..., n] logits."""
 
@@ -75,7 +70,7 @@ class Categorical:
         return self.n
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
-        return gumbel_argmax(allow(params, mask), generator)
+        return sample_categorical(allow(params, mask), generator)
 
     def log_prob(self, params: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         log_p = allow(params, mask).log_softmax(-1)
@@ -122,7 +117,7 @@ class MultiCategorical:
         return F.pad(params, (0, 1), value=FORBIDDEN)[..., self._columns.to(params.device)]
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
-        return gumbel_argmax(self.logits(params, mask), generator)
+        return sample_categorical(self.logits(params, mask), generator)
 
     def log_prob(self, params: Tensor, actions: Tensor, mask: Tensor | None = None) -> Tensor:
         log_p = self.logits(params, mask).log_softmax(-1)

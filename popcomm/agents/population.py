@@ -126,17 +126,20 @@ class _RecurrentCell(nn.Module):
 
 
 class PopulationGRUCell(_RecurrentCell):
-    """`torch.nn.GRUCell` for P members. x [P, R, in], h [P, R, H] -> h [P, R, H]."""
+    """`torch.nn.GRUCell` for P members. x [P, R, in], h [P, R, H] -> h [P, R, H].
+
+    x may have one row for all, and h may be None for zeros: their products are then not made for every row.
+    """
 
     gates = 3
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor | None) -> Tensor:
         width = 2 * self.hidden_size
         from_x = linear(x, self.weight_ih, self.bias_ih)
-        from_h = linear(h, self.weight_hh, self.bias_hh)
+        from_h = self.bias_hh.unsqueeze(1) if h is None else linear(h, self.weight_hh, self.bias_hh)
         reset, update = (from_x[..., :width] + from_h[..., :width]).sigmoid().chunk(2, -1)
         new = tanh(torch.addcmul(from_x[..., width:], reset, from_h[..., width:]))
-        return torch.lerp(new, h, update)
+        return new - update * new if h is None else torch.lerp(new, h, update)
 
 
 class PopulationLSTMCell(_RecurrentCell):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from popcomm.agents.activations import tanh
-from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.distributions import action_law
-from popcomm.agents.losses import masked_mean, masked_mse, r_squared
+from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP
@@ -19,7 +19,7 @@ from popcomm.channels.mailbox import Inbox
 from popcomm.errors import UserError
 
 
-class SymbolicAgent(nn.Module):
+class SymbolicAgent(Grounding, nn.Module):
     """Five modules for emergent symbolic communication.
 
     1. Encoder: an LSTM on the observation and the last attended context (so that what was heard can be passed on);
@@ -64,13 +64,8 @@ class SymbolicAgent(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.auxiliary_weights = {
-            "reconstruction": reconstruction_weight,
-            "prediction": prediction_weight,
-            "world_model": world_weight,
-            "message_cost": cost_weight,
-        }
-        _check(hidden_dim, num_heads, self.auxiliary_weights)
+        _check(hidden_dim, num_heads)
+        self.auxiliary_weights = auxiliary_weights(reconstruction_weight, prediction_weight, world_weight, cost_weight)
         self.spec, self.hidden_dim, self.num_heads = spec, hidden_dim, num_heads
         self.law = action_law(spec.action_space)
         p, h = spec.members, hidden_dim
@@ -79,9 +74,7 @@ class SymbolicAgent(nn.Module):
             p, spec.obs_size + 2 * h, h, spec.action_params_size, gain=0.01, generator=generator
         )
         self.critic = PopulationMLP(p, spec.obs_size + 2 * h, h, 1, gain=1.0, generator=generator)
-        self.predictor = PopulationMLP(p, h + self.law.num_features, h, spec.obs_size, generator=generator)
-        if spec.state_size:
-            self.world_estimator = PopulationMLP(p, h, h, spec.state_size, generator=generator)
+        self._add_estimators(h, h, generator)
         if spec.sends is not None:
             self.message_head = PopulationLinear(p, h, math.prod(spec.sends.params_shape), generator=generator)
         if spec.receives is not None:
@@ -133,80 +126,9 @@ class SymbolicAgent(nn.Module):
         context = (heard * weights.unsqueeze(-1)).sum(-3).flatten(-2)
         return context, weights.mean(-1)
 
-    def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
-        """ "prediction", "world_model", "reconstruction" and "message_cost", as far as they apply: [P] each, means over
-        the member's real rows (and slots and numbers)."""
-        weights, row = self.auxiliary_weights, batch.mask.unsqueeze(-1)
-        losses = {}
-        if weights["prediction"]:
-            real = (batch.mask & batch.next_mask).unsqueeze(-1)
-            losses["prediction"] = masked_mse(self._predict(batch, outputs), batch.next_obs, real)
-        if weights["world_model"] and self._has_world(batch):
-            world = self.world_estimator(outputs.aux["context"])
-            losses["world_model"] = masked_mse(world, batch.world_state, row)  # type: ignore[arg-type]
-        if weights["reconstruction"] and self._has_senders(batch):
-            losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
-        if weights["message_cost"] and outputs.message is not None:
-            losses["message_cost"] = masked_mean(self._message_cost(outputs.message), batch.mask)
-        return losses
 
-    def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:
-        """{"prediction", "reconstruction": [P]}: entries behind the losses that are not means over all real rows."""
-        counts = {"prediction": (batch.mask & batch.next_mask).sum(1)}
-        if self._has_senders(batch):
-            assert batch.sender_obs is not None
-            counts["reconstruction"] = self._heard(batch).expand(batch.sender_obs.shape).flatten(1).sum(1)
-        return counts
-
-    @torch.no_grad()
-    def diagnostics(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
-        """Scalars for the logs: "world_r2" and "reconstruction_r2", over all members' real rows together."""
-        scores = {}
-        if self._has_world(batch):
-            world = self.world_estimator(outputs.aux["context"])
-            scores["world_r2"] = r_squared(world, batch.world_state, batch.mask.unsqueeze(-1))  # type: ignore[arg-type]
-        if self._has_senders(batch):
-            scores["reconstruction_r2"] = r_squared(*self._reconstruct(batch))
-        return scores
-
-    def _predict(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
-        action = self.law.features(batch.actions).to(batch.obs.dtype)
-        return self.predictor(torch.cat([outputs.aux["hidden"], action], -1))
-
-    def _has_world(self, batch: AuxiliaryBatch) -> bool:
-        return bool(self.spec.state_size) and batch.world_state is not None
-
-    def _has_senders(self, batch: AuxiliaryBatch) -> bool:
-        heard = self.spec.receives is not None and batch.inbox is not None
-        return heard and bool(self.spec.sender_obs_size) and batch.sender_obs is not None
-
-    def _reconstruct(self, batch: AuxiliaryBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """(prediction, target, mask), [P, R, K, sender_obs_size] or broadcast against it."""
-        assert batch.inbox is not None
-        assert batch.sender_obs is not None
-        return self.decoder(self.encoder, batch.inbox), batch.sender_obs, self._heard(batch)
-
-    def _heard(self, batch: AuxiliaryBatch) -> Tensor:
-        """Which numbers of what senders saw are to be guessed: bool, broadcast against [P, R, K, sender_obs_size]."""
-        assert batch.inbox is not None
-        real = (batch.inbox.mask & batch.mask.unsqueeze(-1)).unsqueeze(-1)
-        return real if batch.sender_obs_mask is None else real & batch.sender_obs_mask
-
-    def _message_cost(self, params: Tensor) -> Tensor:
-        """params [P, R, *params_shape] -> [P, R]."""
-        assert self.spec.sends is not None
-        if self.spec.sends.kind != "symbols":
-            return params.abs().flatten(2).sum(-1)
-        blank = (params[..., 0] - params.logsumexp(-1)).exp()
-        return (1 - blank).sum(-1)
-
-
-def _check(hidden_dim: int, num_heads: int, weights: dict[str, float]) -> None:
+def _check(hidden_dim: int, num_heads: int) -> None:
     if hidden_dim < 1:
         raise UserError(f"agent_config.hidden_dim is {hidden_dim}, and must be at least 1")
     if num_heads < 1 or hidden_dim % num_heads:
         raise UserError(f"agent_config.num_heads is {num_heads}, and must divide hidden_dim = {hidden_dim}")
-    for name, weight in weights.items():
-        if weight < 0:
-            key = {"world_model": "world", "message_cost": "cost"}.get(name, name)
-            raise UserError(f"agent_config.{key}_weight is {weight}, and must not be negative")

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError, unknown
 
 
@@ -127,10 +128,8 @@ class Symbols:
         return spaces.MultiDiscrete(np.full(self.length, self.vocab_size, dtype=np.int64))
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Gumbel-max sample (Maddison 2014, eq. 5). params [..., L, V] logits -> [..., L] int64."""
-        exponential = torch.empty_like(params, dtype=torch.float32).exponential_(generator=generator)
-        # In place: with many agents these are the largest tensors of a rollout.
-        return exponential.log_().neg_().add_(params).argmax(-1)
+        """params [..., L, V] logits -> [..., L] int64."""
+        return sample_categorical(params, generator)
 
     def mode(self, params: Tensor) -> Tensor:
         """The likeliest symbol at each position. params [..., L, V] -> [..., L] int64."""

@@ -9,15 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from popcomm.envs import swarm_v0
+    from popcomm.envs import referential_v0, swarm_v0
     from popcomm.envs.messaging import with_messages
     from popcomm.envs.names import WORLDS
     from popcomm.envs.pettingzoo import ParallelEnvWorld
+    from popcomm.envs.referential_v0 import CommunicationEnv
     from popcomm.envs.testing import world_api_test
     from popcomm.envs.world import Species, World, WorldStep
     from popcomm.envs.world_parallel import WorldParallelEnv
 
+_ENVIRONMENTS = ("referential_v0", "swarm_v0")
 _MODULES = {
+    "CommunicationEnv": "referential_v0",
     "ParallelEnvWorld": "pettingzoo",
     "Species": "world",
     "WORLDS": "names",
@@ -30,11 +33,13 @@ _MODULES = {
 
 __all__ = [
     "WORLDS",
+    "CommunicationEnv",
     "ParallelEnvWorld",
     "Species",
     "World",
     "WorldParallelEnv",
     "WorldStep",
+    "referential_v0",
     "swarm_v0",
     "with_messages",
     "world_api_test",
@@ -42,8 +47,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "swarm_v0":
-        return import_module("popcomm.envs.swarm_v0")
+    if name in _ENVIRONMENTS:
+        return import_module(f"popcomm.envs.{name}")
     if name in _MODULES:
         return getattr(import_module(f"popcomm.envs.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'popcomm.envs' has no attribute '{name}'")

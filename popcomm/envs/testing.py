@@ -21,9 +21,9 @@ def world_api_test(world: World, num_steps: int = 200) -> None:
     """Check that a World keeps the contract of `popcomm.envs.world`.
 
     It acts at random for `num_steps` steps, several times over, and looks at shapes and types, spaces, finite numbers,
-    lives and autoreset, determinism, `get_state` / `set_state`, and (with two worlds or more) whether worlds are
-    independent. Give it more steps than an episode has, or the end of an episode is not looked at (it warns). A world
-    whose `get_state` returns None is not asked to replay.
+    answers and metrics, lives and autoreset, determinism, `get_state` / `set_state`, and (with two worlds or more)
+    whether worlds are independent. Give it more steps than an episode has, or the end of an episode is not looked at
+    (it warns). A world whose `get_state` returns None is not asked to replay.
 
     Args:
         world: any World; it is reset, and left somewhere in an episode.
@@ -103,6 +103,7 @@ def check_step(world: World, step: WorldStep, where: str) -> None:
             _check_tensor(world, tensor, f"{where}: {field}", shape, dtype)
     _check_values(world, step, where)
     _check_masks(world, step, where)
+    _check_answers(world, step, where)
 
 
 def check_transition(before: WorldStep, now: WorldStep, where: str) -> None:
@@ -169,6 +170,7 @@ def _trial(world: World, num_steps: int) -> tuple[list[WorldStep], list[Actions]
 def _check_determinism(world: World, rows: list[WorldStep], actions: list[Actions]) -> None:
     for t, now in enumerate(_follow(world, world.reset(SEED), actions)):
         _assert_same(rows[t], now, f"step {t}: the same seed and actions gave something else the second time")
+        _check_metrics(world.metrics(), f"step {t}")  # to ask for them must not change the future
 
 
 def _check_idle_seats(world: World, rows: list[WorldStep], actions: list[Actions]) -> None:
@@ -297,6 +299,38 @@ def _check_masks(world: World, step: WorldStep, where: str) -> None:
         alive = step.alive[:, species.seats]
         for part in given[name].split(sizes, -1):
             assert (part.any(-1) | ~alive).all(), f"{what} allows no action at all to a seat that is alive"
+
+
+def _check_answers(world: World, step: WorldStep, where: str) -> None:
+    """Answers are actions that the species may choose, or -1, and the dead owe none."""
+    given, promised = step.answers or {}, sorted(name for name, s in world.species.items() if s.has_answers)
+    assert sorted(given) == promised, (
+        f"{where}: there are answers for {sorted(given)}, and has_answers is True for {promised}"
+    )
+    for name, answers in given.items():
+        species, what = world.species[name], f"{where}: answers['{name}']"
+        space = species.action_space
+        assert not isinstance(space, spaces.Box), f"{what} are there, and Box actions cannot be taught"
+        _check_tensor(world, answers, what, (world.num_worlds, species.num_seats, *space.shape), torch.int64)
+        low = int(space.start) if isinstance(space, spaces.Discrete) else 0
+        sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else [int(k) for k in space.nvec]
+        owed, parts = answers != -1, answers.view(world.num_worlds, species.num_seats, len(sizes)) - low
+        fits = (parts >= 0) & (parts < torch.tensor(sizes, device=world.device))
+        assert (fits | ~owed.view_as(fits)).all(), f"{what} holds what is neither an action of {space} nor -1"
+        idle = ~step.alive[:, species.seats]
+        assert not owed.view_as(fits)[idle].any(), f"{what} is not -1 for a seat that is not alive"
+        if step.action_masks and name in step.action_masks:
+            for part, allowed in zip(parts.unbind(-1), step.action_masks[name].split(sizes, -1), strict=True):
+                may = allowed.gather(-1, part.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+                assert (may | (part + low == -1)).all(), f"{what} holds an action that the mask forbids"
+
+
+def _check_metrics(metrics: Any, where: str) -> None:
+    assert isinstance(metrics, dict), f"{where}: metrics() returned {type(metrics).__name__}; it must return a dict"
+    for name, value in metrics.items():
+        assert isinstance(name, str), f"{where}: metrics() has the key {name!r}; keys must be strings"
+        assert isinstance(value, (int, float)), f"{where}: metrics()['{name}'] is {value!r}; it must be a number"
+        assert np.isfinite(value), f"{where}: metrics()['{name}'] is {value}; leave out what was not counted"
 
 
 def _replace(world: World, actions: Actions, others: Actions, where: Tensor) -> Actions:

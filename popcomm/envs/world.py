@@ -29,6 +29,7 @@ class Species:
     has_action_mask: bool = False
     speaks: bool = True  # False: it never sends a message, and its networks have no message head
     hears: bool = True  # False: it never receives one
+    has_answers: bool = False  # True: the world tells its right actions in `WorldStep.answers`
 
     @property
     def num_seats(self) -> int:
@@ -63,7 +64,7 @@ class WorldStep(NamedTuple):
     action_masks: dict[str, Tensor] | None = None  # {species: [B, N_s, A] bool}, True = allowed
     labels: Tensor | None = None  # [B, N] int64, what a seat privately perceives, as a class; -1 nothing. For metrics
     # {species: [B, N_s] or [B, N_s, k] int64}, the action that would be right on these observations; -1 where none is
-    # called for. For species that can be taught (`training(learn_from="answers")`).
+    # called for. Of species with `has_answers`, which can be taught (`training(learn_from="answers")`).
     answers: dict[str, Tensor] | None = None
 
 

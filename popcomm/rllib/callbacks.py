@@ -107,7 +107,8 @@ class RecordingCallback(RLlibCallback):
             scalars["charts/episodic_return"] = sampled[EPISODE_RETURN_MEAN]
             scalars["charts/episodic_length"] = sampled[EPISODE_LEN_MEAN]
             scalars["charts/agent_episodic_return"] = sampled[EPISODE_RETURN_MEAN] / algorithm.config.layout.num_agents
-        scalars |= {f"language/{name}": float(value) for name, value in sampled.get("language", {}).items()}
+        for group in ("language", "world"):
+            scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         return scalars | _losses(algorithm.learner_statistics(result))
 
 

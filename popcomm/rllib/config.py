@@ -50,6 +50,7 @@ class PopulationPPOConfig(PPOConfig):
         self.messages: Any = None
         self.channel_topology: Any = {"kind": "full"}
         self.message_gradient = "straight_through"
+        self.message_credit = "step"
         self.message_dropout = 0.0
         self.message_noise = 0.0
         self.agent: Any = "symbolic"
@@ -59,6 +60,7 @@ class PopulationPPOConfig(PPOConfig):
         self.seating = "shuffled"
         self.num_worlds_per_env_runner = 16
         self.normalize_returns = True
+        self.learn_from = "rewards"
         self.message_entropy_coeff = 0.0
         self.autocast: str | None = None
         self.tf32 = False
@@ -117,6 +119,7 @@ class PopulationPPOConfig(PPOConfig):
         messages: Any = NotProvided,
         topology: Any = NotProvided,
         gradient: str = NotProvided,
+        credit: str = NotProvided,
         dropout: float = NotProvided,
         noise: float = NotProvided,
     ) -> PopulationPPOConfig:
@@ -128,6 +131,9 @@ class PopulationPPOConfig(PPOConfig):
             topology: who hears whom: a Topology, or a mapping such as {"kind": "k_nearest", "k": 4}.
             gradient: how senders learn. Symbols: "straight_through" (from their receivers' losses), "reinforce" (as
                 actions), "none". Vectors: "through", "none".
+            credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
+                sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
+                unless the world charges for talk, so the estimate has less noise.
             dropout: probability that a receiver misses a message.
             noise: symbols: probability that a symbol is replaced by a random one; vectors: standard deviation.
         """
@@ -135,6 +141,7 @@ class PopulationPPOConfig(PPOConfig):
             messages=messages,
             channel_topology=topology,
             message_gradient=gradient,
+            message_credit=credit,
             message_dropout=dropout,
             message_noise=noise,
         )
@@ -162,16 +169,26 @@ class PopulationPPOConfig(PPOConfig):
         return self._set(agent=agent, members=members, agent_config=settings, critic=critic, seating=seating)
 
     def training(
-        self, *, normalize_returns: bool = NotProvided, message_entropy_coeff: float = NotProvided, **kwargs: Any
+        self,
+        *,
+        learn_from: str = NotProvided,
+        normalize_returns: bool = NotProvided,
+        message_entropy_coeff: float = NotProvided,
+        **kwargs: Any,
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner.
 
         Args:
+            learn_from: "rewards", or "answers" where the world knows the right actions of a species (signalling games
+                do): its actions are then learned from them by cross-entropy, as EGG trains receivers, and in steps
+                that call for an answer the reward of all is the log-probability (nats) of the right ones.
             normalize_returns: let value networks predict returns normalised by each member's running statistics.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
         """
         super().training(**kwargs)
-        return self._set(normalize_returns=normalize_returns, message_entropy_coeff=message_entropy_coeff)
+        return self._set(
+            learn_from=learn_from, normalize_returns=normalize_returns, message_entropy_coeff=message_entropy_coeff
+        )
 
     def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: Any) -> PopulationPPOConfig:
         """Rollouts.
@@ -297,7 +314,7 @@ class PopulationPPOConfig(PPOConfig):
         return AgentSpec.of(
             layout.species[species],
             messages=self.message_kind,
-            inbox_size=channel.inbox_size if channel else 0,
+            inbox_size=channel.inbox_size if channel and layout.species[species].hears else 0,
             members=self.members_of(species),
             state_size=layout.state_size,
             num_agents=layout.num_agents,

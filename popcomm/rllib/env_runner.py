@@ -29,8 +29,9 @@ from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.rollout_statistics import RolloutStatistics
+from popcomm.rllib.teaching import taught_rewards
 from popcomm.rllib.transcript import Transcript
-from popcomm.rllib.unroll import Mail, inbox_of, open_lives
+from popcomm.rllib.unroll import Mail, converse, inbox_of, open_lives
 from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
         self.layout = WorldLayout.of(self.env)
         self.channel: Channel | None = config.make_channel(self.layout)
+        species = list(self.layout.species.values())
+        self._speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in species]).to(self._device)  # [N]
+        self._hears = torch.cat([torch.full((s.num_seats,), s.hears) for s in species]).to(self._device)  # [N]
 
     def make_module(self) -> None:
         self.module = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -131,7 +135,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self._begin(self._seeds[WORLD_BRANCH])
         length = self.config.rollout_fragment_length
         acts_by_message = self.config.message_gradient == "reinforce"
-        writer = FragmentWriter(self.layout, self.channel, self.num_worlds, length, acts_by_message)
+        taught = self.config.learn_from == "answers"
+        writer = FragmentWriter(self.layout, self.channel, self.num_worlds, length, acts_by_message, taught)
         fragments = writer.arrays
         carried = {n: {k: self.seatings[n].to_worlds(v) for k, v in s.items()} for n, s in self.state.items()}
         writer.carried(carried, self.previous_obs, self.transmitted)
@@ -141,7 +146,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         env_steps = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.num_env_steps_sampled_lifetime += env_steps
-        self.statistics.count(env_steps, fragments)
+        self.statistics.count(env_steps, fragments, self.env.metrics())
         return as_batch(fragments, env_steps)
 
     def sample_or_say_why(self, by_reference: bool) -> Sampled | SamplingFailure:
@@ -197,8 +202,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._step = step
         if self.channel is not None:
             # Who died alone is not heard any more; at the end of an episode all are, for the value of its last row.
-            sent = spoke & ~step.first & (step.alive | ~step.alive.any(1, keepdim=True))
-            self.links: Links = self.channel.connect(sent, ~step.first, step.positions, self.generator)
+            sent = spoke & self._speaks & ~step.first & (step.alive | ~step.alive.any(1, keepdim=True))
+            hears = self._hears & ~step.first
+            self.links: Links = self.channel.connect(sent, hears, step.positions, self.generator)
 
     def _reseat(self, worlds: np.ndarray) -> None:
         """Draw the seats of worlds whose episode starts. worlds: [B] bool."""
@@ -232,12 +238,16 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None:
             sent = self._all_said({name: o[1] for name, o in outputs.items()})
             self.transmitted = self.channel.transmit(sent, self.generator)
-            spoken = self.channel.messages.load(sent) * step.alive
+            spoken = self.channel.messages.load(sent) * (step.alive & self._speaks)
         self.previous_obs = step.observations
         following = self.env.step(actions, spoken)
         links = self.links if self.channel is not None else None
-        writer.step(t, step, following, sent, self.transmitted, links)
         networks = {name: o[2] for name, o in outputs.items()}
+        rewards = following.rewards
+        if self.config.learn_from == "answers" and step.answers is not None:
+            logits = {name: self.seatings[name].to_worlds(o.action_logits) for name, o in networks.items()}
+            rewards = taught_rewards(rewards, step.answers, logits, self.laws, self.layout.species)
+        writer.step(t, step, following, sent, self.transmitted, links, rewards)
         self.transcript.step(
             step, following, actions, sent, networks, self.seatings, self.members, links, self.reopened
         )
@@ -247,9 +257,15 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.reopened = ~step.alive.any(1).cpu().numpy()
 
     def _all_said(self, messages: dict[str, Tensor | None]) -> Tensor:
-        """The messages of all seats, [B, N, ...]."""
+        """The messages of all seats, [B, N, ...]; zeros of species that never speak."""
+        assert self.channel is not None
+        kind = self.channel.messages
         for name, message in messages.items():
-            if message is None:
+            species = self.layout.species[name]
+            if not species.speaks:
+                shape = (self.num_worlds, species.num_seats, *kind.shape)
+                messages[name] = torch.zeros(shape, dtype=kind.dtype, device=self._device)
+            elif message is None:
                 agent = type(self.agent(name)).__name__
                 raise UserError(
                     f"population.agent {agent} gave no message for species '{name}', and there is a channel"
@@ -264,9 +280,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         first = seating.to_members(step.first[:, seats])
         self.state[name] = open_lives(module.agent, self.state[name], first)
         inbox = None
-        if self.channel is not None and self.transmitted is not None:
+        if self.channel is not None and self.transmitted is not None and module.spec.hears:
             inbox = inbox_of(Mail(self.transmitted, *self.links), seating, seats)
-        output = module.agent(obs, inbox, self.state[name])
+        output = converse(module.agent, obs, inbox, self.state[name], generator=self.generator, greedy=not self.explore)
         if inbox is not None and "attention" in output.aux:
             self.statistics.listened(output.aux["attention"], inbox.mask)
         world_state = None
@@ -297,7 +313,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         message = None
         if self.channel is not None and output.message is not None:
             kind = self.channel.messages
-            said = kind.sample(output.message, self.generator)
+            said = output.said
+            if said is None:
+                said = kind.sample(output.message, self.generator) if self.explore else kind.mode(output.message)
             message = seating.to_worlds(said)
             if "message_logp" in view:
                 view["message_logp"][:, t] = seating.to_worlds(kind.log_prob(output.message, said))

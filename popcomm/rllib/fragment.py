@@ -30,6 +30,8 @@ class FragmentLayout:
     """Whether what was transmitted differs from what was sent, so that both are kept."""
     acts_by_message: bool = False
     """Whether messages are actions (gradient "reinforce"), so that their log-probabilities are kept."""
+    taught: bool = False
+    """Whether actions are learned from the world's answers, so that these are kept."""
 
 
 def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
@@ -49,7 +51,7 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         values [B, T + 1, N] in reward units, rewards, terminated, truncated, alive [B, T, N], first [B, T + 1, N],
         members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...],
         message_logp [B, T, N] (only under reinforce), sent [B, T, N, ...] (only when the channel is noisy),
-        world_state [B, T, S], action_mask [B, T, N, A]
+        world_state [B, T, S], action_mask [B, T, N, A], answers [B, T, N, ...] (only where they are learned from)
     """
     b, t, n = layout.num_worlds, layout.length, species.num_seats
     arrays = {
@@ -68,7 +70,7 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
     if kind is not None:
         dtype = np.int64 if kind.dtype == torch.int64 else np.float32
         arrays["messages"] = np.empty((b, t + 1, n, *kind.shape), dtype)
-        if layout.acts_by_message:
+        if layout.acts_by_message and species.speaks:
             arrays["message_logp"] = np.empty((b, t, n), np.float32)
         arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
         arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
@@ -81,6 +83,8 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         actions = species.action_space
         size = int(actions.n) if isinstance(actions, spaces.Discrete) else int(actions.nvec.sum())
         arrays["action_mask"] = np.empty((b, t, n, size), np.bool_)
+    if layout.taught and species.has_answers:
+        arrays["answers"] = action_array(species.action_space, (b, t, n))
     return arrays
 
 

@@ -19,7 +19,13 @@ class FragmentWriter:
     """
 
     def __init__(
-        self, layout: WorldLayout, channel: Channel | None, num_worlds: int, length: int, acts_by_message: bool
+        self,
+        layout: WorldLayout,
+        channel: Channel | None,
+        num_worlds: int,
+        length: int,
+        acts_by_message: bool,
+        taught: bool = False,
     ) -> None:
         self.layout, self.length = layout, length
         shape = FragmentLayout(
@@ -30,6 +36,7 @@ class FragmentWriter:
             layout.state_size,
             bool(channel and channel.noise),
             acts_by_message,
+            taught,
         )
         self.arrays = {name: allocate(species, shape) for name, species in layout.species.items()}
         self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
@@ -53,16 +60,23 @@ class FragmentWriter:
         sent: Tensor | None,
         transmitted: Tensor | None,
         links: Links | None,
+        rewards: Tensor,
     ) -> None:
-        """Row t: what was seen and heard (`step`, `links`), what was said, and what came of it (`following`)."""
+        """Row t: what was seen and heard (`step`, `links`), what was said, and what came of it (`following`).
+
+        rewards: [B, N], those that are learned from.
+        """
         for name, view in self.views.items():
             seats = self.layout.species[name].seats
             view["obs"][:, t] = step.observations[name]
             view["alive"][:, t] = step.alive[:, seats]
             view["first"][:, t] = step.first[:, seats]
-            view["rewards"][:, t] = following.rewards[:, seats]
+            view["rewards"][:, t] = rewards[:, seats]
             view["terminated"][:, t] = following.terminated[:, seats]
             view["truncated"][:, t] = following.truncated[:, seats]
+            if "answers" in view:
+                assert step.answers is not None
+                view["answers"][:, t] = step.answers[name]
             if step.state is not None:
                 view["world_state"][:, t] = step.state
             if links is None or sent is None or transmitted is None:

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from popcomm.agents.distributions import action_law
 from popcomm.rllib.fragment import take_rows
-from popcomm.rllib.ppo import clip_per_member, generalised_advantages, member_moments, same, standardise
+from popcomm.rllib.ppo import (
+    Advantages,
+    a_step_later,
+    clip_per_member,
+    generalised_advantages,
+    member_moments,
+    same,
+    standardise,
+)
 from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rllib.unroll import Unroller
 from popcomm.rllib.worlds import seed_of
@@ -41,6 +49,7 @@ class PopulationPPOLearner(PPOTorchLearner):
     def build(self) -> None:
         super().build()
         self.non_finite_in_a_row = 0
+        self._known_parameters: dict[str, list[torch.nn.Parameter]] = {}
         config = self.config
         self.species = config.layout.species
         if config.tf32 and self.device.type == "cuda":
@@ -69,6 +78,12 @@ class PopulationPPOLearner(PPOTorchLearner):
         params = self.get_parameters(self.module[module_id])
         optimizer = torch.optim.Adam(params, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
+
+    def _parameters(self, name: str) -> list[torch.nn.Parameter]:
+        """A species' parameters; walking its modules at every update would cost as much as a small network."""
+        if name not in self._known_parameters:
+            self._known_parameters[name] = list(self.get_parameters(self.networks[name]))
+        return self._known_parameters[name]
 
     def _make_modules_ddp_if_necessary(self) -> None:
         """RLlib's hook: no DDP wrapper, which would not see gradients that cross species; they are summed in `_reduce`.
@@ -152,14 +167,21 @@ class PopulationPPOLearner(PPOTorchLearner):
         """Advantages and value targets for all worlds at once, and the statistics that normalise them."""
         for name, a in arrays.items():
             config, module = self.config.get_config_for_module(name), self.networks[name]
-            members = module.spec.members
-            estimate = generalised_advantages(
-                a["rewards"], a["values"], a["terminated"], a["truncated"], a["alive"], config.gamma, config.lambda_
-            )
-            a["advantages"] = standardise(estimate.advantages, a["members"], a["alive"], members, self._reduce)
+            members, kind = module.spec.members, self.species[name]
+            later = config.message_gradient == "reinforce" and config.message_credit == "next" and kind.speaks
+            # Whoever has one action decides by its messages alone; then its value is that of what they bring about.
+            only_speaks = later and getattr(kind.action_space, "n", 0) == 1
+            known = a["alive"].clone()
+            if only_speaks:
+                known[:, -1] = False  # what the last row's messages bring about is in the next fragment
+            estimate = (_of_messages if only_speaks else _of_steps)(a, config)
+            advantages = standardise(estimate.advantages, a["members"], known, members, self._reduce)
+            a["advantages"] = torch.where(known, advantages, 0.0)
             a["value_targets"] = estimate.targets
+            if later and not only_speaks:
+                a["message_advantages"] = a_step_later(a["advantages"], a["alive"], a["first"])
             if config.normalize_returns and self.should_module_be_updated(name):
-                moments = member_moments(estimate.targets, a["members"], a["alive"], members, self._reduce)
+                moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
                 module.returns.update(moments.float())
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> Any:
@@ -208,7 +230,8 @@ class PopulationPPOLearner(PPOTorchLearner):
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
         """Drop those of frozen species, which others' losses reach through messages; sum over learners; clip."""
         trained = {name: m for name, m in self.networks.items() if self.should_module_be_updated(name)}
-        wanted = {self.get_param_ref(p) for module in trained.values() for p in self.get_parameters(module)}
+        refs = {name: [self.get_param_ref(p) for p in self._parameters(name)] for name in trained}
+        wanted = {ref for owned in refs.values() for ref in owned}
         present = {ref: g for ref, g in gradients_dict.items() if g is not None and ref in wanted}
         if self._workers > 1:
             flat = self._reduce(torch.cat([g.reshape(-1) for g in present.values()]))
@@ -217,7 +240,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         self.finite = True
         for name, module in trained.items():
             config = self.config.get_config_for_module(name)
-            own = [present[p] for p in self.get_parameters(module) if self.get_param_ref(p) in present]
+            own = [present[ref] for ref in refs[name] if ref in present]
             if own:
                 norms = clip_per_member(own, module.spec.members, config.grad_clip or math.inf)
                 self.finite = self.finite and bool(norms.isfinite().all())
@@ -268,6 +291,26 @@ class PopulationPPOLearner(PPOTorchLearner):
         n, t, tt, r, rr = self._reduce(sums).tolist()
         variance = tt / max(n, 1) - (t / max(n, 1)) ** 2
         return 1 - (rr / n - (r / n) ** 2) / variance if variance > 1e-12 else 0.0
+
+
+def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:
+    return generalised_advantages(
+        a["rewards"], a["values"], a["terminated"], a["truncated"], a["alive"], config.gamma, config.lambda_
+    )
+
+
+def _of_messages(a: Mapping[str, Tensor], config: Any) -> Advantages:
+    """The same with every reward one step earlier, when the message was sent that brought it about.
+
+    The last row has no reward yet: its advantage is 0, and its target the value that it has.
+    """
+    rewards = a_step_later(a["rewards"], a["alive"], a["first"])
+    cut = {key: a[key][:, :-1] for key in ("values", "terminated", "truncated", "alive")}
+    estimate = _of_steps({**cut, "rewards": rewards[:, :-1]}, config)
+    nothing = torch.zeros_like(rewards[:, -1:])
+    return Advantages(
+        torch.cat([estimate.advantages, nothing], 1), torch.cat([estimate.targets, a["values"][:, -2:-1]], 1)
+    )
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -134,33 +134,33 @@ class ReturnNormaliser(nn.Module):
         return values * self.std[:, None] + self.mean[:, None]
 
 
-class Losses(NamedTuple):
-    """Terms of the PPO loss per row, before they are averaged: each [P, R]."""
-
-    policy: Tensor
-    value: Tensor
-    entropy: Tensor
-    ratio: Tensor
-
-
-def ppo_terms(
-    log_prob: Tensor,
-    old_log_prob: Tensor,
-    advantages: Tensor,
-    values: Tensor,
-    targets: Tensor,
-    entropy: Tensor,
-    clip_param: float,
-    vf_clip_param: float,
-) -> Losses:
-    """Clipped surrogate (Schulman 2017, eq. 7) and RLlib's value loss, whose squared error is clipped at vf_clip_param.
-
-    All tensors [P, R]; the terms are to be minimised, except entropy.
-    """
+def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip_param: float) -> tuple[Tensor, Tensor]:
+    """Clipped surrogate loss (Schulman 2017, eq. 7, negated) and probability ratio; all tensors [P, R]."""
     ratio = (log_prob - old_log_prob).exp()
-    surrogate = torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip_param, 1 + clip_param))
-    value_loss = (values - targets).square().clamp(0, vf_clip_param)
-    return Losses(-surrogate, value_loss, entropy, ratio)
+    return -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip_param, 1 + clip_param)), ratio
+
+
+def value_error(values: Tensor, targets: Tensor, vf_clip_param: float) -> Tensor:
+    """RLlib's value loss: the squared error, clipped at vf_clip_param; all tensors [P, R]."""
+    return (values - targets).square().clamp(0, vf_clip_param)
+
+
+def a_step_later(values: Tensor, alive: Tensor, first: Tensor) -> Tensor:
+    """What messages are credited with: rewards or advantages [B, T, N] of step t + 1, put at step t.
+
+    A message is heard one step after it was sent, so what it can change begins with the rewards of that step. Crediting
+    it with the advantage of step t + 1 keeps the mean of the policy gradient, since the value of those observations is
+    a baseline that the message cannot change either (Sutton 2000, theorem 1), and loses the noise of step t. 0 where
+    the seat's life has no next step, and on the last row, whose future is in the next fragment.
+
+    Args:
+        alive: [B, T, N] bool.
+        first: [B, T + 1, N] bool, rows that open a life.
+    """
+    later = torch.zeros_like(values)
+    follows = alive[:, 1:] & ~first[:, 1:-1]
+    later[:, :-1] = torch.where(follows, values[:, 1:], 0.0)
+    return later
 
 
 def clip_per_member(gradients: list[Tensor], members: int, max_norm: float) -> Tensor:

@@ -24,7 +24,7 @@ from ray.rllib.utils.metrics import (
 from torch import Tensor
 
 from popcomm.channels import Channel, Symbols
-from popcomm.envs.world import WorldStep
+from popcomm.envs.world import Species, WorldStep
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
 from popcomm.rllib.worlds import WorldLayout
 
@@ -48,6 +48,7 @@ class RolloutStatistics:
         self.attention: list[float] = []
         self.counts: dict[str, Any] = {}
         self.language: dict[str, float] = {}
+        self.world: dict[str, float] = {}
 
     def step(self, step: WorldStep, following: WorldStep) -> None:
         """Take in one step: rewards, and episodes that ended."""
@@ -71,8 +72,11 @@ class RolloutStatistics:
         if bool(heard.any()):
             self.attention.append(float(attention.amax(-1)[heard].mean()))
 
-    def count(self, env_steps: int, fragments: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        """Take in a whole fragment: steps, and the language spoken in it."""
+    def count(
+        self, env_steps: int, fragments: Mapping[str, Mapping[str, np.ndarray]], world: Mapping[str, float]
+    ) -> None:
+        """Take in a whole fragment: steps, the language spoken in it, and the world's own metrics."""
+        self.world = dict(world)
         per_seat = np.concatenate([a["alive"].sum((0, 1)) for a in fragments.values()])
         self.counts = {
             "env_steps": env_steps,
@@ -90,8 +94,11 @@ class RolloutStatistics:
         worlds, length = next(iter(fragments.values()))["alive"].shape[:2]
         enough = -(-LANGUAGE_SAMPLE // (length * self.layout.num_agents))
         rows = np.unique(np.linspace(0, worlds - 1, min(worlds, 2 * enough)).astype(int))
-        alive = np.concatenate([a["alive"][rows] for a in fragments.values()], 2)
-        spoken = np.concatenate([a["messages"][rows, 1:] for a in fragments.values()], 2)[alive]
+        speakers = {s.name: fragments[s.name] for s in self._speakers()}
+        if not speakers:
+            return {}
+        alive = np.concatenate([a["alive"][rows] for a in speakers.values()], 2)
+        spoken = np.concatenate([a["messages"][rows, 1:] for a in speakers.values()], 2)[alive]
         sample = spoken[np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)]
         used = symbol_counts(sample, kind.vocab_size).sum(0)
         result = {
@@ -100,11 +107,15 @@ class RolloutStatistics:
             "vocabulary_effective": float(perplexity(used)) / kind.vocab_size,
         }
         if self.labels:
-            labels = torch.stack([step[rows] for step in self.labels], 1).cpu().numpy()[alive]
+            seats = np.concatenate([np.arange(s.start, s.stop) for s in self._speakers()])
+            labels = torch.stack([step[rows][:, seats] for step in self.labels], 1).cpu().numpy()[alive]
             result["mutual_information"] = label_information(
                 spoken, labels, shuffles=SHUFFLES, cap=LANGUAGE_SAMPLE
             ).adjusted
         return {key: value for key, value in result.items() if np.isfinite(value)}
+
+    def _speakers(self) -> list[Species]:
+        return [s for s in self.layout.species.values() if s.speaks]
 
     def log(self, metrics: Any) -> None:
         """Log into a runner's MetricsLogger, with RLlib's names."""
@@ -123,6 +134,8 @@ class RolloutStatistics:
         metrics.log_value("reward_mean", self.counts["reward"], window=1)
         for name, value in self.language.items():
             metrics.log_value(("language", name), value, window=1)
+        for name, value in self.world.items():
+            metrics.log_value(("world", name), value, window=1)
         self._log_episodes(metrics)
         self.counts = {}
 

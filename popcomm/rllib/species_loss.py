@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,18 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw
 from popcomm.channels.messages import MessageKind
-from popcomm.rllib.ppo import Reduce, ppo_terms, same
-from popcomm.rllib.unroll import SpeciesUnroll
+from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
+from popcomm.rllib.teaching import answer_log_prob, due
+from popcomm.rllib.unroll import SpeciesUnroll, said_in
+
+
+class _Laws(NamedTuple):
+    """How likely the decisions of a step were; each [P, R]."""
+
+    log_prob: Tensor  # of the actions, nats
+    entropy: Tensor  # of their law
+    message_log_prob: Tensor | None  # of the messages, under reinforce
+    message_entropy: Tensor | None
 
 
 class SpeciesLoss:
@@ -51,50 +61,87 @@ class SpeciesLoss:
             return torch.where(mask, values, 0.0).mul(weight).sum()
 
         rows = _Rows(arrays, run.places, members)
-        log_prob, entropy, message_entropy = self._laws(output, rows)
+        laws = self._laws(output, rows)
         values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
         targets = rows["value_targets"]
         if config.normalize_returns:
             targets = self.module.returns.normalise(targets)
-        old = rows["action_logp"] + (rows["message_logp"] if self._acts_by_message else 0.0)
-        terms = ppo_terms(
-            log_prob, old, rows["advantages"], values, targets, entropy, config.clip_param, config.vf_clip_param
-        )
-        policy, value, entropy_mean = mean(terms.policy), mean(terms.value), mean(terms.entropy)
-        loss = policy + config.vf_loss_coeff * value - entropy_coeff * entropy_mean
-        logged = {"policy_loss": policy / members, "vf_loss": value / members, "entropy": entropy_mean / members}
-        with torch.no_grad():
-            log_ratio = terms.ratio.log()
-            # Schulman's estimator k3 of the divergence from the policy that acted.
-            logged["approx_kl"] = mean(terms.ratio - 1 - log_ratio) / members
-            logged["clipfrac"] = mean(((terms.ratio - 1).abs() > config.clip_param).float()) / members
-        if message_entropy is not None:
-            spoken = mean(message_entropy)
-            logged["message_entropy"] = spoken / members
+        value = mean(value_error(values, targets, config.vf_clip_param))
+        policy, logged = self._policy_loss(laws, rows, mean)
+        entropy_mean = mean(laws.entropy)
+        loss = policy + config.vf_loss_coeff * value
+        if not self._taught(rows):
+            loss = loss - entropy_coeff * entropy_mean
+        logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
+        if laws.message_entropy is not None:
+            logged["message_entropy"] = spoken = mean(laws.message_entropy)
             if config.message_entropy_coeff:
                 loss = loss - config.message_entropy_coeff * spoken
+        logged = {name: total / members for name, total in logged.items()}
+        if self._taught(rows):
+            lesson, told = self._lesson(output, rows, mask, reduce)
+            loss, logged = loss + lesson, logged | told
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
 
-    @property
-    def _acts_by_message(self) -> bool:
-        return self.messages is not None and self.config.message_gradient == "reinforce"
+    def _acts_by_message(self, output: AgentOutput) -> bool:
+        return output.message is not None and self.config.message_gradient == "reinforce"
 
-    def _laws(self, output: AgentOutput, rows: _Rows) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-probability of what was done (and said, under reinforce), entropy of actions, entropy of messages."""
+    def _taught(self, rows: _Rows) -> bool:
+        return "answers" in rows.arrays
+
+    def _laws(self, output: AgentOutput, rows: _Rows) -> _Laws:
         logits = output.action_logits.float()
         mask = rows.optional("action_mask")
         log_prob, entropy = self.law.log_prob_and_entropy(logits, rows["actions"], mask)
         if self.messages is None or output.message is None:
-            return log_prob, entropy, None
+            return _Laws(log_prob, entropy, None, None)
         params = output.message.float()
-        if self._acts_by_message:
-            log_prob = log_prob + self.messages.log_prob(params, rows.sent())
-            return log_prob, entropy, self.messages.entropy(params)
-        if self.config.message_entropy_coeff:
-            return log_prob, entropy, self.messages.entropy(params)
+        message = self.messages.log_prob(params, rows.sent()) if self._acts_by_message(output) else None
+        if message is not None or self.config.message_entropy_coeff:
+            return _Laws(log_prob, entropy, message, self.messages.entropy(params))
         with torch.no_grad():
-            return log_prob, entropy, self.messages.entropy(params)
+            return _Laws(log_prob, entropy, None, self.messages.entropy(params))
+
+    def _policy_loss(
+        self, laws: _Laws, rows: _Rows, mean: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """PPO's surrogate of what was decided, and its diagnostics, summed over members.
+
+        Action and message are one decision with one advantage, or two where a message is credited from the next step
+        on. Actions that are taught are no decision.
+        """
+        decisions = [] if self._taught(rows) else [(laws.log_prob, rows["action_logp"], rows["advantages"])]
+        if laws.message_log_prob is not None:
+            said = (laws.message_log_prob, rows["message_logp"], rows.message_advantages())
+            if decisions and self.config.message_credit == "step":
+                new, old, advantage = decisions[0]
+                decisions = [(new + said[0], old + said[1], advantage)]
+            else:
+                decisions.append(said)
+        # Something to log, where nothing is decided.
+        total = laws.log_prob.new_zeros(())
+        logged = {"approx_kl": total, "clipfrac": total}
+        for new, old, advantage in decisions:
+            loss, ratio = surrogate(new, old, advantage, self.config.clip_param)
+            total = total + mean(loss)
+            with torch.no_grad():
+                # Schulman's estimator k3 of the divergence from the policy that acted.
+                logged["approx_kl"] = logged["approx_kl"] + mean(ratio - 1 - ratio.log())
+                clipped = mean(((ratio - 1).abs() > self.config.clip_param).float())
+                logged["clipfrac"] = logged["clipfrac"] + clipped / len(decisions)
+        return total, logged
+
+    def _lesson(
+        self, output: AgentOutput, rows: _Rows, mask: Tensor, reduce: Reduce
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the right actions where one is called for: mean over a member's, summed over members."""
+        answers = rows["answers"]
+        is_due = due(answers, tuple(answers.shape[2:])) & mask
+        log_prob = answer_log_prob(self.law, output.action_logits.float(), answers, is_due)
+        counts = reduce(is_due.sum(1).double()).float().clamp(min=1)
+        lesson = -(log_prob.sum(1) / counts).sum()
+        return lesson, {"answer_loss": lesson.detach() / len(counts)}
 
     def _own_losses(
         self,
@@ -164,7 +211,13 @@ class _Rows:
 
     def sent(self) -> Tensor:
         """What was said at each step, before the channel's noise."""
-        return self["sent"] if "sent" in self.arrays else self.gather(self.arrays["messages"][:, 1:])
+        if "said" not in self._known:
+            self._known["said"] = self.gather(said_in(self.arrays))
+        return self._known["said"]
+
+    def message_advantages(self) -> Tensor:
+        """[P, T R], what messages are credited with."""
+        return self["message_advantages" if "message_advantages" in self.arrays else "advantages"]
 
     def world_state(self) -> Tensor | None:
         """[P, T R, S], the latent state at each step."""

@@ -101,15 +101,23 @@ class Transcript:
         kind = self.channel.messages
         parts = []
         for name, output in outputs.items():
-            if output.message is None:
-                return None
-            parts.append(kind.entropy(seatings[name].to_worlds(output.message)[: self.worlds]))
+            seats = self.layout.species[name].num_seats
+            if output.message is None:  # a species that never speaks
+                parts.append(torch.zeros(self.worlds, seats))
+            else:
+                parts.append(kind.entropy(seatings[name].to_worlds(output.message)[: self.worlds]).cpu())
         return _array(torch.cat(parts, 1))
 
     def _attention(self, outputs: dict[str, AgentOutput], seatings: dict[str, Seating]) -> np.ndarray | None:
-        if any("attention" not in output.aux for output in outputs.values()):
+        hearing = {name: o for name, o in outputs.items() if self.layout.species[name].hears}
+        if self.channel is None or not hearing or any("attention" not in o.aux for o in hearing.values()):
             return None
-        parts = [seatings[n].to_worlds(o.aux["attention"])[: self.worlds] for n, o in outputs.items()]
+        parts = []
+        for name, species in self.layout.species.items():
+            if name in hearing:
+                parts.append(seatings[name].to_worlds(outputs[name].aux["attention"])[: self.worlds].cpu())
+            else:
+                parts.append(torch.zeros(self.worlds, species.num_seats, self.channel.inbox_size))
         return _array(torch.cat(parts, 1))
 
     def rows(self) -> dict[str, Any]:

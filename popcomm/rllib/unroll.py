@@ -36,14 +36,29 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
     index = seating.to_members(mail.senders[:, seats] + offsets)
     soft = None if mail.soft is None else mail.soft.flatten(0, 1)
     inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft)
-    return _as_inbox(inbox, shared=seating.members == 1)
+    return _as_inbox(inbox, seating.members)
 
 
-def _as_inbox(posted: PostedInbox, shared: bool) -> Inbox:
-    """What is posted can be read once for all only by networks that share their weights."""
-    if shared:
+def _as_inbox(posted: PostedInbox, members: int) -> Inbox:
+    """What is posted is read once for all by networks that share their weights, unless less is heard than posted."""
+    if members == 1 and posted.index.numel() >= len(posted.posted):
         return cast(Inbox, posted)  # it has all that an Inbox has
     return Inbox(posted.messages, posted.senders, posted.mask, posted.soft)
+
+
+def converse(
+    agent: Any,
+    obs: Tensor,
+    inbox: Inbox | None,
+    state: dict[str, Tensor],
+    said: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    greedy: bool = False,
+) -> AgentOutput:
+    """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it."""
+    if getattr(agent, "autoregressive", False):
+        return agent(obs, inbox, state, said=said, generator=generator, greedy=greedy)
+    return agent(obs, inbox, state)
 
 
 def open_lives(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:
@@ -55,6 +70,16 @@ def open_lives(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str,
         name: torch.where(first.view(*first.shape, *[1] * (value.ndim - 2)), start[name].to(value.dtype), value)
         for name, value in state.items()
     }
+
+
+def said_in(arrays: Mapping[str, Tensor]) -> Tensor:
+    """What was said at each step of a fragment, before the channel's noise: [B, T, N, ...]."""
+    return arrays["sent"] if "sent" in arrays else arrays["messages"][:, 1:]
+
+
+def _heard_later(soft: Tensor) -> Tensor:
+    """What is said at step t [B, T, ...] is heard at t + 1; what is heard at step 0 comes from before: zeros."""
+    return torch.cat([torch.zeros_like(soft[:, :1]), soft[:, :-1]], 1)
 
 
 class SpeciesUnroll(NamedTuple):
@@ -90,30 +115,54 @@ class Unroller:
     def run(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
         """fragment {species: arrays of `fragment.allocate` as tensors} -> {species: SpeciesUnroll}."""
         recurrent = any(key.startswith(STATE_IN) for arrays in fragment.values() for key in arrays)
-        if recurrent or (self.through and self.messages is not None):
+        # A gradient crosses one step at most where no species both hears and speaks.
+        relayed = any(spec.hears and spec.speaks for spec in self.specs.values())
+        if recurrent or (self.through and self.messages is not None and relayed):
             return self._step_by_step(fragment)
         return self._folded(fragment)
 
     def _folded(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
-        """All steps at once, as if they were T times as many worlds: nothing but stored messages links them."""
+        """All steps at once, as if they were T times as many worlds: nothing but messages links them.
+
+        Species that do not hear come first, so that the others hear what the graph says where gradients go through.
+        """
         worlds, length = next(iter(fragment.values()))["alive"].shape[:2]
 
         def fold(values: Tensor) -> Tensor:
             return values.reshape(worlds * length, *values.shape[2:])
 
         mail = self._mail(fragment, lambda arrays, key: fold(arrays[key][:, :length]))
-        result = {}
-        for name, arrays in fragment.items():
-            seating = Seating(fold(arrays["members"]), self.specs[name].members)
-            inbox = None if mail is None else inbox_of(mail, seating, self.seats[name])
+        result: dict[str, SpeciesUnroll] = {}
+        softs: dict[str, Tensor] = {}
+        for name in sorted(fragment, key=lambda name: self.specs[name].hears):
+            arrays, spec = fragment[name], self.specs[name]
+            seating = Seating(fold(arrays["members"]), spec.members)
+            if spec.hears and self.through and mail is not None and mail.soft is None:
+                mail = mail._replace(soft=fold(_heard_later(self._joined_soft(softs, fragment, length))))
+            inbox = inbox_of(mail, seating, self.seats[name]) if mail is not None and spec.hears else None
             agent = self.modules[name].agent
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
-            output = agent(obs, inbox, agent.initial_state(seating.rows))
+            said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
+            output = converse(agent, obs, inbox, agent.initial_state(seating.rows), said)
+            if self.through and spec.sends is not None and output.message is not None:
+                soft = seating.to_worlds(spec.sends.soft(output.message))
+                softs[name] = soft.unflatten(0, (worlds, length))
             index = None if seating.members == 1 else seating.index.reshape(-1)
             result[name] = SpeciesUnroll(
-                output._replace(state={}), inbox, index, seating.row_mask(fold(arrays["alive"]))
+                output._replace(state={}, said=None), inbox, index, seating.row_mask(fold(arrays["alive"]))
             )
-        return result
+        return {name: result[name] for name in fragment}
+
+    def _joined_soft(
+        self, softs: Mapping[str, Tensor], fragment: Mapping[str, Mapping[str, Tensor]], length: int
+    ) -> Tensor:
+        """What was said in all steps, [B, T, N, *params shape]; zeros of species that say nothing."""
+        assert self.messages is not None
+        parts = []
+        for name, arrays in fragment.items():
+            shape = (*arrays["alive"].shape[:3], *self.messages.params_shape)
+            parts.append(softs[name] if name in softs else arrays["obs"].new_zeros(shape))
+        return torch.cat(parts, 2)
 
     def _mail(self, fragment: Mapping[str, Mapping[str, Tensor]], get: Any, soft: Tensor | None = None) -> Mail | None:
         if self.messages is None:
@@ -134,7 +183,7 @@ class Unroller:
             for name, walk in walks.items():
                 walk.step(t, mail, self.seats[name])
             if self.through and self.messages is not None:
-                soft = torch.cat([walk.said(self.messages) for walk in walks.values()], 1)
+                soft = torch.cat([walk.soft(self.messages) for walk in walks.values()], 1)
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 
@@ -142,7 +191,7 @@ class _Walk:
     """One species on its way through a fragment, step by step."""
 
     def __init__(self, module: Any, arrays: Mapping[str, Tensor]) -> None:
-        self.agent, self.members = module.agent, module.spec.members
+        self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
         self.arrays = arrays
         self.length = arrays["alive"].shape[1]
         # One look at the whole fragment instead of a synchronisation at every step.
@@ -151,8 +200,7 @@ class _Walk:
         carried = {k.removeprefix(STATE_IN): v for k, v in arrays.items() if k.startswith(STATE_IN)}
         self.state = {name: self.seating.to_members(value) for name, value in carried.items()}
         self.outputs: list[AgentOutput] = []
-        self.shared = self.members == 1
-        self.inboxes: list[Any] = []  # of PostedInbox where networks are shared, else of Inbox
+        self.inboxes: list[Any] = []  # of PostedInbox, or of Inbox
         self.indices: list[Tensor] = []
         self.masks: list[Tensor] = []
 
@@ -163,19 +211,21 @@ class _Walk:
         state = self.state
         if self.opens[t]:
             state = open_lives(self.agent, state, seating.to_members(self.arrays["first"][:, t]))
-        inbox = None if mail is None else inbox_of(mail, seating, seats)
-        output = self.agent(seating.to_members(self.arrays["obs"][:, t]), inbox, state)
+        inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
+        said = None if self.spec.sends is None else seating.to_members(said_in(self.arrays)[:, t])
+        output = converse(self.agent, seating.to_members(self.arrays["obs"][:, t]), inbox, state, said)
         self.state = output.state
-        self.outputs.append(output._replace(state={}))
+        self.outputs.append(output._replace(state={}, said=None))
         if inbox is not None:
             self.inboxes.append(inbox)
         self.indices.append(self._flat_index(t))
         self.masks.append(seating.row_mask(self.arrays["alive"][:, t]))
 
-    def said(self, kind: MessageKind) -> Tensor:
-        """The differentiable form [B, N_s, *params shape] of what was said at the last step."""
+    def soft(self, kind: MessageKind) -> Tensor:
+        """The differentiable form [B, N_s, *params shape] of what was said at the last step; zeros of the mute."""
         params = self.outputs[-1].message
-        assert params is not None, "this agent has no message head"
+        if params is None:
+            return self.arrays["obs"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.params_shape)
         return self.seating.to_worlds(kind.soft(params))
 
     def _reseat(self, seating: Seating) -> None:
@@ -211,14 +261,15 @@ class _Walk:
             return None
         senders = torch.cat([i.senders for i in self.inboxes], 1)
         mask = torch.cat([i.mask for i in self.inboxes], 1)
-        softs = [i.posted_soft if self.shared else i.soft for i in self.inboxes] if with_soft else []
-        if not self.shared:
+        posted = isinstance(self.inboxes[0], PostedInbox)
+        softs = [i.posted_soft if posted else i.soft for i in self.inboxes] if with_soft else []
+        if not posted:
             messages = torch.cat([i.messages for i in self.inboxes], 1)
             return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].mask.shape, 1))
         count = len(self.inboxes[0].posted)
         index = torch.cat([i.index + t * count for t, i in enumerate(self.inboxes)], 1)
-        posted = torch.cat([i.posted for i in self.inboxes])
-        return cast(Inbox, PostedInbox(posted, index, senders, mask, _joined(softs, (count,), 0)))
+        messages = torch.cat([i.posted for i in self.inboxes])
+        return cast(Inbox, PostedInbox(messages, index, senders, mask, _joined(softs, (count,), 0)))
 
 
 def _joined(softs: list[Tensor | None], first: Sequence[int], axis: int) -> Tensor | None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from popcomm.rllib.config import PopulationPPOConfig
 
 GRADIENTS = {"symbols": ("straight_through", "reinforce", "none"), "vectors": ("through", "none")}
+CREDITS = ("step", "next")
 CRITICS = ("independent", "central")
+LESSONS = ("rewards", "answers")
 
 
 def check(config: PopulationPPOConfig) -> None:
@@ -23,6 +25,8 @@ def check(config: PopulationPPOConfig) -> None:
     _check_numbers(config)
     _check_fractions(config)
     _choice("population.critic", config.critic, CRITICS)
+    _choice("communication.credit", config.message_credit, CREDITS)
+    _choice("training.learn_from", config.learn_from, LESSONS)
     _choice("population.seating", config.seating, SEATINGS)
     if config.autocast is not None:
         _choice("acceleration.autocast", config.autocast, ("bf16",))
@@ -32,6 +36,8 @@ def check(config: PopulationPPOConfig) -> None:
     _check_agent(config)
     if config.critic == "central" and not layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
+    if config.learn_from == "answers" and not any(s.has_answers for s in layout.species.values()):
+        raise UserError("training.learn_from is 'answers', and this environment tells none; use 'rewards'")
     _check_minibatch(config)
     _check_unsupported(config)
 

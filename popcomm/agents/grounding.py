@@ -1,0 +1,131 @@
+"""Losses that ground what agents say: in what senders saw, in what comes next, in the world, and in what it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.distributions import ActionLaw
+from popcomm.agents.losses import masked_mean, masked_mse, r_squared
+from popcomm.agents.message_decoder import MessageDecoder
+from popcomm.agents.population import PopulationMLP
+from popcomm.errors import UserError
+
+
+def auxiliary_weights(reconstruction: float, prediction: float, world: float, cost: float) -> dict[str, float]:
+    """{name of a loss of `Grounding`: its weight}.
+
+    Raises:
+        UserError: a negative weight.
+    """
+    given = {"reconstruction": reconstruction, "prediction": prediction, "world": world, "cost": cost}
+    for key, weight in given.items():
+        if weight < 0:
+            raise UserError(f"agent_config.{key}_weight is {weight}, and must not be negative")
+    return {
+        "reconstruction": reconstruction,
+        "prediction": prediction,
+        "world_model": world,
+        "message_cost": cost,
+    }
+
+
+class Grounding:
+    """Part of an agent: its four auxiliary losses, their counts and their diagnostics.
+
+    The agent sets the attributes below; from `outputs.aux["hidden"]` [P, R, H] it predicts the next observation.
+    A loss whose weight is 0 is not computed.
+    """
+
+    spec: AgentSpec
+    law: ActionLaw
+    auxiliary_weights: dict[str, float]
+    encoder: Any  # of messages, as MessageDecoder wants it; with spec.receives
+    decoder: MessageDecoder  # with spec.receives and spec.sender_obs_size
+    predictor: PopulationMLP  # hidden state and action -> next observation
+    world_estimator: PopulationMLP  # context -> world state; with spec.state_size
+
+    def _add_estimators(self, features: int, hidden: int, generator: torch.Generator | None) -> None:
+        """Make `predictor` and `world_estimator` for hidden states and contexts of so many features."""
+        p, spec = self.spec.members, self.spec
+        width = features + self.law.num_features
+        self.predictor = PopulationMLP(p, width, hidden, spec.obs_size, generator=generator)
+        if spec.state_size:
+            self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
+
+    def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
+        """ "prediction", "world_model", "reconstruction" and "message_cost", as far as they apply: [P] each, means over
+        the member's real rows (and slots and numbers)."""
+        weights, row = self.auxiliary_weights, batch.mask.unsqueeze(-1)
+        losses = {}
+        if weights["prediction"]:
+            real = (batch.mask & batch.next_mask).unsqueeze(-1)
+            losses["prediction"] = masked_mse(self._predict(batch, outputs), batch.next_obs, real)
+        if weights["world_model"] and self._has_world(batch):
+            world = self._estimate_world(batch, outputs)
+            losses["world_model"] = masked_mse(world, batch.world_state, row)  # type: ignore[arg-type]
+        if weights["reconstruction"] and self._has_senders(batch):
+            losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
+        if weights["message_cost"] and outputs.message is not None:
+            losses["message_cost"] = masked_mean(self._message_cost(outputs.message), batch.mask)
+        return losses
+
+    def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:
+        """{"prediction", "reconstruction": [P]}: entries behind the losses that are not means over all real rows."""
+        counts = {"prediction": (batch.mask & batch.next_mask).sum(1)}
+        if self._has_senders(batch):
+            assert batch.sender_obs is not None
+            counts["reconstruction"] = self._heard(batch).expand(batch.sender_obs.shape).flatten(1).sum(1)
+        return counts
+
+    @torch.no_grad()
+    def diagnostics(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
+        """Scalars for the logs: "world_r2" and "reconstruction_r2", over all members' real rows together."""
+        scores = {}
+        if self._has_world(batch):
+            world = self._estimate_world(batch, outputs)
+            scores["world_r2"] = r_squared(world, batch.world_state, batch.mask.unsqueeze(-1))  # type: ignore[arg-type]
+        if self._has_senders(batch):
+            scores["reconstruction_r2"] = r_squared(*self._reconstruct(batch))
+        return scores
+
+    def _context(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
+        """[P, R, H], what was heard, without the own observation: what the world is estimated from."""
+        return outputs.aux["context"]
+
+    def _predict(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
+        action = self.law.features(batch.actions).to(batch.obs.dtype)
+        return self.predictor(torch.cat([outputs.aux["hidden"], action], -1))
+
+    def _estimate_world(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
+        return self.world_estimator(self._context(batch, outputs))
+
+    def _has_world(self, batch: AuxiliaryBatch) -> bool:
+        return bool(self.spec.state_size) and batch.world_state is not None
+
+    def _has_senders(self, batch: AuxiliaryBatch) -> bool:
+        heard = self.spec.receives is not None and batch.inbox is not None
+        return heard and bool(self.spec.sender_obs_size) and batch.sender_obs is not None
+
+    def _reconstruct(self, batch: AuxiliaryBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """(prediction, target, mask), [P, R, K, sender_obs_size] or broadcast against it."""
+        assert batch.inbox is not None
+        assert batch.sender_obs is not None
+        return self.decoder(self.encoder, batch.inbox), batch.sender_obs, self._heard(batch)
+
+    def _heard(self, batch: AuxiliaryBatch) -> Tensor:
+        """Which numbers of what senders saw are to be guessed: bool, broadcast against [P, R, K, sender_obs_size]."""
+        assert batch.inbox is not None
+        real = (batch.inbox.mask & batch.mask.unsqueeze(-1)).unsqueeze(-1)
+        return real if batch.sender_obs_mask is None else real & batch.sender_obs_mask
+
+    def _message_cost(self, params: Tensor) -> Tensor:
+        """params [P, R, *params_shape] -> [P, R]."""
+        assert self.spec.sends is not None
+        if self.spec.sends.kind != "symbols":
+            return params.abs().flatten(2).sum(-1)
+        blank = (params[..., 0] - params.logsumexp(-1)).exp()
+        return (1 - blank).sum(-1)

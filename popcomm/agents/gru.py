@@ -1,0 +1,131 @@
+"""GRUAgent: the recurrent sender and receiver of signalling games in one network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.message_encoder import lookup
+from popcomm.agents.population import PopulationGRUCell, PopulationLinear, PopulationMLP
+from popcomm.agents.speech import AutoregressiveSpeech
+from popcomm.channels.mailbox import Inbox
+from popcomm.channels.messages import Symbols
+from popcomm.errors import UserError
+
+
+class MessageReader(nn.Module):
+    """A GRU over the symbols of each message: inbox [P, R, K, L] -> [P, R, K, hidden], its last state.
+
+    Symbols are looked up in one table, with the straight-through gradient where the inbox has one.
+
+    Args:
+        members: P.
+        kind: Symbols.
+        hidden: width of the GRU.
+        embedding: width of the symbols' embeddings.
+        generator: source of the initial weights; torch's default one if None.
+    """
+
+    def __init__(
+        self, members: int, kind: Symbols, hidden: int, embedding: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.symbols = nn.Parameter(torch.randn(members, kind.vocab_size, embedding, generator=generator))
+        self.cell = PopulationGRUCell(members, embedding, hidden, generator=generator)
+
+    def forward(self, inbox: Inbox) -> Tensor:
+        return inbox.read(self._read)
+
+    def _read(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        """messages [P, ..., L] int64, soft [P, ..., L, V] or None -> [P, ..., hidden]."""
+        between = messages.shape[1:-1]
+        softs = None if soft is None else soft.unsqueeze(-2)
+        embedded = lookup(self.symbols, messages.unsqueeze(-1), softs).flatten(1, -3)
+        state = None
+        for symbol in embedded.unbind(-2):
+            state = self.cell(symbol, state)
+        assert state is not None
+        return state.unflatten(1, between)
+
+
+class GRUAgent(nn.Module):
+    """The sender and receiver of signalling games (Lazaridou 2018; EGG's RnnSender and RnnReceiver) as one agent.
+
+    What it sees, and the mean of the messages it heard (each read by a GRU), start a GRU that speaks symbol by symbol.
+    Actions are linear in what it heard, what it saw, and their product; values are a tanh network's on the same, whose
+    gradient stops there. It remembers nothing between steps. Parts for which its species has no use do not exist: a
+    mute one has no speech, a deaf one reads nothing.
+
+    Args:
+        spec: what the network must know of its place.
+        hidden: width of the GRUs.
+        embedding: width of the symbols' embeddings.
+        generator: source of the initial weights; torch's default one if None.
+
+    Raises:
+        UserError: a width below one, or messages that are not symbols.
+    """
+
+    has_auxiliary_losses = False
+
+    def __init__(
+        self, spec: AgentSpec, hidden: int = 128, embedding: int = 32, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        for name, width in (("hidden", hidden), ("embedding", embedding)):
+            if width < 1:
+                raise UserError(f"agent_config.{name} is {width}, and must be at least 1")
+        if spec.messages is not None and not isinstance(spec.messages, Symbols):
+            raise UserError(f"population.agent 'gru' speaks in symbols, and messages are {spec.messages.kind}")
+        self.spec, p = spec, spec.members
+        self.autoregressive = spec.sends is not None
+        # A silent network is as large as a talking one; only a deaf species does without what it never gets.
+        self.width = 0 if spec.messages is not None and not spec.hears else hidden
+        size = spec.obs_size + 2 * self.width
+        if isinstance(spec.receives, Symbols):
+            self.reader = MessageReader(p, spec.receives, hidden, embedding, generator)
+            self.see = PopulationLinear(p, spec.obs_size, hidden, generator=generator)
+        if spec.sends is not None:
+            in_features = spec.obs_size + self.width
+            self.speech = AutoregressiveSpeech(p, in_features, spec.sends, hidden, embedding, generator)
+        self.policy = PopulationMLP(p, size, spec.action_params_size, gain=0.01, generator=generator)
+        self.critic = PopulationMLP(p, size, hidden // 2 or 1, 1, gain=1.0, generator=generator)
+
+    def initial_state(self, rows: int) -> dict[str, Tensor]:
+        """Nothing is remembered."""
+        return {}
+
+    def forward(
+        self,
+        obs: Tensor,
+        inbox: Inbox | None,
+        state: Mapping[str, Tensor],
+        said: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+    ) -> AgentOutput:
+        """obs [P, R, O] float32, inbox [P, R, K, L] or None -> AgentOutput; see `Agent` for the keywords."""
+        features, thought = obs, obs
+        if self.width:
+            heard = asked = obs.new_zeros(*obs.shape[:-1], self.width)
+            if inbox is not None and self.spec.receives is not None:
+                heard = self._hear(inbox)
+                asked = heard * self.see(obs).tanh()
+            features, thought = torch.cat([obs, heard, asked], -1), torch.cat([obs, heard], -1)
+        message = None
+        if self.autoregressive:
+            message, said = self.speech(thought, said, generator, greedy)
+        value = self.critic(features.detach()).squeeze(-1)
+        return AgentOutput(self.policy(features), message, value, {}, {}, said)
+
+    def _hear(self, inbox: Inbox) -> Tensor:
+        """[P, R, hidden], the mean over real messages; zeros where there is none."""
+        weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
+        return (self.reader(inbox) * weight.unsqueeze(-1)).sum(-2)
+
+    def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
+        """None."""
+        return {}

@@ -1,0 +1,144 @@
+"""Message heads: all symbols at once, or one symbol after another, each conditioned on those before it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from popcomm.agents.population import PopulationEmbedding, PopulationGRUCell, PopulationLinear, uniform
+from popcomm.channels.messages import MessageKind
+from popcomm.channels.sampling import sample_categorical
+from popcomm.errors import UserError, unknown
+
+
+class ParallelSpeech(nn.Module):
+    """One linear layer gives the law of the whole message; its symbols are independent given the hidden state.
+
+    The kind itself samples from such a law (`kind.sample`), so nothing is sampled here.
+    """
+
+    def __init__(
+        self, members: int, in_features: int, kind: MessageKind, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.out = PopulationLinear(members, in_features, math.prod(kind.params_shape), generator=generator)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        said: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """hidden [P, R, in_features] -> params [P, R, *params_shape], and None: nothing was sampled.
+
+        The other arguments are those of AutoregressiveSpeech, and change nothing.
+        """
+        return self.out(hidden).unflatten(-1, self.kind.params_shape), None
+
+
+class AutoregressiveSpeech(nn.Module):
+    """A GRU that says one symbol after another: p(m | h) = product over l of p(m_l | m_1 ... m_{l-1}, h).
+
+    The GRU starts from a linear map of the hidden state and a learned start embedding; afterwards it is fed the
+    embedding of the symbol said last. Symbols enter it as they were said: no gradient flows through the prefix.
+
+    Args:
+        members: P.
+        in_features: width of the hidden state that is put into words.
+        kind: Symbols.
+        hidden: width of the GRU.
+        embedding: width of the symbols' embeddings.
+        generator: source of the initial weights; torch's default one if None.
+
+    Raises:
+        UserError: a kind of message that has no symbols, or a width below one.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        in_features: int,
+        kind: MessageKind,
+        hidden: int = 64,
+        embedding: int = 32,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if kind.kind != "symbols":
+            raise UserError(f"message_head 'autoregressive' speaks in symbols, and messages are {kind.kind}")
+        for name, width in (("hidden", hidden), ("embedding", embedding)):
+            if width < 1:
+                raise UserError(f"the autoregressive message head has {name} = {width}, and it must be at least 1")
+        self.kind = kind
+        self.length, vocab_size = kind.params_shape
+        self.first = PopulationLinear(members, in_features, hidden, generator=generator)
+        self.start = uniform(1.0, members, embedding, generator=generator)
+        self.symbols = PopulationEmbedding(members, vocab_size, embedding, generator=generator)
+        self.cell = PopulationGRUCell(members, embedding, hidden, generator=generator)
+        self.out = PopulationLinear(members, hidden, vocab_size, generator=generator)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        said: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """The law of every symbol given those before it, and the message.
+
+        Args:
+            hidden: [P, R, in_features].
+            said: [P, R, L] int64, a message whose law is wanted; None to say one.
+            generator: source of the samples; torch's default one if None.
+            greedy: take the likeliest symbol each time instead of a sample.
+
+        Returns:
+            logits [P, R, L, V] and the message [P, R, L] int64 (`said` itself where it is given).
+        """
+        state = self.first(hidden)
+        if said is None:
+            return self._speak(state, generator, greedy)
+        return self._recite(state, said), said
+
+    def _recite(self, state: Tensor, said: Tensor) -> Tensor:
+        """Teacher forcing: embeddings and logits of all L positions in one product each, only the GRU in turn."""
+        fed = [self.start.unsqueeze(1), *self.symbols(said[..., :-1]).unbind(-2)]
+        states = []
+        for symbol in fed:
+            state = self.cell(symbol, state)
+            states.append(state)
+        return self.out(torch.stack(states, -2))
+
+    def _speak(self, state: Tensor, generator: torch.Generator | None, greedy: bool) -> tuple[Tensor, Tensor]:
+        fed, laws, message = self.start.unsqueeze(1), [], []
+        for _ in range(self.length):
+            state = self.cell(fed, state)
+            laws.append(self.out(state))
+            # What was said is a fact without a gradient; noise in bfloat16 would be too coarse to sample with.
+            law = laws[-1].detach().float()
+            message.append(law.argmax(-1) if greedy else sample_categorical(law, generator))
+            fed = self.symbols(message[-1])
+        return torch.stack(laws, -2), torch.stack(message, -1)
+
+
+MESSAGE_HEADS = ("parallel", "autoregressive")
+
+
+def message_head(
+    name: str, members: int, in_features: int, kind: MessageKind, generator: torch.Generator | None = None
+) -> ParallelSpeech | AutoregressiveSpeech:
+    """The head of that name; a GRU is as wide as the hidden state it puts into words, up to 256.
+
+    Raises:
+        UserError: an unknown name, or one that does not go with the kind of message.
+    """
+    if name == "parallel":
+        return ParallelSpeech(members, in_features, kind, generator)
+    if name == "autoregressive":
+        hidden = min(in_features, 256)
+        return AutoregressiveSpeech(members, in_features, kind, hidden, min(hidden, 64), generator)
+    raise unknown("agent_config.message_head", name, MESSAGE_HEADS)

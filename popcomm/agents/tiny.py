@@ -1,0 +1,343 @@
+"""TinyAgent: a small transformer of FLARE blocks that reads every symbol it hears as a token of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from popcomm.agents.acting import Acting, default_spec
+from popcomm.agents.activations import tanh
+from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.distributions import action_law
+from popcomm.agents.flare import FlareBlock
+from popcomm.agents.flare_memory import FlareMemory
+from popcomm.agents.flare_mixing import scores
+from popcomm.agents.grounding import Grounding, auxiliary_weights
+from popcomm.agents.message_decoder import MessageDecoder, attend_symbols
+from popcomm.agents.message_encoder import MessageEncoder, lookup
+from popcomm.agents.population import (
+    PopulationEmbedding,
+    PopulationLayerNorm,
+    PopulationLinear,
+    PopulationMLP,
+    orthogonal_layer_,
+)
+from popcomm.agents.pretrained import Pretrained
+from popcomm.agents.speech import message_head as make_message_head
+from popcomm.agents.tiny_presets import tiny_size
+from popcomm.channels.mailbox import Inbox
+from popcomm.channels.messages import MessageKind
+from popcomm.errors import unknown
+
+MEMORIES = ("none", "flare")
+
+
+class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
+    """FLARE blocks over the tokens of one step; the observation's token is read out.
+
+    Tokens: the observation; with a memory, what was read from it one step before; every symbol of every message heard
+    (symbol + position in the message + sender), or every vector (+ sender). Empty slots are masked. The inbox is a set,
+    of any size. Actions and messages come from the observation's token, the value from two layers on it whose gradient
+    stops there (see SymbolicAgent for what that was worth).
+
+    Grounding losses are SymbolicAgent's. The world is estimated from the messages alone, as the decoder reads them, so
+    never from the own observation.
+
+    Args:
+        spec: what the network must know of its place; that of `popcomm.CommunicationEnv` if None.
+        hidden_dim: C, width of every token (768).
+        num_heads: H, attention heads; divides hidden_dim (12).
+        latent_tokens: M, latents of each head (32).
+        depth: number of blocks (4).
+        memory: "none", or "flare": a fixed-size memory of the episode, M latents of the tokens read out so far.
+        message_head: "parallel", all symbols at once, or "autoregressive", one after another (see speech.py).
+        kv_layers: hidden layers of the maps to keys and values; -1 is a single linear one.
+        reconstruction_weight, prediction_weight, world_weight, cost_weight: of the grounding losses.
+        checkpoint_activations: recompute blocks in the backward pass: memory for time.
+        dtype: "float32", or "bf16" for the blocks' products (autocast); weights and outputs stay float32. CPUs without
+            bf16 in hardware are slower with it.
+        preset: a name in TINY_PRESETS, for the sizes that are not given.
+        generator: source of the initial weights; torch's default one if None.
+
+    Raises:
+        UserError: an unknown preset, memory, head or dtype; heads that do not divide the width; a number below one.
+    """
+
+    def __init__(
+        self,
+        spec: AgentSpec | None = None,
+        hidden_dim: int | None = None,
+        num_heads: int | None = None,
+        latent_tokens: int | None = None,
+        depth: int | None = None,
+        memory: str = "none",
+        message_head: str = "parallel",
+        kv_layers: int = -1,
+        reconstruction_weight: float = 0.1,
+        prediction_weight: float = 0.1,
+        world_weight: float = 0.1,
+        cost_weight: float = 0.001,
+        checkpoint_activations: bool | None = None,
+        dtype: str | None = None,
+        preset: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        size = tiny_size(
+            preset,
+            hidden_dim=hidden_dim,
+            num_heads=num_heads,
+            latent_tokens=latent_tokens,
+            depth=depth,
+            checkpoint_activations=checkpoint_activations,
+            dtype=dtype,
+        )
+        if memory not in MEMORIES:
+            raise unknown("agent_config.memory", memory, MEMORIES)
+        self.auxiliary_weights = auxiliary_weights(reconstruction_weight, prediction_weight, world_weight, cost_weight)
+        self.spec, self.size = default_spec() if spec is None else spec, size
+        self.config: dict[str, Any] = {
+            **asdict(size),
+            "memory": memory,
+            "message_head": message_head,
+            "kv_layers": kv_layers,
+            "reconstruction_weight": reconstruction_weight,
+            "prediction_weight": prediction_weight,
+            "world_weight": world_weight,
+            "cost_weight": cost_weight,
+        }
+        self.law = action_law(self.spec.action_space)
+        self._add_trunk(kv_layers, memory, generator)
+        self._add_heads(message_head, generator)
+
+    @classmethod
+    def preset(cls, name: str, spec: AgentSpec | None = None, **overrides: Any) -> TinyAgent:
+        """A size by name, e.g. `TinyAgent.preset("tiny-10m", memory="flare")`.
+
+        Raises:
+            UserError: no such preset; and as the constructor does.
+        """
+        return cls(spec, preset=name, **overrides)
+
+    def _add_trunk(self, kv_layers: int, memory: str, generator: torch.Generator | None) -> None:
+        spec, width = self.spec, self.size.hidden_dim
+        p, heads, latents = spec.members, self.size.num_heads, self.size.latent_tokens
+        self.observe = PopulationLinear(p, spec.obs_size, width, generator=generator)
+        self.blocks = nn.ModuleList(
+            FlareBlock(width, heads, latents, kv_layers=kv_layers, scale="auto", members=p, generator=generator)
+            for _ in range(self.size.depth)
+        )
+        self.norm = PopulationLayerNorm(p, width)
+        self.memory: FlareMemory | None = None
+        if memory == "flare":
+            self.memory = FlareMemory(width, heads, latents, members=p, scale="auto", generator=generator)
+            self.recall = PopulationLinear(p, width, width, generator=generator)
+
+    def _add_heads(self, message_head: str, generator: torch.Generator | None) -> None:
+        spec, width = self.spec, self.size.hidden_dim
+        # Estimators and critic hang on a wide trunk, and need not be as wide.
+        p, narrow = spec.members, min(width, 256)
+        self.policy = PopulationLinear(p, width, spec.action_params_size, generator=generator)
+        orthogonal_layer_(self.policy, 0.01, generator)
+        self.critic = PopulationMLP(p, width, narrow, 1, gain=1.0, generator=generator)
+        self._add_estimators(width, narrow, generator)
+        if spec.sends is not None:
+            self.message_head = make_message_head(message_head, p, width, spec.sends, generator)
+        self.autoregressive = spec.sends is not None and message_head == "autoregressive"
+        if spec.receives is not None:
+            self.encoder = TokenEncoder(p, spec.receives, width, spec.num_agents, generator)
+            if spec.sender_obs_size:
+                heads = self.size.num_heads
+                self.decoder = MessageDecoder(p, spec.receives, width, heads, spec.sender_obs_size, generator)
+                look_at_positions_(self.decoder, spec.receives)
+
+    def initial_state(self, rows: int) -> dict[str, Tensor]:
+        """{} without a memory; else the FlareMemory's, and "read" [P, rows, C], what was read from it last."""
+        if self.memory is None:
+            return {}
+        shape = (self.spec.members, rows, self.size.hidden_dim)
+        return {**self.memory.initial_state(rows), "read": self.norm.weight.new_zeros(shape)}
+
+    def forward(
+        self,
+        obs: Tensor,
+        inbox: Inbox | None,
+        state: Mapping[str, Tensor],
+        said: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+    ) -> AgentOutput:
+        """One step.
+
+        Args:
+            obs: [P, R, O] float32.
+            inbox: [P, R, K, ...], or None.
+            state: as `initial_state` gives it.
+            said, generator, greedy: for the autoregressive head: a message [P, R, L] whose law is wanted, or how to say
+                one.
+
+        Returns:
+            AgentOutput. `aux` has "hidden" [P, R, C] and, where messages are heard and no gradients are wanted,
+            "attention" [P, R, K], of the observation's token to each message in the first block: it sums to one over
+            the real messages, and to zero where there is none.
+        """
+        hidden, aux = self._read_out(obs, inbox, state)
+        next_state: dict[str, Tensor] = {}
+        if self.memory is not None:
+            kept = {name: value for name, value in state.items() if name != "read"}
+            read, next_state = self.memory(hidden, kept)
+            hidden, next_state["read"] = hidden + read, read
+        message = spoken = None
+        if self.spec.sends is not None:
+            message, spoken = self.message_head(hidden, said, generator, greedy)
+        value = self.critic(hidden.detach()).squeeze(-1)
+        return AgentOutput(self.policy(hidden), message, value, next_state, {**aux, "hidden": hidden}, spoken)
+
+    def _read_out(
+        self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the blocks make of the observation's token, normalised: [P, R, C]; and the attention, if it is due."""
+        aux = {}
+        with self._precision(obs.device):
+            tokens, mask = self._tokens(obs, inbox, state)
+            if inbox is not None and mask is not None and not torch.is_grad_enabled():
+                aux["attention"] = self._attention(tokens, mask, inbox.mask)
+            *blocks, last = self.blocks
+            for block in blocks:
+                tokens = self._run(block, tokens, mask)
+            own = self._run(first_token, last, tokens, mask)
+        return self.norm(own.to(obs.dtype)), aux
+
+    def _run(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        if self.size.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return function(*arguments)
+
+    def _attention(self, tokens: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """How much each message counts in what the first block tells the observation's token, mean over heads.
+
+        tokens [P, R, N, C], mask [P, R, N], real [P, R, K] -> [P, R, K]. It is the first row of the head's matrix
+        W = softmax over M (S) softmax over N (S)^T, summed over the symbols of a message.
+        """
+        block: Any = self.blocks[0]
+        q, k, _ = block.attention.queries_keys_values(block.attention_norm(tokens), mask)
+        s = scores(q, k, block.attention.scale).float()
+        encode = s.masked_fill(~mask[:, None, :, :, None], -math.inf).softmax(-2)
+        row = (encode * s[..., :1, :].softmax(-1)).sum(-1).mean(1)
+        slots = real.shape[-1]
+        heard = row[..., row.shape[-1] - slots * self.encoder.tokens_per_message :]
+        heard = heard.unflatten(-1, (slots, -1)).sum(-1) * real
+        return heard / heard.sum(-1, keepdim=True).clamp(min=torch.finfo(heard.dtype).tiny)
+
+    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        if self.size.dtype == "bf16":
+            return torch.autocast(device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _tokens(self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Tokens [P, R, N, C], the observation's first, and which are real [P, R, N] bool; None if all are."""
+        tokens = [self.observe(obs).unsqueeze(2)]
+        if self.memory is not None:
+            tokens.append(self.recall(state["read"]).unsqueeze(2))
+        if inbox is None or self.spec.receives is None:
+            return torch.cat(tokens, 2), None
+        heard, real = self.encoder(inbox)
+        own = real.new_ones(*real.shape[:2], len(tokens))
+        return torch.cat([*tokens, heard], 2), torch.cat([own, real], 2)
+
+    def _context(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
+        """[P, R, C], the mean over real messages of what the decoder reads in them; zeros where there is none."""
+        if batch.inbox is None or self.spec.receives is None or not self.spec.sender_obs_size:
+            return torch.zeros_like(outputs.aux["hidden"])
+        heard = batch.inbox.read(self._reading)
+        weight = batch.inbox.mask / batch.inbox.mask.sum(-1, keepdim=True).clamp(min=1)
+        return (heard * weight.unsqueeze(-1)).sum(-2)
+
+    def _reading(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        scores = self.decoder.scores
+        if scores is None:
+            return tanh(self.encoder.encode(messages, soft))
+        return tanh(messages.shape[-1] * attend_symbols(self.encoder.weight, scores, messages, soft))
+
+
+def first_token(block: FlareBlock, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """What a block makes of the first token, [P, R, C]: after the last block the others' MLP is not needed."""
+    own = tokens.select(2, 0) + block.attention(block.attention_norm(tokens), mask).select(2, 0)
+    return own + block.mlp(block.mlp_norm(own))
+
+
+class TokenEncoder(nn.Module):
+    """What is heard as tokens: inbox [P, R, K, ...] -> tokens [P, R, K T, C], and which are real [P, R, K T].
+
+    T is one token per symbol, symbol + position + sender, or one per message of numbers, a linear map + sender.
+
+    Args:
+        members: P.
+        kind: of message.
+        width: C.
+        senders: seats that can be told apart.
+        generator: source of the initial weights; torch's default one if None.
+    """
+
+    def __init__(
+        self, members: int, kind: MessageKind, width: int, senders: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.symbolic = kind.kind == "symbols"
+        self.senders = PopulationEmbedding(members, senders, width, generator)
+        if self.symbolic:
+            self.tokens_per_message, vocab_size = kind.params_shape
+            self.symbols = PopulationEmbedding(members, vocab_size, width, generator)
+            self.positions = PopulationEmbedding(members, self.tokens_per_message, width, generator)
+        else:
+            self.tokens_per_message = 1
+            self.numbers = MessageEncoder(members, kind, width, generator)
+
+    def forward(self, inbox: Inbox) -> tuple[Tensor, Tensor]:
+        """inbox [P, R, K, ...] -> tokens [P, R, K T, C], mask [P, R, K T] bool."""
+        count = self.tokens_per_message
+        each = inbox.read(self._read).unflatten(-1, (count, -1)) + self.senders(inbox.senders).unsqueeze(-2)
+        mask = inbox.mask.unsqueeze(-1).expand(*inbox.mask.shape, count)
+        return each.flatten(2, 3), mask.flatten(2)
+
+    @property
+    def weight(self) -> Tensor:
+        """[P, L V, C], every symbol at every position, as a MessageDecoder reads them."""
+        return (self.symbols.weight.unsqueeze(1) + self.positions.weight.unsqueeze(2)).flatten(1, 2)
+
+    def encode(self, messages: Tensor, soft: Tensor | None = None) -> Tensor:
+        """Vectors [P, ..., D] as a MessageDecoder reads them: [P, ..., C]."""
+        return self.numbers.encode(messages, soft)
+
+    def _read(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        """Messages without their senders: [P, ..., *message shape] -> [P, ..., T C]."""
+        if not self.symbolic:
+            return self.numbers.encode(messages, soft)
+        if soft is None:
+            symbols = self.symbols(messages)
+        else:
+            # Every symbol as a message of one: the gradient goes to `soft` without one-hots.
+            symbols = lookup(self.symbols.weight, messages.unsqueeze(-1), soft.unsqueeze(-2))
+        places = self.positions.weight
+        return (symbols + places.view(len(places), *[1] * (symbols.dim() - 3), *places.shape[1:])).flatten(-2)
+
+
+def look_at_positions_(decoder: MessageDecoder, kind: MessageKind) -> None:
+    """Let head j of a decoder start at position j modulo L.
+
+    Its values are sums of a symbol and a position: averaged with equal weights, they would not tell what stood where.
+    """
+    if decoder.scores is None:
+        return
+    length, vocab_size = kind.params_shape
+    members, _, heads = decoder.scores.shape
+    own = torch.arange(heads) % length == torch.arange(length).unsqueeze(1)
+    with torch.no_grad():
+        decoder.scores.copy_(3.0 * own.repeat_interleave(vocab_size, 0).expand(members, -1, -1))

@@ -1,0 +1,94 @@
+"""Cross-play: how well every speaker of a population is understood by every listener, in games of one message."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from popcomm.agents.contract import AgentSpec
+from popcomm.agents.distributions import action_law
+from popcomm.channels import Inbox
+from popcomm.envs.referential_v0 import ReferentialWorld
+from popcomm.errors import UserError
+from popcomm.rllib.unroll import converse
+from popcomm.rllib.worlds import make_world
+
+
+class CrossPlay(NamedTuple):
+    """What came out of all pairs; S speaking members, L listening members, M meanings."""
+
+    accuracy: np.ndarray  # [S, L] float64, share of meanings that were understood whole
+    attribute_accuracy: np.ndarray  # [S, L] float64, share of their attributes; of picks the same as accuracy
+    messages: np.ndarray  # [S, M, length] int64, what each speaker says of each meaning
+    meanings: np.ndarray  # [M, A] int64
+
+
+@torch.no_grad()
+def cross_play(algorithm: Any, split: str | None = None, seed: int = 0) -> CrossPlay:
+    """All pairs of a population on all meanings of a referential game, everybody taking its likeliest choice.
+
+    Every agent is at the start of an episode: the speaker sees a meaning and has heard nothing, the listener hears the
+    one message.
+
+    Args:
+        algorithm: a PopulationPPO on `referential_v0`, in games of one turn.
+        split: "train", "held_out" or "all"; None is the one that it is trained on.
+        seed: of the candidates, where the target is picked among some.
+
+    Raises:
+        UserError: another environment, several turns, silence, or a split without meanings.
+    """
+    config = algorithm.config
+    changed = {} if split is None else {"split": split}
+    world = make_world(config.world, {**config.env_config, **changed}, 1)
+    if not isinstance(world, ReferentialWorld):
+        raise UserError(f"cross_play needs referential_v0, and the environment is {type(world).__name__}")
+    if world.turns > 1:
+        raise UserError(f"cross_play needs games of one turn, and env_config.turns is {world.turns}")
+    kind = config.message_kind
+    if kind is None:
+        raise UserError("cross_play needs messages, and communication.messages is null")
+    names = list(world.species)
+    speaker, listener = (_network(algorithm, name) for name in (names[0], names[-1]))
+    rows = torch.arange(len(world.meanings))
+    seen = world.views(rows, torch.Generator().manual_seed(seed))
+    said = _say(speaker, kind, seen.speaker)
+    answers = _answer(listener, kind, said, seen.listener)  # [L, S, M, parts]
+    right = answers == seen.answers
+    return CrossPlay(
+        right.all(-1).double().mean(-1).T.numpy(),
+        right.double().mean((-1, -2)).T.numpy(),
+        said.numpy(),
+        world.meanings.numpy(),
+    )
+
+
+def _network(algorithm: Any, species: str) -> Any:
+    """The network of a species with the learner's weights, on the CPU."""
+    module = algorithm.env_runner_group.local_env_runner.module
+    module.set_state(algorithm.learner_group.get_weights())
+    return module[species].unwrapped().agent.cpu()
+
+
+def _say(agent: Any, kind: Any, views: Tensor) -> Tensor:
+    """views [M, O] -> messages [S, M, ...]."""
+    members = agent.spec.members
+    obs = views.expand(members, *views.shape)
+    output = converse(agent, obs, None, agent.initial_state(len(views)), greedy=True)
+    return kind.mode(output.message) if output.said is None else output.said
+
+
+def _answer(agent: Any, kind: Any, said: Tensor, views: Tensor) -> Tensor:
+    """said [S, M, ...], views [M, O] -> actions [L, S, M, parts] int64."""
+    spec: AgentSpec = agent.spec
+    speakers, meanings = said.shape[:2]
+    heard = said.flatten(0, 1).unsqueeze(1).expand(spec.members, -1, -1, *kind.shape)
+    there = torch.ones(heard.shape[:3], dtype=torch.bool)
+    obs = views.repeat(speakers, 1).expand(spec.members, -1, -1)
+    inbox = Inbox(heard, torch.zeros_like(there, dtype=torch.int64), there)
+    output = converse(agent, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)
+    chosen = action_law(spec.action_space).mode(output.action_logits)
+    return chosen.reshape(spec.members, speakers, meanings, -1)

@@ -33,6 +33,7 @@ class AgentSpec:
     sender_obs_size: int = 0  # the largest observation of any species: what a listener may try to reconstruct
     speaks: bool = True  # whether this species sends messages at all
     hears: bool = True  # whether it receives any
+    latents: int = 0  # above 0: it gets a RoutedInbox, and hears all others through so many summaries
 
     @property
     def sends(self) -> MessageKind | None:
@@ -110,7 +111,8 @@ class Agent(Protocol):
     `has_auxiliary_losses = False`, which saves the gathering of targets for losses that are not there;
     `diagnostics(batch, outputs) -> dict of scalars` for numbers that are logged only; and
     `auxiliary_counts(batch) -> {name: [P]}`, over how many entries a loss is a mean where that is not the real rows, so
-    that several learners' means can be put together exactly.
+    that several learners' means can be put together exactly. `hears_routed = True` on the class of those that can hear
+    through a routed channel, whose forward gets a RoutedInbox where `spec.latents` is above 0.
     """
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

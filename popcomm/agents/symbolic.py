@@ -15,7 +15,8 @@ from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP
-from popcomm.channels.mailbox import Inbox
+from popcomm.agents.routing import RoutedHearing
+from popcomm.channels.mailbox import Inbox, RoutedInbox
 from popcomm.errors import UserError
 
 
@@ -52,6 +53,8 @@ class SymbolicAgent(Grounding, nn.Module):
         UserError: a width below one, heads that do not divide it, or a negative weight.
     """
 
+    hears_routed = True
+
     def __init__(
         self,
         spec: AgentSpec,
@@ -79,6 +82,9 @@ class SymbolicAgent(Grounding, nn.Module):
             self.message_head = PopulationLinear(p, h, math.prod(spec.sends.params_shape), generator=generator)
         if spec.receives is not None:
             self.encoder = MessageEncoder(p, spec.receives, h, generator=generator)
+        if spec.receives is not None and spec.latents:
+            self.hearing = RoutedHearing(p, h, num_heads, spec.latents, generator)
+        elif spec.receives is not None:
             self.query = PopulationLinear(p, h, h, generator=generator)
             if spec.sender_obs_size:
                 self.decoder = MessageDecoder(p, spec.receives, h, num_heads, spec.sender_obs_size, generator)
@@ -102,13 +108,18 @@ class SymbolicAgent(Grounding, nn.Module):
         if self.spec.sends is not None:
             message = self.message_head(hidden).unflatten(-1, self.spec.sends.params_shape)
         if self.spec.receives is not None:
-            if inbox is not None:
+            if isinstance(inbox, RoutedInbox):
+                context = inbox.hear(self.hearing, hidden, self._encoded)
+            elif inbox is not None:
                 context, aux["attention"] = self._attend(hidden, inbox)
             next_state["context"] = context
         aux["context"] = context
         features = torch.cat([obs, hidden, context], -1)
         value = self.critic(features.detach()).squeeze(-1)
         return AgentOutput(self.policy(features), message, value, next_state, aux)
+
+    def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        return tanh(self.encoder.encode(messages, soft))
 
     def _attend(self, hidden: Tensor, inbox: Inbox) -> tuple[Tensor, Tensor]:
         """hidden [P, R, H] -> context [P, R, H], attention [P, R, K] averaged over heads.
@@ -117,7 +128,7 @@ class SymbolicAgent(Grounding, nn.Module):
         numbers it looks at, so products with K * R rows are not needed.
         """
         heads, width = self.num_heads, self.hidden_dim // self.num_heads
-        heard = inbox.read(lambda m, soft: tanh(self.encoder.encode(m, soft))).unflatten(-1, (heads, width))
+        heard = inbox.read(self._encoded).unflatten(-1, (heads, width))
         query = self.query(hidden).unflatten(-1, (heads, width)).unsqueeze(-3)
         scores = (heard * query).sum(-1) * width**-0.5
         real = inbox.mask.unsqueeze(-1)

@@ -30,9 +30,10 @@ from popcomm.agents.population import (
     orthogonal_layer_,
 )
 from popcomm.agents.pretrained import Pretrained
+from popcomm.agents.routing import RoutedHearing
 from popcomm.agents.speech import message_head as make_message_head
 from popcomm.agents.tiny_presets import tiny_size
-from popcomm.channels.mailbox import Inbox
+from popcomm.channels.mailbox import Inbox, RoutedInbox
 from popcomm.channels.messages import MessageKind
 from popcomm.errors import unknown
 
@@ -69,6 +70,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
     Raises:
         UserError: an unknown preset, memory, head or dtype; heads that do not divide the width; a number below one.
     """
+
+    hears_routed = True
 
     def __init__(
         self,
@@ -152,6 +155,10 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
             self.message_head = make_message_head(message_head, p, width, spec.sends, generator)
         self.autoregressive = spec.sends is not None and message_head == "autoregressive"
         if spec.receives is not None:
+            if spec.latents:
+                self.encoder: Any = MessageEncoder(p, spec.receives, width, generator=generator)
+                self.hearing = RoutedHearing(p, width, self.size.num_heads, spec.latents, generator)
+                return
             self.encoder = TokenEncoder(p, spec.receives, width, spec.num_agents, generator)
             if spec.sender_obs_size:
                 heads = self.size.num_heads
@@ -186,7 +193,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         Returns:
             AgentOutput. `aux` has "hidden" [P, R, C] and, where messages are heard and no gradients are wanted,
             "attention" [P, R, K], of the observation's token to each message in the first block: it sums to one over
-            the real messages, and to zero where there is none.
+            the real messages, and to zero where there is none. Through a routed channel what is heard is one token,
+            "context" [P, R, C].
         """
         hidden, aux = self._read_out(obs, inbox, state)
         next_state: dict[str, Tensor] = {}
@@ -207,7 +215,10 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         aux = {}
         with self._precision(obs.device):
             tokens, mask = self._tokens(obs, inbox, state)
-            if inbox is not None and mask is not None and not torch.is_grad_enabled():
+            if isinstance(inbox, RoutedInbox):
+                aux["context"] = inbox.hear(self.hearing, tokens[:, :, 0], self._encoded)
+                tokens = torch.cat([tokens, aux["context"].unsqueeze(2)], 2)
+            elif inbox is not None and mask is not None and not torch.is_grad_enabled():
                 aux["attention"] = self._attention(tokens, mask, inbox.mask)
             *blocks, last = self.blocks
             for block in blocks:
@@ -246,7 +257,7 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         tokens = [self.observe(obs).unsqueeze(2)]
         if self.memory is not None:
             tokens.append(self.recall(state["read"]).unsqueeze(2))
-        if inbox is None or self.spec.receives is None:
+        if inbox is None or self.spec.receives is None or isinstance(inbox, RoutedInbox):
             return torch.cat(tokens, 2), None
         heard, real = self.encoder(inbox)
         own = real.new_ones(*real.shape[:2], len(tokens))
@@ -254,11 +265,16 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
 
     def _context(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
         """[P, R, C], the mean over real messages of what the decoder reads in them; zeros where there is none."""
+        if "context" in outputs.aux:
+            return outputs.aux["context"]
         if batch.inbox is None or self.spec.receives is None or not self.spec.sender_obs_size:
             return torch.zeros_like(outputs.aux["hidden"])
         heard = batch.inbox.read(self._reading)
         weight = batch.inbox.mask / batch.inbox.mask.sum(-1, keepdim=True).clamp(min=1)
         return (heard * weight.unsqueeze(-1)).sum(-2)
+
+    def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        return tanh(self.encoder.encode(messages, soft))
 
     def _reading(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         scores = self.decoder.scores

@@ -1,8 +1,8 @@
 """What passes between agents: kinds of message, who hears whom, and delivery."""
 
-from popcomm.channels.mailbox import Channel, Inbox, PostedInbox, deliver
+from popcomm.channels.mailbox import Channel, Inbox, PostedInbox, RoutedInbox, deliver
 from popcomm.channels.messages import MessageKind, Symbols, Vectors, message_kind
-from popcomm.channels.topology import Custom, Full, KNearest, Links, Ring, Topology, make_topology
+from popcomm.channels.topology import Custom, Full, KNearest, Links, Ring, Routed, Topology, make_topology
 
 __all__ = [
     "Channel",
@@ -14,6 +14,8 @@ __all__ = [
     "MessageKind",
     "PostedInbox",
     "Ring",
+    "Routed",
+    "RoutedInbox",
     "Symbols",
     "Topology",
     "Vectors",

@@ -67,6 +67,44 @@ class PostedInbox:
         return self._gather(function(self.posted.unsqueeze(0), soft).squeeze(0))
 
 
+class RoutedInbox:
+    """What all agents of B worlds say, for listeners that hear all others at once (`Routed`) and share their weights.
+
+    Args:
+        posted: [B, N, *message shape].
+        present: [B, N] bool, who is on the air.
+        hears: [B, N] bool, who listens: not those whose life has just begun.
+        seats: those of the listeners.
+        posted_soft: [B, N, *params shape], differentiable, or None.
+    """
+
+    def __init__(
+        self, posted: Tensor, present: Tensor, hears: Tensor, seats: slice, posted_soft: Tensor | None = None
+    ) -> None:
+        self.posted, self.present, self.hears, self.seats = posted, present, hears, seats
+        self.posted_soft = posted_soft
+
+    def hear(self, hearing: Callable[[Tensor, Tensor, Tensor], Tensor], hidden: Tensor, encode: Reading) -> Tensor:
+        """What listeners hear of all others: [1, R, C].
+
+        Args:
+            hearing: (states [1, B, N, C], messages [1, B, N, C], present [B, N]) -> [1, B, N, C], such as a
+                RoutedHearing.
+            hidden: [1, R, C], the listeners' states.
+            encode: a function of single messages, (messages, soft) -> [1, B, N, C].
+        """
+        worlds, agents = self.present.shape
+        states = hidden.view(worlds, -1, hidden.shape[-1])
+        if states.shape[1] < agents:  # other species speak too; what their seats would hear is not looked at
+            padded = states.new_zeros(worlds, agents, states.shape[-1])
+            padded[:, self.seats] = states
+            states = padded
+        soft = None if self.posted_soft is None else self.posted_soft.unsqueeze(0)
+        said = encode(self.posted.unsqueeze(0), soft)
+        heard = hearing(states.unsqueeze(0), said, self.present)[:, :, self.seats]
+        return (heard * self.hears[:, self.seats].unsqueeze(-1)).flatten(1, 2)
+
+
 def deliver(messages: Tensor, senders: Tensor, mask: Tensor, soft: Tensor | None = None) -> Inbox:
     """Gather every receiver's K messages.
 
@@ -146,7 +184,8 @@ class Channel:
             positions: [B, N, D] float32 now, or None.
         """
         links = self.topology.connect(sent, positions, self.torus)
-        mask = links.mask & hears.unsqueeze(-1)
+        # Without inboxes the mask says who is on the air, and not who hears; what is dropped is then lost for all.
+        mask = links.mask if self.topology.latents else links.mask & hears.unsqueeze(-1)
         if self.dropout:
             kept = torch.rand(mask.shape, generator=generator, device=mask.device) >= self.dropout
             mask = mask & kept

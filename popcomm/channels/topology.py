@@ -28,6 +28,7 @@ class Topology:
     """Base of topologies; one of your own needs `inbox_size` and `connect`."""
 
     needs_positions = False
+    latents = 0  # above 0: nobody has an inbox, all hear all others through so many summaries (`Routed`)
 
     def inbox_size(self, num_agents: int) -> int:
         """K, the most messages that a receiver can get in a step."""
@@ -221,7 +222,36 @@ def _at_most_others(k: int, num_agents: int) -> int:
     return k
 
 
-TOPOLOGIES: dict[str, type] = {"full": Full, "ring": Ring, "k_nearest": KNearest, "custom": Custom}
+class Routed(Topology):
+    """All hear all others through `latents` summaries, learned by the listeners, at a cost linear in their number.
+
+    There are no inboxes: `connect` tells of every seat whether it is on the air (K = 1, its own seat), and the
+    listeners' networks do the rest (`popcomm.agents.routing`).
+
+    Raises:
+        UserError: latents below one.
+    """
+
+    def __init__(self, latents: int = 32) -> None:
+        self.latents = whole("topology.latents", latents, 1)
+
+    def inbox_size(self, num_agents: int) -> int:
+        return 1
+
+    def connect(
+        self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
+    ) -> Links:
+        own = torch.arange(present.shape[1], device=present.device).view(1, -1, 1)
+        return Links(own.expand(len(present), -1, 1).contiguous(), present.unsqueeze(-1))
+
+
+TOPOLOGIES: dict[str, type] = {
+    "full": Full,
+    "ring": Ring,
+    "k_nearest": KNearest,
+    "custom": Custom,
+    "routed": Routed,
+}
 
 
 def make_topology(value: Topology | dict[str, Any]) -> Topology:

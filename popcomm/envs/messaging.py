@@ -64,6 +64,10 @@ def _channel(env: ParallelEnv, messages: Any, links: Any) -> Channel:
     kind, graph = message_kind(messages), make_topology(links)
     if kind is None:
         raise UserError(f"messages is {messages!r}, and must be Symbols, Vectors or a mapping with their 'kind'")
+    if graph.latents:
+        raise UserError(
+            "topology routed has no inboxes, which with_messages fills; use full, ring, k_nearest or custom"
+        )
     seats = len(env.possible_agents)
     if seats < 2:
         raise UserError(f"'{env}' has {seats} agents, and messages need at least 2")

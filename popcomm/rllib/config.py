@@ -14,7 +14,7 @@ from ray.rllib.policy.policy import PolicySpec
 
 from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
-from popcomm.agents.seating import block_of_worlds
+from popcomm.agents.seating import SeatingRule, block_of_worlds
 from popcomm.channels import Channel, make_topology, message_kind
 from popcomm.envs.world import World
 from popcomm.errors import UserError
@@ -58,6 +58,8 @@ class PopulationPPOConfig(PPOConfig):
         self.agent_config: dict[str, Any] = {}
         self.critic = "independent"
         self.seating = "shuffled"
+        self.communities = 1
+        self.mixing = 0.0
         self.num_worlds_per_env_runner = 16
         self.normalize_returns = True
         self.learn_from = "rewards"
@@ -153,6 +155,8 @@ class PopulationPPOConfig(PPOConfig):
         agent_config: Mapping[str, Any] = NotProvided,
         critic: str = NotProvided,
         seating: str = NotProvided,
+        communities: int = NotProvided,
+        mixing: float = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the population.
 
@@ -163,10 +167,20 @@ class PopulationPPOConfig(PPOConfig):
             agent_config: keyword arguments of the agent's constructor.
             critic: "independent", or "central": the value is a function of the world's latent state too.
             seating: "shuffled": members are drawn to seats anew when episodes start; "fixed": seat n of world b is
-                member (b N + n) mod P.
+                member (b N + n) mod P; "communities": drawn, each from the community of its world.
+            communities: equal groups of the members of every species; worlds belong to them in turn.
+            mixing: share of the seats, 0 to 1, that are filled without regard to community.
         """
         settings = {} if agent_config is None else agent_config
-        return self._set(agent=agent, members=members, agent_config=settings, critic=critic, seating=seating)
+        return self._set(
+            agent=agent,
+            members=members,
+            agent_config=settings,
+            critic=critic,
+            seating=seating,
+            communities=communities,
+            mixing=mixing,
+        )
 
     def training(
         self,
@@ -307,6 +321,11 @@ class PopulationPPOConfig(PPOConfig):
             return self.members.get(species, 1)
         return self.members
 
+    @property
+    def seating_rule(self) -> SeatingRule:
+        """How members come to their seats."""
+        return SeatingRule(self.seating, self.communities, self.mixing)
+
     def agent_spec(self, species: str) -> AgentSpec:
         """What the networks of a species are told."""
         layout = self.layout
@@ -315,6 +334,7 @@ class PopulationPPOConfig(PPOConfig):
             layout.species[species],
             messages=self.message_kind,
             inbox_size=channel.inbox_size if channel and layout.species[species].hears else 0,
+            latents=channel.topology.latents if channel and layout.species[species].hears else 0,
             members=self.members_of(species),
             state_size=layout.state_size,
             num_agents=layout.num_agents,
@@ -355,7 +375,7 @@ class PopulationPPOConfig(PPOConfig):
     def balanced_block(self) -> int:
         """The fewest worlds whose seats hold the members of every species equally often."""
         species = self.layout.species.items()
-        return math.lcm(*(block_of_worlds(self.members_of(name), s.num_seats) for name, s in species))
+        return math.lcm(*(block_of_worlds(self.members_of(name), s.num_seats, self.communities) for name, s in species))
 
     @property
     def total_worlds(self) -> int:

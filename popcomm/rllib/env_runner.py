@@ -175,7 +175,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         step = self.env.reset(seed=seed)
         worlds, n = step.alive.shape
         self.members = {
-            name: draw(self.seating_rng, worlds, s.num_seats, self._members(name), self.config.seating)
+            name: draw(self.seating_rng, worlds, s.num_seats, self._members(name), self.config.seating_rule)
             for name, s in self.layout.species.items()
         }
         self.seatings = {name: self._seat(name) for name in self.members}
@@ -211,7 +211,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         for name in self.members:
             if self._members(name) == 1:
                 continue
-            drawn = redraw(self.seating_rng, self.members[name], self._members(name), worlds, self.config.seating)
+            drawn = redraw(self.seating_rng, self.members[name], self._members(name), worlds, self.config.seating_rule)
             if drawn is self.members[name]:
                 continue
             old, self.members[name] = self.seatings[name], drawn
@@ -242,6 +242,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.previous_obs = step.observations
         following = self.env.step(actions, spoken)
         links = self.links if self.channel is not None else None
+        heard = None if self.channel is None or self.channel.topology.latents else links
         networks = {name: o[2] for name, o in outputs.items()}
         rewards = following.rewards
         if self.config.learn_from == "answers" and step.answers is not None:
@@ -249,7 +250,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             rewards = taught_rewards(rewards, step.answers, logits, self.laws, self.layout.species)
         writer.step(t, step, following, sent, self.transmitted, links, rewards)
         self.transcript.step(
-            step, following, actions, sent, networks, self.seatings, self.members, links, self.reopened
+            step, following, actions, sent, networks, self.seatings, self.members, heard, self.reopened
         )
         self.statistics.step(step, following)
         self._arrive(following, step.alive)
@@ -281,7 +282,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.state[name] = open_lives(module.agent, self.state[name], first)
         inbox = None
         if self.channel is not None and self.transmitted is not None and module.spec.hears:
-            inbox = inbox_of(Mail(self.transmitted, *self.links), seating, seats)
+            hears = ~step.first if module.spec.latents else None
+            inbox = inbox_of(Mail(self.transmitted, *self.links, hears=hears), seating, seats)
         output = converse(module.agent, obs, inbox, self.state[name], generator=self.generator, greedy=not self.explore)
         if inbox is not None and "attention" in output.aux:
             self.statistics.listened(output.aux["attention"], inbox.mask)

@@ -47,8 +47,8 @@ def frames(algorithm: Any, num_steps: int = 100, seed: int = 0, greedy: bool = F
 
 
 def heard_links(runner: PopulationEnvRunner) -> torch.Tensor | None:
-    """(sender, receiver) pairs [M, 2] of world 0 in the present step; None in silence."""
-    if runner.channel is None:
+    """(sender, receiver) pairs [M, 2] of world 0 in the present step; None in silence and where all hear all."""
+    if runner.channel is None or runner.channel.topology.latents:
         return None
     senders, mask = runner.links.senders[0], runner.links.mask[0]
     receivers = torch.arange(len(senders), device=senders.device).unsqueeze(1).expand_as(senders)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.seating import Seating
-from popcomm.channels.mailbox import Inbox, PostedInbox
+from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.fragment import STATE_IN
 
@@ -23,6 +23,7 @@ class Mail(NamedTuple):
     senders: Tensor  # [B, N, K] int64
     mask: Tensor  # [B, N, K] bool
     soft: Tensor | None = None  # [B, N, *params shape]
+    hears: Tensor | None = None  # [B, N] bool, who listens; only where there are no inboxes (`Routed`)
 
 
 def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
@@ -30,6 +31,8 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
 
     The receivers' permutation is applied to the small indices, not to the messages.
     """
+    if mail.hears is not None:
+        return cast(Inbox, RoutedInbox(mail.messages, mail.mask[..., 0], mail.hears, seats, mail.soft))
     worlds, n = mail.messages.shape[:2]
     senders, mask = seating.to_members(mail.senders[:, seats]), seating.to_members(mail.mask[:, seats])
     offsets = torch.arange(worlds, device=senders.device).view(-1, 1, 1) * n
@@ -70,6 +73,11 @@ def open_lives(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str,
         name: torch.where(first.view(*first.shape, *[1] * (value.ndim - 2)), start[name].to(value.dtype), value)
         for name, value in state.items()
     }
+
+
+def _single(inbox: Inbox | None) -> Inbox | None:
+    """The inbox where it holds single messages, which losses can look at; None of a routed channel."""
+    return None if isinstance(inbox, RoutedInbox) else inbox
 
 
 def said_in(arrays: Mapping[str, Tensor]) -> Tensor:
@@ -149,7 +157,7 @@ class Unroller:
                 softs[name] = soft.unflatten(0, (worlds, length))
             index = None if seating.members == 1 else seating.index.reshape(-1)
             result[name] = SpeciesUnroll(
-                output._replace(state={}, said=None), inbox, index, seating.row_mask(fold(arrays["alive"]))
+                output._replace(state={}, said=None), _single(inbox), index, seating.row_mask(fold(arrays["alive"]))
             )
         return {name: result[name] for name in fragment}
 
@@ -171,7 +179,10 @@ class Unroller:
             torch.cat([get(arrays, key) for arrays in fragment.values()], 1)
             for key in ("messages", "senders", "inbox_mask")
         )
-        return Mail(messages, senders, mask, soft)
+        hears = None
+        if any(spec.latents for spec in self.specs.values()):
+            hears = ~torch.cat([get(arrays, "first") for arrays in fragment.values()], 1)
+        return Mail(messages, senders, mask, soft, hears)
 
     def _step_by_step(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
         """Step t hears what the graph said at step t - 1: stored samples forward, gradients back to the senders."""
@@ -216,7 +227,7 @@ class _Walk:
         output = converse(self.agent, seating.to_members(self.arrays["obs"][:, t]), inbox, state, said)
         self.state = output.state
         self.outputs.append(output._replace(state={}, said=None))
-        if inbox is not None:
+        if _single(inbox) is not None:
             self.inboxes.append(inbox)
         self.indices.append(self._flat_index(t))
         self.masks.append(seating.row_mask(self.arrays["alive"][:, t]))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
 from popcomm.channels import Symbols
 from popcomm.errors import UserError, nearest, unknown
@@ -28,12 +29,14 @@ def check(config: PopulationPPOConfig) -> None:
     _choice("communication.credit", config.message_credit, CREDITS)
     _choice("training.learn_from", config.learn_from, LESSONS)
     _choice("population.seating", config.seating, SEATINGS)
+    _check_communities(config)
     if config.autocast is not None:
         _choice("acceleration.autocast", config.autocast, ("bf16",))
     layout = config.layout
     _check_communication(config)
     _check_members(config)
     _check_agent(config)
+    _check_routing(config)
     if config.critic == "central" and not layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
     if config.learn_from == "answers" and not any(s.has_answers for s in layout.species.values()):
@@ -121,9 +124,38 @@ def _check_members(config: PopulationPPOConfig) -> None:
         members = config.members_of(name)
         if isinstance(members, bool) or not isinstance(members, int) or members < 1:
             raise UserError(f"population.members is {members!r}, and must be a whole number, at least 1")
+        if members % config.communities:
+            raise UserError(
+                f"population.communities is {config.communities}, and {members} members of '{name}' cannot be split "
+                f"into as many equal groups; {_divisors(members)}"
+            )
         check_balance(
-            "env_runners.num_worlds_per_env_runner", config.num_worlds_per_env_runner, kind.num_seats, members
+            "env_runners.num_worlds_per_env_runner",
+            config.num_worlds_per_env_runner,
+            kind.num_seats,
+            members,
+            config.communities,
         )
+
+
+def _divisors(members: int) -> str:
+    fitting = [str(n) for n in range(2, members + 1) if members % n == 0]
+    return f"allowed: {', '.join(fitting)}" if fitting else "give it more members"
+
+
+def _check_communities(config: PopulationPPOConfig) -> None:
+    groups, mixing, apart = config.communities, config.mixing, config.seating == "communities"
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+        raise UserError(f"population.communities is {groups!r}, and must be a whole number, at least 1")
+    if isinstance(mixing, bool) or not isinstance(mixing, int | float) or not 0 <= mixing <= 1:
+        raise UserError(f"population.mixing is {mixing!r}, and must be a number between 0 and 1")
+    for key, value, default in (("communities", groups, 1), ("mixing", mixing, 0)):
+        if not apart and value != default:
+            raise UserError(
+                f"population.{key} is {value}, and population.seating is {config.seating!r}; it needs 'communities'"
+            )
+    if apart and groups == 1:
+        raise UserError("population.seating is 'communities', and population.communities is 1; it needs 2 or more")
 
 
 def _check_agent(config: PopulationPPOConfig) -> None:
@@ -135,6 +167,22 @@ def _check_agent(config: PopulationPPOConfig) -> None:
     for key in config.agent_config:
         if key not in names:
             raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
+
+
+def _check_routing(config: PopulationPPOConfig) -> None:
+    species = config.layout.species
+    if not any(config.agent_spec(name).latents for name in species):
+        return
+    agent = config.agent_class
+    if not getattr(agent, "hears_routed", False):
+        able = " or ".join(repr(name) for name, known in AGENTS.items() if getattr(known, "hears_routed", False))
+        raise UserError(f"population.agent is {agent.__name__}, which cannot hear through topology routed; use {able}")
+    for name, kind in species.items():
+        if kind.hears and config.members_of(name) > 1:
+            raise UserError(
+                f"population.members of '{name}' is {config.members_of(name)}, and with topology routed it must be 1: "
+                "every listener's own weights would have to read all messages"
+            )
 
 
 def _check_minibatch(config: PopulationPPOConfig) -> None:

@@ -16,12 +16,12 @@ import json
 import warnings
 from pathlib import Path
 
-NAMES = ("worlds", "training", "scaling", "memory")
+NAMES = ("worlds", "training", "scaling", "memory", "attention", "tiny", "routing")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run what was asked for, in the order of NAMES."""
-    from popcomm.analysis.benchmarks import figure
+    from popcomm.analysis.benchmarks import figure, routing
     from popcomm.analysis.benchmarks.common import Measurement, table
 
     parser = argparse.ArgumentParser(prog="python -m popcomm.analysis.benchmarks", description=__doc__)
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         (options.out / f"{name}.md").write_text(f"{text}\n")
         if name == "scaling":
             figure.draw(measured, options.out / "scaling.png")
+        if name == "routing":
+            routing.draw(measured, options.out / "routing.png")
 
 
 if __name__ == "__main__":

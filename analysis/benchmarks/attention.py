@@ -7,14 +7,13 @@ latents, one thread on the CPU; on a GPU too where there is one. All lengths hav
 
 from __future__ import annotations
 
-import ctypes
 import math
 import time
 from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from popcomm.analysis.benchmarks.common import Measurement, median, median_ratio
+from popcomm.analysis.benchmarks.common import Measurement, median, median_ratio, never_return_memory
 from torch import Tensor
 
 from popcomm.agents.flare_mixing import decode, encode, fused_decode, fused_encode, scores
@@ -119,16 +118,3 @@ def seconds(work: Callable[[], None], device: str, at_least: float = 0.05) -> fl
             torch.cuda.synchronize()
         if clock() - start >= at_least:
             return (clock() - start) / done
-
-
-def never_return_memory() -> None:
-    """Make glibc keep freed buffers.
-
-    It maps buffers of 32 MiB and more afresh every time (no larger threshold can be set), and so faults in every page
-    again: buffers that reach this size with the length would bend the slope. Without glibc nothing happens.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_max = -1, -4
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)

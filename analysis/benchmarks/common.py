@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -82,3 +83,16 @@ def _bar(m: Measurement) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def never_return_memory() -> None:
+    """Make glibc keep freed buffers.
+
+    It maps buffers of 32 MiB and more afresh every time (no larger threshold can be set), and so faults in every page
+    again: buffers that reach this size with the length would bend the slope. Without glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_trim_threshold, m_mmap_max = -1, -4
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)

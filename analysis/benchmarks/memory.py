@@ -57,9 +57,9 @@ def rollout_memory(case: dict[str, Any]) -> tuple[int, int]:
     _runner({**case, "worlds": 1, "length": 1}).sample()
     runner = _runner(case)
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = status("VmRSS")
     batch = runner.sample()
-    return _status("VmHWM") - before, nbytes(batch)
+    return status("VmHWM") - before, nbytes(batch)
 
 
 def _runner(case: dict[str, Any]) -> Any:
@@ -78,7 +78,7 @@ def _runner(case: dict[str, Any]) -> Any:
     return PopulationEnvRunner(config=config, worker_index=0)
 
 
-def _status(key: str) -> int:
+def status(key: str) -> int:
     """A line of /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

@@ -18,7 +18,15 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from popcomm.analysis.benchmarks import memory
-from popcomm.analysis.benchmarks.common import Measurement, Work, alternating, median, median_ratio, rate
+from popcomm.analysis.benchmarks.common import (
+    Measurement,
+    Work,
+    alternating,
+    median,
+    median_ratio,
+    never_return_memory,
+    rate,
+)
 
 from popcomm.agents.routing import attend_all, default_scale, route
 
@@ -29,14 +37,14 @@ FASTER_AT, FASTER = 4096, 30.0
 TIME, MEMORY = "ms / pass", "MiB"
 # Okabe and Ito's colours, told apart with every common kind of colour vision; markers differ too.
 STYLES = {"routed": ("#0072B2", "o"), "exact": ("#D55E00", "s")}
-# glibc's names for mallopt.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# glibc's name for mallopt.
+M_MMAP_THRESHOLD = -3
 
 
 def run(quick: bool = False) -> list[Measurement]:
     """All sizes; slopes are least-squares fits in log-log coordinates over FIT_FROM agents and more."""
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    never_return_memory()
     sizes = AGENTS[:3] if quick else AGENTS
     times = [result for agents in sizes for result in _times(agents, quick)]
     peaks = [
@@ -102,17 +110,6 @@ def _times(agents: int, quick: bool) -> list[Measurement]:
     return [*results, Measurement("routing", f"{agents} agents: exact / routed", ratio, "times", bar)]
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc keep large buffers when they are freed, in this process.
-
-    By default buffers of 32 MiB and more are mapped anew each time, and a shrinking heap is given back; the kernel then
-    clears every page again, which bends the curve where the arrays reach that size. Linux with glibc only.
-    """
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
 def _peak(name: str, agents: int) -> float:
     """MiB by which one pass raises the resident memory of a fresh process at its peak.
 
@@ -137,9 +134,9 @@ def _pass_memory(name: str, agents: int) -> int:
     one_pass(name, min(AGENTS))()
     work = one_pass(name, agents)
     Path("/proc/self/clear_refs").write_text("5")
-    before = memory._status("VmRSS")
+    before = memory.status("VmRSS")
     work()
-    return memory._status("VmHWM") - before
+    return memory.status("VmHWM") - before
 
 
 def draw(measurements: Sequence[Measurement], path: Path) -> None:

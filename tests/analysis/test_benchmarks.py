@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from popcomm.analysis.benchmarks import __main__ as program
-from popcomm.analysis.benchmarks import figure, memory, scaling, training, worlds
+from popcomm.analysis.benchmarks import attention, figure, memory, routing, scaling, training, worlds
 from popcomm.analysis.benchmarks.bare_loop import BareLoop
 from popcomm.analysis.benchmarks.common import Measurement, alternating, median_ratio, rate, table
 from popcomm.analysis.benchmarks.free_world import OBS_SIZE, FreeMultiAgentEnv, FreeWorld
@@ -133,3 +133,16 @@ def test_the_program_writes_what_it_prints(tmp_path: Path, capsys: pytest.Captur
     written = json.loads((tmp_path / "worlds.json").read_text())
     assert {"benchmark", "case", "value", "unit", "bar", "passed", "samples"} <= set(written[0])
     assert (tmp_path / "worlds.md").read_text().strip() in capsys.readouterr().out
+
+
+def test_the_slope_is_the_power_of_the_agents() -> None:
+    made_up = [Measurement("routing", f"routed, {n} agents: time", 3.0 * n**1.5, "ms / pass") for n in (64, 256, 1024)]
+    assert routing.slope(made_up, "routed", "ms / pass") == pytest.approx(1.5)
+
+
+def test_a_pass_of_the_routing_counts_as_one() -> None:
+    assert routing.one_pass("routed", 8)() == routing.one_pass("exact", 8)() == 1
+
+
+def test_the_attention_benchmark_measures_every_contender() -> None:
+    assert sane(attention.run(quick=True))

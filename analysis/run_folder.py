@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from numpy.typing import NDArray
 
@@ -82,10 +83,14 @@ class RunFolder:
 class Conversations:
     """The rows of the conversations as arrays of M messages and E links (a link is a message heard by one listener).
 
-    An *agent* is a member where the population has several, and a seat where all seats share one set of weights.
+    An *agent* is a member where the population has several, and a seat where all seats share one set of weights. Rows
+    of those who never speak are left out where others do.
     """
 
     def __init__(self, table: pa.Table) -> None:
+        spoke = pc.or_(pc.is_valid(table["symbols"]), pc.is_valid(table["vector"]))
+        if pc.any(spoke).as_py():
+            table = table.filter(spoke)
         self.table = table
         self.size = len(table)
         self.torus = torus_of(table)

@@ -69,18 +69,18 @@ def markdown(groups: dict[str, list[Outcome]], command: str) -> str:
         [
             "# The reconstruction game, beside EGG",
             "",
-            "A speaker sees a meaning of two attributes with ten values each and says two symbols out of 50; a listener "
-            "names both attributes. Speaker and listener are EGG's: a GRU of width 128, embeddings of 32. In a "
-            "population every message goes from a member drawn at random to another drawn at random (partner "
+            "A speaker sees a meaning of two attributes with ten values each and says two symbols out of 50; a "
+            "listener names both attributes. Speaker and listener are EGG's: a GRU of width 128, embeddings of 32. In "
+            "a population every message goes from a member drawn at random to another drawn at random (partner "
             "sampling), and all pairs of a batch learn in one step. Written by",
             "",
             f"    {command}",
             "",
-            f"with {versions}. Each run has the same budget of messages; rates count CPU seconds of the one process, one "
-            "thread, sampling and learning together.",
+            f"with {versions}. Each run has the same budget of messages; rates count CPU seconds of the one process, "
+            "one thread, sampling and learning together.",
             "",
-            "| game | seeds | accuracy of all pairs | worst pair | attributes | messages / CPU s | EGG: accuracy | EGG: "
-            "messages / s |",
+            "| game | seeds | accuracy of all pairs | worst pair | attributes | messages / CPU s | EGG: accuracy | "
+            "EGG: messages / s |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
@@ -100,8 +100,8 @@ def markdown(groups: dict[str, list[Outcome]], command: str) -> str:
             "",
             "## What differs from EGG's game",
             "",
-            "- Messages have exactly two symbols and no end symbol. The vocabulary of 50 leaves room: with ten symbols, "
-            "where only a perfect code names all meanings, a bare straight-through loop stopped at .65.",
+            "- Messages have exactly two symbols and no end symbol. The vocabulary of 50 leaves room: with ten "
+            "symbols, where only a perfect code names all meanings, a bare straight-through loop stopped at .65.",
             "- The straight-through gradient is that of the softmax at the symbols that were sampled; there is no "
             "temperature to anneal. An entropy bonus on messages keeps symbols in play.",
             "- Under Reinforce the speaker's reward is what EGG uses too, the listener's log-probability of the right "

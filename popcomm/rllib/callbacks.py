@@ -163,6 +163,7 @@ def _pictures(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
             layout.torus,
         )
     kind = config.message_kind
-    if isinstance(kind, Symbols) and "symbols" in rows:
-        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(np.asarray(rows["symbols"]), kind.vocab_size))
+    said = [message for message in rows.get("symbols", ()) if message is not None]
+    if isinstance(kind, Symbols) and said:
+        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(np.stack(said), kind.vocab_size))
     return figures

@@ -154,11 +154,18 @@ class Transcript:
             "message_entropy": _rows(pick("entropy")),
             "label": _rows(pick("labels")),
             "position": _rows(pick("positions")),
-            ("symbols" if symbols else "vector"): _rows(said),
+            ("symbols" if symbols else "vector"): self._of_speakers(_rows(said)),
         }
         if columns["label"] is None:
             columns["label"] = np.full(len(keep), -1)
         return {name: _kept(values, keep) for name, values in columns.items() if values is not None}
+
+    def _of_speakers(self, said: np.ndarray | None) -> Any:
+        """What was said [R N, ...]; as a list with None at seats of species that never speak, where there are any."""
+        speaks = [s.speaks for s in self.layout.species.values() for _ in range(s.num_seats)]
+        if said is None or all(speaks):
+            return said
+        return [message if speaks[i % len(speaks)] else None for i, message in enumerate(said)]
 
     def _latest_episodes(self) -> np.ndarray:
         """[W] the episode to write: the last that is complete, else the running one."""

@@ -43,8 +43,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_readme_has_the_blocks_that_are_tested() -> None:
-    assert set(FILES) == {"tell_me.py", "tiny_agent.py", "tell_me.yaml"}
-    assert len(PROGRAMS) == 4
+    assert set(FILES) == {"tell_me.py", "own_agent.py", "tell_me.yaml"}
+    assert len(PROGRAMS) == 5
     assert len(PROGRAMS[0].splitlines()) == 5
 
 
@@ -57,7 +57,8 @@ def test_the_python_runs_as_written(folder: Path, capsys: pytest.CaptureFixture[
         if "algo" in names:
             names["algo"].stop()
     numbers = [float(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(numbers) == 1 + 10 + 1
+    assert len(numbers) == 1 + 1 + 10 + 1
+    assert (folder / "agent_0" / "model.safetensors").is_file()
     assert np.isfinite(numbers).all()
     progress.append(folder / "progress.jsonl", {"env_steps": 100, "charts/reward": 0.5})
     assert names["curve"](folder).to_dict() == {100: 0.5}
@@ -70,7 +71,7 @@ def test_the_yaml_is_a_valid_config_of_ones_own_environment_and_agent(folder: Pa
     config = schema.apply(document, PopulationPPOConfig())
     config.validate()
     assert set(config.layout.species) == {"speaker", "listener"}
-    assert config.agent_class.__name__ == "TinyAgent"
+    assert config.agent_class.__name__ == "OwnAgent"
     assert schema.stop_bounds(document) == {"training_iteration": 10}
 
 

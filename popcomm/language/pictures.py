@@ -62,6 +62,8 @@ class Panel(NamedTuple):
 
 PANELS = (
     Panel("Episodic return", {"charts/agent_episodic_return": "mean per agent"}, "reward"),
+    Panel("Answers", {"world/accuracy": "all right", "world/attribute_accuracy": "attributes right"}, "share"),
+    Panel("Loss of the answers", {"losses/answer_loss": "cross-entropy"}, "nats"),
     Panel("Policy loss", {"losses/policy_loss": ""}),
     Panel("Value loss", {"losses/value_loss": ""}),
     Panel("Entropy of actions", {"losses/entropy": ""}, "nats"),
@@ -92,7 +94,8 @@ def training_progress(progress: Mapping[str, Array], x: str = "env_steps") -> Fi
     Args:
         progress: {key of progress.jsonl: [I]}, a DataFrame for instance; panels without a finite number are left out.
     """
-    series = {key: np.asarray(progress[key], dtype=float) for panel in PANELS for key in panel.lines if key in progress}
+    keys = [key for panel in PANELS for key in panel.lines if key in progress]
+    series = {key: np.asarray(progress[key], dtype=float) for key in keys}
     series = {key: values for key, values in series.items() if np.isfinite(values).any()}
     panels = [panel for panel in PANELS if any(key in series for key in panel.lines)]
     columns = 3

@@ -2,6 +2,9 @@
 
 from popcomm.agents.contract import Agent, AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw, action_law
+from popcomm.agents.flare import FlareAttention, FlareBlock
+from popcomm.agents.flare_memory import FlareMemory
+from popcomm.agents.flare_mixing import effective_rank, spectral_gap
 from popcomm.agents.gru import GRUAgent
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.mlp import MLPAgent
@@ -15,6 +18,8 @@ from popcomm.agents.population import (
     extract,
     insert,
 )
+from popcomm.agents.routing import RoutedHearing
+from popcomm.agents.speech import AutoregressiveSpeech
 from popcomm.agents.symbolic import SymbolicAgent
 from popcomm.agents.tiny import TinyAgent
 
@@ -26,7 +31,11 @@ __all__ = [
     "Agent",
     "AgentOutput",
     "AgentSpec",
+    "AutoregressiveSpeech",
     "AuxiliaryBatch",
+    "FlareAttention",
+    "FlareBlock",
+    "FlareMemory",
     "GRUAgent",
     "MLPAgent",
     "MessageEncoder",
@@ -36,9 +45,12 @@ __all__ = [
     "PopulationLayerNorm",
     "PopulationLinear",
     "PopulationMLP",
+    "RoutedHearing",
     "SymbolicAgent",
     "TinyAgent",
     "action_law",
+    "effective_rank",
     "extract",
     "insert",
+    "spectral_gap",
 ]

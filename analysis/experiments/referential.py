@@ -45,8 +45,10 @@ def of_size(members: int) -> tuple[str, str]:
 CASES = (
     Case("pair, straight-through", "referential"),
     Case("pair, Reinforce", "referential", (*REINFORCE, "training.minibatch_size=64")),
-    Case("population 5 x 5, straight-through", "referential_population"),
-    Case("population 5 x 5, Reinforce", "referential_population", (*REINFORCE, "training.minibatch_size=50")),
+    Case("population 5 x 5, straight-through", "referential_population", of_size(5)),
+    Case(
+        "population 5 x 5, Reinforce", "referential_population", (*of_size(5), *REINFORCE, "training.minibatch_size=50")
+    ),
     Case("population 10 x 10, straight-through", "referential_population", of_size(10)),
     Case("pair, silent", "referential", ("communication.messages=null",)),
 )
@@ -58,6 +60,7 @@ class Outcome:
 
     case: str
     seed: int
+    settings: list[str]  # what was changed in the shipped config
     messages: int
     cpu_seconds: float  # of this process, training alone
     mean: float  # mean over pairs of the share of meanings understood whole
@@ -76,7 +79,8 @@ def train(case: Case, seed: int, budget: int, overrides: Sequence[str] = ()) -> 
     from popcomm.rllib import PopulationPPOConfig
 
     quiet_ray()
-    document = documents.load(case.file, [*case.overrides, *overrides, f"debugging.seed={seed}"])
+    settings = settings_of(case, seed, budget, overrides)
+    document = documents.load(case.file, settings[1:])
     config = schema.apply(document, PopulationPPOConfig())
     with ray_session(config):
         algorithm = config.build_algo()
@@ -89,7 +93,12 @@ def train(case: Case, seed: int, budget: int, overrides: Sequence[str] = ()) -> 
             mean, least, attributes = _understood(algorithm)
         finally:
             algorithm.stop()
-    return Outcome(case.name, seed, said, seconds, mean, least, attributes, curve)
+    return Outcome(case.name, seed, settings, said, seconds, mean, least, attributes, curve)
+
+
+def settings_of(case: Case, seed: int, budget: int, overrides: Sequence[str]) -> list[str]:
+    """What makes a run what it is: its budget, and the changes to the shipped config."""
+    return [f"{budget} messages", *case.overrides, *overrides, f"debugging.seed={seed}"]
 
 
 def _messages(algorithm: Any) -> int:
@@ -130,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = _stored(store)
         for case in wanted:
             for seed in range(1, options.seeds + 1):
-                if not any(o.case == case.name and o.seed == seed for o in done):
+                settings = settings_of(case, seed, options.messages, options.set)
+                if not any(o.case == case.name and o.settings == settings for o in done):
                     done.append(train(case, seed, options.messages, options.set))
                     store.write_text(json.dumps([asdict(o) for o in done], indent=1))
                     print(referential_page.line(done[-1]), flush=True)

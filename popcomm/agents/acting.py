@@ -17,6 +17,7 @@ from popcomm.agents.distributions import action_law
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import Symbols
 from popcomm.envs.flat_spaces import FlatAction, FlatObservation, mask_of
+from popcomm.envs.foreign import backing_world
 from popcomm.errors import UserError, unknown
 
 DEFAULT_SENDERS = 64  # seats that an agent built without a spec can tell apart
@@ -69,7 +70,10 @@ def spec_for(env: Any, agent: Any) -> EnvSpec:
         name: FlatObservation(space["observation"], name, split_mask=not flat_action.is_box).size
         for name, space in joined.items()
     }
+    mute, deaf = _never(env, agent)
     return EnvSpec(
+        speaks=not mute,
+        hears=not deaf,
         obs_size=sizes[agent],
         action_space=flat_action.space,
         messages=channel.messages,
@@ -80,6 +84,16 @@ def spec_for(env: Any, agent: Any) -> EnvSpec:
         env_observation_space=own,
         env_action_space=action,
     )
+
+
+def _never(env: Any, agent: Any) -> tuple[bool, bool]:
+    """Whether the agent's species never speaks and never hears, where a World says so."""
+    world = backing_world(env)
+    if world is None:
+        return False, False
+    seat = env.possible_agents.index(agent)
+    species = next(s for s in world.species.values() if s.start <= seat < s.stop)
+    return not species.speaks, not species.hears
 
 
 def _state_size(env: Any) -> int:
@@ -133,8 +147,8 @@ class Acting:
             generator: source of the samples; torch's default one if None.
 
         Returns:
-            The action, as the environment's action space wants it, and the message, [L] int64 or [D] float32; None for
-            an agent that never speaks.
+            The action, as the environment's action space wants it, and the message, [L] int64 or [D] float32: zeros of
+            an agent that never speaks, which nobody hears, and None where there are no messages.
 
         Raises:
             UserError: the agent holds several members, the observation is not what it was built for, a symbol or a
@@ -160,7 +174,8 @@ class Acting:
     def _message(self, output: AgentOutput, greedy: bool, generator: torch.Generator | None) -> np.ndarray | None:
         kind, said = self.spec.sends, output.said
         if kind is None or output.message is None:
-            return None
+            silent = self.spec.messages
+            return None if silent is None else torch.zeros(silent.shape, dtype=silent.dtype).numpy()
         if said is None:
             said = kind.mode(output.message) if greedy else kind.sample(output.message, generator)
         return said[0, 0].cpu().numpy()

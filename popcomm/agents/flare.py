@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from popcomm.agents.flare_mixing import decode, encode, fused_decode, fused_encode, never_empty, scores, spectrum
 from popcomm.agents.population import PopulationLayerNorm, PopulationLinear
+from popcomm.channels.messages import whole
 from popcomm.errors import UserError, unknown
 
 VARIANTS = ("flare", "flare++")
@@ -305,8 +306,7 @@ def _residual(x: Tensor, y: Tensor) -> Tensor:
 
 def _check_sizes(dim: int, num_heads: int, num_latents: int, kv_layers: int, members: int) -> None:
     for name, value in {"dim": dim, "num_heads": num_heads, "num_latents": num_latents, "members": members}.items():
-        if value < 1:
-            raise UserError(f"{name} is {value}, and must be at least 1")
+        whole(name, value, 1)
     if dim % num_heads:
         raise UserError(f"num_heads is {num_heads}, and must divide dim, which is {dim}")
     if kv_layers < -1:

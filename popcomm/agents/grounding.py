@@ -101,7 +101,7 @@ class Grounding:
         return self.predictor(torch.cat([outputs.aux["hidden"], action], -1))
 
     def _estimate_world(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
-        return self.world_estimator(self._context(batch, outputs))
+        return self.world_estimator(self._context(batch, outputs).to(batch.obs.dtype))
 
     def _has_world(self, batch: AuxiliaryBatch) -> bool:
         return bool(self.spec.state_size) and batch.world_state is not None

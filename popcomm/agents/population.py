@@ -139,7 +139,8 @@ class PopulationGRUCell(_RecurrentCell):
         from_h = self.bias_hh.unsqueeze(1) if h is None else linear(h, self.weight_hh, self.bias_hh)
         reset, update = (from_x[..., :width] + from_h[..., :width]).sigmoid().chunk(2, -1)
         new = tanh(torch.addcmul(from_x[..., width:], reset, from_h[..., width:]))
-        return new - update * new if h is None else torch.lerp(new, h, update)
+        # The state may be wider than the gates: autocast computes products in bfloat16 and leaves states as they are.
+        return new - update * new if h is None else torch.lerp(new, h.to(new.dtype), update.to(new.dtype))
 
 
 class PopulationLSTMCell(_RecurrentCell):

@@ -58,9 +58,18 @@ def route(queries: Tensor, keys: Tensor, values: Tensor, latents: Tensor, presen
     _check_shapes(present, latents, queries=queries, keys=keys, values=values)
     agents, heads = keys.shape[2:4]
     hears = _others_speak(present, keys).repeat_interleave(heads, 0).view(-1, agents, 1)
-    rows = [_by_head(x) for x in (queries, keys, values)]
-    out = _Route.apply(*rows, _factor(latents, scale), _absent_scores(present, keys), hears)
+    rows = [_by_head(_wide(x)) for x in (queries, keys, values)]
+    # The written gradient wants one dtype throughout, and bfloat16 is too coarse for 1 - R_ii.
+    with torch.autocast(queries.device.type, enabled=False):
+        out = _Route.apply(
+            *rows, _factor(_wide(latents), scale), _absent_scores(present, _wide(keys)), hears.to(rows[0].dtype)
+        )
     return out.unflatten(0, (-1, heads)).permute(0, 2, 3, 1, 4)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """float32 at least."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def heard_weights(queries: Tensor, keys: Tensor, latents: Tensor, present: Tensor, scale: float) -> Tensor:

@@ -112,13 +112,15 @@ class MessagingEnv(BaseParallelWrapper):
                 raise unknown("agent", agent, self._seats)
         # In the order of seats: nothing may depend on the order in which actions are named.
         split = {agent: self.layout.split(agent, actions[agent]) for agent in self._seats if agent in actions}
-        sent = {agent: message for agent, (_, message) in split.items()}
+        allowed = self.env.may_speak() if hasattr(self.env, "may_speak") else {}
+        sent = {agent: message for agent, (_, message) in split.items() if allowed.get(agent, True)}
         if sent and hasattr(self.env, "speak"):
             self.env.speak(self._loads(sent))
         told = self.env.step({agent: action for agent, (action, _) in split.items()})
         observations, rewards, terminated, truncated, infos = told
         living = [a for a in self.env.agents if not (terminated.get(a, False) or truncated.get(a, False))]
-        self._deliver(sent, living)
+        # Nobody hears what was said before it came to life.
+        self._deliver(sent, [agent for agent in living if agent in split])
         observations, infos = self._join(observations, infos)
         return observations, rewards, terminated, truncated, infos
 
@@ -146,7 +148,7 @@ class MessagingEnv(BaseParallelWrapper):
         senders, mask = torch.zeros(n, k, dtype=torch.int64), torch.zeros(n, k, dtype=torch.bool)
         heard = torch.zeros(n, k, *kind.shape, dtype=kind.dtype)
         if present.any():
-            links = self.channel.connect(present, present, self._positions(present))
+            links = self.channel.connect(present, self._hearing(living), self._positions(present))
             inbox = deliver(self.channel.transmit(messages), links.senders, links.mask)
             senders, mask, heard = inbox.senders[0], inbox.mask[0], inbox.messages[0]
         receiver, slot = mask.nonzero(as_tuple=True)
@@ -155,6 +157,16 @@ class MessagingEnv(BaseParallelWrapper):
         self._inboxes = Heard(
             heard.masked_fill(silent, 0).numpy(), senders.masked_fill(~mask, 0).numpy(), mask.numpy().astype(np.int8)
         )
+
+    def _hearing(self, living: Iterable[Any]) -> Tensor:
+        """[1, N] bool: those who live, but seats of a World's species that never hear."""
+        world = backing_world(self.env)
+        deaf = () if world is None else [s.seats for s in world.species.values() if not s.hears]
+        hears = torch.zeros(1, len(self._seats), dtype=torch.bool)
+        hears[0, [self._seats[agent] for agent in living]] = True
+        for seats in deaf:
+            hears[0, seats] = False
+        return hears
 
     def _positions(self, present: Tensor) -> Tensor | None:
         """Positions [1, N, D] float32 of those present (zeros for others), where the topology asks for them."""

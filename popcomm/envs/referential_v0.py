@@ -265,6 +265,8 @@ class ReferentialWorld(World):
             state=meaning,
             labels=self._labels() if self.num_labels else None,
             answers={self._answerer.name: self._answers()},
+            # In turns all may talk; otherwise those who see no meaning have nothing to say.
+            speaks=self._speaks().clone() if self.swapping and self.turns == 1 else None,
         )
         return self._last
 
@@ -411,6 +413,8 @@ def CommunicationEnv(
     >>> observations["agent_0"]["inbox"].shape, env.action_space("agent_0")["message"]
     ((3, 3), MultiDiscrete([16 16 16]))
     """
+    if "roles" in kwargs:
+        raise UserError(f"CommunicationEnv: roles is {kwargs['roles']!r}, and they swap; use parallel_env for others")
     game = parallel_env(render_mode, roles="swapping", num_agents=num_agents, **kwargs)
     links = {"kind": topology} if isinstance(topology, str) else topology
     return with_messages(game, Symbols(vocab_size, length), links, layout)

@@ -104,6 +104,8 @@ def check_step(world: World, step: WorldStep, where: str) -> None:
     _check_values(world, step, where)
     _check_masks(world, step, where)
     _check_answers(world, step, where)
+    if step.speaks is not None:
+        _check_tensor(world, step.speaks, f"{where}: speaks", tuple(step.alive.shape), torch.bool)
 
 
 def check_transition(before: WorldStep, now: WorldStep, where: str) -> None:

@@ -66,6 +66,7 @@ class WorldStep(NamedTuple):
     # {species: [B, N_s] or [B, N_s, k] int64}, the action that would be right on these observations; -1 where none is
     # called for. Of species with `has_answers`, which can be taught (`training(learn_from="answers")`).
     answers: dict[str, Tensor] | None = None
+    speaks: Tensor | None = None  # [B, N] bool, who may send a message in this step; None: all
 
 
 class World(ABC):

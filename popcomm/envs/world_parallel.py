@@ -104,6 +104,12 @@ class WorldParallelEnv(ParallelEnv):
         )
         return self._observations(shown), rewards, terminated, truncated, self._infos(shown)
 
+    def may_speak(self) -> dict[str, bool]:
+        """Whose messages count in the step to come: {agent: bool} of all possible agents."""
+        told = self._step.speaks if self._step is not None else None
+        now = [True] * self.world.num_agents if told is None else told[0].tolist()
+        return {agent: now[self._seats[agent]] and self._species[agent].speaks for agent in self.possible_agents}
+
     def state(self) -> np.ndarray:
         """The world's latent state [S] float32."""
         if self._step is None or self._step.state is None:

@@ -42,6 +42,12 @@ class PopulationPPOConfig(PPOConfig):
     latter follows from the runners and their worlds.
     """
 
+    # Settings that came later, for configs in checkpoints from before.
+    message_credit = "step"
+    learn_from = "rewards"
+    communities = 1
+    mixing = 0.0
+
     def __init__(self, algo_class: type | None = None) -> None:
         from popcomm.rllib.algorithm import PopulationPPO
 
@@ -136,7 +142,7 @@ class PopulationPPOConfig(PPOConfig):
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
                 unless the world charges for talk, so the estimate has less noise.
-            dropout: probability that a receiver misses a message.
+            dropout: probability that a receiver misses a message; through a routed channel, that all do.
             noise: symbols: probability that a symbol is replaced by a random one; vectors: standard deviation.
         """
         return self._set(
@@ -161,7 +167,8 @@ class PopulationPPOConfig(PPOConfig):
         """Choose the population.
 
         Args:
-            agent: "symbolic", "mlp", a class that keeps the contract of `popcomm.agents.contract`, or "module:Class".
+            agent: "symbolic", "mlp", "gru", "tiny", a class that keeps the contract of `popcomm.agents.contract`, or
+                "module:Class".
             members: individuals with weights of their own, P per species; 1 is parameter sharing. Also
                 {species: members}.
             agent_config: keyword arguments of the agent's constructor.

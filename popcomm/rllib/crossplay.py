@@ -27,7 +27,7 @@ class CrossPlay(NamedTuple):
 
 
 @torch.no_grad()
-def cross_play(algorithm: Any, split: str | None = None, seed: int = 0) -> CrossPlay:
+def cross_play(algorithm: Any, split: str | None = None, seed: int = 0, cap: int = 1000) -> CrossPlay:
     """All pairs of a population on all meanings of a referential game, everybody taking its likeliest choice.
 
     Every agent is at the start of an episode: the speaker sees a meaning and has heard nothing, the listener hears the
@@ -36,10 +36,12 @@ def cross_play(algorithm: Any, split: str | None = None, seed: int = 0) -> Cross
     Args:
         algorithm: a PopulationPPO on `referential_v0`, in games of one turn.
         split: "train", "held_out" or "all"; None is the one that it is trained on.
-        seed: of the candidates, where the target is picked among some.
+        seed: of the candidates, where the target is picked among some, and of the meanings, where they are too many.
+        cap: the most meanings to play; of more, a random sample is taken.
 
     Raises:
-        UserError: another environment, several turns, silence, or a split without meanings.
+        UserError: another environment, several turns, several messages at once, silence, a routed channel, or a split
+            without meanings.
     """
     config = algorithm.config
     changed = {} if split is None else {"split": split}
@@ -51,10 +53,17 @@ def cross_play(algorithm: Any, split: str | None = None, seed: int = 0) -> Cross
     kind = config.message_kind
     if kind is None:
         raise UserError("cross_play needs messages, and communication.messages is null")
+    if world.speakers > 1:
+        raise UserError(f"cross_play needs games of one speaker, and env_config.speakers is {world.speakers}")
     names = list(world.species)
     speaker, listener = (_network(algorithm, name) for name in (names[0], names[-1]))
+    if listener.spec.latents:
+        raise UserError("cross_play hands over single messages, and communication.topology is routed")
+    chance = torch.Generator().manual_seed(seed)
     rows = torch.arange(len(world.meanings))
-    seen = world.views(rows, torch.Generator().manual_seed(seed))
+    if len(rows) > cap:
+        rows = torch.randperm(len(rows), generator=chance)[:cap].sort().values
+    seen = world.views(rows, chance)
     said = _say(speaker, kind, seen.speaker)
     answers = _answer(listener, kind, said, seen.listener)  # [L, S, M, parts]
     right = answers == seen.answers
@@ -62,7 +71,7 @@ def cross_play(algorithm: Any, split: str | None = None, seed: int = 0) -> Cross
         right.all(-1).double().mean(-1).T.numpy(),
         right.double().mean((-1, -2)).T.numpy(),
         said.numpy(),
-        world.meanings.numpy(),
+        world.meanings[rows].numpy(),
     )
 
 
@@ -77,7 +86,7 @@ def _say(agent: Any, kind: Any, views: Tensor) -> Tensor:
     """views [M, O] -> messages [S, M, ...]."""
     members = agent.spec.members
     obs = views.expand(members, *views.shape)
-    output = converse(agent, obs, None, agent.initial_state(len(views)), greedy=True)
+    output = converse(agent, agent.spec, obs, None, agent.initial_state(len(views)), greedy=True)
     return kind.mode(output.message) if output.said is None else output.said
 
 
@@ -89,6 +98,6 @@ def _answer(agent: Any, kind: Any, said: Tensor, views: Tensor) -> Tensor:
     there = torch.ones(heard.shape[:3], dtype=torch.bool)
     obs = views.repeat(speakers, 1).expand(spec.members, -1, -1)
     inbox = Inbox(heard, torch.zeros_like(there, dtype=torch.int64), there)
-    output = converse(agent, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)
+    output = converse(agent, agent.spec, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)
     chosen = action_law(spec.action_space).mode(output.action_logits)
     return chosen.reshape(spec.members, speakers, meanings, -1)

@@ -136,7 +136,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         length = self.config.rollout_fragment_length
         acts_by_message = self.config.message_gradient == "reinforce"
         taught = self.config.learn_from == "answers"
-        writer = FragmentWriter(self.layout, self.channel, self.num_worlds, length, acts_by_message, taught)
+        takes_turns = self._step is not None and self._step.speaks is not None
+        writer = FragmentWriter(
+            self.layout, self.channel, self.num_worlds, length, acts_by_message, takes_turns, taught
+        )
         fragments = writer.arrays
         carried = {n: {k: self.seatings[n].to_worlds(v) for k, v in s.items()} for n, s in self.state.items()}
         writer.carried(carried, self.previous_obs, self.transmitted)
@@ -202,7 +205,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._step = step
         if self.channel is not None:
             # Who died alone is not heard any more; at the end of an episode all are, for the value of its last row.
-            sent = spoke & self._speaks & ~step.first & (step.alive | ~step.alive.any(1, keepdim=True))
+            sent = spoke & ~step.first & (step.alive | ~step.alive.any(1, keepdim=True))
             hears = self._hears & ~step.first
             self.links: Links = self.channel.connect(sent, hears, step.positions, self.generator)
 
@@ -238,7 +241,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None:
             sent = self._all_said({name: o[1] for name, o in outputs.items()})
             self.transmitted = self.channel.transmit(sent, self.generator)
-            spoken = self.channel.messages.load(sent) * (step.alive & self._speaks)
+            spoken = self.channel.messages.load(sent) * self._voice(step)
         self.previous_obs = step.observations
         following = self.env.step(actions, spoken)
         links = self.links if self.channel is not None else None
@@ -247,15 +250,20 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         rewards = following.rewards
         if self.config.learn_from == "answers" and step.answers is not None:
             logits = {name: self.seatings[name].to_worlds(o.action_logits) for name, o in networks.items()}
-            rewards = taught_rewards(rewards, step.answers, logits, self.laws, self.layout.species)
+            rewards = taught_rewards(rewards, step.answers, logits, self.laws, self.layout.species, step.action_masks)
         writer.step(t, step, following, sent, self.transmitted, links, rewards)
         self.transcript.step(
             step, following, actions, sent, networks, self.seatings, self.members, heard, self.reopened
         )
         self.statistics.step(step, following)
-        self._arrive(following, step.alive)
+        self._arrive(following, self._voice(step))
         # After a row in which nobody lives comes the first of a new episode.
         self.reopened = ~step.alive.any(1).cpu().numpy()
+
+    def _voice(self, step: WorldStep) -> Tensor:
+        """[B, N] bool, whose messages count in a step."""
+        voice = step.alive & self._speaks
+        return voice if step.speaks is None else voice & step.speaks
 
     def _all_said(self, messages: dict[str, Tensor | None]) -> Tensor:
         """The messages of all seats, [B, N, ...]; zeros of species that never speak."""
@@ -284,7 +292,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None and self.transmitted is not None and module.spec.hears:
             hears = ~step.first if module.spec.latents else None
             inbox = inbox_of(Mail(self.transmitted, *self.links, hears=hears), seating, seats)
-        output = converse(module.agent, obs, inbox, self.state[name], generator=self.generator, greedy=not self.explore)
+        how = {"generator": self.generator, "greedy": not self.explore}
+        output = converse(module.agent, module.spec, obs, inbox, self.state[name], **how)
         if inbox is not None and "attention" in output.aux:
             self.statistics.listened(output.aux["attention"], inbox.mask)
         world_state = None

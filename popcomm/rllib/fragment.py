@@ -30,6 +30,8 @@ class FragmentLayout:
     """Whether what was transmitted differs from what was sent, so that both are kept."""
     acts_by_message: bool = False
     """Whether messages are actions (gradient "reinforce"), so that their log-probabilities are kept."""
+    takes_turns: bool = False
+    """Whether the world says who may speak in a step, so that this is kept."""
     taught: bool = False
     """Whether actions are learned from the world's answers, so that these are kept."""
 
@@ -51,7 +53,8 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         values [B, T + 1, N] in reward units, rewards, terminated, truncated, alive [B, T, N], first [B, T + 1, N],
         members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...],
         message_logp [B, T, N] (only under reinforce), sent [B, T, N, ...] (only when the channel is noisy),
-        world_state [B, T, S], action_mask [B, T, N, A], answers [B, T, N, ...] (only where they are learned from)
+        voiced [B, T, N] (only where the world says who may speak), world_state [B, T, S], action_mask [B, T, N, A],
+        answers [B, T, N, ...] (only where they are learned from)
     """
     b, t, n = layout.num_worlds, layout.length, species.num_seats
     arrays = {
@@ -75,6 +78,8 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
         arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
         arrays["previous_obs"] = np.empty((b, n, species.obs_size), np.float32)
+        if layout.takes_turns:
+            arrays["voiced"] = np.empty((b, t, n), np.bool_)
         if layout.noisy:
             arrays["sent"] = np.empty((b, t, n, *kind.shape), dtype)
     if layout.state_size:

@@ -25,6 +25,7 @@ class FragmentWriter:
         num_worlds: int,
         length: int,
         acts_by_message: bool,
+        takes_turns: bool = False,
         taught: bool = False,
     ) -> None:
         self.layout, self.length = layout, length
@@ -36,6 +37,7 @@ class FragmentWriter:
             layout.state_size,
             bool(channel and channel.noise),
             acts_by_message,
+            takes_turns,
             taught,
         )
         self.arrays = {name: allocate(species, shape) for name, species in layout.species.items()}
@@ -84,6 +86,9 @@ class FragmentWriter:
             view["senders"][:, t] = links.senders[:, seats]
             view["inbox_mask"][:, t] = links.mask[:, seats]
             view["messages"][:, t + 1] = transmitted[:, seats]
+            if "voiced" in view:
+                assert step.speaks is not None
+                view["voiced"][:, t] = step.speaks[:, seats]
             if "sent" in view:
                 view["sent"][:, t] = sent[:, seats]
 

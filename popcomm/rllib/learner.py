@@ -174,6 +174,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             known = a["alive"].clone()
             if only_speaks:
                 known[:, -1] = False  # what the last row's messages bring about is in the next fragment
+                a["known"] = known
             estimate = (_of_messages if only_speaks else _of_steps)(a, config)
             advantages = standardise(estimate.advantages, a["members"], known, members, self._reduce)
             a["advantages"] = torch.where(known, advantages, 0.0)
@@ -284,7 +285,7 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _explained_variance(self, a: Mapping[str, Tensor]) -> float:
         """1 - Var(target - value) / Var(target) of the values that acted; 0 where the targets do not vary."""
-        alive = a["alive"]
+        alive = a.get("known", a["alive"])
         target, value = a["value_targets"][alive].double(), a["values"][:, :-1][alive].double()
         residual = target - value
         sums = torch.stack([x.sum() for x in (torch.ones_like(target), target, target**2, residual, residual**2)])

@@ -49,6 +49,7 @@ class RolloutStatistics:
         self.counts: dict[str, Any] = {}
         self.language: dict[str, float] = {}
         self.world: dict[str, float] = {}
+        self.earned: Tensor | float = 0.0  # the world's rewards since the last count
 
     def step(self, step: WorldStep, following: WorldStep) -> None:
         """Take in one step: rewards, and episodes that ended."""
@@ -58,6 +59,7 @@ class RolloutStatistics:
         self.returns += following.rewards
         acted = step.alive.any(1)
         self.lengths += acted
+        self.earned = self.earned + (following.rewards * step.alive).sum()
         over = acted & ~following.alive.any(1)
         if step.labels is not None:
             self.labels.append(step.labels)
@@ -81,8 +83,9 @@ class RolloutStatistics:
         self.counts = {
             "env_steps": env_steps,
             "seats": per_seat,
-            "reward": sum(float(a["rewards"][a["alive"]].sum()) for a in fragments.values()) / max(per_seat.sum(), 1),
+            "reward": float(self.earned) / max(per_seat.sum(), 1),
         }
+        self.earned = 0.0
         if self.channel is not None and isinstance(self.channel.messages, Symbols):
             self.language = self._language(fragments, self.channel.messages)
         if self.attention:
@@ -97,8 +100,11 @@ class RolloutStatistics:
         speakers = {s.name: fragments[s.name] for s in self._speakers()}
         if not speakers:
             return {}
-        alive = np.concatenate([a["alive"][rows] for a in speakers.values()], 2)
-        spoken = np.concatenate([a["messages"][rows, 1:] for a in speakers.values()], 2)[alive]
+        # Who is dead, or may not speak, says nothing.
+        alive = np.concatenate([(a["alive"] & a.get("voiced", True))[rows] for a in speakers.values()], 2)
+        if not alive.any():
+            return {}
+        spoken = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in speakers.values()], 2)[alive]
         sample = spoken[np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)]
         used = symbol_counts(sample, kind.vocab_size).sum(0)
         result = {

@@ -66,7 +66,8 @@ class SpeciesLoss:
         targets = rows["value_targets"]
         if config.normalize_returns:
             targets = self.module.returns.normalise(targets)
-        value = mean(value_error(values, targets, config.vf_clip_param))
+        error = value_error(values, targets, config.vf_clip_param)
+        value = mean(torch.where(rows["known"], error, 0.0) if "known" in arrays else error)
         policy, logged = self._policy_loss(laws, rows, mean)
         entropy_mean = mean(laws.entropy)
         loss = policy + config.vf_loss_coeff * value
@@ -97,11 +98,11 @@ class SpeciesLoss:
         if self.messages is None or output.message is None:
             return _Laws(log_prob, entropy, None, None)
         params = output.message.float()
-        message = self.messages.log_prob(params, rows.sent()) if self._acts_by_message(output) else None
-        if message is not None or self.config.message_entropy_coeff:
-            return _Laws(log_prob, entropy, message, self.messages.entropy(params))
-        with torch.no_grad():
-            return _Laws(log_prob, entropy, None, self.messages.entropy(params))
+        message = None
+        if self._acts_by_message(output):
+            message = _voiced(self.messages.log_prob(params, rows.sent()), rows)
+        with torch.set_grad_enabled(message is not None or bool(self.config.message_entropy_coeff)):
+            return _Laws(log_prob, entropy, message, _voiced(self.messages.entropy(params), rows))
 
     def _policy_loss(
         self, laws: _Laws, rows: _Rows, mean: Callable[[Tensor], Tensor]
@@ -111,10 +112,12 @@ class SpeciesLoss:
         Action and message are one decision with one advantage, or two where a message is credited from the next step
         on. Actions that are taught are no decision.
         """
-        decisions = [] if self._taught(rows) else [(laws.log_prob, rows["action_logp"], rows["advantages"])]
+        # Of a single action there is nothing to decide either.
+        acts = not self._taught(rows) and getattr(self.law, "n", 0) != 1
+        decisions = [(laws.log_prob, rows["action_logp"], rows["advantages"])] if acts else []
         if laws.message_log_prob is not None:
-            said = (laws.message_log_prob, rows["message_logp"], rows.message_advantages())
-            if decisions and self.config.message_credit == "step":
+            said = (laws.message_log_prob, _voiced(rows["message_logp"], rows), rows.message_advantages())
+            if acts and self.config.message_credit == "step":
                 new, old, advantage = decisions[0]
                 decisions = [(new + said[0], old + said[1], advantage)]
             else:
@@ -138,7 +141,8 @@ class SpeciesLoss:
         """Cross-entropy of the right actions where one is called for: mean over a member's, summed over members."""
         answers = rows["answers"]
         is_due = due(answers, tuple(answers.shape[2:])) & mask
-        log_prob = answer_log_prob(self.law, output.action_logits.float(), answers, is_due)
+        allowed = rows.optional("action_mask")
+        log_prob = answer_log_prob(self.law, output.action_logits.float(), answers, is_due, allowed)
         counts = reduce(is_due.sum(1).double()).float().clamp(min=1)
         lesson = -(log_prob.sum(1) / counts).sum()
         return lesson, {"answer_loss": lesson.detach() / len(counts)}
@@ -175,6 +179,11 @@ class SpeciesLoss:
                 learners = reduce(torch.ones((), device=mask.device))
                 logged.update({k: v / learners for k, v in agent.diagnostics(batch, run.outputs).items()})
         return total, logged
+
+
+def _voiced(values: Tensor, rows: _Rows) -> Tensor:
+    """[P, R]; 0 where a seat may not speak, and its message is no decision."""
+    return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
 
 
 def _shares(agent: Any, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:

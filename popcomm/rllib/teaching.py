@@ -19,9 +19,11 @@ def due(answers: Tensor, action_shape: tuple[int, ...]) -> Tensor:
     return answers.flatten(-len(action_shape)).amin(-1) >= 0 if action_shape else answers >= 0
 
 
-def answer_log_prob(law: ActionLaw, logits: Tensor, answers: Tensor, is_due: Tensor) -> Tensor:
-    """Log-probability (nats) of the right actions, [...], and 0 where none is called for."""
-    log_prob = law.log_prob(logits, answers.clamp(min=0))
+def answer_log_prob(
+    law: ActionLaw, logits: Tensor, answers: Tensor, is_due: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Log-probability (nats) of the right actions, [...], and 0 where none is called for. mask: [..., A], as acted."""
+    log_prob = law.log_prob(logits, answers.clamp(min=0), mask)
     return torch.where(is_due, log_prob, 0.0)
 
 
@@ -31,6 +33,7 @@ def taught_rewards(
     logits: Mapping[str, Tensor],
     laws: Mapping[str, ActionLaw],
     species: Mapping[str, Species],
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Rewards of a step, where answers are learned from.
 
@@ -43,13 +46,14 @@ def taught_rewards(
         rewards: [B, N], the world's.
         answers: {species: [B, N_s, ...] int64}.
         logits: {species: [B, N_s, A]}, the laws of the actions.
+        masks: {species: [B, N_s, A] bool}, what is allowed, of species that have action masks.
     """
     score, called = torch.zeros_like(rewards), torch.zeros_like(rewards, dtype=torch.bool)
     for name, right in answers.items():
         kind = species[name]
         is_due = due(right, kind.action_space.shape or ())
         called[:, kind.seats] = is_due
-        log_prob = answer_log_prob(laws[name], logits[name].float(), right, is_due)
+        log_prob = answer_log_prob(laws[name], logits[name].float(), right, is_due, (masks or {}).get(name))
         score[:, kind.seats] = log_prob.clamp(min=LEAST_LOG_PROBABILITY)
     mean = score.sum(1, keepdim=True) / called.sum(1, keepdim=True).clamp(min=1)
     taught = torch.where(called, score, mean.expand_as(score))

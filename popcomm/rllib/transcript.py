@@ -31,6 +31,7 @@ class _Moment(NamedTuple):
     members: np.ndarray
     rewards: np.ndarray
     said: np.ndarray | None
+    voiced: np.ndarray | None  # [W, N] bool, who may speak, where the world says so
     entropy: np.ndarray | None
     senders: np.ndarray | None  # who was heard in this step, [W, N, K]
     heard: np.ndarray | None  # [W, N, K] bool
@@ -85,6 +86,7 @@ class Transcript:
                 np.concatenate([m[:w] for m in members.values()], 1).copy(),
                 _array(following.rewards[:w]),
                 None if sent is None else _array(sent[:w]),
+                None if step.speaks is None else _array(step.speaks[:w]),
                 self._entropy(outputs, seatings),
                 None if links is None else _array(links.senders[:w]),
                 None if links is None else _array(links.mask[:w]),
@@ -154,18 +156,19 @@ class Transcript:
             "message_entropy": _rows(pick("entropy")),
             "label": _rows(pick("labels")),
             "position": _rows(pick("positions")),
-            ("symbols" if symbols else "vector"): self._of_speakers(_rows(said)),
+            ("symbols" if symbols else "vector"): self._of_speakers(_rows(said), _rows(pick("voiced"))),
         }
         if columns["label"] is None:
             columns["label"] = np.full(len(keep), -1)
         return {name: _kept(values, keep) for name, values in columns.items() if values is not None}
 
-    def _of_speakers(self, said: np.ndarray | None) -> Any:
-        """What was said [R N, ...]; as a list with None at seats of species that never speak, where there are any."""
-        speaks = [s.speaks for s in self.layout.species.values() for _ in range(s.num_seats)]
-        if said is None or all(speaks):
+    def _of_speakers(self, said: np.ndarray | None, voiced: np.ndarray | None) -> Any:
+        """What was said [R N, ...]; as a list with None where a seat may not speak, if that happens. voiced: [R N]."""
+        able = np.array([s.speaks for s in self.layout.species.values() for _ in range(s.num_seats)])
+        if said is None or (able.all() and voiced is None):
             return said
-        return [message if speaks[i % len(speaks)] else None for i, message in enumerate(said)]
+        speaks = np.resize(able, len(said)) & (True if voiced is None else voiced)
+        return [message if may else None for message, may in zip(said, speaks, strict=True)]
 
     def _latest_episodes(self) -> np.ndarray:
         """[W] the episode to write: the last that is complete, else the running one."""

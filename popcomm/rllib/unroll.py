@@ -51,6 +51,7 @@ def _as_inbox(posted: PostedInbox, members: int) -> Inbox:
 
 def converse(
     agent: Any,
+    spec: AgentSpec,
     obs: Tensor,
     inbox: Inbox | None,
     state: dict[str, Tensor],
@@ -58,10 +59,15 @@ def converse(
     generator: torch.Generator | None = None,
     greedy: bool = False,
 ) -> AgentOutput:
-    """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it."""
+    """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it.
+
+    What networks of a species that never speaks may say all the same is left out.
+    """
     if getattr(agent, "autoregressive", False):
-        return agent(obs, inbox, state, said=said, generator=generator, greedy=greedy)
-    return agent(obs, inbox, state)
+        output = agent(obs, inbox, state, said=said, generator=generator, greedy=greedy)
+    else:
+        output = agent(obs, inbox, state)
+    return output._replace(message=None, said=None) if spec.sends is None else output
 
 
 def open_lives(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:
@@ -151,7 +157,7 @@ class Unroller:
             agent = self.modules[name].agent
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
-            output = converse(agent, obs, inbox, agent.initial_state(seating.rows), said)
+            output = converse(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
             if self.through and spec.sends is not None and output.message is not None:
                 soft = seating.to_worlds(spec.sends.soft(output.message))
                 softs[name] = soft.unflatten(0, (worlds, length))
@@ -224,7 +230,8 @@ class _Walk:
             state = open_lives(self.agent, state, seating.to_members(self.arrays["first"][:, t]))
         inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
         said = None if self.spec.sends is None else seating.to_members(said_in(self.arrays)[:, t])
-        output = converse(self.agent, seating.to_members(self.arrays["obs"][:, t]), inbox, state, said)
+        obs = seating.to_members(self.arrays["obs"][:, t])
+        output = converse(self.agent, self.spec, obs, inbox, state, said)
         self.state = output.state
         self.outputs.append(output._replace(state={}, said=None))
         if _single(inbox) is not None:

@@ -39,8 +39,8 @@ def check(config: PopulationPPOConfig) -> None:
     _check_routing(config)
     if config.critic == "central" and not layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
-    if config.learn_from == "answers" and not any(s.has_answers for s in layout.species.values()):
-        raise UserError("training.learn_from is 'answers', and this environment tells none; use 'rewards'")
+    _check_lessons(config)
+    _check_credit(config)
     _check_minibatch(config)
     _check_unsupported(config)
 
@@ -167,6 +167,42 @@ def _check_agent(config: PopulationPPOConfig) -> None:
     for key in config.agent_config:
         if key not in names:
             raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
+
+
+def _check_lessons(config: PopulationPPOConfig) -> None:
+    if config.learn_from != "answers":
+        return
+    if not any(s.has_answers for s in config.layout.species.values()):
+        raise UserError("training.learn_from is 'answers', and this environment tells none; use 'rewards'")
+    cost = config.env_config.get("message_cost")
+    if cost:
+        raise UserError(
+            f"environment.env_config.message_cost is {cost}, and must be 0 with training.learn_from 'answers', which "
+            "replaces the world's rewards"
+        )
+
+
+def _check_credit(config: PopulationPPOConfig) -> None:
+    """Whether messages that are learned as actions get any credit, and get it for what they did."""
+    if config.message_kind is None or config.message_gradient != "reinforce":
+        return
+    if config.message_credit == "step":
+        if config.gamma == 0:
+            raise UserError(
+                "training.gamma is 0, and under communication.credit 'step' messages, heard one step later, then "
+                "get no credit; use credit 'next' or a gamma above 0"
+            )
+        return
+    cost = config.env_config.get("message_cost")
+    if cost:
+        raise UserError(
+            f"communication.credit is 'next', which does not count environment.env_config.message_cost = {cost}; "
+            "use 'step'"
+        )
+    if config.rollout_fragment_length < 2:
+        raise UserError(
+            "env_runners.rollout_fragment_length is 1, and communication.credit 'next' looks one step ahead: at least 2"
+        )
 
 
 def _check_routing(config: PopulationPPOConfig) -> None:

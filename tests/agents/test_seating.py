@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popcomm.agents.seating import Seating, block_of_worlds, check_balance, draw, redraw
+from popcomm.agents.seating import Seating, SeatingRule, block_of_worlds, check_balance, draw, redraw
 from popcomm.errors import UserError
 
 
@@ -76,3 +76,126 @@ def test_rows_belong_to_their_member() -> None:
 def test_a_world_count_that_cannot_seat_the_members_names_the_nearest_that_can() -> None:
     with pytest.raises(UserError, match=r"num_worlds is 7: .* the nearest that can: 5 or 10"):
         check_balance("num_worlds", 7, 2, 10)
+
+
+# ---- communities ----
+
+
+def communities(count: int, mixing: float = 0.0) -> SeatingRule:
+    return SeatingRule("communities", count, mixing)
+
+
+def strangers(seats: np.ndarray, members: int, groups: int) -> np.ndarray:
+    """[B, N] bool: who sits in a world of another community."""
+    return seats * groups // members != (np.arange(len(seats)) % groups)[:, None]
+
+
+def test_two_communities_of_two_fill_two_worlds_of_two_seats_in_the_only_way() -> None:
+    seats = draw(np.random.default_rng(0), 2, 2, 4, communities(2))
+    assert [sorted(row) for row in seats.tolist()] == [[0, 1], [2, 3]]
+
+
+@given(st.integers(2, 4), st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+def test_who_does_not_mix_never_sits_elsewhere_and_blocks_are_balanced(
+    groups: int, size: int, seats: int, blocks: int, seed: int
+) -> None:
+    members, block = groups * size, block_of_worlds(groups * size, seats, groups)
+    drawn = draw(np.random.default_rng(seed), block * blocks, seats, members, communities(groups))
+    assert not strangers(drawn, members, groups).any()
+    counts = [np.bincount(drawn[i : i + block].ravel(), minlength=members) for i in range(0, block * blocks, block)]
+    assert np.ptp(counts) == 0
+
+
+@given(st.integers(2, 4), st.integers(1, 4), st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
+def test_exchange_keeps_the_balance_exactly(groups: int, size: int, seats: int, mixing: float, seed: int) -> None:
+    members, worlds = groups * size, 3 * block_of_worlds(groups * size, seats, groups)
+    drawn = draw(np.random.default_rng(seed), worlds, seats, members, communities(groups, mixing))
+    assert np.bincount(drawn.ravel(), minlength=members).tolist() == [worlds * seats // members] * members
+
+
+@pytest.mark.parametrize(("groups", "mixing"), [(2, 0.05), (2, 0.5), (3, 0.2), (3, 1.0)])
+def test_a_chosen_seat_holds_any_member_as_likely_as_another(groups: int, mixing: float) -> None:
+    """So a share mixing (1 - 1 / G) of the seats holds strangers; all of them, from all communities alike, at 1."""
+    seats = draw(np.random.default_rng(5), 12_000, 1, 6, communities(groups, mixing))
+    expected = mixing * (1 - 1 / groups)
+    error = (expected * (1 - expected) / 12_000) ** 0.5
+    assert abs(strangers(seats, 6, groups).mean() - expected) < 4 * error
+    if mixing == 1:
+        table = np.bincount(seats[::groups, 0], minlength=6)
+        assert np.abs(table - table.mean()).max() < 4 * table.mean() ** 0.5
+
+
+def test_members_of_a_community_meet_all_others_of_it() -> None:
+    seats = draw(np.random.default_rng(0), 600, 2, 8, communities(2))
+    met = {tuple(sorted(row)) for row in seats.tolist()}
+    assert met == {(a, b) for a in range(8) for b in range(a + 1, 8) if a // 4 == b // 4}
+
+
+@given(st.integers(2, 3), st.integers(1, 4), st.integers(1, 4), st.floats(0, 1), st.integers(0, 99))
+def test_redrawing_some_worlds_of_communities_keeps_the_others_and_nearly_the_balance(
+    groups: int, size: int, seats: int, mixing: float, seed: int
+) -> None:
+    rng, members = np.random.default_rng(seed), groups * size
+    worlds = 3 * block_of_worlds(members, seats, groups)
+    now = draw(rng, worlds, seats, members, communities(groups, mixing))
+    for _ in range(4):
+        before, starts = now, rng.random(worlds) < 0.4
+        now = redraw(rng, before, members, starts, communities(groups, mixing))
+        assert (now[~starts] == before[~starts]).all()
+        assert np.bincount(now.ravel(), minlength=members).max() <= worlds * seats // members + 1
+        if mixing == 0:
+            assert not strangers(now, members, groups).any()
+
+
+def test_communities_that_do_not_mix_stay_apart_when_worlds_start_one_by_one_and_still_meet_inside() -> None:
+    rng, rule = np.random.default_rng(1), communities(2)
+    seats, met = draw(rng, 8, 2, 8, rule), set()
+    for i in range(400):
+        seats = redraw(rng, seats, 8, np.arange(8) == i % 8, rule)
+        assert not strangers(seats, 8, 2).any()
+        met |= {tuple(sorted(row)) for row in seats.tolist()}
+    assert {pair for pair in met if pair[0] != pair[1]} == {
+        (a, b) for a in range(8) for b in range(a + 1, 8) if a // 4 == b // 4
+    }
+
+
+def test_communities_mix_when_worlds_start_one_by_one() -> None:
+    """A single world has nobody to exchange with: a mixed seat takes whoever has room, one place in each of the others
+    and that which its own community just left: strangers with probability 3 / 7 instead of a half."""
+    rng, rule, count = np.random.default_rng(2), communities(2, 0.3), []
+    seats = draw(rng, 24, 1, 6, rule)
+    for i in range(4800):
+        seats = redraw(rng, seats, 6, np.arange(24) == i % 24, rule)
+        count.append(strangers(seats, 6, 2)[i % 24, 0])
+    expected = 0.3 * 3 / 7
+    assert abs(np.mean(count) - expected) < 4 * (expected * (1 - expected) / 4800) ** 0.5
+
+
+def test_a_community_without_a_member_to_spare_takes_a_stranger() -> None:
+    """Member 0 holds three of four seats, its share and one more, so that world 0 must do with member 1."""
+    seats = np.array([[1], [0], [0], [0]])
+    after = redraw(np.random.default_rng(0), seats, 2, np.array([True, False, False, False]), communities(2))
+    assert after.ravel().tolist() == [1, 0, 0, 0]
+
+
+def test_the_generator_decides_the_seats() -> None:
+    def history(seed: int) -> np.ndarray:
+        rng, rule = np.random.default_rng(seed), communities(2, 0.3)
+        seats = [draw(rng, 12, 2, 6, rule)]
+        for i in range(5):
+            seats.append(redraw(rng, seats[-1], 6, np.arange(12) % 5 == i, rule))
+        return np.stack(seats)
+
+    assert (history(1) == history(1)).all()
+    assert (history(1) != history(2)).any()
+
+
+def test_worlds_must_seat_every_community_evenly() -> None:
+    """Communities of three in worlds of two seats: three worlds each; without communities three worlds for all six."""
+    assert (block_of_worlds(6, 2), block_of_worlds(6, 2, 2)) == (3, 6)
+    check_balance("num_worlds", 9, 2, 6)
+    check_balance("num_worlds", 12, 2, 6, 2)
+    with pytest.raises(UserError, match=r"is 9: .* 6 members evenly in 2 communities; the nearest that can: 6 or 12"):
+        check_balance("num_worlds", 9, 2, 6, 2)
+    with pytest.raises(UserError, match=r"is 2: .* the nearest that can: 6$"):
+        check_balance("num_worlds", 2, 2, 6, 2)

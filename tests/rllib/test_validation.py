@@ -12,6 +12,7 @@ from popcomm.rllib import PopulationPPOConfig
 from tests.rllib.worlds import BanditWorld, ClockWorld
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
+APART: dict[str, Any] = {"seating": "communities", "communities": 2}
 
 
 def config() -> PopulationPPOConfig:
@@ -35,6 +36,15 @@ def config() -> PopulationPPOConfig:
         (lambda c: c.population(agent_config={"hiden_dim": 3}), r"'hiden_dim' .* did you mean 'hidden_dim'"),
         (lambda c: c.population(critic="centrall"), r"population.critic is 'centrall'; did you mean 'central'"),
         (lambda c: c.population(seating="mixed"), r"population.seating is 'mixed'"),
+        (lambda c: c.population(communities=2), r"communities is 2, and population.seating is 'shuffled'; it needs"),
+        (lambda c: c.population(mixing=0.1), r"mixing is 0.1, and population.seating is 'shuffled'; it needs 'commu"),
+        (lambda c: c.population(seating="communities"), r"population.communities is 1; it needs 2 or more"),
+        (lambda c: c.population(**APART, members=4, mixing=1.5), r"population.mixing is 1.5, and must .* 0 and 1"),
+        (lambda c: c.population(**APART, members=4, mixing="x"), r"population.mixing is 'x', and must be a number"),
+        (lambda c: c.population(seating="communities", communities=0), r"population.communities is 0, and must be a"),
+        (lambda c: c.population(**APART, members=9), r"communities is 2, and 9 members of 'speaker' .* allowed: 3, 9"),
+        (lambda c: c.population(**APART, members=1), r"1 members of 'speaker' .*; give it more members"),
+        (lambda c: c.population(**APART, members=6), r"16 worlds .* evenly in 2 communities; the nearest .* 12 or 18"),
         (lambda c: c.population(members={"speakr": 2}), r"species 'speakr' .* did you mean 'speaker'"),
         (lambda c: c.population(members=0), r"population.members is 0"),
         (lambda c: c.population(members=7), r"is 16: 16 worlds of 2 seats cannot seat 7 members evenly.*: 14 or 21"),

@@ -180,7 +180,11 @@ class PopulationPPOLearner(PPOTorchLearner):
             a["advantages"] = torch.where(known, advantages, 0.0)
             a["value_targets"] = estimate.targets
             if later and not only_speaks:
-                a["message_advantages"] = a_step_later(a["advantages"], a["alive"], a["first"])
+                # Shifted first: what happened in a message's own step must not even set the scale of its credit.
+                follows = a_step_later(torch.ones_like(a["rewards"]), a["alive"], a["first"]).bool() & a["alive"]
+                credit = a_step_later(estimate.advantages, a["alive"], a["first"])
+                credit = standardise(credit, a["members"], follows, members, self._reduce)
+                a["message_advantages"] = torch.where(follows, credit, 0.0)
             if config.normalize_returns and self.should_module_be_updated(name):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
                 module.returns.update(moments.float())

@@ -199,7 +199,8 @@ def _check_credit(config: PopulationPPOConfig) -> None:
             f"communication.credit is 'next', which does not count environment.env_config.message_cost = {cost}; "
             "use 'step'"
         )
-    if config.rollout_fragment_length < 2:
+    # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
+    if config.rollout_fragment_length < 2 and not config.in_evaluation:
         raise UserError(
             "env_runners.rollout_fragment_length is 1, and communication.credit 'next' looks one step ahead: at least 2"
         )

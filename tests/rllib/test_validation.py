@@ -84,3 +84,33 @@ def test_blocks_of_worlds_suit_all_species_at_once() -> None:
     several = config().population(members={"speaker": 4, "listener": 6}).env_runners(num_worlds_per_env_runner=12)
     several.validate()
     assert several.balanced_block == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.training(gamma=0.0).communication(credit="step"), "training.gamma is 0, and under .* 'step'"),
+        (lambda c: c.env_runners(rollout_fragment_length=1), "rollout_fragment_length is 1, and communication.credit"),
+        (
+            lambda c: c.environment("referential_v0", env_config={"message_cost": 0.1}),
+            "message_cost is 0.1, and must be 0 with training.learn_from 'answers'",
+        ),
+        (
+            lambda c: c.environment("referential_v0", env_config={"message_cost": 0.1}).training(learn_from="rewards"),
+            "credit is 'next', which does not count environment.env_config.message_cost = 0.1",
+        ),
+        (lambda c: c.environment("swarm_v0"), "learn_from is 'answers', and this environment tells none"),
+        (lambda c: c.communication(credit="nxt"), "communication.credit is 'nxt'; did you mean 'next'"),
+    ],
+)
+def test_messages_that_could_not_be_credited_are_refused(change: Any, words: str) -> None:
+    config = (
+        PopulationPPOConfig()
+        .environment("referential_v0")
+        .communication(messages={"kind": "symbols", "vocab_size": 5, "length": 2}, gradient="reinforce", credit="next")
+        .population(agent="gru")
+        .training(learn_from="answers", gamma=0.0)
+    )
+    config.validate()
+    with pytest.raises(UserError, match=words):
+        change(config).validate()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from popcomm.analysis.history import History
 from popcomm.analysis.page import Section
 from popcomm.analysis.run_folder import RunFolder
 
-from popcomm.language import basics, pictures
+from popcomm.language import basics, drift, drift_picture, pictures
 
 # Fewer symbols than this for each of the vocabulary's cannot show that one of them is unused.
 SYMBOLS_PER_ENTRY = 5
 # A symbol this common leaves the others nothing to say.
 COLLAPSED = 0.9
 LAGS = (1, 2, 3, 4, 6, 8)
+SHUFFLES = 3  # of the control of drift, a mean over positions and labels
 
 # For each picture: the question that it answers, and what to look for in any run.
 QUESTIONS = {
@@ -30,6 +32,12 @@ QUESTIONS = {
         "mean that positions have roles of their own. A vocabulary used less than 70% is a sign of "
         "specialisation, or of collapse when one symbol takes it all. Natural languages lie near the dotted line "
         "of Zipf's law.",
+    ),
+    "vocabulary_over_training": (
+        "Does the vocabulary settle?",
+        "Left: rows that light up and go dark are symbols that came into use and were given up. Right: a line that "
+        "falls under the dotted one and stays there is a language that has settled. The line for the same label is "
+        "about the language alone; the other one also moves when there is something else to talk about.",
     ),
     "symbol_specialisation": (
         "Do symbols have a meaning, and do speakers have dialects?",
@@ -59,7 +67,15 @@ QUESTIONS = {
 
 def all_sections(run: RunFolder) -> list[Section]:
     """Every section of the report, in the order of the page."""
-    makers = (training_progress, symbol_use, symbol_specialisation, temporal_patterns, topology, attention_hubs)
+    makers = (
+        training_progress,
+        symbol_use,
+        vocabulary_over_training,
+        symbol_specialisation,
+        temporal_patterns,
+        topology,
+        attention_hubs,
+    )
     return [make(run) for make in makers]
 
 
@@ -108,6 +124,36 @@ def symbol_use(run: RunFolder) -> Section:
     if (top := pooled.max() / pooled.sum()) > COLLAPSED:
         findings.append(f"Symbol {pooled.argmax()} makes up {top:.0%} of all: the speakers say hardly anything.")
     return _drawn("symbol_use", findings, headline, pictures.symbol_use(counts))
+
+
+def vocabulary_over_training(run: RunFolder) -> Section:
+    if run.talk.symbols is None:
+        return _missing("vocabulary_over_training", _no_symbols(run))
+    history = History.read(run.path)
+    if len(history.env_steps) < 2:
+        return _missing("vocabulary_over_training", "Only one conversation is recorded: there is no other to compare.")
+    size = max(run.vocab_size, int(history.symbols.max()) + 1)
+    counts = drift.symbol_counts(history.symbols, size, history.checkpoint)
+    measured = {"all that is said": _over_positions(drift.drift(counts, shuffles=SHUFFLES))}
+    if len(np.unique(history.labels[history.labels >= 0])) > 1:
+        counted = drift.symbol_counts(history.symbols, size, history.checkpoint, history.labels)
+        measured["on the same label"] = _over_positions(drift.drift(counted, labelled=True, shuffles=SHUFFLES))
+    name, found = list(measured.items())[-1]
+    above, away = found.consecutive_above_chance, found.to_last_above_chance
+    since = drift.stable_from(above, drift.SETTLED, history.env_steps[:-1])
+    if since is None:
+        verdict = f"it has not settled (a drift under {drift.SETTLED} bits)"
+    else:
+        verdict = f"it stays under {drift.SETTLED} bits from {since:,} environment steps on"
+    headline = f"Over training: {name}, symbols drifted {above[-1]:.3f} bits above chance at the last step; {verdict}."
+    findings = [
+        headline,
+        f"The first of {len(history.env_steps)} checkpoints is {away[0]:.3f} bits from the last one, above chance. "
+        "These are means over the positions of a message; 0 bits is the same use of symbols, 1 bit none in common.",
+    ]
+    shares = counts.sum(1) / counts.sum((1, 2))[:, None]
+    figure = drift_picture.vocabulary_over_training(history.env_steps, shares, measured)
+    return _drawn("vocabulary_over_training", findings, headline, figure)
 
 
 def symbol_specialisation(run: RunFolder) -> Section:
@@ -233,6 +279,11 @@ def attention_hubs(run: RunFolder) -> Section:
         passes = "Nobody is a relay: all strongest paths are direct."
     figure = pictures.attention_hubs(received, relay, names, inbox, who)
     return _drawn("attention_hubs", [headline, favourite, passes], headline, figure)
+
+
+def _over_positions(found: drift.Drift) -> drift.Drift:
+    """Drift [C - 1, L] -> [C - 1]: the mean over positions; nan where a checkpoint shares no label with the other."""
+    return drift.Drift(*(values.mean(1) for values in found))
 
 
 def _received(run: RunFolder) -> tuple[np.ndarray, float]:

@@ -51,7 +51,7 @@ def usual(tmp_path_factory):
     return folder, *report(folder, steps=96)
 
 
-def test_a_run_with_everything_gets_all_six_pictures_inside_the_page(usual):
+def test_a_run_with_one_conversation_gets_six_pictures_inside_the_page(usual):
     _, page, pictures = usual
     assert pictures == ALL
     assert page.count('src="data:image/png;base64,') == 6
@@ -77,16 +77,54 @@ def test_the_page_states_the_numbers_of_this_run(usual):
     assert "vocab_size=64" in page
 
 
+def turning_run(folder, changes: int) -> str:
+    """The page of a run of six parts, of which the second repeats the first, and whose last `changes` are alike.
+
+    Until then all symbols are one higher.
+    """
+    make_run(folder, iterations=12)
+    table = RunFolder.read(folder).talk.table
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    parts = (1, 2, 4, 6, 8, 10)
+    for part in parts:
+        symbols = np.array(columns["symbols"])
+        changed = {
+            "iteration": np.full(len(table), part),
+            "env_steps": np.full(len(table), 1000 * part),
+            "episode": np.full(len(table), max(part, 2)),
+            "symbols": symbols if part in parts[-changes:] else (symbols + 1) % 64,
+        }
+        write_conversations(conversation_path(folder, part), columns | changed)
+    conversation_path(folder, 12).unlink()
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def test_the_vocabulary_over_training_tells_when_it_settled(tmp_path, text_only):
+    """The language changes once, between 4,000 and 6,000 steps; the second part is no checkpoint of its own."""
+    page = turning_run(tmp_path / "run", changes=3)
+    assert "it stays under 0.05 bits from 6,000 environment steps on" in page
+    assert "The first of 5 checkpoints is 0." in page
+    assert (tmp_path / "run" / "pictures" / "vocabulary_over_training.png").is_file()
+
+
+def test_a_vocabulary_that_turned_over_at_the_end_has_not_settled(tmp_path, text_only):
+    assert "it has not settled" in turning_run(tmp_path / "run", changes=1)
+
+
+def test_one_conversation_is_no_history(usual):
+    assert "Only one conversation is recorded" in usual[1]
+
+
 def test_silence_is_named(tmp_path):
     page, pictures = report(tmp_path / "run", kind=None)
     assert pictures == {"training_progress"}
-    assert page.count("are silent") == 5
+    assert page.count("are silent") == 6
 
 
 def test_vectors_have_a_topology_but_no_symbols(tmp_path, text_only):
     page, pictures = report(tmp_path / "run", kind="vectors")
     assert pictures == {"training_progress", "topology", "attention_hubs"}
-    assert page.count("send vectors: there are no symbols") == 3
+    assert page.count("send vectors: there are no symbols") == 4
 
 
 def test_agents_without_attention_and_places(tmp_path, text_only):
@@ -100,7 +138,7 @@ def test_a_run_that_has_only_begun(tmp_path):
     page, pictures = report(tmp_path / "run", iterations=0, conversations=False)
     assert pictures == set()
     assert "No iteration is finished yet" in page
-    assert page.count("No conversation is recorded yet") == 5
+    assert page.count("No conversation is recorded yet") == 6
 
 
 def test_one_iteration_and_one_step(tmp_path):

@@ -75,6 +75,9 @@ def test_the_compiled_agent_computes_in_one_graph_what_the_plain_one_does() -> N
         tiny.loss_of(network(obs, inbox, {})).backward()
         return [p.grad.clone() for p in agent.parameters() if p.grad is not None]
 
-    for one, two in zip(gradients(agent), gradients(compiled), strict=True):
-        torch.testing.assert_close(one, two, atol=0.02 * float(one.abs().max()), rtol=0.1)
+    plain = gradients(agent)
+    # Of the bias of keys only the noise of bfloat16 is left, against gradients a hundred times as large beside it.
+    noise = 1e-3 * max(float(one.abs().max()) for one in plain)
+    for one, two in zip(plain, gradients(compiled), strict=True):
+        torch.testing.assert_close(one, two, atol=noise + 0.02 * float(one.abs().max()), rtol=0.1)
     assert any("compiled" in m.case for m in tiny.measure(case, CPU, steps=1))

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from popcomm.channels.messages import MessageKind
 from popcomm.errors import unknown
 
 MEMORIES = ("none", "flare")
+CONTRAST = 3.0  # of scores: e**3, so that 19 of 20 parts of what a head reads are the position it starts at
 
 
 class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
@@ -137,6 +138,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
             FlareBlock(width, heads, latents, kv_layers=kv_layers, scale="auto", members=p, generator=generator)
             for _ in range(self.size.depth)
         )
+        for block in self.blocks:
+            let_through_(cast(FlareBlock, block), generator)
         self.norm = PopulationLayerNorm(p, width)
         self.memory: FlareMemory | None = None
         if memory == "flare":
@@ -160,6 +163,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
                 self.hearing = RoutedHearing(p, width, self.size.num_heads, spec.latents, generator)
                 return
             self.encoder = TokenEncoder(p, spec.receives, width, spec.num_agents, generator)
+            if self.encoder.symbolic:
+                hear_in_order_(cast(FlareBlock, self.blocks[0]), self.encoder.positions.weight)
             if spec.sender_obs_size:
                 heads = self.size.num_heads
                 self.decoder = MessageDecoder(p, spec.receives, width, heads, spec.sender_obs_size, generator)
@@ -287,6 +292,40 @@ def first_token(block: FlareBlock, tokens: Tensor, mask: Tensor | None) -> Tenso
     """What a block makes of the first token, [P, R, C]: after the last block the others' MLP is not needed."""
     own = tokens.select(2, 0) + block.attention(block.attention_norm(tokens), mask).select(2, 0)
     return own + block.mlp(block.mlp_norm(own))
+
+
+@torch.no_grad()
+def let_through_(block: FlareBlock, generator: torch.Generator | None) -> None:
+    """Start a block's attention as wide as its input, weights N(0, 1 / C), in place of FLARE's N(0, 0.02).
+
+    The published start is for long inputs that are read out everywhere. Here one token is read out, and of what it held
+    at C = 64 and a depth of 2 only 0.5 % of the variance came from the messages; 15 % with this and `hear_in_order_`.
+    """
+    weight = block.attention.out.weight
+    weight.normal_(0, weight.shape[-2] ** -0.5, generator=generator)
+
+
+@torch.no_grad()
+def hear_in_order_(block: FlareBlock, places: Tensor) -> None:
+    """Let head j of a block start at position j modulo L of every message. places: [P, L, C], what marks positions.
+
+    Heads that start alike average all tokens, and a sum of symbols does not tell what stood where: with the published
+    start 1 to 4 % of what the messages changed depended on the order of their symbols.
+
+    A normalised token is (symbol + position + sender) / sqrt(3), so queries along d = own position less the mean of
+    all, sqrt(3) CONTRAST (L - 1) / (L s |d|^2) times as long for the scale s, score it CONTRAST above the others, on
+    average. In narrow heads d may be next to nothing; there the queries stay short.
+    """
+    attention, (members, length, _) = block.attention, places.shape
+    if length == 1:
+        return
+    heads = torch.arange(attention.num_heads)
+    by_head = places.view(members, length, attention.num_heads, -1)
+    own = by_head[:, heads % length, heads] - by_head.mean(1)  # [P, H, D]
+    size = CONTRAST * math.sqrt(3) * (length - 1) / (length * attention.scale)
+    queries = attention.latent_q.view(members, attention.num_heads, attention.num_latents, -1)
+    power = own.square().sum(-1, keepdim=True)
+    queries += (size * own / power.maximum(0.1 * power.mean())).unsqueeze(2)
 
 
 class TokenEncoder(nn.Module):

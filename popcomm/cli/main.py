@@ -1,4 +1,4 @@
-"""popcomm train | report | play | list. A user's mistake is one sentence on stderr and exit code 2."""
+"""popcomm train | sweep | report | play | list. A user's mistake is one sentence on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ app = typer.Typer(
 )
 # typer's own base of usage mistakes (an unknown option or command, a missing argument); it has no public name.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-USER_MISTAKE, INTERRUPTED = 2, 130
+FAILURE, USER_MISTAKE, INTERRUPTED = 1, 2, 130
 FRAME_MS = 100  # milliseconds that a picture of the GIF stands
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be given often."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as popcomm train writes it.")]
 
 
 @app.command()
 def train(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one: swarm.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be given often."),
-    ] = None,
+    overrides: Overrides = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where everything goes [default: runs/<config name>-<date-time>].")
     ] = None,
@@ -56,6 +57,38 @@ def train(
     with documents.naming(file, given):
         summary = run(document, run_dir or run_folder.default_run_dir(Path(file).stem), resume, display())
     return INTERRUPTED if summary["interrupted"] else 0
+
+
+@app.command()
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file with a section tune: model_size_sweep.")],
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where everything goes [default: runs/<config name>-<date-time>].")
+    ] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time [default: what the file says, or the CPUs allow].")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep in --run-dir: the trials that are not done.")
+    ] = False,
+) -> int:
+    """Train a population for each point of a search space, with Ray Tune. Exit code 1 if a trial failed."""
+    from rich.console import Console
+
+    from popcomm.cli import documents, run_folder
+    from popcomm.cli.sweep import run
+
+    if resume and run_dir is None:
+        raise UserError("--resume needs --run-dir, the folder of the sweep to go on with")
+    given = overrides or []
+    document = documents.load(file, given)
+    with documents.naming(file, given):
+        folder = run_dir or run_folder.default_run_dir(Path(file).stem)
+        statuses = run(document, folder, resume, max_concurrent, Console(highlight=False))
+    if "interrupted" in statuses:
+        return INTERRUPTED
+    return FAILURE if "failed" in statuses else 0
 
 
 @app.command()
@@ -109,7 +142,7 @@ def list_() -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line; returns its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C.
+    """Run the command line; returns its exit code: 0, 1 for a failed trial, 2 for a user's mistake, 130 after Ctrl-C.
 
     Any other exception is a defect of popcomm or of the user's own code, and keeps its traceback (exit code 1).
     """

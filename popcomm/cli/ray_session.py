@@ -31,8 +31,9 @@ def quiet_ray() -> None:
 
 
 @contextmanager
-def ray_session(config: Any) -> Iterator[None]:
-    """Ray is up inside, with the CPUs that the config asks for; what was started here is stopped at the end."""
+def ray_session(config: Any, copies: int = 1) -> Iterator[None]:
+    """Ray is up inside, with the CPUs that so many runs of the config ask for; what was started here is stopped at the
+    end."""
     import ray
 
     if ray.is_initialized():
@@ -43,7 +44,9 @@ def ray_session(config: Any) -> Iterator[None]:
     if address:
         ray.init(address=address, **quiet)
     else:
-        ray.init(num_cpus=cpus(config), object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
+        ray.init(
+            num_cpus=copies * cpus(config), object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet
+        )
     try:
         yield
     finally:

@@ -63,17 +63,8 @@ def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display)
         UserError: a mistake in the document, or a folder that does not fit; before any work starts.
     """
     check_run_dir(run_dir, document, resume)
-    from popcomm.rllib import PopulationPPOConfig  # takes seconds, so after what can be told at once
-
-    if "run_dir" in document.get("recording", {}):
-        raise UserError("recording.run_dir belongs on the command line: --run-dir")
-    quiet_ray()
-    config = schema.apply(document, PopulationPPOConfig())
-    bounds = schema.stop_bounds(document)
-    if not bounds:
-        raise UserError(f"stop is missing; name a bound for at least one of {', '.join(schema.STOP_KEYS)}")
+    bounds, config = schema.stop_bounds(document), checked_config(document)
     config.recording(run_dir=str(run_dir.resolve()))
-    _validate(config)
     checkpoint = newest_checkpoint(run_dir) if resume else None
     with ray_session(config):
         algo = config.build_algo()
@@ -89,6 +80,24 @@ def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display)
     summary["report"] = None if summary["interrupted"] else _report(run_dir)
     _conclude(summary, run_dir, display)
     return summary
+
+
+def checked_config(document: Mapping[str, Any]) -> Any:
+    """The PopulationPPOConfig of a document that a run can begin with, validated; it does not record yet.
+
+    Raises:
+        UserError: a mistake in the document, `stop` is missing, or it names the run folder.
+    """
+    from popcomm.rllib import PopulationPPOConfig  # takes seconds, so after what can be told at once
+
+    if "run_dir" in document.get("recording", {}):
+        raise UserError("recording.run_dir belongs on the command line: --run-dir")
+    quiet_ray()
+    config = schema.apply(document, PopulationPPOConfig())
+    if not schema.stop_bounds(document):
+        raise UserError(f"stop is missing; name a bound for at least one of {', '.join(schema.STOP_KEYS)}")
+    _validate(config)
+    return config
 
 
 def _validate(config: Any) -> None:

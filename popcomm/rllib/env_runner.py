@@ -292,8 +292,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None and self.transmitted is not None and module.spec.hears:
             hears = ~step.first if module.spec.latents else None
             inbox = inbox_of(Mail(self.transmitted, *self.links, hears=hears), seating, seats)
-        how = {"generator": self.generator, "greedy": not self.explore}
-        output = converse(module.agent, module.spec, obs, inbox, self.state[name], **how)
+        output = converse(
+            module.agent, module.spec, obs, inbox, self.state[name], generator=self.generator, greedy=not self.explore
+        )
         if inbox is not None and "attention" in output.aux:
             self.statistics.listened(output.aux["attention"], inbox.mask)
         world_state = None

@@ -1,0 +1,217 @@
+"""Sweeps before and after the training: what a search space is, the exact sentence for each mistake, the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from ray.exceptions import RayTaskError
+
+from popcomm.cli import main as cli
+from popcomm.cli import schema, sweep
+from popcomm.cli.search_space import Search, Space, search, with_parameters
+from popcomm.cli.train import checked_config
+from popcomm.errors import UserError
+
+DOCUMENT = {
+    "environment": {"env": "swarm_v0", "env_config": {"num_agents": 4}},
+    "communication": {"messages": {"kind": "symbols", "vocab_size": 8, "length": 2}},
+    "population": {"agent": "symbolic"},
+    "env_runners": {"num_worlds_per_env_runner": 4},
+    "stop": {"training_iteration": 1},
+}
+WIDTH = "population.agent_config.hidden_dim"
+
+
+def searched(**tune: Any) -> Search:
+    return search({"tune": {"param_space": {"training.lr": {"uniform": [0.1, 0.2]}}, **tune}})
+
+
+def mistake(**tune: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        searched(**tune)
+    return str(caught.value)
+
+
+# ---- search spaces ----
+
+
+def test_points_are_the_whole_grid_and_both_ends_of_every_range() -> None:
+    found = searched(
+        param_space={
+            "a.x": {"grid_search": [1, 2]},
+            "a.y": {"grid_search": ["p", "q"]},
+            "a.z": {"uniform": [0, 1]},
+            "a.n": {"randint": [3, 9]},
+        }
+    )
+    points = [tuple(point[key] for key in ("a.x", "a.y", "a.z", "a.n")) for point in found.points()]
+    assert points[:4] == [(1, "p", 0, 3), (1, "q", 0, 3), (2, "p", 0, 3), (2, "q", 0, 3)]
+    # The upper end of randint is none of its values.
+    assert set(points[4:]) == {(1, "p", 1, 3), (1, "p", 0, 8)}
+
+
+def test_a_sweep_has_the_points_of_its_grid_times_its_samples() -> None:
+    space = {"a.x": {"grid_search": [1, 2, 3]}, "a.y": {"choice": [1, 2]}, "a.z": {"grid_search": [1, 2]}}
+    assert searched(param_space=space, num_samples=5).num_trials == 30
+
+
+def test_spaces_become_tunes_of_the_same_name() -> None:
+    assert Space("grid_search", (1, 2)).for_tune() == {"grid_search": [1, 2]}
+    drawn = {kind: Space(kind, (2, 5)).for_tune() for kind in ("uniform", "loguniform", "randint")}
+    assert {kind: (domain.lower, domain.upper) for kind, domain in drawn.items()} == dict.fromkeys(drawn, (2, 5))
+    assert {drawn["randint"].sample() for _ in range(60)} == {2, 3, 4}
+    assert Space("choice", ("a", "b")).for_tune().categories == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (None, "tune.param_space is null, and must map keys of this file to search spaces, for example {grid_search: "),
+        ({"training.lr": 0.1}, "tune.param_space.training.lr is 0.1, and must be one search space, for example"),
+        ({"training.lr": {"gridsearch": [1]}}, "the search space 'gridsearch' does not exist; did you mean 'grid_sea"),
+        ({"training.lr": {"grid_search": []}}, "tune.param_space.training.lr is an empty list"),
+        ({"training.lr": {"grid_search": 3}}, "tune.param_space.training.lr.grid_search is 3, and must be a list"),
+        ({"training.lr": {"uniform": [1]}}, "tune.param_space.training.lr.uniform is [1], and must be [low, high]"),
+        ({"training.lr": {"uniform": [2, 1]}}, "uniform is [2, 1], and low must be below high"),
+        ({"training.lr": {"uniform": [0, "x"]}}, "uniform is 'x', and must be a number"),
+        ({"training.lr": {"loguniform": [0, 1]}}, "loguniform is [0, 1], and must be above 0"),
+        ({"training.lr": {"randint": [0.5, 1]}}, "randint is 0.5, and must be a whole number"),
+        ({"lr": {"uniform": [0, 1]}}, "tune.param_space.lr is no key of this file, such as training.lr"),
+        ({"tune.mode": {"choice": [0, 1]}}, "tune.param_space.tune.mode is no key of this file"),
+    ],
+)
+def test_a_wrong_search_space_is_told(space: Any, said: str) -> None:
+    assert said in mistake(param_space=space)
+
+
+@pytest.mark.parametrize(
+    ("tune", "said"),
+    [
+        ({"num_sample": 3}, "tune.num_sample does not exist; did you mean 'num_samples'?"),
+        ({"num_samples": 0}, "tune.num_samples is 0, and must be at least 1"),
+        ({"num_samples": "many"}, "tune.num_samples is 'many', and must be a whole number"),
+        ({"max_concurrent_trials": 0}, "tune.max_concurrent_trials is 0, and must be at least 1"),
+        ({"mode": "best"}, "tune.mode is 'best', and must be 'max' or 'min'"),
+        ({"metric": "charts/rewards"}, "'charts/rewards', which is not in progress.jsonl; did you mean 'charts/rew"),
+    ],
+)
+def test_a_wrong_setting_is_told(tune: dict[str, Any], said: str) -> None:
+    assert said in mistake(**tune)
+
+
+def test_parameters_replace_add_and_leave_the_file_as_it_is() -> None:
+    document = {"training": {"lr": 1.0}, "tune": {"num_samples": 2}, "population": None}
+    found = with_parameters(document, {"training.lr": np.float64(0.5), WIDTH: np.int64(8)})
+    assert found == {"training": {"lr": 0.5}, "population": {"agent_config": {"hidden_dim": 8}}}
+    assert yaml.safe_load(yaml.safe_dump(found)) == found
+    assert document == {"training": {"lr": 1.0}, "tune": {"num_samples": 2}, "population": None}
+    with pytest.raises(UserError, match=r"tune.param_space.training.lr.x: training.lr is 1.0, and has no keys"):
+        with_parameters(document, {"training.lr.x": 1})
+
+
+# ---- the command, before any work ----
+
+
+def complaint(capsys: pytest.CaptureFixture[str], folder: Path, document: dict[str, Any], *options: str) -> str:
+    """The one sentence; nothing was made."""
+    (folder / "s.yaml").write_text(yaml.safe_dump(document))
+    assert cli.main(["sweep", str(folder / "s.yaml"), "--run-dir", str(folder / "s"), *options]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert len(streams.err.splitlines()) == 1
+    assert not (folder / "s").exists()
+    return streams.err
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (
+            {WIDTH: {"grid_search": [8, 10]}},
+            "hidden_dim=10: agent_config.num_heads is 4, and must divide hidden_dim = 10",
+        ),
+        ({WIDTH: {"grid_search": [8, "x"]}}, "hidden_dim=x: population.agent_config.hidden_dim is 'x', and must be a"),
+        ({"training.gama": {"grid_search": [0.9]}}, "gama=0.9: training.gama does not exist; did you mean 'gamma'?"),
+        ({"training.gamma": {"uniform": [0.9, 1.5]}}, "gamma=1.5: training.gamma is 1.5, and must be a number between"),
+        ({"recording.run_dir": {"choice": ["x"]}}, "recording.run_dir belongs on the command line: --run-dir"),
+    ],
+)
+def test_every_point_is_checked_before_any_is_trained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, space: dict[str, Any], said: str
+) -> None:
+    assert said in complaint(capsys, tmp_path, {**DOCUMENT, "tune": {"param_space": space}})
+
+
+def test_a_sweep_without_a_search_space_or_without_an_end_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "s.yaml: tune is missing; name a search space" in complaint(capsys, tmp_path, DOCUMENT)
+    endless = {key: value for key, value in DOCUMENT.items() if key != "stop"}
+    tune = {"param_space": {"training.lr": {"choice": [0.1]}}}
+    assert "lr=0.1: stop is missing" in complaint(capsys, tmp_path, {**endless, "tune": tune})
+
+
+def test_resuming_without_a_folder_or_a_sweep_in_it_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "s holds no run (no config.yaml)" in complaint(capsys, tmp_path, DOCUMENT, "--resume")
+    assert cli.main(["sweep", "model_size_sweep", "--resume"]) == 2
+    assert "--resume needs --run-dir, the folder of the sweep" in capsys.readouterr().err
+
+
+def test_every_trial_of_the_shipped_sweep_is_valid_and_has_a_size_of_its_own() -> None:
+    document = schema.load("model_size_sweep")
+    points = list(search(document).points())
+    sizes = [checked_config(with_parameters(document, point)).agent_config for point in points]
+    assert len({(size["hidden_dim"], size["depth"]) for size in sizes}) == len(points) == 8
+
+
+# ---- afterwards ----
+
+
+def trial_of(number: int, **parameters: Any) -> Any:
+    return SimpleNamespace(trial_id=f"a1b2c_{number:05}", evaluated_params=parameters, config=parameters)
+
+
+def test_a_trials_folder_tells_number_and_parameters() -> None:
+    assert (
+        sweep.trial_name(trial_of(3, **{WIDTH: 16, "training.lr": 0.000123456})) == "00003_hidden_dim=16,lr=0.0001235"
+    )
+    assert sweep.trial_name(trial_of(0, **{"a.kind": "x/y z", "b.kind": None})) == "00000_a.kind=x-y-z,b.kind=None"
+    assert len(sweep.trial_name(trial_of(1, **{"a.b": "x" * 500}))) <= 120
+
+
+def rows_of(*values: float | None) -> list[dict[str, Any]]:
+    return [
+        {"trial": f"{i}", "a.b": i, "m": value, "status": "done", "iteration": np.int64(2), "reason": ""}
+        for i, value in enumerate(values)
+    ]
+
+
+def test_the_table_begins_with_the_best_and_ends_with_what_was_not_measured(tmp_path: Path) -> None:
+    rows = rows_of(0.2, None, 0.5, -1.0)
+    for mode, order in {"max": [2, 0, 3, 1], "min": [3, 0, 2, 1]}.items():
+        sweep.write_results(tmp_path, rows, Search({}, metric="m", mode=mode))
+        assert list(pd.read_csv(tmp_path / "results.csv")["a.b"]) == order
+        written = json.loads((tmp_path / "results.json").read_text())
+        assert [row["a.b"] for row in written["trials"]] == order
+        assert [row["m"] for row in written["trials"]][-1] is None
+    assert [row["a.b"] for row in sweep.ranked(rows, Search({}))] == [0, 1, 2, 3]
+
+
+def test_a_failures_reason_is_one_line_of_the_error_that_caused_it() -> None:
+    def brought(cause: Exception) -> Exception:
+        return RayTaskError("trial", "Traceback: ...", cause).as_instanceof_cause()
+
+    assert sweep.reason(brought(UserError("the world is flat"))) == "the world is flat"
+    long = ZeroDivisionError("sampling failed in env runner 1:\nTraceback\n  File x\nValueError: no beacon\n")
+    said = "ZeroDivisionError: sampling failed in env runner 1: ... ValueError: no beacon"
+    assert sweep.reason(brought(long)) == said
+    assert len(sweep.reason(ValueError("x" * 999))) == 300

@@ -175,5 +175,5 @@ def draw(groups: dict[str, list[Outcome]]) -> Figure:
                 axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.4, alpha=0.8, label=label)
         axes.set_ylim(0, 1.02)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        legend(axes, loc="lower right")
+        legend(axes, loc="upper left")
     return figure

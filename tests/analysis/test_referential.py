@@ -1,0 +1,59 @@
+"""The experiment beside EGG: its cases are what they say, its page says what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from popcomm.analysis.experiments import referential, referential_page
+from popcomm.analysis.experiments.referential import CASES, Case, Outcome, settings_of
+
+from popcomm.cli import documents, schema
+
+
+def outcome(case: str, seed: int = 1, mean: float = 1.0, seconds: float = 10.0) -> Outcome:
+    curve = [(1000, 0.1), (2000, 0.5)]
+    return Outcome(case, seed, [f"seed {seed}"], 320_000, seconds, mean, mean - 0.01, mean, curve)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_case_is_a_valid_config_of_the_size_that_its_name_says(case: Case) -> None:
+    from popcomm.rllib import PopulationPPOConfig
+
+    config = schema.apply(documents.load(case.file, list(case.overrides)), PopulationPPOConfig())
+    config.validate()
+    members = {"pair": 1, "population 5 x 5": 5, "population 10 x 10": 10}[case.name.split(",")[0]]
+    assert {config.members_of(species) for species in ("speaker", "listener")} == {members}
+    assert (config.message_kind is None) == ("silent" in case.name)
+    assert (config.message_gradient == "reinforce") == ("Reinforce" in case.name)
+
+
+def test_runs_of_another_budget_or_setting_are_other_runs() -> None:
+    case = CASES[0]
+    assert settings_of(case, 1, 1000, ()) != settings_of(case, 1, 2000, ())
+    assert settings_of(case, 1, 1000, ()) != settings_of(case, 1, 1000, ["training.lr=1e-3"])
+    assert settings_of(case, 1, 1000, ()) == settings_of(case, 1, 1000, ())
+
+
+def test_a_bar_is_met_by_the_lowest_seed_or_missed(tmp_path: Path) -> None:
+    name = referential_page.PAIR
+    done = [outcome(name, 1, 1.0), outcome(name, 2, 0.97)]
+    referential_page.write(tmp_path, [name], done, "the command")
+    page = (tmp_path / "referential.md").read_text()
+    assert f"| {name}: accuracy of every seed >= 0.980 | 0.970 | **missed** |" in page
+    # 320,000 messages in 10 seconds.
+    assert f"| {name}: messages / CPU s, twice EGG's >= 17,600 | 32,000 | met |" in page
+    assert "the command" in page
+    assert (tmp_path / "referential.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_time_of_ten_by_ten_is_held_against_five_by_five() -> None:
+    small, large = referential_page.POPULATION, referential_page.LARGE
+    groups = {small: [outcome(small, seconds=10.0)], large: [outcome(large, seconds=25.0)]}
+    assert "| 2.50 | **missed** |" in referential_page.markdown(groups, "")
+
+
+def test_an_unknown_config_key_is_a_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--seeds", "1", "--out", str(tmp_path), "--only", "silent", "--set", "training.lrr=1"]
+    assert referential.main(command) == 2
+    assert "lrr" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def train(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one: swarm.")],
     overrides: Overrides = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where everything goes [default: runs/<config name>-<date-time>].")
+        Path | None, typer.Option(help="Where everything goes (default: runs/<config name>-<date-time>).")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --run-dir.")] = False,
 ) -> int:
@@ -64,10 +64,10 @@ def sweep(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file with a section tune: model_size_sweep.")],
     overrides: Overrides = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where everything goes [default: runs/<config name>-<date-time>].")
+        Path | None, typer.Option(help="Where everything goes (default: runs/<config name>-<date-time>).")
     ] = None,
     max_concurrent: Annotated[
-        int | None, typer.Option(min=1, help="Trials at a time [default: what the file says, or the CPUs allow].")
+        int | None, typer.Option(min=1, help="Trials at a time (default: what the file says, or the CPUs allow).")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep in --run-dir: the trials that are not done.")

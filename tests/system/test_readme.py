@@ -92,7 +92,7 @@ def test_other_commands_exist() -> None:
         if program == "make":
             assert re.search(rf"^{rest.split()[0]}:", makefile, re.MULTILINE), line
         elif program == "popcomm":
-            assert rest.split()[0] in {"train", "report", "play", "list"}, line
+            assert rest.split()[0] in {"train", "sweep", "report", "play", "list"}, line
 
 
 def test_every_name_of_the_table_exists_and_every_name_is_in_the_table() -> None:

@@ -87,9 +87,12 @@ def smallest(found: Sequence[Size], learned: bool = True) -> Size | None:
 def draw(games: Rows, swarms: Rows) -> Figure:
     """Accuracy against weights, and the swarms' returns; points are seeds, lines their means."""
     figure = card(11, 4.6, "What is the smallest model that learns to talk?")
-    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    if swarms:
+        left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+        _draw_swarm(right, swarms)
+    else:
+        left = figure.subplots()
     _draw_game(left, sizes(games))
-    _draw_swarm(right, swarms)
     return figure
 
 
@@ -108,8 +111,7 @@ def _draw_game(axes: Axes, found: Sequence[Size]) -> None:
     _level(axes, LEARNED, f"learned: {LEARNED:.0%}", (0, (5, 2)))
     _level(axes, CHANCE, "chance", (0, (1, 1.5)))
     if found:
-        axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        _log_weights(axes)
     axes.set_ylim(0, 1.04)
     legend(axes, loc="lower right", bbox_to_anchor=(1, 0.08))
 
@@ -128,11 +130,15 @@ def _draw_swarm(axes: Axes, swarms: Rows) -> None:
             label=arm,
         )
         axes.plot(*_means([(x[row["width"]], row["return"]) for row in rows]), color=colour, linewidth=1.6)
-    if swarms:
-        _level(axes, _alone(), "alone (scripted)", (0, (1, 1.5)))
-        axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _level(axes, _alone(), "alone (scripted)", (0, (1, 1.5)))
+    _log_weights(axes)
     legend(axes, loc="best")
+
+
+def _log_weights(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 @cache
@@ -211,7 +217,9 @@ def markdown(games: Rows, swarms: Rows, command: str, versions: Mapping[str, str
         "symbols before the listener has understood them. So the table tells where learning works, not what a network "
         "could hold.",
         "- The swarms are trained for a third of the steps of the shipped config, so their returns are below those of "
-        "the [communication gap](communication_gap.md).",
+        "the [communication gap](communication_gap.md)."
+        if swarms
+        else "- Swarms of several sizes, which the same command trains, were not run for this page.",
         "",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     ]

@@ -212,10 +212,10 @@ def markdown(games: Rows, swarms: Rows, command: str, versions: Mapping[str, str
         "- One game of 25 meanings, one optimiser, one kind of network. Step sizes and the weights of the entropy were "
         "found by a few trials at widths 16, 64, 104 and 256; a recipe made for one of the other sizes may do better "
         "there.",
-        "- The recipe was chosen after results: a first ladder (step sizes up to .01, entropy .02; 9k weights .20, 94k .96, "
-        "315k .80, 970k .64) was discarded, a second (at most .003, entropy .02; 315k .80, 970k .64, 3M 1.00) led to the "
-        "entropy of .05 above a width of 100. Seed 1, with which it was chosen, is among those shown. That all sizes from "
-        "94k up name everything holds for this recipe; an interval without spread is no certainty from three seeds.",
+        "- The recipe was chosen after results: a first ladder (step sizes up to .01, entropy .02; 9k weights .20, "
+        "94k .96, 315k .80, 970k .64) was discarded; a second (at most .003, entropy .02; 315k .80, 970k .64, 3M 1.00) "
+        "led to the entropy of .05 above a width of 100. Seed 1, with which it was chosen, is among those shown. That "
+        "all sizes from 94k up name everything holds for this recipe; an interval without spread is no certainty.",
         "- Sizes with one seed have no interval: what a second seed would do is not known.",
         "- A pair that has not learned is stuck, or slow, more often than too small: its messages settle on few "
         "symbols before the listener has understood them. So the table tells where learning works, not what a network "

@@ -1,8 +1,10 @@
 """What passes between agents: kinds of message, who hears whom, and delivery."""
 
+from popcomm.channels.kinds import message_kind
 from popcomm.channels.mailbox import Channel, Inbox, PostedInbox, RoutedInbox, deliver
-from popcomm.channels.messages import MessageKind, Symbols, Vectors, message_kind
+from popcomm.channels.messages import MessageKind, Symbols, Vectors
 from popcomm.channels.topology import Custom, Full, KNearest, Links, Ring, Routed, Topology, make_topology
+from popcomm.channels.words import Words
 
 __all__ = [
     "Channel",
@@ -19,6 +21,7 @@ __all__ = [
     "Symbols",
     "Topology",
     "Vectors",
+    "Words",
     "deliver",
     "make_topology",
     "message_kind",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from popcomm.channels.air import Air, dimensions
+from popcomm.channels.building import whole
 from popcomm.channels.messages import MessageKind
+from popcomm.channels.reflexes import Reflex, make_reflex
 from popcomm.channels.topology import Links, Topology
 from popcomm.errors import UserError
+
+if TYPE_CHECKING:
+    from popcomm.channels.words import Words
 
 Reading = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -24,7 +31,9 @@ class Inbox(NamedTuple):
     messages: Tensor  # [..., K, *message shape]: int64 symbols or float32 vectors, as they were transmitted
     senders: Tensor  # [..., K] int64, seats
     mask: Tensor  # [..., K] bool, which messages are real
-    soft: Tensor | None = None  # [..., K, *params shape], the senders' differentiable form; None without gradients
+    soft: Tensor | None = None  # [..., K, *features shape], the senders' differentiable form; None without gradients
+    # [..., K] bool, what the sender itself said one step before; None: all. Repeated and published words are not.
+    direct: Tensor | None = None
 
     def read(self, function: Reading) -> Tensor:
         """A function of single messages on all of them: (messages, soft) -> [..., K, features]."""
@@ -42,14 +51,21 @@ class PostedInbox:
         index: [1, R, K] int64, which of them stands in every slot.
         senders: [1, R, K] int64, seats.
         mask: [1, R, K] bool.
-        posted_soft: [M, *params shape], differentiable, or None.
+        posted_soft: [M, *features shape], differentiable, or None.
+        direct: [1, R, K] bool, or None.
     """
 
     def __init__(
-        self, posted: Tensor, index: Tensor, senders: Tensor, mask: Tensor, posted_soft: Tensor | None = None
+        self,
+        posted: Tensor,
+        index: Tensor,
+        senders: Tensor,
+        mask: Tensor,
+        posted_soft: Tensor | None = None,
+        direct: Tensor | None = None,
     ) -> None:
         self.posted, self.index, self.posted_soft = posted, index, posted_soft
-        self.senders, self.mask = senders, mask
+        self.senders, self.mask, self.direct = senders, mask, direct
 
     def _gather(self, values: Tensor) -> Tensor:
         return values.index_select(0, self.index.flatten()).view(*self.index.shape, *values.shape[1:])
@@ -75,7 +91,7 @@ class RoutedInbox:
         present: [B, N] bool, who is on the air.
         hears: [B, N] bool, who listens: not those whose life has just begun.
         seats: those of the listeners.
-        posted_soft: [B, N, *params shape], differentiable, or None.
+        posted_soft: [B, N, *features shape], differentiable, or None.
     """
 
     def __init__(
@@ -112,7 +128,7 @@ def deliver(messages: Tensor, senders: Tensor, mask: Tensor, soft: Tensor | None
         messages: [B, N, *message shape].
         senders: [B, N, K] int64.
         mask: [B, N, K] bool.
-        soft: [B, N, *params shape], differentiable; gathered the same way.
+        soft: [B, N, *features shape], differentiable; gathered the same way.
 
     >>> inbox = deliver(torch.tensor([[[7], [8]]]), torch.tensor([[[1], [0]]]), torch.ones(1, 2, 1, dtype=torch.bool))
     >>> inbox.messages.flatten().tolist()
@@ -136,8 +152,13 @@ class Channel:
     `noise` corrupts what is transmitted, the same for all who hear it (`MessageKind.corrupt`). Dead seats neither send
     nor hear, and nothing crosses the start of an episode.
 
+    Where reflexes act, or a capacity or inbox is given, messages are words and go through the air of every world
+    (`popcomm.channels.air`, made by `open`): a shared log of at most `capacity` transmissions a step, of which a
+    receiver hears `inbox` at most. Otherwise `connect` says whose message is in whose inbox.
+
     Raises:
-        UserError: a topology that needs positions in an environment without any, or one that does not fit its agents.
+        UserError: a topology that needs positions in an environment without any, or one that does not fit its agents;
+            reflexes, a capacity or an inbox with messages that are no words.
     """
 
     def __init__(
@@ -149,6 +170,9 @@ class Channel:
         has_positions: bool = False,
         dropout: float = 0.0,
         noise: float = 0.0,
+        reflexes: Sequence[Reflex | dict[str, Any] | str] = (),
+        capacity: int | None = None,
+        inbox: int | None = None,
     ) -> None:
         if topology.needs_positions and not has_positions:
             name = type(topology).__name__
@@ -158,12 +182,42 @@ class Channel:
         for key, value in (("dropout", dropout), ("noise", noise)):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"communication.{key} is {value!r}, and must be a number")
-            if value < 0 or (value > 1 and (key == "dropout" or messages.kind == "symbols")):
+            if value < 0 or (value > 1 and (key == "dropout" or messages.kind != "vectors")):
                 raise UserError(f"communication.{key} is {value}, and must lie in [0, 1]")
         self.messages, self.topology, self.torus = messages, topology, torus
         self.dropout, self.noise = dropout, noise
         self.num_agents = num_agents
         self.inbox_size = topology.inbox_size(num_agents)
+        self.reflexes = _reflexes(reflexes)
+        self.size = None
+        asked = {"capacity": capacity, "inbox": inbox}
+        given = [key for key, value in asked.items() if value is not None]
+        for key in given:
+            whole(f"communication.{key}", asked[key], 1)
+        if self.reflexes or given:
+            if messages.kind != "words":
+                cause = "reflexes" if self.reflexes else given[0]
+                raise UserError(f"communication.{cause} act on words, and messages are {messages.kind}; use kind words")
+            self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
+            self.inbox_size = self.size.inbox
+            self.open(1, 0)  # what does not fit says so now
+
+    def open(self, num_worlds: int, seed: int) -> Air | None:
+        """The air of B worlds; None where every message simply goes to its receivers' inboxes."""
+        if self.size is None:
+            return None
+        return Air(
+            cast("Words", self.messages),
+            self.topology,
+            copy.deepcopy(self.reflexes),
+            self.num_agents,
+            num_worlds,
+            self.size,
+            self.torus,
+            self.dropout,
+            self.noise,
+            seed,
+        )
 
     def transmit(self, messages: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What goes out on the channel when `messages` [B, N, ...] are sent."""
@@ -190,3 +244,9 @@ class Channel:
             kept = torch.rand(mask.shape, generator=generator, device=mask.device) >= self.dropout
             mask = mask & kept
         return Links(links.senders, mask)
+
+
+def _reflexes(values: Any) -> list[Reflex]:
+    if isinstance(values, str | Mapping) or not isinstance(values, Sequence):
+        raise UserError(f"communication.reflexes is {values!r}, and must be a list of reflexes")
+    return [make_reflex(value) for value in values]

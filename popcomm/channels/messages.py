@@ -1,17 +1,14 @@
 """What passes between agents: symbol strings and vectors, each with its space, its law and its differentiable form.
 
-A message kind turns a network's output (`params`) into messages and back into gradients. Words (binary strings with a
-gate) belong beside these two as a third class with the same methods.
+A message kind turns a network's output (`params`) into messages and back into gradients. Binary words are a third one,
+in words.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import signature
-from numbers import Integral
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +16,9 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.channels.building import whole
 from popcomm.channels.sampling import sample_categorical
-from popcomm.errors import UserError, unknown
+from popcomm.errors import UserError
 
 
 class MessageKind(Protocol):
@@ -42,13 +40,25 @@ class MessageKind(Protocol):
         ...
 
     @property
+    def features_shape(self) -> tuple[int, ...]:
+        """Shape of the float form of one message, which listeners read."""
+        ...
+
+    @property
+    def alphabet(self) -> int | None:
+        """How many symbols `as_symbols` knows; None for a kind that has none."""
+        ...
+
+    @property
     def dtype(self) -> torch.dtype: ...
 
     def rule(self) -> str:
         """One sentence that says what a message is; printed when training starts."""
         ...
 
-    def space(self) -> spaces.Space: ...
+    def space(self) -> spaces.Space:
+        """What is chosen to say a message, where agents speak through an action space."""
+        ...
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """params [..., *params_shape] -> messages [..., *shape]."""
@@ -67,15 +77,23 @@ class MessageKind(Protocol):
         ...
 
     def soft(self, params: Tensor) -> Tensor:
-        """The differentiable expectation [..., *params_shape] that carries gradients to the sender."""
+        """The differentiable expectation [..., *features_shape] that carries gradients to the sender."""
         ...
 
     def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
-        """Float form [..., *params_shape] of stored messages, whose gradient (if `soft` is given) is that of `soft`."""
+        """Float form [..., *features_shape] of stored messages; its gradient, if `soft` is given, is that of `soft`."""
         ...
 
     def load(self, messages: Tensor) -> Tensor:
         """What is charged for by `message_cost`: [...] float32."""
+        ...
+
+    def spoken(self, messages: Tensor) -> Tensor:
+        """Which of them are transmitted at all: [...] bool."""
+        ...
+
+    def as_symbols(self, messages: Tensor) -> Tensor:
+        """The messages as strings of symbols 0 ... alphabet - 1, for statistics and pictures: [..., length] int64."""
         ...
 
     def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
@@ -112,6 +130,14 @@ class Symbols:
     @property
     def params_shape(self) -> tuple[int, ...]:
         return (self.length, self.vocab_size)
+
+    @property
+    def features_shape(self) -> tuple[int, ...]:
+        return self.params_shape
+
+    @property
+    def alphabet(self) -> int:
+        return self.vocab_size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,6 +181,13 @@ class Symbols:
     def load(self, messages: Tensor) -> Tensor:
         return (messages != 0).sum(-1).float()
 
+    def spoken(self, messages: Tensor) -> Tensor:
+        """All of them: a message of blanks is one, too."""
+        return torch.ones(messages.shape[:-1], dtype=torch.bool, device=messages.device)
+
+    def as_symbols(self, messages: Tensor) -> Tensor:
+        return messages
+
     def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
         """Each symbol is replaced by a uniform one with probability `noise`."""
         uniform = torch.rand(messages.shape, generator=generator, device=messages.device)
@@ -186,6 +219,14 @@ class Vectors:
     @property
     def params_shape(self) -> tuple[int, ...]:
         return (self.size,)
+
+    @property
+    def features_shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def alphabet(self) -> None:
+        return None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -232,66 +273,14 @@ class Vectors:
         """Every vector counts as one symbol."""
         return torch.ones(messages.shape[:-1], device=messages.device)
 
+    def spoken(self, messages: Tensor) -> Tensor:
+        """All of them."""
+        return torch.ones(messages.shape[:-1], dtype=torch.bool, device=messages.device)
+
+    def as_symbols(self, messages: Tensor) -> Tensor:
+        """Raises TypeError: the alphabet of vectors is None."""
+        raise TypeError("vectors have no symbols")
+
     def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
         """Normal noise of standard deviation `noise` is added."""
         return messages + noise * torch.randn(messages.shape, generator=generator, device=messages.device)
-
-
-def whole(key: str, value: Any, at_least: int) -> int:
-    """The value, which must be a whole number.
-
-    Raises:
-        UserError: it is something else, or too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise UserError(f"{key} is {value!r}, and must be a whole number")
-    if value < at_least:
-        raise UserError(f"{key} is {value}, and must be at least {at_least}")
-    return int(value)
-
-
-MESSAGE_KINDS: dict[str, type] = {"symbols": Symbols, "vectors": Vectors}
-
-
-def message_kind(value: MessageKind | dict[str, Any] | None) -> MessageKind | None:
-    """A kind of message from its config mapping, e.g. {"kind": "symbols", "vocab_size": 64, "length": 5}.
-
-    Raises:
-        UserError: no such kind, or arguments that do not fit it.
-    """
-    return None if value is None else made("communication.messages", value, MESSAGE_KINDS, "sample")
-
-
-def made(key: str, value: Any, classes: dict[str, type], method: str) -> Any:
-    """The object that a config means: {"kind": name, **arguments}, a bare name, or an object that has the method.
-
-    Raises:
-        UserError: none of these.
-    """
-    if isinstance(value, str):
-        value = {"kind": value}
-    if isinstance(value, Mapping):
-        return build_from_config(key, dict(value), classes)
-    if not hasattr(value, method):
-        raise UserError(
-            f"{key} is {value!r}, and must be a mapping with 'kind' ({', '.join(sorted(classes))}) or an object"
-        )
-    return value
-
-
-def build_from_config(key: str, value: dict[str, Any], classes: dict[str, type]) -> Any:
-    """An object from {"kind": name, **arguments}, with errors in the user's words."""
-    arguments = dict(value)
-    name = arguments.pop("kind", None)
-    if name is None:
-        raise UserError(f"{key} has no 'kind'; allowed: {', '.join(sorted(classes))}")
-    if name not in classes:
-        raise unknown(f"{key}.kind", name, classes)
-    fields = signature(classes[name]).parameters
-    for argument in arguments:
-        if argument not in fields:
-            raise unknown(f"{key} of kind '{name}': the argument", argument, fields or ["(none)"])
-    try:
-        return classes[name](**arguments)
-    except TypeError as error:
-        raise UserError(f"{key} of kind '{name}': {str(error).split('__init__() ')[-1]}") from error

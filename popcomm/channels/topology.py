@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from popcomm.channels.messages import made, whole
+from popcomm.channels.building import made, whole
 from popcomm.errors import UserError
 
 # Above this many agents a k-d tree beats the distance matrix on CPU (measured on one core for k = 4 and 8).
@@ -28,6 +28,7 @@ class Topology:
     """Base of topologies; one of your own needs `inbox_size` and `connect`."""
 
     needs_positions = False
+    static = False  # True: who hears whom is the same in every step and world, but for who is absent
     latents = 0  # above 0: nobody has an inbox, all hear all others through so many summaries (`Routed`)
 
     def inbox_size(self, num_agents: int) -> int:
@@ -58,6 +59,8 @@ def _fixed(senders: Tensor, present: Tensor, mask: Tensor | None = None) -> Link
 class Full(Topology):
     """All hear all others: K = N - 1."""
 
+    static = True
+
     def inbox_size(self, num_agents: int) -> int:
         return num_agents - 1
 
@@ -75,6 +78,8 @@ class Ring(Topology):
     Raises:
         UserError: k below one, or (at `inbox_size`) more than there are others.
     """
+
+    static = True
 
     def __init__(self, k: int = 2) -> None:
         self.k = whole("topology.k", k, 1)
@@ -102,6 +107,7 @@ class Custom(Topology):
         if self.adjacency.ndim not in (2, 3) or self.adjacency.shape[-1] != self.adjacency.shape[-2]:
             shape = tuple(self.adjacency.shape)
             raise UserError(f"topology.adjacency has shape {shape}, and must be [N, N] or [B, N, N]")
+        self.static = self.adjacency.ndim == 2
         hears = self.adjacency.transpose(-1, -2)
         k = max(1, int(hears.sum(-1).max()))
         # A stable descending sort puts the real senders first, in the order of their seats.

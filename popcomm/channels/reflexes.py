@@ -1,0 +1,375 @@
+"""Reflexes of c11np: what happens on a channel without the agents' doing, to keep it alive until a jargon forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from popcomm.channels.building import made
+from popcomm.channels.decisions import (
+    DECISIONS,
+    Bernoulli,
+    Controlled,
+    CountMin,
+    Decision,
+    LocalRule,
+    PerAgent,
+    make_decision,
+    probability,
+)
+from popcomm.channels.log import PUBLISHED, Log, entries
+from popcomm.channels.moment import Measured, Moment
+from popcomm.channels.schedules import Clock, LoadLinear, Schedule, make_schedule
+from popcomm.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from popcomm.channels.words import Words
+
+__all__ = [
+    "DECISIONS",
+    "REFLEXES",
+    "Bernoulli",
+    "Controlled",
+    "CountMin",
+    "Decision",
+    "ImmediateFeedback",
+    "LocalRule",
+    "PerAgent",
+    "Publishing",
+    "Reflex",
+    "SensoryDeprivation",
+    "WordRepetition",
+    "make_reflex",
+]
+
+
+class Reflex:
+    """Base of reflexes. One of your own overrides what it is about, and leaves the rest.
+
+    Args:
+        schedule: how it fades; None is for ever, a number a constant strength (see `popcomm.channels.schedules`).
+    """
+
+    name = "reflex"
+    takes_turn = False  # True: an agent that transmits by this reflex does not transmit its own word in that step
+
+    def __init__(self, schedule: Schedule | dict[str, Any] | float | None = None) -> None:
+        self.schedule = make_schedule(schedule)
+
+    def bind(self, messages: Words, num_agents: int) -> None:
+        """Check that this fits a channel; raises UserError if not."""
+
+    def open(self, num_worlds: int, seed: int) -> None:
+        """Make room for what is remembered of B worlds."""
+
+    def strength(self, clock: Clock) -> float:
+        """What is left of the reflex, in [0, 1]."""
+        return self.schedule.strength(clock)
+
+    def feedback(self, clock: Clock) -> float:
+        """The probability that an agent hears a transmission of its own."""
+        return 0.0
+
+    def transmissions(self, moment: Moment) -> Log | None:
+        """What goes on the air by this reflex, in any order."""
+        return None
+
+    def deprived(self, clock: Clock, num_worlds: int, num_agents: int, rng: np.random.Generator) -> np.ndarray | None:
+        """[B, N] bool, whose observation of the environment is taken away now; None where this is no such reflex."""
+        return None
+
+    def perceive(self, values: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What the deprived perceive instead of observations `values` [..., O] with bounds low and high [O]."""
+        return values
+
+    def observe(self, measured: Measured) -> None:
+        """Take note of what came of the words, once a step."""
+
+    def forget(self, worlds: np.ndarray) -> None:
+        """New episodes begin in worlds [B] bool."""
+
+    def get_state(self) -> dict[str, Any]:
+        """What is remembered, for checkpoints."""
+        return {"schedule": self.schedule.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `get_state`."""
+        self.schedule.set_state(state["schedule"])
+
+    def _not_in_load(self) -> None:
+        if isinstance(self.schedule, LoadLinear):
+            raise UserError(
+                f"reflex {self.name} has the schedule 'load_linear', which is for word_repetition; use 'linear'"
+            )
+
+
+class ImmediateFeedback(Reflex):
+    """A transmission reaches every recipient, its sender included, one step later; at strength s with probability s."""
+
+    name = "immediate_feedback"
+
+    def __init__(self, schedule: Schedule | dict[str, Any] | float | None = None) -> None:
+        super().__init__(schedule)
+        self._not_in_load()
+
+    def feedback(self, clock: Clock) -> float:
+        return self.strength(clock)
+
+
+class WordRepetition(Reflex):
+    """Each word that an agent receives it sends again at once with a probability that `decision` says.
+
+    Args:
+        decision: who repeats what; LocalRule(0.5) if None.
+        slot: "parallel": a repetition goes out beside the agent's own word; the branching theory is then exact.
+            "hijack": it goes out instead, one transmission for each agent and step at most.
+        dedup: decide once a step for each word, however often it was received.
+        schedule: how it fades; the strength multiplies the probabilities.
+
+    Raises:
+        UserError: an unknown slot or decision.
+    """
+
+    name = "word_repetition"
+    SLOTS = ("parallel", "hijack")
+
+    def __init__(
+        self,
+        decision: Decision | dict[str, Any] | str | None = None,
+        slot: str = "parallel",
+        dedup: bool = False,
+        schedule: Schedule | dict[str, Any] | float | None = None,
+    ) -> None:
+        super().__init__(schedule)
+        if slot not in self.SLOTS:
+            raise UserError(f"reflex word_repetition: slot is {slot!r}; {nearest(str(slot), self.SLOTS)}")
+        if not isinstance(dedup, bool):
+            raise UserError(f"reflex word_repetition: dedup is {dedup!r}, and must be true or false")
+        self.decision = LocalRule() if decision is None else make_decision(decision)
+        self.takes_turn, self.dedup = slot == "hijack", dedup
+        if isinstance(self.schedule, LoadLinear) and self.decision.reproduction is None:
+            raise UserError(
+                "reflex word_repetition: the schedule 'load_linear' needs a decision that knows its R, such as "
+                "'local_rule'; use 'linear'"
+            )
+
+    def bind(self, messages: Words, num_agents: int) -> None:
+        self.decision.bind(num_agents)
+
+    def open(self, num_worlds: int, seed: int) -> None:
+        self.decision.open(num_worlds, seed)
+
+    def strength(self, clock: Clock) -> float:
+        """The factor of the probabilities; under a fade in load, R(t) / R0."""
+        if isinstance(self.schedule, LoadLinear) and self.decision.reproduction is not None:
+            return self.schedule.of_repetition(clock, self.decision.reproduction)
+        return self.schedule.strength(clock)
+
+    def transmissions(self, moment: Moment) -> Log | None:
+        strength = self.strength(moment.clock)
+        if strength <= 0 or not len(moment.log):
+            return None
+        entry, listener = moment.copies(strength * np.asarray(self.decision.probabilities(moment.indegree)))
+        if self.dedup:
+            first = first_of_word(moment, entry, listener)
+            entry, listener = entry[first], listener[first]
+        allowed = self.decision.allows(moment, entry, listener)
+        if allowed is not None:
+            entry, listener = entry[allowed], listener[allowed]
+        if self.takes_turn:
+            # Entries stand in random order, so the first of an agent's repetitions is any of them.
+            agent = moment.log.world[entry].astype(np.int64) * moment.hears.shape[1] + listener
+            chosen = np.unique(agent, return_index=True)[1]
+            entry, listener = entry[chosen], listener[chosen]
+        log = moment.log
+        return entries(log.world[entry], log.word[entry], listener, log.generation[entry] + 1)
+
+    def observe(self, measured: Measured) -> None:
+        self.decision.observe(measured)
+
+    def forget(self, worlds: np.ndarray) -> None:
+        self.decision.forget(worlds)
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "decision": self.decision.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        super().set_state(state)
+        self.decision.set_state(state["decision"])
+
+
+class Publishing(Reflex):
+    """Poisson(rate) fresh words a step in every world, heard by all, from nobody (source -1).
+
+    Args:
+        rate: words per world and step.
+        source: "uniform": any words, with equal probability; or a list of packed words to choose from.
+        schedule: how it fades; the strength multiplies the rate.
+
+    Raises:
+        UserError: a rate that is negative or not finite, or (when bound) something in `source` that is no word.
+    """
+
+    name = "publishing"
+
+    def __init__(
+        self,
+        rate: float = 1.0,
+        source: str | Sequence[int] = "uniform",
+        schedule: Schedule | dict[str, Any] | float | None = None,
+    ) -> None:
+        super().__init__(schedule)
+        self._not_in_load()
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < np.inf:
+            raise UserError(f"reflex publishing: rate is {rate!r}, and must be a number of words, 0 or more")
+        if isinstance(source, str) and source != "uniform":
+            raise UserError(f"reflex publishing: source is {source!r}; {nearest(source, ['uniform'])}, or a list")
+        if not isinstance(source, str) and not len(source):
+            raise UserError("reflex publishing: source is an empty list, and must hold at least one word")
+        self.rate, self.source = float(rate), source
+        self._messages: Words | None = None
+        self._choices: np.ndarray | None = None
+
+    def bind(self, messages: Words, num_agents: int) -> None:
+        self._messages = messages
+        if not isinstance(self.source, str):
+            self._choices = _packed(messages, self.source)
+
+    def transmissions(self, moment: Moment) -> Log | None:
+        assert self._messages is not None, "a reflex is bound to a channel before it acts"
+        rate = self.rate * self.strength(moment.clock)
+        count = moment.rng.poisson(rate, moment.num_worlds) * moment.lively
+        world = np.repeat(np.arange(moment.num_worlds, dtype=np.int32), count)
+        if self._choices is None:
+            words = self._messages.uniform(moment.rng, len(world))
+        else:
+            words = self._choices[moment.rng.integers(0, len(self._choices), len(world))]
+        return entries(world, words, PUBLISHED)
+
+
+class SensoryDeprivation(Reflex):
+    """Takes away what agents see of the environment, so that they must listen: never the channel, nor an action mask.
+
+    Args:
+        mode: "withdraw": zeros; "noise": a bounded sample of the observation space.
+        who: seats that it may befall; None: all.
+        when: the probability with which it befalls each of them in a step; or (period, length): in the first `length`
+            of every `period` steps of training.
+        schedule: how it fades; the strength multiplies the probability.
+
+    Raises:
+        UserError: an unknown mode, a probability outside [0, 1], a length above its period, (when bound) no such seat.
+    """
+
+    name = "sensory_deprivation"
+    MODES = ("withdraw", "noise")
+
+    def __init__(
+        self,
+        mode: str = "withdraw",
+        who: Sequence[int] | None = None,
+        when: float | Sequence[int] = 0.1,
+        schedule: Schedule | dict[str, Any] | float | None = None,
+    ) -> None:
+        super().__init__(schedule)
+        self._not_in_load()
+        if mode not in self.MODES:
+            raise UserError(f"reflex sensory_deprivation: mode is {mode!r}; {nearest(str(mode), self.MODES)}")
+        self.mode, self.who, self.when = mode, who, when
+        self._steps = 0
+        if isinstance(when, Sequence) and not isinstance(when, str):
+            whole_numbers = len(when) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in when)
+            if not whole_numbers or not 0 < when[1] <= when[0]:
+                raise UserError(
+                    f"reflex sensory_deprivation: when is {list(when)!r}, and must be a probability or "
+                    "[period, length] with 0 < length <= period, in steps"
+                )
+        else:
+            self.when = probability("reflex sensory_deprivation: when", when)
+
+    def bind(self, messages: Words, num_agents: int) -> None:
+        for seat in self.who if self.who is not None else ():
+            if isinstance(seat, bool) or not isinstance(seat, int) or not 0 <= seat < num_agents:
+                raise UserError(f"reflex sensory_deprivation: who has {seat!r}, and seats are 0 to {num_agents - 1}")
+
+    def deprived(self, clock: Clock, num_worlds: int, num_agents: int, rng: np.random.Generator) -> np.ndarray:
+        may = np.zeros(num_agents, bool)
+        may[slice(None) if self.who is None else list(self.who)] = True
+        if isinstance(self.when, float):
+            chance = self.when
+        else:
+            period, length = self.when
+            chance = float(self._steps % period < length)
+        self._steps += 1
+        return may & (rng.random((num_worlds, num_agents)) < chance * self.strength(clock))
+
+    def perceive(self, values: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Zeros, or what is nearest to zero within bounds; or uniform noise, within [-1, 1] where there is no bound."""
+        if self.mode == "withdraw":
+            return np.broadcast_to(np.clip(0.0, low, high), values.shape).astype(values.dtype)
+        bottom = np.where(np.isfinite(low), low, np.minimum(-1.0, high - 1.0))
+        top = np.where(np.isfinite(high), high, np.maximum(1.0, bottom + 1.0))
+        return rng.uniform(bottom, top, values.shape).astype(values.dtype)
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "steps": self._steps}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        super().set_state(state)
+        self._steps = state["steps"]
+
+
+def _packed(messages: Words, words: Sequence[int]) -> np.ndarray:
+    """Packed words given as numbers, bit i worth 2**i; raises UserError for what is no word of that kind."""
+    for word in words:
+        if isinstance(word, bool) or not isinstance(word, int) or not 0 < word < 2**messages.bits:
+            raise UserError(
+                f"reflex publishing: source has {word!r}, and a packed word is a number above 0 of {messages.bits} bits"
+            )
+    size = 32 if messages.bits <= 32 else 64
+    packed = np.array(words, f"uint{size}").view(f"int{size}")
+    gated = messages.gated(torch.from_numpy(packed)).numpy()
+    if not gated.all():
+        word = words[int(np.flatnonzero(gated == 0)[0])]
+        raise UserError(f"reflex publishing: source has {word}, and it is no word: {messages.rule()}")
+    return packed
+
+
+def first_of_word(moment: Moment, entry: np.ndarray, listener: np.ndarray) -> np.ndarray:
+    """Which (entry, listener) pairs [C] are the first copy of their word that the listener received: bool [C]."""
+    log = moment.log
+    order = np.lexsort((np.arange(len(log)), log.word, log.world))
+    place = np.arange(len(log))
+    new = np.ones(len(log), bool)
+    new[1:] = (log.world[order[1:]] != log.world[order[:-1]]) | (log.word[order[1:]] != log.word[order[:-1]])
+    start = np.maximum.accumulate(np.where(new, place, 0))
+    where = np.empty(len(log), np.int64)
+    where[order] = place
+    before = where[entry] - start[where[entry]]
+    # Each pair once for every copy that stands before its own.
+    pair = np.repeat(np.arange(len(entry)), before)
+    nth = np.arange(len(pair)) - np.repeat(np.cumsum(before) - before, before)
+    copy = order[start[where[entry[pair]]] + nth]
+    received = moment.audience.holds(log, copy, listener[pair]) & moment.heard(copy, listener[pair])
+    earlier = np.bincount(pair[received], minlength=len(entry))
+    return earlier == 0
+
+
+REFLEXES: dict[str, type] = {
+    "immediate_feedback": ImmediateFeedback,
+    "word_repetition": WordRepetition,
+    "sensory_deprivation": SensoryDeprivation,
+    "publishing": Publishing,
+}
+
+
+def make_reflex(value: Reflex | dict[str, Any] | str) -> Reflex:
+    """A reflex from its config mapping, e.g. {"kind": "word_repetition", "decision": {"kind": "local_rule"}}.
+
+    Raises:
+        UserError: no such reflex, or arguments that do not fit it.
+    """
+    return made("communication.reflexes", value, REFLEXES, "strength")

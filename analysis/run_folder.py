@@ -59,7 +59,7 @@ class RunFolder:
 
     @property
     def message_kind(self) -> str | None:
-        """ "symbols", "vectors" or None in silence; by the conversations where there is no configuration."""
+        """ "symbols", "words", "vectors" or None in silence; by the conversations where there is no configuration."""
         if self.config:
             messages = self.setting("communication", "messages")
             return messages.get("kind") if isinstance(messages, dict) else None
@@ -67,8 +67,11 @@ class RunFolder:
 
     @property
     def vocab_size(self) -> int:
-        """V, and no less than the symbols that were recorded."""
+        """V, and no less than the symbols that were recorded. Words have two, or those of a lexicon and silence."""
         seen = 0 if self.talk.symbols is None else int(self.talk.symbols.max()) + 1
+        if self.message_kind == "words":
+            words = self.setting("communication", "messages", "vocab")
+            return max(seen, 1 + words if isinstance(words, int) else 2)
         said = self.setting("communication", "messages", "vocab_size")
         return max(seen, said if isinstance(said, int) else 0)
 

@@ -16,7 +16,7 @@ import json
 import warnings
 from pathlib import Path
 
-NAMES = ("worlds", "training", "scaling", "memory", "attention", "tiny", "routing")
+NAMES = ("worlds", "training", "scaling", "memory", "attention", "tiny", "routing", "channel")
 
 
 def main(arguments: list[str] | None = None) -> None:

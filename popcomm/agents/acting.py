@@ -15,7 +15,8 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.distributions import action_law
 from popcomm.channels.mailbox import Inbox
-from popcomm.channels.messages import Symbols
+from popcomm.channels.messages import MessageKind, Symbols
+from popcomm.channels.words import Words
 from popcomm.envs.flat_spaces import FlatAction, FlatObservation, mask_of
 from popcomm.envs.foreign import backing_world
 from popcomm.errors import UserError, unknown
@@ -79,7 +80,8 @@ def spec_for(env: Any, agent: Any) -> EnvSpec:
         messages=channel.messages,
         inbox_size=channel.inbox_size,
         state_size=_state_size(env),
-        num_agents=channel.num_agents,
+        # One more stands for nobody, who publishes words.
+        num_agents=channel.num_agents + (channel.size is not None),
         sender_obs_size=max(sizes.values()),
         env_observation_space=own,
         env_action_space=action,
@@ -140,15 +142,17 @@ class Acting:
         """One step.
 
         Args:
-            observation: {"observation": the environment's, "inbox": [K, L] int64 or [K, D] float32, "senders": [K]
-                int, "mask": [K] int or bool}, K any number; an agent that never hears takes the observation alone, too.
+            observation: {"observation": the environment's, "inbox": [K, L] int64 or [K, D] float32 (words: bits
+                [K, bits], with a lexicon [K, 1]), "senders": [K] int, "mask": [K] int or bool}, K any number; an agent
+                that never hears takes the observation alone, too.
                 An "action_mask" beside an "observation" in the environment's part is obeyed.
             greedy: the likeliest action and symbols instead of samples.
             generator: source of the samples; torch's default one if None.
 
         Returns:
-            The action, as the environment's action space wants it, and the message, [L] int64 or [D] float32: zeros of
-            an agent that never speaks, which nobody hears, and None where there are no messages.
+            The action, as the environment's action space wants it, and the message, [L] int64 or [D] float32 (words:
+            bits [bits] int64, with a lexicon the index, int64): zeros of an agent that never speaks, which nobody
+            hears, and None where there are no messages. Silence is all zeros; "speak" can be left out beside it.
 
         Raises:
             UserError: the agent holds several members, the observation is not what it was built for, a symbol or a
@@ -175,10 +179,10 @@ class Acting:
         kind, said = self.spec.sends, output.said
         if kind is None or output.message is None:
             silent = self.spec.messages
-            return None if silent is None else torch.zeros(silent.shape, dtype=silent.dtype).numpy()
+            return None if silent is None else _shown(silent, torch.zeros(silent.shape, dtype=silent.dtype))
         if said is None:
             said = kind.mode(output.message) if greedy else kind.sample(output.message, generator)
-        return said[0, 0].cpu().numpy()
+        return _shown(kind, said[0, 0].cpu())
 
     def _numbers(self, own: Any) -> Tensor:
         """The environment's observation as [1, 1, O]."""
@@ -207,18 +211,20 @@ class Acting:
         messages, senders = np.asarray(observation["inbox"]), np.asarray(observation["senders"])
         mask = np.asarray(observation["mask"]).astype(bool)
         slots = len(mask)
-        if messages.shape != (slots, *kind.shape) or senders.shape != (slots,):
+        shape, units = _shape(kind)
+        if messages.shape != (slots, *shape) or senders.shape != (slots,):
             what = f"the inbox has shape {messages.shape} beside {senders.shape} senders and a mask of {slots}"
-            raise self._misfit(what, f"K messages of {kind.shape[0]} {_UNITS.get(kind.kind, kind.kind)}")
-        real = messages[mask]
-        if isinstance(kind, Symbols) and real.size and (real.min() < 0 or real.max() >= kind.vocab_size):
-            worst = real.max() if real.max() >= kind.vocab_size else real.min()
-            raise self._misfit(f"the inbox has the symbol {worst}", f"symbols 0 to {kind.vocab_size - 1}")
+            raise self._misfit(what, f"K messages of {shape[0]} {units}")
+        real, choices = messages[mask], kind.alphabet
+        if choices is not None and real.size and (real.min() < 0 or real.max() >= choices):
+            worst = real.max() if real.max() >= choices else real.min()
+            raise self._misfit(f"the inbox has the symbol {worst}", f"symbols 0 to {choices - 1}")
         if mask.any() and not 0 <= senders[mask].min() <= senders[mask].max() < self.spec.num_agents:
             raise self._misfit(f"the senders are {senders[mask].tolist()}", f"0 to {self.spec.num_agents - 1}")
         # What is not real may be anything, and must still be found in the tables.
-        messages = np.where(mask.reshape(slots, *[1] * len(kind.shape)), messages, 0)
-        heard = self._tensor(messages).to(kind.dtype)
+        messages = np.where(mask.reshape(slots, *[1] * len(shape)), messages, 0)
+        heard = self._tensor(messages)
+        heard = kind.from_symbols(heard) if isinstance(kind, Words) else heard.to(kind.dtype)
         return Inbox(heard, self._tensor(np.where(mask, senders, 0)).long(), self._tensor(mask))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -234,7 +240,18 @@ class Acting:
         )
 
 
-_UNITS = {"symbols": "symbols", "words": "bits", "vectors": "numbers"}
+def _shape(kind: MessageKind) -> tuple[tuple[int, ...], str]:
+    """The shape of one message as `with_messages` shows it, and what it is made of."""
+    if isinstance(kind, Words):
+        return ((kind.bits,), "bits") if kind.vocab is None else ((1,), "index in a lexicon")
+    return kind.shape, "symbols" if isinstance(kind, Symbols) else "numbers"
+
+
+def _shown(kind: MessageKind, message: Tensor) -> np.ndarray:
+    """One message as `with_messages` takes it."""
+    if isinstance(kind, Words):
+        message = kind.as_symbols(message) if kind.vocab is None else kind.to_index(message)
+    return message.numpy()
 
 
 def _has(observation: Any, key: str) -> bool:

@@ -12,6 +12,8 @@ from popcomm.agents.distributions import ActionLaw
 from popcomm.agents.losses import masked_mean, masked_mse, r_squared
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.population import PopulationMLP
+from popcomm.channels.messages import Symbols
+from popcomm.channels.words import Words
 from popcomm.errors import UserError
 
 
@@ -124,8 +126,11 @@ class Grounding:
 
     def _message_cost(self, params: Tensor) -> Tensor:
         """params [P, R, *params_shape] -> [P, R]."""
-        assert self.spec.sends is not None
-        if self.spec.sends.kind != "symbols":
+        kind = self.spec.sends
+        assert kind is not None
+        if isinstance(kind, Words):  # the probability that a word is transmitted, which costs 1
+            return kind.soft(params)[..., -1]
+        if not isinstance(kind, Symbols):
             return params.abs().flatten(2).sum(-1)
         blank = (params[..., 0] - params.logsumexp(-1)).exp()
         return (1 - blank).sum(-1)

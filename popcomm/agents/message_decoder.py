@@ -40,8 +40,8 @@ class MessageDecoder(nn.Module):
     """Every message of an inbox -> a guess of what its sender saw: [P, R, K, out_features].
 
     The values of the symbols are the listener's own encoder tables, so learning to reconstruct teaches it to listen;
-    the scores are the decoder's own, and start at zero (all positions count the same). A vector has no positions to
-    attend over, and is read by the encoder as it is.
+    the scores are the decoder's own, and start at zero (all positions count the same). A vector or a word has no
+    positions to attend over, and is read by the encoder as it is.
     """
 
     def __init__(

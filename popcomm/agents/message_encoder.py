@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from popcomm.agents.population import linear, uniform
 from popcomm.channels.mailbox import Inbox
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, Symbols
+from popcomm.channels.words import Words
 
 
 def lookup(tables: Tensor, messages: Tensor, soft: Tensor | None = None) -> Tensor:
@@ -60,13 +62,22 @@ class _Lookup(torch.autograd.Function):
         return to_tables, None, to_soft
 
 
+def inputs_on(kind: MessageKind) -> float:
+    """How many of the numbers of a message's float form are ones, the rest zeros; 0 for a kind of other numbers."""
+    if isinstance(kind, Symbols):
+        return kind.length
+    # The bits of a word, and that something was said.
+    return (kind.min_on + kind.max_on) / 2 + 1 if isinstance(kind, Words) else 0
+
+
 class MessageEncoder(nn.Module):
     """Every message of an inbox as a vector: inbox [P, R, K, ...] -> [P, R, K, out_features].
 
-    `weight` is [P, numbers in the kind's params_shape, out_features], a Linear without bias on
+    `weight` is [P, numbers in the kind's features_shape, out_features], a Linear without bias on
     `kind.straight_through(messages, soft)`, and `extract` treats it as one. Symbols start with unit variance of the
-    output, since exactly L of the L * V inputs are on; vectors start as torch.nn.Linear does. Slots without a message
-    are encoded too: mask them.
+    output, since exactly L of the L * V inputs are on, and words with about that, by the middle of their gate (whose
+    bits are unpacked here, and no earlier); vectors start as torch.nn.Linear does. Slots without a message are encoded
+    too: mask them.
     """
 
     transposed = ("weight",)
@@ -76,11 +87,9 @@ class MessageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.kind = kind
-        size = int(torch.Size(kind.params_shape).numel())
-        if kind.kind == "symbols":
-            length = kind.params_shape[0]
-            table = torch.randn(members, size, out_features, generator=generator) / length**0.5
-            self.weight = nn.Parameter(table)
+        size, on = math.prod(kind.features_shape), inputs_on(kind)
+        if on:
+            self.weight = nn.Parameter(torch.randn(members, size, out_features, generator=generator) / on**0.5)
         else:
             self.weight = uniform(size**-0.5, members, size, out_features, generator=generator)
 
@@ -88,8 +97,8 @@ class MessageEncoder(nn.Module):
         return inbox.read(self.encode)
 
     def encode(self, messages: Tensor, soft: Tensor | None = None) -> Tensor:
-        """messages [P, ..., *message shape], soft [P, ..., *params shape] -> [P, ..., out_features]."""
-        if self.kind.kind == "symbols":
+        """messages [P, ..., *message shape], soft [P, ..., *features shape] -> [P, ..., out_features]."""
+        if isinstance(self.kind, Symbols):
             return lookup(self.weight, messages, soft)
         real = self.kind.straight_through(messages, soft)
         return linear(real.to(self.weight.dtype), self.weight)

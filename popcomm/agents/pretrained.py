@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from popcomm.agents.contract import AgentSpec
-from popcomm.channels.messages import MessageKind, message_kind
+from popcomm.channels.kinds import message_kind
+from popcomm.channels.messages import MessageKind
 from popcomm.errors import UserError
 
 FORMAT_VERSION = 1

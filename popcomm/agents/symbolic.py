@@ -44,7 +44,8 @@ class SymbolicAgent(Grounding, nn.Module):
         reconstruction_weight: of the mean squared error of module 2.
         prediction_weight: of the mean squared error of the next observation, guessed from hidden state and action.
         world_weight: of the mean squared error of module 5.
-        cost_weight: of the expected number of symbols that are not blank (L1; for vectors the L1 norm).
+        cost_weight: of the expected number of symbols that are not blank (L1; for vectors the L1 norm, for words the
+            probability of one).
         generator: source of the initial weights; torch's default one if None.
 
     A loss whose weight is 0 is not computed.

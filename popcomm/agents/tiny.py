@@ -45,9 +45,9 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
     """FLARE blocks over the tokens of one step; the observation's token is read out.
 
     Tokens: the observation; with a memory, what was read from it one step before; every symbol of every message heard
-    (symbol + position in the message + sender), or every vector (+ sender). Empty slots are masked. The inbox is a set,
-    of any size. Actions and messages come from the observation's token, the value from two layers on it whose gradient
-    stops there (see SymbolicAgent for what that was worth).
+    (symbol + position in the message + sender), or every vector or word (+ sender). Empty slots are masked. The inbox
+    is a set, of any size. Actions and messages come from the observation's token, the value from two layers on it whose
+    gradient stops there (see SymbolicAgent for what that was worth).
 
     Grounding losses are SymbolicAgent's. The world is estimated from the messages alone, as the decoder reads them, so
     never from the own observation.
@@ -331,7 +331,7 @@ def hear_in_order_(block: FlareBlock, places: Tensor) -> None:
 class TokenEncoder(nn.Module):
     """What is heard as tokens: inbox [P, R, K, ...] -> tokens [P, R, K T, C], and which are real [P, R, K T].
 
-    T is one token per symbol, symbol + position + sender, or one per message of numbers, a linear map + sender.
+    T is one token per symbol, symbol + position + sender, or one per vector or word, a linear map + sender.
 
     Args:
         members: P.
@@ -368,7 +368,7 @@ class TokenEncoder(nn.Module):
         return (self.symbols.weight.unsqueeze(1) + self.positions.weight.unsqueeze(2)).flatten(1, 2)
 
     def encode(self, messages: Tensor, soft: Tensor | None = None) -> Tensor:
-        """Vectors [P, ..., D] as a MessageDecoder reads them: [P, ..., C]."""
+        """Vectors [P, ..., D] or words [P, ...] as a MessageDecoder reads them: [P, ..., C]."""
         return self.numbers.encode(messages, soft)
 
     def _read(self, messages: Tensor, soft: Tensor | None) -> Tensor:

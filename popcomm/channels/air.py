@@ -13,7 +13,7 @@ from torch import Tensor
 
 from popcomm.channels.audience import Audience
 from popcomm.channels.log import Log, board, empty_log, entries, joined, shuffled
-from popcomm.channels.moment import Moment
+from popcomm.channels.moment import Moment, among
 from popcomm.channels.reflexes import Reflex
 from popcomm.channels.schedules import Clock
 from popcomm.channels.topology import Full, Topology
@@ -62,7 +62,7 @@ def dimensions(
     """The sizes asked for; where none are, such that almost nothing is lost when all agents speak in every step.
 
     The load then has the mean nu / (1 - R) and the variance (s2 mu + nu) / (1 - R^2) of a Galton-Watson process with
-    immigration nu, with s2 = R, an upper bound; there is room for four standard deviations. For what a single agent
+    immigration nu, with s2 = R, an upper bound; there is room for three standard deviations. For what a single agent
     hears, its share of the load is taken as a Poisson mean.
     """
     reproduction = [getattr(getattr(r, "decision", None), "reproduction", 0.0) for r in reflexes]
@@ -72,22 +72,23 @@ def dimensions(
     if capacity is None:
         if known and spread < 1:
             mean = fresh / (1 - spread)
-            capacity = math.ceil(mean + 4 * math.sqrt((spread * mean + fresh) / (1 - spread**2)))
+            capacity = math.ceil(mean + 3 * math.sqrt((spread * mean + fresh) / (1 - spread**2)))
         else:
             capacity = math.ceil(4 * fresh)
     if inbox is None:
         share = 1.0 if isinstance(topology, Full) else (topology.inbox_size(num_agents) + 1) / num_agents
         expected = share * capacity
-        inbox = min(capacity, capacity if share >= 1 else math.ceil(expected + 4 * math.sqrt(expected)))
+        inbox = min(capacity, capacity if share >= 1 else math.ceil(expected + 3 * math.sqrt(expected)))
     return Dimensions(capacity, min(inbox, capacity))
 
 
 class Air:
     """A channel of words in use: B worlds, each with the log of what was transmitted in the last step.
 
-    A step has two halves. `deliver`: those who hear now get what was transmitted one step before. `transmit`: reflexes
-    act on that same log, agents say their words, words are published; all is shuffled within each world, cut to the
-    capacity before it is written, and becomes the new log. Latency is one step for everybody, the sender included.
+    A step has two halves. `deliver`: those who hear now get what was transmitted one step before (`listen` decides who
+    does, `inboxes` lays it out for networks; simulations do without). `transmit`: reflexes act on that same log, agents
+    say their words, words are published; all is shuffled within each world, cut to the capacity before it is written,
+    and becomes the new log. Latency is one step for everybody, the sender included.
 
     Args:
         messages: Words.
@@ -167,12 +168,22 @@ class Air:
             hears: [B, N] bool, who hears; False for the deaf, the dead, and those whose life has just begun.
             positions: [B, N, D] float32 now, or None.
         """
+        self.listen(present, hears, positions)
+        return self.inboxes()
+
+    def listen(self, present: np.ndarray, hears: np.ndarray, positions: Tensor | None = None) -> None:
+        """Decide who hears what was transmitted one step before; the arguments are those of `deliver`."""
         log = self.log
-        # A world in which all lives begin has nothing on the air.
-        there = ((log.source < 0) | present[log.world, log.source]) & np.any(hears, 1)[log.world]
-        self.log = log = log if there.all() else log.take(there)
+        if not (present.all() and hears.all()):
+            # A world in which all lives begin has nothing on the air.
+            begun = np.any(hears, 1)[log.world]
+            self.log = log.take(begun & ((log.source < 0) | among(present, log.world, log.source.clip(0))))
         self._hears = hears
         self._audience = self._links(present, positions)
+
+    def inboxes(self) -> Heard:
+        """What those who hear get."""
+        log = self.log
         laid = board(log, self.num_worlds, self.size.capacity)
         slots, mask = self._inboxes(laid.source, laid.word != 0, laid.echo)
         if self.dropout:

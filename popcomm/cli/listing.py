@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from popcomm.agents import AGENTS
-from popcomm.channels.messages import MESSAGE_KINDS
+from popcomm.channels.kinds import MESSAGE_KINDS
 from popcomm.channels.topology import TOPOLOGIES
 from popcomm.cli.documents import shipped
 from popcomm.envs import WORLDS

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from popcomm.agents import AGENTS
-from popcomm.channels.messages import MESSAGE_KINDS, message_kind
+from popcomm.channels.building import class_of
+from popcomm.channels.kinds import MESSAGE_KINDS, message_kind
 from popcomm.channels.topology import TOPOLOGIES, make_topology
 from popcomm.cli.documents import load, shown
 from popcomm.cli.types import Parameters, convert, parameters
@@ -168,9 +169,9 @@ def _communication(values: dict[str, Any]) -> dict[str, Any]:
             continue
         if not isinstance(value, dict):
             raise UserError(f"communication.{key} is {shown(value)}, and must be a mapping such as {{kind: {value}}}")
-        if value.get("kind") in classes:
+        if "kind" in value:
             rest = {name: v for name, v in value.items() if name != "kind"}
-            fitted = _fit(f"communication.{key}", classes[value["kind"]], rest)
+            fitted = _fit(f"communication.{key}", class_of(f"communication.{key}", value["kind"], classes), rest)
             values[key] = {"kind": value["kind"], **fitted}
         build(values[key])  # raises what is wrong with the values themselves
     return values

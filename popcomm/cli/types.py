@@ -8,13 +8,13 @@ import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, StrictBool, TypeAdapter, ValidationError
 
 from popcomm.cli.documents import shown
-from popcomm.errors import UserError, nearest
+from popcomm.errors import UserError
+from popcomm.references import attribute
 
 REFERENCE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
 WORDS = {
@@ -85,7 +85,7 @@ def convert(name: str, value: Any, annotation: Any) -> Any:
     checkable = [m for m in members if _is_plain(m)]
     opaque = len(checkable) < len(members)
     if opaque and isinstance(value, str) and REFERENCE.match(value):
-        return import_reference(name, value)
+        return attribute(name, value)
     if not checkable:
         return value
     try:
@@ -95,25 +95,6 @@ def convert(name: str, value: Any, annotation: Any) -> Any:
     if isinstance(converted, float) and math.isnan(converted):
         raise UserError(f"{name} is {shown(value)}, and must be {describe(checkable)}")
     return converted
-
-
-def import_reference(name: str, reference: str) -> Any:
-    """What "module:attribute" names; modules of the working directory count.
-
-    Raises:
-        UserError: no such module or attribute.
-    """
-    module_name, _, attribute = reference.partition(":")
-    try:
-        found: Any = import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{name} is '{reference}', and importing {module_name} says: {error}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            names = [n for n in dir(found) if not n.startswith("_")]
-            raise UserError(f"{name} is '{reference}', and {module_name} has no '{part}'; {nearest(part, names)}")
-        found = getattr(found, part)
-    return found
 
 
 def describe(members: Sequence[Any]) -> str:

@@ -13,6 +13,10 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 from torch import Tensor
 
 from popcomm.channels import Channel, MessageKind, Topology, deliver, make_topology, message_kind
+from popcomm.channels.air import Heard as Broadcast
+from popcomm.channels.reflexes import Reflex
+from popcomm.channels.schedules import Clock
+from popcomm.envs.deprivation import perceived
 from popcomm.envs.foreign import backing_world, position_source
 from popcomm.envs.messaging_layouts import LAYOUTS, Heard, Layout
 from popcomm.errors import UserError, unknown
@@ -23,7 +27,9 @@ def with_messages(
     messages: MessageKind | dict[str, Any],
     topology: Topology | dict[str, Any],
     layout: str = "dict",
-    reflexes: Sequence[Any] = (),
+    reflexes: Sequence[Reflex | dict[str, Any]] = (),
+    capacity: int | None = None,
+    inbox: int | None = None,
 ) -> MessagingEnv:
     """A message channel on a ParallelEnv: agents speak with their actions, and hear with the next observations.
 
@@ -45,25 +51,32 @@ def with_messages(
         messages: a kind of message, or its config mapping.
         topology: who hears whom, or its config mapping.
         layout: "dict" or "flat".
-        reflexes: must be empty.
+        reflexes: what happens on a channel of words by itself (`popcomm.channels.reflexes`), or mappings such as
+            {"kind": "word_repetition", "decision": {"kind": "local_rule", "target": 0.5}}. Their schedules run on the
+            wrapper's steps, over all episodes; those that fade by performance look at "reward", a moving average of
+            the mean reward of an agent, and at whatever `report` is told.
+        capacity: L, transmissions of words that the channel holds in a step; None: enough for almost all.
+        inbox: K, of them, that an agent can hear; None: all that it may expect.
+
+    With reflexes K is larger than the number of others: what is heard may be the agent's own words, repetitions (its
+    sender is who repeated it), and words that nobody said, whose sender is N.
 
     Raises:
-        UserError: fewer than two agents, an unknown layout, a topology that does not fit the environment's agents or
-            needs positions that it has not (see `popcomm.envs.foreign.position_source`), spaces that cannot be flat;
-            in `step`, an action or message that does not fit its space.
+        UserError: fewer than two agents, an unknown layout, reflexes with messages that are no words, a topology that
+            does not fit the environment's agents or needs positions that it has not (see
+            `popcomm.envs.foreign.position_source`), spaces that cannot be flat; in `step`, an action or message that
+            does not fit its space.
     """
-    if len(reflexes):
-        raise UserError(f"reflexes has {len(reflexes)} entries, and must be empty: there are no reflexes yet")
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
-    channel = _channel(parallel_env, messages, topology)
+    channel = _channel(parallel_env, messages, topology, reflexes=reflexes, capacity=capacity, inbox=inbox)
     return MessagingEnv(parallel_env, channel, LAYOUTS[layout](parallel_env, channel))
 
 
-def _channel(env: ParallelEnv, messages: Any, links: Any) -> Channel:
+def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel:
     kind, graph = message_kind(messages), make_topology(links)
     if kind is None:
-        raise UserError(f"messages is {messages!r}, and must be Symbols, Vectors or a mapping with their 'kind'")
+        raise UserError(f"messages is {messages!r}, and must be Symbols, Words, Vectors or a mapping with their 'kind'")
     if graph.latents:
         raise UserError(
             "topology routed has no inboxes, which with_messages fills; use full, ring, k_nearest or custom"
@@ -73,7 +86,7 @@ def _channel(env: ParallelEnv, messages: Any, links: Any) -> Channel:
         raise UserError(f"'{env}' has {seats} agents, and messages need at least 2")
     world = backing_world(env)
     torus = None if world is None else world.torus
-    return Channel(kind, graph, seats, torus, has_positions=position_source(env) is not None)
+    return Channel(kind, graph, seats, torus, has_positions=position_source(env) is not None, **air)
 
 
 class MessagingEnv(BaseParallelWrapper):
@@ -89,6 +102,9 @@ class MessagingEnv(BaseParallelWrapper):
         self.channel, self.layout = channel, layout
         self.observation_spaces, self.action_spaces = layout.observation_spaces, layout.action_spaces
         self._seats = {agent: seat for seat, agent in enumerate(env.possible_agents)}
+        self._air = channel.open(1, 0)
+        self._steps = 0  # of all episodes
+        self._measures: dict[str, float] = {}
         self._deliver({}, [])
 
     def observation_space(self, agent: Any) -> spaces.Space:
@@ -101,6 +117,10 @@ class MessagingEnv(BaseParallelWrapper):
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[Any, Any], dict[Any, Any]]:
         observations, infos = self.env.reset(seed=seed, options=options)
+        if self._air is not None:
+            if seed is not None:
+                self._air.seed(seed)
+            self._air.forget(np.ones(1, bool))
         self._deliver({}, [])
         return self._join(observations, infos)
 
@@ -114,6 +134,8 @@ class MessagingEnv(BaseParallelWrapper):
         split = {agent: self.layout.split(agent, actions[agent]) for agent in self._seats if agent in actions}
         allowed = self.env.may_speak() if hasattr(self.env, "may_speak") else {}
         sent = {agent: message for agent, (_, message) in split.items() if allowed.get(agent, True)}
+        if self._air is not None:
+            sent = self._transmit(sent)
         if sent and hasattr(self.env, "speak"):
             self.env.speak(self._loads(sent))
         told = self.env.step({agent: action for agent, (action, _) in split.items()})
@@ -121,8 +143,26 @@ class MessagingEnv(BaseParallelWrapper):
         living = [a for a in self.env.agents if not (terminated.get(a, False) or truncated.get(a, False))]
         # Nobody hears what was said before it came to life.
         self._deliver(sent, [agent for agent in living if agent in split])
+        self._steps += 1
+        if rewards:
+            mean = float(np.mean(list(rewards.values())))
+            self._measures["reward"] = 0.99 * self._measures.get("reward", mean) + 0.01 * mean
         observations, infos = self._join(observations, infos)
         return observations, rewards, terminated, truncated, infos
+
+    def report(self, **measures: float) -> None:
+        """Tell the channel how well it goes, e.g. report(agreement=0.8), for reflexes that fade by performance."""
+        self._measures |= measures
+
+    def _transmit(self, sent: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        """Put words on the air, and what reflexes add; returns those that were said, and not lost to a reflex."""
+        assert self._air is not None
+        self._air.observe(Clock(self._steps, self._measures))
+        words, able = np.zeros((1, len(self._seats)), np.int64), np.zeros((1, len(self._seats)), bool)
+        for agent, word in sent.items():
+            words[0, self._seats[agent]], able[0, self._seats[agent]] = word, True
+        voiced = self._air.transmit(words, able, np.ones(1, bool))[0]
+        return {agent: word for agent, word in sent.items() if voiced[self._seats[agent]] and word != 0}
 
     def render(self) -> Any:
         """The environment's picture; one of a World shows the last links."""
@@ -138,13 +178,17 @@ class MessagingEnv(BaseParallelWrapper):
 
     def _deliver(self, sent: dict[Any, np.ndarray], living: Iterable[Any]) -> None:
         """Fill the inboxes [N, K, ...] with what reaches those who acted and still live."""
+        if self._air is not None:
+            self._deliver_words(living)
+            return
         kind, n, k = self.channel.messages, len(self._seats), self.channel.inbox_size
         present = torch.zeros(1, n, dtype=torch.bool)
         messages = torch.zeros(1, n, *kind.shape, dtype=kind.dtype)
         for agent in living:
             if agent in sent:
+                messages[0, self._seats[agent]] = torch.from_numpy(np.asarray(sent[agent]))
                 present[0, self._seats[agent]] = True
-                messages[0, self._seats[agent]] = torch.from_numpy(sent[agent])
+        present &= kind.spoken(messages)
         senders, mask = torch.zeros(n, k, dtype=torch.int64), torch.zeros(n, k, dtype=torch.bool)
         heard = torch.zeros(n, k, *kind.shape, dtype=kind.dtype)
         if present.any():
@@ -156,6 +200,23 @@ class MessagingEnv(BaseParallelWrapper):
         silent = ~mask.view(n, k, *(1 for _ in kind.shape))
         self._inboxes = Heard(
             heard.masked_fill(silent, 0).numpy(), senders.masked_fill(~mask, 0).numpy(), mask.numpy().astype(np.int8)
+        )
+
+    def _deliver_words(self, living: Iterable[Any]) -> None:
+        """The same from the air: repetitions, published words and own words too."""
+        assert self._air is not None
+        n = len(self._seats)
+        present = torch.zeros(1, n, dtype=torch.bool)
+        present[0, [self._seats[agent] for agent in living]] = True
+        positions = self._positions(present) if present.any() else torch.zeros(1, n, 1)
+        broadcast: Broadcast = self._air.deliver(present.numpy(), self._hearing(living).numpy(), positions)
+        mask, senders = broadcast.mask[0], broadcast.senders[0]
+        said = broadcast.said[0]
+        receiver, slot = said.nonzero(as_tuple=True)
+        self.last_links = torch.stack([senders[receiver, slot], receiver], 1)
+        words = broadcast.words[0][broadcast.slots[0]]
+        self._inboxes = Heard(
+            words.masked_fill(~mask, 0).numpy(), senders.masked_fill(~mask, 0).numpy(), mask.numpy().astype(np.int8)
         )
 
     def _hearing(self, living: Iterable[Any]) -> Tensor:
@@ -187,10 +248,21 @@ class MessagingEnv(BaseParallelWrapper):
     def _join(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
         """Add every agent's inbox; entries that belong to no agent pass as they are."""
         joined, told = dict(observations), dict(infos)
+        if self._air is not None and self._air.deprives:
+            self._deprive(joined)
         for agent, seat in self._seats.items():
             if agent not in observations:
                 continue
             heard = Heard(*(row[seat].copy() for row in self._inboxes))
-            joined[agent] = self.layout.join(agent, observations[agent], heard)
+            joined[agent] = self.layout.join(agent, joined[agent], heard)
             told[agent] = self.layout.info(agent, observations[agent], infos.get(agent, {}))
         return joined, told
+
+    def _deprive(self, observations: dict[Any, Any]) -> None:
+        """Take away what some agents see, in place."""
+        assert self._air is not None
+        for reflex, mask in self._air.deprived():
+            for agent, seat in self._seats.items():
+                if agent in observations and mask[0, seat]:
+                    space = self.env.observation_space(agent)
+                    observations[agent] = perceived(observations[agent], space, reflex, self._air.rng)

@@ -29,8 +29,9 @@ SCHEMA = pa.schema(
         ("species", pa.string()),
         ("receivers", pa.list_(pa.int64())),  # seats that heard the message one step later
         ("weights", pa.list_(pa.float32())),  # attention that each receiver gave it; null without attention
-        ("symbols", pa.list_(pa.int64())),  # null in silence and where messages are vectors
-        ("vector", pa.list_(pa.float32())),  # null in silence and where messages are symbols
+        # Null in silence and where messages are vectors. Of words their bits, or the index in a lexicon, 0 for silence.
+        ("symbols", pa.list_(pa.int64())),
+        ("vector", pa.list_(pa.float32())),  # null in silence and where messages are symbols or words
         ("message_entropy", pa.float32()),  # nats
         ("label", pa.int64()),  # class of what the sender privately perceived, -1 nothing
         ("observation", pa.list_(pa.float32())),

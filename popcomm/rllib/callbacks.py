@@ -17,7 +17,6 @@ from ray.rllib.utils.metrics import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from popcomm.channels import Symbols
 from popcomm.language import basics, drawing, pictures, progress, topology_picture
 from popcomm.language.recording import conversation_path, write_conversations
 
@@ -107,7 +106,7 @@ class RecordingCallback(RLlibCallback):
             scalars["charts/episodic_return"] = sampled[EPISODE_RETURN_MEAN]
             scalars["charts/episodic_length"] = sampled[EPISODE_LEN_MEAN]
             scalars["charts/agent_episodic_return"] = sampled[EPISODE_RETURN_MEAN] / algorithm.config.layout.num_agents
-        for group in ("language", "world"):
+        for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         return scalars | _losses(algorithm.learner_statistics(result))
 
@@ -164,6 +163,6 @@ def _pictures(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
         )
     kind = config.message_kind
     said = [message for message in rows.get("symbols", ()) if message is not None]
-    if isinstance(kind, Symbols) and said:
-        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(np.stack(said), kind.vocab_size))
+    if kind is not None and kind.alphabet is not None and said:
+        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(np.stack(said), kind.alphabet))
     return figures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -18,11 +18,12 @@ from popcomm.agents.seating import SeatingRule, block_of_worlds
 from popcomm.channels import Channel, make_topology, message_kind
 from popcomm.envs.world import World
 from popcomm.errors import UserError
+from popcomm.references import attribute
 from popcomm.rllib import validation
 from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
-from popcomm.rllib.worlds import WorldLayout, attribute, make_world, seed_of
+from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
 
 MODULE_BRANCH = 5
 
@@ -47,6 +48,9 @@ class PopulationPPOConfig(PPOConfig):
     learn_from = "rewards"
     communities = 1
     mixing = 0.0
+    reflexes: Any = ()
+    channel_capacity: int | None = None
+    channel_inbox: int | None = None
 
     def __init__(self, algo_class: type | None = None) -> None:
         from popcomm.rllib.algorithm import PopulationPPO
@@ -59,6 +63,9 @@ class PopulationPPOConfig(PPOConfig):
         self.message_credit = "step"
         self.message_dropout = 0.0
         self.message_noise = 0.0
+        self.reflexes: Any = ()
+        self.channel_capacity: int | None = None
+        self.channel_inbox: int | None = None
         self.agent: Any = "symbolic"
         self.members: int | dict[str, int] = 1
         self.agent_config: dict[str, Any] = {}
@@ -130,20 +137,29 @@ class PopulationPPOConfig(PPOConfig):
         credit: str = NotProvided,
         dropout: float = NotProvided,
         noise: float = NotProvided,
+        reflexes: Sequence[Any] = NotProvided,
+        capacity: int | None = NotProvided,
+        inbox: int | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
 
         Args:
-            messages: Symbols, Vectors, or their mapping such as {"kind": "symbols", "vocab_size": 64, "length": 5};
-                None silences the population, the same network otherwise.
+            messages: Symbols, Words, Vectors, or their mapping such as {"kind": "symbols", "vocab_size": 64,
+                "length": 5}; None silences the population, the same network otherwise.
             topology: who hears whom: a Topology, or a mapping such as {"kind": "k_nearest", "k": 4}.
-            gradient: how senders learn. Symbols: "straight_through" (from their receivers' losses), "reinforce" (as
-                actions), "none". Vectors: "through", "none".
+            gradient: how senders learn. Symbols and words: "straight_through" (from their receivers' losses),
+                "reinforce" (as actions), "none". Vectors: "through", "none".
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
                 unless the world charges for talk, so the estimate has less noise.
             dropout: probability that a receiver misses a message; through a routed channel, that all do.
-            noise: symbols: probability that a symbol is replaced by a random one; vectors: standard deviation.
+            noise: symbols: probability that a symbol is replaced by a random one; words: that a bit is flipped;
+                vectors: standard deviation.
+            reflexes: of words: Reflex objects, or mappings such as {"kind": "word_repetition", "decision": {"kind":
+                "local_rule", "target": 0.5}} (`popcomm.channels.reflexes`).
+            capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
+                for three standard deviations of the load when all speak.
+            inbox: K, of them, that an agent can hear. None: all that it may expect.
         """
         return self._set(
             messages=messages,
@@ -152,6 +168,9 @@ class PopulationPPOConfig(PPOConfig):
             message_credit=credit,
             message_dropout=dropout,
             message_noise=noise,
+            reflexes=reflexes,
+            channel_capacity=capacity,
+            channel_inbox=inbox,
         )
 
     def population(
@@ -294,7 +313,7 @@ class PopulationPPOConfig(PPOConfig):
 
     @property
     def message_kind(self) -> Any:
-        """Symbols, Vectors or None."""
+        """Symbols, Words, Vectors or None."""
         return message_kind(self.messages)
 
     def make_channel(self, layout: WorldLayout) -> Channel | None:
@@ -310,6 +329,9 @@ class PopulationPPOConfig(PPOConfig):
             layout.position_size > 0,
             self.message_dropout,
             self.message_noise,
+            self.reflexes,
+            self.channel_capacity,
+            self.channel_inbox,
         )
 
     @property
@@ -344,7 +366,8 @@ class PopulationPPOConfig(PPOConfig):
             latents=channel.topology.latents if channel and layout.species[species].hears else 0,
             members=self.members_of(species),
             state_size=layout.state_size,
-            num_agents=layout.num_agents,
+            # In a log of transmissions one more stands for nobody, who publishes words.
+            num_agents=layout.num_agents + bool(channel and channel.size),
             sender_obs_size=max(s.obs_size for s in layout.species.values()),
         )
 

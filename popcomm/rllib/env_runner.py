@@ -23,6 +23,8 @@ from popcomm.agents.contract import AgentOutput
 from popcomm.agents.distributions import ActionLaw, action_law
 from popcomm.agents.seating import Seating, draw, redraw
 from popcomm.channels import Channel, Links
+from popcomm.channels.air import Air, Heard
+from popcomm.channels.schedules import Clock
 from popcomm.envs.world import World, WorldStep
 from popcomm.errors import UserError
 from popcomm.rllib.fragment import as_batch
@@ -31,13 +33,13 @@ from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.teaching import taught_rewards
 from popcomm.rllib.transcript import Transcript
-from popcomm.rllib.unroll import Mail, converse, inbox_of, open_lives
+from popcomm.rllib.unroll import LogOf, Mail, converse, inbox_of, open_lives
 from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
 
 logger = logging.getLogger(__name__)
 
 # Branches of the seed tree; the learner and the modules have others (config.py).
-WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH = 1, 2, 3
+WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH, AIR_BRANCH = 1, 2, 3, 6
 
 
 class Sampled(NamedTuple):
@@ -70,7 +72,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._device = get_device(self.config, self.config.num_gpus_per_env_runner if self.worker_index else 0)
         self._weights_seq_no = 0
         index = self.worker_index or 0
-        self._seeds = {b: seed_of(self.config.seed, b, index) for b in (WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH)}
+        branches = (WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH, AIR_BRANCH)
+        self._seeds = {b: seed_of(self.config.seed, b, index) for b in branches}
         self.generator = torch.Generator(self._device).manual_seed(self._seeds[SAMPLING_BRANCH])
         self.seating_rng = np.random.default_rng(self._seeds[SEATING_BRANCH])
         self.module: Any = None
@@ -85,6 +88,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         )
         self._step: WorldStep | None = None
         self.transmitted: Tensor | None = None  # [B, N, ...], under way in the channel
+        self.air: Air | None = None  # where reflexes act
+        self.heard: Heard | None = None  # what comes over it in this step
 
     # ---- what RLlib asks for ----
 
@@ -124,7 +129,14 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     def get_metrics(self) -> Any:
         """RLlib's reduced metrics of what was sampled since the last call."""
         self.statistics.log(self.metrics)
+        if self.air is not None:
+            for name, value in {**self.air.traffic.read(), **self._strengths()}.items():
+                self.metrics.log_value(("channel", name), value, window=1)
         return self.metrics.reduce()
+
+    def _strengths(self) -> dict[str, float]:
+        assert self.air is not None
+        return {f"{name}_strength": value for name, value in self.air.strengths().items()}
 
     # ---- sampling ----
 
@@ -136,7 +148,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         length = self.config.rollout_fragment_length
         acts_by_message = self.config.message_gradient == "reinforce"
         taught = self.config.learn_from == "answers"
-        takes_turns = self._step is not None and self._step.speaks is not None
+        takes_turns = (self._step is not None and self._step.speaks is not None) or self._takes_turns()
+        if self.air is not None:
+            # The clock of fades counts what all runners step, and stands still within a fragment.
+            steps = self.num_env_steps_sampled_lifetime * max(1, self.config.num_env_runners)
+            self.air.observe(Clock(steps, self.statistics.performance))
         writer = FragmentWriter(
             self.layout, self.channel, self.num_worlds, length, acts_by_message, takes_turns, taught
         )
@@ -151,6 +167,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.num_env_steps_sampled_lifetime += env_steps
         self.statistics.count(env_steps, fragments, self.env.metrics())
         return as_batch(fragments, env_steps)
+
+    def _takes_turns(self) -> bool:
+        """Whether a reflex may take an agent's turn to speak."""
+        return self.air is not None and any(reflex.takes_turn for reflex in self.air.reflexes)
 
     def sample_or_say_why(self, by_reference: bool) -> Sampled | SamplingFailure:
         """The batch goes to the learners without passing the driver; a failure goes to the user with its traceback.
@@ -187,6 +207,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None:
             kind = self.channel.messages
             self.transmitted = torch.zeros(worlds, n, *kind.shape, dtype=kind.dtype, device=self._device)
+            self.air = self.channel.open(worlds, self._seeds[AIR_BRANCH])
         self._arrive(step, torch.zeros_like(step.alive))
         self.reopened = np.zeros(worlds, bool)
 
@@ -202,12 +223,36 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
 
     def _arrive(self, step: WorldStep, spoke: Tensor) -> None:
         """Take in what the worlds say: who is linked to whom now, and lives that start. spoke: [B, N] bool."""
-        self._step = step
-        if self.channel is not None:
-            # Who died alone is not heard any more; at the end of an episode all are, for the value of its last row.
-            sent = spoke & ~step.first & (step.alive | ~step.alive.any(1, keepdim=True))
-            hears = self._hears & ~step.first
-            self.links: Links = self.channel.connect(sent, hears, step.positions, self.generator)
+        self._step = step = self._deprived(step)
+        if self.channel is None:
+            return
+        # Who died alone is not heard any more; at the end of an episode all are, for the value of its last row.
+        there = ~step.first & (step.alive | ~step.alive.any(1, keepdim=True))
+        hears = self._hears & ~step.first
+        if self.air is None:
+            self.links: Links = self.channel.connect(spoke & there, hears, step.positions, self.generator)
+            return
+        begins = (step.first | ~step.alive).all(1) & step.first.any(1)
+        self.air.forget(begins.cpu().numpy())
+        heard = self.air.deliver(there.cpu().numpy(), hears.cpu().numpy(), step.positions)
+        self.heard = Heard(*(values.to(self._device) for values in heard))
+        # Who heard whom, for transcripts and pictures: repetitions and published words have no speaker.
+        self.links = Links(self.heard.senders.clamp(max=self.layout.num_agents - 1), self.heard.said)
+
+    def _deprived(self, step: WorldStep) -> WorldStep:
+        """The step as agents perceive it, where reflexes take observations away."""
+        if self.air is None or not self.air.deprives:
+            return step
+        seen = dict(step.observations)
+        for reflex, mask in self.air.deprived():
+            for name, species in self.layout.species.items():
+                space, taken = species.observation_space, mask[:, species.seats]
+                values = seen[name].cpu().numpy()
+                instead = reflex.perceive(values[taken], space.low, space.high, self.air.rng)
+                values = values.copy()
+                values[taken] = instead
+                seen[name] = torch.from_numpy(values).to(self._device)
+        return step._replace(observations=seen)
 
     def _reseat(self, worlds: np.ndarray) -> None:
         """Draw the seats of worlds whose episode starts. worlds: [B] bool."""
@@ -238,10 +283,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         actions = {name: o[0] for name, o in outputs.items()}
         sent = None
         spoken = None
+        voice = self._voice(step)
         if self.channel is not None:
             sent = self._all_said({name: o[1] for name, o in outputs.items()})
-            self.transmitted = self.channel.transmit(sent, self.generator)
-            spoken = self.channel.messages.load(sent) * self._voice(step)
+            voice = self._transmit(sent, voice, step)
+            spoken = self.channel.messages.load(sent) * voice
         self.previous_obs = step.observations
         following = self.env.step(actions, spoken)
         links = self.links if self.channel is not None else None
@@ -251,14 +297,26 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.config.learn_from == "answers" and step.answers is not None:
             logits = {name: self.seatings[name].to_worlds(o.action_logits) for name, o in networks.items()}
             rewards = taught_rewards(rewards, step.answers, logits, self.laws, self.layout.species, step.action_masks)
-        writer.step(t, step, following, sent, self.transmitted, links, rewards)
+        writer.step(t, step, following, sent, self.transmitted, links, self.heard, voice, rewards)
         self.transcript.step(
             step, following, actions, sent, networks, self.seatings, self.members, heard, self.reopened
         )
         self.statistics.step(step, following)
-        self._arrive(following, self._voice(step))
+        if self.channel is not None and self.transmitted is not None:
+            voice = voice & self.channel.messages.spoken(self.transmitted)
+        self._arrive(following, voice)
         # After a row in which nobody lives comes the first of a new episode.
         self.reopened = ~step.alive.any(1).cpu().numpy()
+
+    def _transmit(self, sent: Tensor, voice: Tensor, step: WorldStep) -> Tensor:
+        """Send what was said, [B, N, ...]; returns whose message went out, [B, N] bool."""
+        assert self.channel is not None
+        if self.air is None:
+            self.transmitted = self.channel.transmit(sent, self.generator)
+            return voice
+        self.transmitted = sent
+        able, lively = voice.cpu().numpy(), step.alive.any(1).cpu().numpy()
+        return torch.from_numpy(self.air.transmit(sent.cpu().numpy(), able, lively)).to(self._device)
 
     def _voice(self, step: WorldStep) -> Tensor:
         """[B, N] bool, whose messages count in a step."""
@@ -291,7 +349,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         inbox = None
         if self.channel is not None and self.transmitted is not None and module.spec.hears:
             hears = ~step.first if module.spec.latents else None
-            inbox = inbox_of(Mail(self.transmitted, *self.links, hears=hears), seating, seats)
+            if self.heard is not None:
+                mail = Mail(self.heard.words, self.heard.slots, self.heard.mask, log=LogOf(*self.heard[1:3]))
+            else:
+                mail = Mail(self.transmitted, *self.links, hears=hears)
+            inbox = inbox_of(mail, seating, seats)
         output = converse(
             module.agent, module.spec, obs, inbox, self.state[name], generator=self.generator, greedy=not self.explore
         )
@@ -392,6 +454,13 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             }
             if self.transmitted is not None:
                 state |= {"transmitted": self.transmitted.cpu(), "links": tuple(x.cpu() for x in self.links)}
+            if self.air is not None and self.heard is not None:
+                assert self._step is not None
+                state |= {
+                    "air": self.air.get_state(),
+                    "heard": tuple(x.cpu() for x in self.heard),
+                    "perceived": {k: v.cpu() for k, v in self._step.observations.items()},
+                }
         # Worlds and networks may go on in place.
         return copy.deepcopy(state)
 
@@ -416,4 +485,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None:
             self.transmitted = state["transmitted"].to(self._device)
             self.links = Links(*(x.to(self._device) for x in state["links"]))
+            self.air = self.channel.open(self.num_worlds, self._seeds[AIR_BRANCH])
+        if self.air is not None:
+            self.air.set_state(state["air"])
+            self.heard = Heard(*(x.to(self._device) for x in state["heard"]))
+            step = step._replace(observations={k: v.to(self._device) for k, v in state["perceived"].items()})
         self._step = step

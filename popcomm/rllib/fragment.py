@@ -34,6 +34,8 @@ class FragmentLayout:
     """Whether the world says who may speak in a step, so that this is kept."""
     taught: bool = False
     """Whether actions are learned from the world's answers, so that these are kept."""
+    capacity: int = 0
+    """L, entries of a world's log of transmissions; 0 where there is none."""
 
 
 def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
@@ -52,6 +54,8 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         obs [B, T + 1, N, O], previous_obs [B, N, O], actions [B, T, N, ...], action_logp [B, T, N],
         values [B, T + 1, N] in reward units, rewards, terminated, truncated, alive [B, T, N], first [B, T + 1, N],
         members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...],
+        where there is a log, instead of senders: slots [B, T, N, K] into it, and its entries as they were heard,
+        log_words, log_sources, log_direct [B, T, L] (see `popcomm.channels.air.Heard`),
         message_logp [B, T, N] (only under reinforce), sent [B, T, N, ...] (only when the channel is noisy),
         voiced [B, T, N] (only where the world says who may speak), world_state [B, T, S], action_mask [B, T, N, A],
         answers [B, T, N, ...] (only where they are learned from)
@@ -71,11 +75,17 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
     }
     kind = layout.messages
     if kind is not None:
-        dtype = np.int64 if kind.dtype == torch.int64 else np.float32
+        dtype = torch.empty(0, dtype=kind.dtype).numpy().dtype
         arrays["messages"] = np.empty((b, t + 1, n, *kind.shape), dtype)
         if layout.acts_by_message and species.speaks:
             arrays["message_logp"] = np.empty((b, t, n), np.float32)
-        arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
+        if layout.capacity:
+            arrays["slots"] = np.empty((b, t, n, layout.inbox_size), np.int64)
+            arrays["log_words"] = np.empty((b, t, layout.capacity), dtype)
+            arrays["log_sources"] = np.empty((b, t, layout.capacity), np.int64)
+            arrays["log_direct"] = np.empty((b, t, layout.capacity), np.bool_)
+        else:
+            arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
         arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
         arrays["previous_obs"] = np.empty((b, n, species.obs_size), np.float32)
         if layout.takes_turns:

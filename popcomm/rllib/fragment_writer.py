@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from popcomm.channels import Channel, Links
+from popcomm.channels.air import Heard
 from popcomm.envs.world import WorldStep
 from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_tensors
 from popcomm.rllib.worlds import WorldLayout
@@ -35,10 +36,11 @@ class FragmentWriter:
             channel.messages if channel else None,
             channel.inbox_size if channel else 0,
             layout.state_size,
-            bool(channel and channel.noise),
+            bool(channel and channel.noise and channel.size is None),
             acts_by_message,
             takes_turns,
             taught,
+            channel.size.capacity if channel and channel.size else 0,
         )
         self.arrays = {name: allocate(species, shape) for name, species in layout.species.items()}
         self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
@@ -62,11 +64,13 @@ class FragmentWriter:
         sent: Tensor | None,
         transmitted: Tensor | None,
         links: Links | None,
+        heard: Heard | None,
+        voice: Tensor,
         rewards: Tensor,
     ) -> None:
-        """Row t: what was seen and heard (`step`, `links`), what was said, and what came of it (`following`).
+        """Row t: what was seen and heard (`step`, `links` or `heard`), what was said, what came of it (`following`).
 
-        rewards: [B, N], those that are learned from.
+        voice: [B, N] bool, whose message went out. rewards: [B, N], those that are learned from.
         """
         for name, view in self.views.items():
             seats = self.layout.species[name].seats
@@ -83,12 +87,17 @@ class FragmentWriter:
                 view["world_state"][:, t] = step.state
             if links is None or sent is None or transmitted is None:
                 continue
-            view["senders"][:, t] = links.senders[:, seats]
-            view["inbox_mask"][:, t] = links.mask[:, seats]
+            if heard is None:
+                view["senders"][:, t] = links.senders[:, seats]
+                view["inbox_mask"][:, t] = links.mask[:, seats]
+            else:
+                view["slots"][:, t] = heard.slots[:, seats]
+                view["inbox_mask"][:, t] = heard.mask[:, seats]
+                for key, values in (("words", heard.words), ("sources", heard.sources), ("direct", heard.direct)):
+                    view["log_" + key][:, t] = values
             view["messages"][:, t + 1] = transmitted[:, seats]
             if "voiced" in view:
-                assert step.speaks is not None
-                view["voiced"][:, t] = step.speaks[:, seats]
+                view["voiced"][:, t] = voice[:, seats]
             if "sent" in view:
                 view["sent"][:, t] = sent[:, seats]
 

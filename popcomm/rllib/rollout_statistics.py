@@ -23,8 +23,10 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from popcomm.channels import Channel, Symbols
+from popcomm.channels import Channel, MessageKind
+from popcomm.channels.kinds import voiced
 from popcomm.envs.world import Species, WorldStep
+from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
 from popcomm.rllib.worlds import WorldLayout
 
@@ -32,6 +34,8 @@ from popcomm.rllib.worlds import WorldLayout
 SEATS_WITH_METRICS = 128
 # Symbols of one iteration that the language metrics look at.
 LANGUAGE_SAMPLE = 4096
+# Messages of one iteration that agreement is counted in.
+AGREEMENT_SAMPLE = 65536
 # Shuffles whose mean is the chance level of the mutual information.
 SHUFFLES = 5
 
@@ -50,6 +54,7 @@ class RolloutStatistics:
         self.language: dict[str, float] = {}
         self.world: dict[str, float] = {}
         self.earned: Tensor | float = 0.0  # the world's rewards since the last count
+        self.performance: dict[str, float] = {}  # of the last fragment: what fades by performance look at
 
     def step(self, step: WorldStep, following: WorldStep) -> None:
         """Take in one step: rewards, and episodes that ended."""
@@ -86,13 +91,15 @@ class RolloutStatistics:
             "reward": float(self.earned) / max(per_seat.sum(), 1),
         }
         self.earned = 0.0
-        if self.channel is not None and isinstance(self.channel.messages, Symbols):
+        self.performance = {"reward": self.counts["reward"]}
+        if self.channel is not None and self.channel.messages.alphabet is not None:
             self.language = self._language(fragments, self.channel.messages)
+            self._count_agreement(fragments, self.channel.messages)
         if self.attention:
             self.language["top_attention"] = float(np.mean(self.attention))
         self.labels, self.attention = [], []
 
-    def _language(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: Symbols) -> dict[str, float]:
+    def _language(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: MessageKind) -> dict[str, float]:
         # Whole worlds, evenly spaced: a copy of all symbols would be as large as they are.
         worlds, length = next(iter(fragments.values()))["alive"].shape[:2]
         enough = -(-LANGUAGE_SAMPLE // (length * self.layout.num_agents))
@@ -100,17 +107,20 @@ class RolloutStatistics:
         speakers = {s.name: fragments[s.name] for s in self._speakers()}
         if not speakers:
             return {}
-        # Who is dead, or may not speak, says nothing.
+        # Who is dead, or may not speak, says nothing; nor does a word that was not transmitted.
+        said = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in speakers.values()], 2)
         alive = np.concatenate([(a["alive"] & a.get("voiced", True))[rows] for a in speakers.values()], 2)
+        alive &= voiced(kind, torch.from_numpy(said)).numpy()
         if not alive.any():
             return {}
-        spoken = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in speakers.values()], 2)[alive]
+        spoken, size = kind.as_symbols(torch.from_numpy(said[alive])).numpy(), kind.alphabet
+        assert size is not None
         sample = spoken[np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)]
-        used = symbol_counts(sample, kind.vocab_size).sum(0)
+        used = symbol_counts(sample, size).sum(0)
         result = {
             "symbol_entropy": float(entropy(used)),
-            "vocabulary_used": vocabulary_used(sample, kind.vocab_size, USED_SHARE / kind.vocab_size),
-            "vocabulary_effective": float(perplexity(used)) / kind.vocab_size,
+            "vocabulary_used": vocabulary_used(sample, size, USED_SHARE / size),
+            "vocabulary_effective": float(perplexity(used)) / size,
         }
         if self.labels:
             seats = np.concatenate([np.arange(s.start, s.stop) for s in self._speakers()])
@@ -119,6 +129,30 @@ class RolloutStatistics:
                 spoken, labels, shuffles=SHUFFLES, cap=LANGUAGE_SAMPLE
             ).adjusted
         return {key: value for key, value in result.items() if np.isfinite(value)}
+
+    def _count_agreement(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: MessageKind) -> None:
+        """Do members call what they perceive by the same words? Of whole messages, where there are labels."""
+        speakers = self._speakers()
+        length = int(np.prod(kind.shape))
+        if not self.labels or not speakers or (kind.alphabet or 0) ** length > 2**62:
+            return
+        worlds, steps = next(iter(fragments.values()))["alive"].shape[:2]
+        enough = -(-AGREEMENT_SAMPLE // (steps * self.layout.num_agents))
+        rows = np.unique(np.linspace(0, worlds - 1, min(worlds, enough)).astype(int))
+        seats = np.concatenate([np.arange(s.start, s.stop) for s in speakers])
+        labels = torch.stack([step[rows][:, seats] for step in self.labels], 1).cpu().numpy()
+        arrays = [fragments[s.name] for s in speakers]
+        alive = np.concatenate([(a["alive"] & a.get("voiced", True))[rows] for a in arrays], 2) & (labels >= 0)
+        if not alive.any():
+            return
+        said = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in arrays], 2)[alive]
+        # Members of different species are different.
+        offsets = np.cumsum([0, *(int(a["members"].max()) + 1 for a in arrays)])
+        members = np.concatenate([a["members"][rows] + o for a, o in zip(arrays, offsets, strict=False)], 2)[alive]
+        words = said if not kind.shape else said @ (kind.alphabet or 0) ** np.arange(length) + 1
+        told = jargon_agreement(words, labels[alive], members, self.layout.num_labels)
+        self.language |= {"agreement": told.mean, "distinct_modal_words": float(told.distinct)}
+        self.performance["agreement"] = told.mean
 
     def _speakers(self) -> list[Species]:
         return [s for s in self.layout.species.values() if s.speaks]
@@ -172,7 +206,8 @@ class RolloutStatistics:
 
     def get_state(self) -> dict[str, Any]:
         """The running episodes' sums."""
-        return {"returns": self.returns, "lengths": self.lengths}
+        return {"returns": self.returns, "lengths": self.lengths, "performance": dict(self.performance)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.returns, self.lengths = state["returns"], state["lengths"]
+        self.performance = state.get("performance", {})

@@ -282,10 +282,11 @@ def _what_senders_saw(
     everyone = torch.cat(seen, 2)  # [B, T, N, Omax]
     real_numbers = torch.cat(real, 0)  # [N, Omax]
     worlds, length, seats = everyone.shape[:3]
-    senders = run.inbox.senders
+    # Of repeated and published words nobody saw anything one step before.
+    senders = run.inbox.senders.clamp(max=seats - 1)
     step = torch.arange(worlds * length, device=senders.device)
     step = rows.gather(step.view(worlds, length, 1).expand(-1, -1, rows.arrays["alive"].shape[2]))
     flat = (step.unsqueeze(-1) * seats + senders).reshape(-1)
     sender_obs = everyone.reshape(-1, width).index_select(0, flat).view(*senders.shape, width)
-    mask = run.inbox.mask.unsqueeze(-1) & real_numbers[senders]
-    return sender_obs, mask
+    heard = run.inbox.mask if run.inbox.direct is None else run.inbox.mask & run.inbox.direct
+    return sender_obs, heard.unsqueeze(-1) & real_numbers[senders]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput
 from popcomm.agents.seating import Seating
-from popcomm.channels import Channel, Links, Symbols
+from popcomm.channels import Channel, Links
+from popcomm.channels.kinds import voiced
 from popcomm.envs.world import WorldStep
 from popcomm.language.recording import heard_by
 from popcomm.rllib.worlds import WorldLayout
@@ -138,8 +139,7 @@ class Transcript:
 
         alive = np.stack([moments[i].alive[w] for i, w in place])
         keep = alive.reshape(-1)
-        symbols = self.channel is not None and isinstance(self.channel.messages, Symbols)
-        said = pick("said")
+        name, said, heard = self._said(_rows(pick("said")), _rows(pick("voiced")))
         receivers, weights = self._receivers(moments, place)
         columns: dict[str, Any] = {
             "world": np.repeat([w for _, w in place], alive.shape[1]),
@@ -156,14 +156,27 @@ class Transcript:
             "message_entropy": _rows(pick("entropy")),
             "label": _rows(pick("labels")),
             "position": _rows(pick("positions")),
-            ("symbols" if symbols else "vector"): self._of_speakers(_rows(said), _rows(pick("voiced"))),
+            name: self._of_speakers(said, heard),
         }
         if columns["label"] is None:
             columns["label"] = np.full(len(keep), -1)
         return {name: _kept(values, keep) for name, values in columns.items() if values is not None}
 
+    def _said(
+        self, said: np.ndarray | None, may: np.ndarray | None
+    ) -> tuple[str, np.ndarray | None, np.ndarray | None]:
+        """The column of messages [R N, ...], what stands in it, and who may speak [R N] and did; None: all."""
+        kind = None if self.channel is None else self.channel.messages
+        if said is None or kind is None or kind.alphabet is None:
+            return "vector", said, may
+        messages = torch.from_numpy(said)
+        did = voiced(kind, messages).numpy()
+        if not did.all():
+            may = did if may is None else may & did
+        return "symbols", kind.as_symbols(messages).numpy(), may
+
     def _of_speakers(self, said: np.ndarray | None, voiced: np.ndarray | None) -> Any:
-        """What was said [R N, ...]; as a list with None where a seat may not speak, if that happens. voiced: [R N]."""
+        """What was said [R N, ...]; as a list with None where a seat did not speak, if that happens. voiced: [R N]."""
         able = np.array([s.speaks for s in self.layout.species.values() for _ in range(s.num_seats)])
         if said is None or (able.all() and voiced is None):
             return said

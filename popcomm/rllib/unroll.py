@@ -16,14 +16,22 @@ from popcomm.channels.messages import MessageKind
 from popcomm.rllib.fragment import STATE_IN
 
 
+class LogOf(NamedTuple):
+    """Where the entries of a log come from (`popcomm.channels.air.Heard`)."""
+
+    sources: Tensor  # [B, L] int64, seats; N where nobody said the word
+    direct: Tensor  # [B, L] bool, what the source itself said one step before
+
+
 class Mail(NamedTuple):
     """What is under way in the channel at a step: sent one step before, heard now."""
 
-    messages: Tensor  # [B, N, ...], as transmitted
-    senders: Tensor  # [B, N, K] int64
+    messages: Tensor  # [B, N, ...], as transmitted by each seat; [B, L, ...], the entries of a log
+    senders: Tensor  # [B, N, K] int64, which of them stand in each inbox
     mask: Tensor  # [B, N, K] bool
-    soft: Tensor | None = None  # [B, N, *params shape]
+    soft: Tensor | None = None  # [B, N, *features shape], of what each seat said
     hears: Tensor | None = None  # [B, N] bool, who listens; only where there are no inboxes (`Routed`)
+    log: LogOf | None = None
 
 
 def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
@@ -33,20 +41,37 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
     """
     if mail.hears is not None:
         return cast(Inbox, RoutedInbox(mail.messages, mail.mask[..., 0], mail.hears, seats, mail.soft))
-    worlds, n = mail.messages.shape[:2]
-    senders, mask = seating.to_members(mail.senders[:, seats]), seating.to_members(mail.mask[:, seats])
-    offsets = torch.arange(worlds, device=senders.device).view(-1, 1, 1) * n
-    index = seating.to_members(mail.senders[:, seats] + offsets)
-    soft = None if mail.soft is None else mail.soft.flatten(0, 1)
-    inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft)
+    worlds, posts = mail.messages.shape[:2]
+    chosen, mask = mail.senders[:, seats], seating.to_members(mail.mask[:, seats])
+    offsets = torch.arange(worlds, device=mask.device).view(-1, 1, 1) * posts
+    index = seating.to_members(chosen + offsets)
+    soft, direct = mail.soft, None
+    if mail.log is None:
+        senders = seating.to_members(chosen)
+    else:
+        senders, direct = mail.log.sources.flatten()[index], mail.log.direct.flatten()[index]
+        soft = None if soft is None else _soft_of_log(soft, mail.log)
+    soft = None if soft is None else soft.flatten(0, 1)
+    inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft, direct)
     return _as_inbox(inbox, seating.members)
+
+
+def _soft_of_log(soft: Tensor, log: LogOf) -> Tensor:
+    """What seats said, [B, N, ...], at the entries that are theirs: [B, L, ...]; zeros, without gradient, elsewhere.
+
+    Nobody chose to repeat a word, or to publish it.
+    """
+    worlds, n = soft.shape[:2]
+    place = log.sources.clamp(max=n - 1) + torch.arange(worlds, device=soft.device).unsqueeze(1) * n
+    found = soft.flatten(0, 1).index_select(0, place.flatten()).view(*place.shape, *soft.shape[2:])
+    return found * log.direct.view(*place.shape, *[1] * (soft.dim() - 2))
 
 
 def _as_inbox(posted: PostedInbox, members: int) -> Inbox:
     """What is posted is read once for all by networks that share their weights, unless less is heard than posted."""
     if members == 1 and posted.index.numel() >= len(posted.posted):
         return cast(Inbox, posted)  # it has all that an Inbox has
-    return Inbox(posted.messages, posted.senders, posted.mask, posted.soft)
+    return Inbox(posted.messages, posted.senders, posted.mask, posted.soft, posted.direct)
 
 
 def converse(
@@ -170,25 +195,27 @@ class Unroller:
     def _joined_soft(
         self, softs: Mapping[str, Tensor], fragment: Mapping[str, Mapping[str, Tensor]], length: int
     ) -> Tensor:
-        """What was said in all steps, [B, T, N, *params shape]; zeros of species that say nothing."""
+        """What was said in all steps, [B, T, N, *features shape]; zeros of species that say nothing."""
         assert self.messages is not None
         parts = []
         for name, arrays in fragment.items():
-            shape = (*arrays["alive"].shape[:3], *self.messages.params_shape)
+            shape = (*arrays["alive"].shape[:3], *self.messages.features_shape)
             parts.append(softs[name] if name in softs else arrays["obs"].new_zeros(shape))
         return torch.cat(parts, 2)
 
     def _mail(self, fragment: Mapping[str, Mapping[str, Tensor]], get: Any, soft: Tensor | None = None) -> Mail | None:
         if self.messages is None:
             return None
-        messages, senders, mask = (
-            torch.cat([get(arrays, key) for arrays in fragment.values()], 1)
-            for key in ("messages", "senders", "inbox_mask")
-        )
+        first = next(iter(fragment.values()))
+        keys = ("slots", "inbox_mask") if "slots" in first else ("senders", "inbox_mask", "messages")
+        senders, mask, *said = (torch.cat([get(arrays, key) for arrays in fragment.values()], 1) for key in keys)
+        if "slots" in first:  # the log is the same in the arrays of all species
+            log = LogOf(get(first, "log_sources"), get(first, "log_direct"))
+            return Mail(get(first, "log_words"), senders, mask, soft, log=log)
         hears = None
         if any(spec.latents for spec in self.specs.values()):
             hears = ~torch.cat([get(arrays, "first") for arrays in fragment.values()], 1)
-        return Mail(messages, senders, mask, soft, hears)
+        return Mail(said[0], senders, mask, soft, hears)
 
     def _step_by_step(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
         """Step t hears what the graph said at step t - 1: stored samples forward, gradients back to the senders."""
@@ -240,10 +267,10 @@ class _Walk:
         self.masks.append(seating.row_mask(self.arrays["alive"][:, t]))
 
     def soft(self, kind: MessageKind) -> Tensor:
-        """The differentiable form [B, N_s, *params shape] of what was said at the last step; zeros of the mute."""
+        """The differentiable form [B, N_s, *features shape] of what was said at the last step; zeros of the mute."""
         params = self.outputs[-1].message
         if params is None:
-            return self.arrays["obs"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.params_shape)
+            return self.arrays["obs"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
         return self.seating.to_worlds(kind.soft(params))
 
     def _reseat(self, seating: Seating) -> None:
@@ -281,13 +308,14 @@ class _Walk:
         mask = torch.cat([i.mask for i in self.inboxes], 1)
         posted = isinstance(self.inboxes[0], PostedInbox)
         softs = [i.posted_soft if posted else i.soft for i in self.inboxes] if with_soft else []
+        direct = None if self.inboxes[0].direct is None else torch.cat([i.direct for i in self.inboxes], 1)
         if not posted:
             messages = torch.cat([i.messages for i in self.inboxes], 1)
-            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].mask.shape, 1))
+            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].mask.shape, 1), direct)
         count = len(self.inboxes[0].posted)
         index = torch.cat([i.index + t * count for t, i in enumerate(self.inboxes)], 1)
         messages = torch.cat([i.posted for i in self.inboxes])
-        return cast(Inbox, PostedInbox(messages, index, senders, mask, _joined(softs, (count,), 0)))
+        return cast(Inbox, PostedInbox(messages, index, senders, mask, _joined(softs, (count,), 0), direct))
 
 
 def _joined(softs: list[Tensor | None], first: Sequence[int], axis: int) -> Tensor | None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
-from popcomm.channels import Symbols
 from popcomm.errors import UserError, nearest, unknown
 
 if TYPE_CHECKING:
     from popcomm.rllib.config import PopulationPPOConfig
 
-GRADIENTS = {"symbols": ("straight_through", "reinforce", "none"), "vectors": ("through", "none")}
+SAMPLED = ("straight_through", "reinforce", "none")
+GRADIENTS = {"symbols": SAMPLED, "words": SAMPLED, "vectors": ("through", "none")}
 CREDITS = ("step", "next")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")
@@ -98,6 +98,8 @@ def _choice(key: str, value: Any, allowed: Collection[str]) -> None:
 def _check_communication(config: PopulationPPOConfig) -> None:
     kind = config.message_kind
     if kind is None:
+        if config.reflexes:
+            raise UserError("communication.reflexes act on words, and communication.messages is null; use kind words")
         return
     config.make_channel(config.layout)
     allowed = GRADIENTS.get(kind.kind, ("none",))
@@ -110,8 +112,6 @@ def _check_communication(config: PopulationPPOConfig) -> None:
                 f"communication.gradient is {config.message_gradient!r}, and for {kind.kind} must be one of: "
                 f"{', '.join(allowed)}"
             )
-    if config.message_gradient == "reinforce" and not isinstance(kind, Symbols):
-        raise UserError("communication.gradient 'reinforce' needs messages with a law, such as symbols")
 
 
 def _check_members(config: PopulationPPOConfig) -> None:

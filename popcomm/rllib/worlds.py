@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from popcomm.envs import WORLDS, ParallelEnvWorld
 from popcomm.envs.world import Species, World
 from popcomm.errors import UserError, unknown
+from popcomm.references import attribute
 
 EnvLike = str | type[World] | Callable[..., Any]
 
@@ -37,15 +37,6 @@ def resolve(env: Any) -> type[World] | Callable[..., Any]:
             "'module:attribute', or a callable that takes the env_config and returns a ParallelEnv"
         )
     return env
-
-
-def attribute(key: str, path: str) -> Any:
-    """What "module:attribute" names."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{key} '{path}' cannot be imported: {error}") from error
 
 
 def make_world(env: Any, env_config: Mapping[str, Any], num_worlds: int, device: str | torch.device = "cpu") -> World:

@@ -18,11 +18,11 @@ from popcomm.agents import (
     extract,
     insert,
 )
-from popcomm.channels import Inbox, Symbols, Vectors
+from popcomm.channels import Inbox, Symbols, Vectors, Words
 from popcomm.errors import UserError
 
 P, R, K, O, S = 3, 4, 3, 6, 2
-KINDS = {"symbols": Symbols(5, 3), "vectors": Vectors(4), "silent": None}
+KINDS = {"symbols": Symbols(5, 3), "vectors": Vectors(4), "words": Words(6, 2, 3), "silent": None}
 ACTIONS = {
     "discrete": spaces.Discrete(4),
     "multi": spaces.MultiDiscrete([2, 3]),
@@ -32,7 +32,7 @@ ACTIONS = {
 
 # Sizes that keep these tests quick, and kinds of messages that an agent does not speak.
 SMALL = {"tiny": {"hidden_dim": 16, "num_heads": 4, "latent_tokens": 4, "depth": 2}, "gru": {"hidden": 16}}
-UNSPOKEN = {("gru", "vectors")}
+UNSPOKEN = {("gru", "vectors"), ("gru", "words")}
 
 
 def spoken(kinds):
@@ -133,7 +133,7 @@ def test_a_member_alone_acts_as_it_does_in_the_population(name, kind):
     crowd, alone = agent_of(name, kind), agent_of(name, kind, members=1)
     insert(alone, 0, extract(crowd, 2))
     inbox, state = inbox_of(kind), state_of(crowd)
-    own = None if inbox is None else Inbox(*(part[2:3] for part in inbox))
+    own = None if inbox is None else Inbox(*(None if part is None else part[2:3] for part in inbox))
     together = tensors(speak(crowd, obs_of(), inbox, state))
     apart = tensors(speak(alone, obs_of()[2:3], own, {k: v[2:3] for k, v in state.items()}))
     for key, value in apart.items():
@@ -147,7 +147,7 @@ def test_permuting_members_permutes_outputs(name):
     before = tensors(speak(agent, obs_of(), inbox, state))
     for parameter in agent.parameters():
         parameter.data = parameter.data[order]
-    shuffled = Inbox(*(part[order] for part in inbox))
+    shuffled = Inbox(*(None if part is None else part[order] for part in inbox))
     after = tensors(speak(agent, obs_of()[order], shuffled, {k: v[order] for k, v in state.items()}))
     for key, value in after.items():
         torch.testing.assert_close(value, before[key][order])
@@ -181,7 +181,9 @@ def test_the_order_of_the_inbox_does_not_matter(name):
     agent, inbox, order = agent_of(name), inbox_of(), torch.tensor([1, 2, 0])
     state = state_of(agent)
     before = tensors(speak(agent, obs_of(), inbox, state))
-    after = tensors(speak(agent, obs_of(), Inbox(*(part[:, :, order] for part in inbox)), state))
+    after = tensors(
+        speak(agent, obs_of(), Inbox(*(None if part is None else part[:, :, order] for part in inbox)), state)
+    )
     for key, value in after.items():
         torch.testing.assert_close(value, before[key][..., order] if key == "attention" else before[key])
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from popcomm.agents.contract import Agent, AgentSpec
 from popcomm.agents.gru import GRUAgent, MessageReader
 from popcomm.agents.population import extract, insert
-from popcomm.channels import Inbox, Symbols, Vectors
+from popcomm.channels import Inbox, Symbols, Vectors, Words
 from popcomm.channels.mailbox import PostedInbox
 from popcomm.errors import UserError
 
@@ -243,6 +243,7 @@ def test_it_keeps_the_contract_of_agents() -> None:
         ({}, {"hidden": 0}, "agent_config.hidden is 0, and must be at least 1"),
         ({}, {"embedding": -1}, "agent_config.embedding is -1, and must be at least 1"),
         ({"messages": Vectors(3)}, {}, "population.agent 'gru' speaks in symbols, and messages are vectors"),
+        ({"messages": Words()}, {}, "population.agent 'gru' speaks in symbols, and messages are words"),
     ],
 )
 def test_what_it_cannot_be_is_refused(changes: dict[str, Any], sizes: dict[str, int], sentence: str) -> None:

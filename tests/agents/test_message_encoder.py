@@ -7,10 +7,11 @@ from torch import nn
 from popcomm.agents import MessageEncoder, extract
 from popcomm.agents.message_decoder import MessageDecoder, attend_symbols
 from popcomm.agents.message_encoder import lookup
-from popcomm.channels import Inbox, Symbols, Vectors
+from popcomm.channels import Inbox, Symbols, Vectors, Words
 
 P, R, K, H = 3, 4, 2, 6
-SYMBOLS, VECTORS = Symbols(vocab_size=5, length=3), Vectors(size=4)
+SYMBOLS, VECTORS, WORDS = Symbols(vocab_size=5, length=3), Vectors(size=4), Words(6, 2, 3)
+LEXICON = Words(6, 2, 3, vocab=8)
 
 
 def inbox_of(kind, members=P, soft=True, dtype=torch.float64):
@@ -29,7 +30,7 @@ def dense(weight, kind, inbox, soft):
 
 
 @pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("kind", [SYMBOLS, VECTORS])
+@pytest.mark.parametrize("kind", [SYMBOLS, VECTORS, WORDS, LEXICON])
 def test_output_and_gradients_are_those_of_a_linear_on_the_straight_through_form(kind, members):
     encoder, inbox = MessageEncoder(members, kind, H).double(), inbox_of(kind, members)
     weight = encoder.weight.detach().clone().requires_grad_()
@@ -84,6 +85,14 @@ def test_encoded_symbols_start_with_unit_variance():
     assert encoder(Inbox(messages, mask.long(), mask)).var().item() == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("kind", [Words(), Words(48, 20, 24), Words(vocab=100)])
+def test_encoded_words_start_with_about_unit_variance(kind):
+    encoder = MessageEncoder(20, kind, 64, generator=torch.Generator().manual_seed(0))
+    messages = kind.sample(torch.zeros(20, 100, 2, *kind.params_shape), torch.Generator().manual_seed(1))
+    spoken = kind.spoken(messages)
+    assert encoder(Inbox(messages, spoken.long(), spoken))[spoken].var().item() == pytest.approx(1.0, abs=0.1)
+
+
 def test_symbol_attention_is_a_softmax_over_positions():
     generator = torch.Generator().manual_seed(2)
     inbox, heads = inbox_of(SYMBOLS), 2
@@ -96,7 +105,7 @@ def test_symbol_attention_is_a_softmax_over_positions():
     torch.testing.assert_close(attend_symbols(tables, scores, inbox.messages), expected)
 
 
-@pytest.mark.parametrize("kind", [SYMBOLS, VECTORS])
+@pytest.mark.parametrize("kind", [SYMBOLS, VECTORS, WORDS, LEXICON])
 def test_the_decoder_starts_as_a_reader_of_the_encoding_and_teaches_speaker_and_encoder(kind):
     encoder = MessageEncoder(P, kind, H).double()
     decoder, inbox = MessageDecoder(P, kind, H, 2, 7).double(), inbox_of(kind)

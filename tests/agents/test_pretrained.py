@@ -12,7 +12,7 @@ from popcomm.agents import AgentSpec
 from popcomm.agents.acting import default_spec, spec_for
 from popcomm.agents.pretrained import Pretrained, load, spec_from_json, spec_to_json
 from popcomm.agents.tiny import TinyAgent
-from popcomm.channels import Inbox, Symbols, Vectors
+from popcomm.channels import Inbox, Symbols, Vectors, Words
 from popcomm.envs import referential_v0
 from popcomm.errors import UserError
 
@@ -21,6 +21,7 @@ BOX = spaces.Box(np.array([-1, -np.inf], np.float32), np.array([1, np.inf], np.f
 SPECS = {
     "game": default_spec(),
     "vectors": AgentSpec(5, BOX, Vectors(3, std=0.5), 2, 3, 4, 3, 5),
+    "words": AgentSpec(5, spaces.Discrete(4), Words(6, 2, 3, speak_gate=False), 2, 1, 0, 3, 5),
     "silent": AgentSpec(5, spaces.Discrete(4), None, 0, 3),
     "listener": AgentSpec(5, spaces.Discrete(4), Symbols(6, 2, 0.5), 2, 1, 0, 3, 5, speaks=False),
 }

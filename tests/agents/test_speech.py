@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 from popcomm.agents.population import extract, insert
 from popcomm.agents.speech import AutoregressiveSpeech, ParallelSpeech, message_head
-from popcomm.channels import Symbols, Vectors
+from popcomm.channels import Symbols, Vectors, Words
 from popcomm.errors import UserError
 
 KIND, C = Symbols(vocab_size=3, length=3), 5
@@ -142,7 +142,7 @@ def test_messages_of_one_symbol_need_no_prefix():
     assert torch.equal(head(hidden_of(), said=said)[0], logits)
 
 
-@pytest.mark.parametrize("kind", [KIND, Vectors(4)])
+@pytest.mark.parametrize("kind", [KIND, Vectors(4), Words(6, 2, 3), Words(6, 2, 3, vocab=4)])
 def test_the_parallel_head_gives_the_law_and_leaves_sampling_to_the_kind(kind):
     head = ParallelSpeech(2, C, kind, torch.Generator().manual_seed(0))
     params, said = head(hidden_of(2))
@@ -169,5 +169,7 @@ def test_wrong_heads_are_refused_in_one_sentence():
         message_head("autoregresive", 1, C, KIND)
     with pytest.raises(UserError, match="speaks in symbols, and messages are vectors"):
         message_head("autoregressive", 1, C, Vectors(3))
+    with pytest.raises(UserError, match="speaks in symbols, and messages are words"):
+        message_head("autoregressive", 1, C, Words())
     with pytest.raises(UserError, match="embedding = 0"):
         AutoregressiveSpeech(1, C, KIND, 4, 0)

@@ -5,7 +5,7 @@ import torch
 from gymnasium import spaces
 
 from popcomm.agents import AgentOutput, AgentSpec, AuxiliaryBatch, SymbolicAgent
-from popcomm.channels import Inbox, Symbols, Vectors
+from popcomm.channels import Inbox, Symbols, Vectors, Words
 
 P, R, K, O, S, H = 2, 4, 3, 5, 2, 8
 KIND = Symbols(vocab_size=4, length=2)
@@ -172,6 +172,15 @@ def test_vectors_cost_their_l1_norm():
     message = torch.tensor([1.0, -2.0, 0.5]).expand(P, R, 3)
     cost = agent_of(Vectors(3)).auxiliary_losses(batch_of(inbox=None), output_of(message))["message_cost"]
     torch.testing.assert_close(cost, torch.full((P,), 3.5))
+
+
+@pytest.mark.parametrize("kind", [Words(6, 2, 3), Words(6, 2, 3, vocab=4)])
+def test_words_cost_the_probability_that_one_is_transmitted(kind):
+    message = torch.randn(kind.params_shape, generator=torch.Generator().manual_seed(0))
+    spoken = 1 - kind.log_prob(message, torch.tensor(0, dtype=torch.int32)).exp()
+    params = message.expand(P, R, *kind.params_shape)
+    cost = agent_of(kind).auxiliary_losses(batch_of(inbox=None), output_of(params))["message_cost"]
+    torch.testing.assert_close(cost, spoken.expand(P))
 
 
 def test_a_loss_of_weight_zero_is_not_computed():

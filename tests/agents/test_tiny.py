@@ -9,10 +9,10 @@ from gymnasium import spaces
 from popcomm.agents import AgentSpec, AuxiliaryBatch
 from popcomm.agents.population import extract, insert
 from popcomm.agents.tiny import TinyAgent
-from popcomm.channels import Inbox, PostedInbox, Symbols, Vectors
+from popcomm.channels import Inbox, PostedInbox, Symbols, Vectors, Words
 
 R, K, O, S, C, L, V = 4, 3, 6, 2, 16, 3, 5
-KINDS = {"symbols": Symbols(V, L), "vectors": Vectors(4)}
+KINDS = {"symbols": Symbols(V, L), "vectors": Vectors(4), "words": Words(6, 2, 3)}
 
 
 def agent_of(kind="symbols", members=1, speaks=True, hears=True, **config):
@@ -78,6 +78,15 @@ def test_a_vectors_token_is_a_linear_map_plus_the_sender():
     assert torch.equal(mask, inbox.mask)
 
 
+def test_a_words_token_is_a_linear_map_of_its_bits_plus_the_sender():
+    agent, inbox = agent_of("words"), inbox_of("words")
+    tokens, mask = agent.encoder(inbox)
+    bits = KINDS["words"].straight_through(inbox.messages, None)
+    expected = bits[0, 1, 2] @ agent.encoder.numbers.weight[0]
+    torch.testing.assert_close(tokens[0, 1, 2], expected + agent.encoder.senders.weight[0, inbox.senders[0, 1, 2]])
+    assert torch.equal(mask, inbox.mask)
+
+
 def test_symbols_pass_gradients_to_their_senders_as_one_hots_would():
     agent, inbox = agent_of(members=2), inbox_of(members=2, soft=True)
     weight = torch.randn(2, R, K * L, C, generator=torch.Generator().manual_seed(4))
@@ -95,7 +104,7 @@ def test_a_shared_posted_inbox_is_read_as_any_other(kind):
     agent, generator = agent_of(kind), torch.Generator().manual_seed(3)
     posted = KINDS[kind].sample(torch.randn(7, *KINDS[kind].params_shape, generator=generator))
     index, plain = torch.randint(7, (1, R, K), generator=generator), inbox_of(kind)
-    soft = torch.rand(7, *KINDS[kind].params_shape, generator=generator).requires_grad_()
+    soft = torch.rand(7, *KINDS[kind].features_shape, generator=generator).requires_grad_()
     shared = PostedInbox(posted, index, plain.senders, plain.mask, soft)
     copied = Inbox(posted[index], plain.senders, plain.mask, soft.detach()[index].requires_grad_())
     one, two = (agent(obs_of(), inbox, {}) for inbox in (shared, copied))

@@ -324,7 +324,7 @@ def test_a_world_class_is_imported_and_its_config_checked() -> None:
     ],
 )
 def test_a_reference_that_leads_nowhere_is_told(env: str, said: str) -> None:
-    assert f"environment.env is '{env}', and " in mistake(environment={"env": env})
+    assert f"environment.env '{env}' cannot be imported: " in mistake(environment={"env": env})
     assert said in mistake(environment={"env": env})
 
 

@@ -60,7 +60,7 @@ def orbit(step: Callable[[Array], Array], start: Array, times: Array) -> Array:
             now = t if np.array_equal(following, d) else now + 1
             d = following
         result[..., i] = d
-    return result[..., where.reshape(-1)].reshape(*start.shape, *times.shape)
+    return result[..., where.reshape(-1)].reshape((*start.shape, *times.shape))
 
 
 def _extinction(p: Array) -> Array:

@@ -14,9 +14,6 @@ from popcomm.errors import UserError
 
 SHORTEST_TABLE, LONGEST_TABLE = 256, 2**18
 SMOOTH_WIDTH = 30.0
-# A fall of log pmf per step beyond which the sum of the next terms is short and right, and an integral would not be.
-STEEP = 0.1
-STEEP_TERMS = 600  # a fall of 0.1 near the table's end is one of 0.09 at least further on: e^-54
 CHUNK_ROWS = 2**13
 
 
@@ -84,8 +81,8 @@ class CountLaw:
     def rvs(self, size: int | tuple[int, ...] | None = None, random_state: Any = None) -> Any:
         """Samples by inversion of the survival function: the tail is the law's own, no tree is cut.
 
-        int64; float64 for a critical or supercritical law, whose numbers may pass any integer type: inf is a word that
-        never dies out. random_state: None, a seed, or a numpy Generator.
+        int64; float64 for a law that is critical, supercritical or all but critical, whose numbers pass any integer type:
+        inf is a word that never dies out. random_state: None, a seed, or a numpy Generator.
         """
         u = 1.0 - np.random.default_rng(random_state).random(size)  # in (0, 1]
         flat = np.asarray(u, dtype=np.float64).reshape(-1) - (1.0 - self._mass)
@@ -95,7 +92,8 @@ class CountLaw:
         elif len(inside := np.flatnonzero(flat > 0)):
             wanted = flat[inside]
             result[inside] = self._least(lambda k, i: self._tail(k) < wanted[i], len(inside))
-        typed = result.astype(np.int64) if np.isfinite(self._mean) else result
+        whole = np.isfinite(self._mean) and not self._tail(np.array([2.0**62])).any()
+        typed = result.astype(np.int64) if whole else result
         return typed.reshape(np.shape(u))[()]
 
     def mean(self) -> float:
@@ -133,7 +131,7 @@ class CountLaw:
     def _length(self) -> int:
         """Of the table: up to where the pmf is smooth."""
         length = SHORTEST_TABLE
-        while not (self._ends_at(end := float(self._start + length)) or self._smooth_at(end)):
+        while not (self._over(end := float(self._start + length)) or self._smooth_at(end)):
             length *= 2
             if length > LONGEST_TABLE:
                 raise UserError(
@@ -147,7 +145,8 @@ class CountLaw:
         """P(Z <= k) and P(k < Z < inf) for k = start, start + 1, ... [length]."""
         k = self._start + np.arange(self._length, dtype=np.float64)
         pmf = np.exp(self._log_pmf(k))
-        tail = np.cumsum(np.concatenate([self._far_tail(k[-1:]), pmf[:0:-1]]))[::-1]
+        beyond = self._far_tail(k[-1:]) if self._far_tail else np.zeros(1)
+        tail = np.cumsum(np.concatenate([beyond, pmf[:0:-1]]))[::-1]
         return np.cumsum(pmf), tail
 
     @property
@@ -157,13 +156,13 @@ class CountLaw:
     def _smooth_at(self, k: float) -> bool:
         at = np.array([k])
         if self._log_pmf(at)[0] < NOTHING:
-            return True  # the smooth part, if any, is further on
+            return True  # on the way to a hump, which is smooth
         return bool(self._variance(at)[0] * k > self._real_from and self._width(at)[0] > SMOOTH_WIDTH)
 
-    def _ends_at(self, k: float) -> bool:
-        """Whether the sum from k on has few terms."""
+    def _over(self, k: float) -> bool:
+        """Whether the pmf is below all doubles from k on."""
         here, there = self._log_pmf(np.array([k, k + 1.0]))
-        return bool(here == -np.inf or here - there > STEEP)
+        return bool(here == -np.inf or (here < NOTHING and there < here))
 
     def _width(self, k: Array) -> Array:
         """One over the root of the second derivative of -log pmf at k, its power of k aside."""
@@ -182,7 +181,8 @@ class CountLaw:
         near = (k <= self._last) & (k >= self._start)
         result[near] = self._table[1][(k[near] - self._start).astype(np.int64)]
         far = np.flatnonzero(k > self._last)
-        for i in range(0, len(far), CHUNK_ROWS):
+        result[far] = 0.0
+        for i in range(0, len(far) if self._far_tail else 0, CHUNK_ROWS):
             rows = far[i : i + CHUNK_ROWS]
             result[rows] = self._far_tail(k[rows])
         return result
@@ -204,18 +204,10 @@ class CountLaw:
             high[active[met]], low[active[~met]] = middle[met], middle[~met]
         return high
 
-    # ---- beyond the table ----
-
-    def _far_tail(self, k: Array) -> Array:
-        """The sum of pmf(j) over whole j > k, for k [K] from the end of the table on."""
-        if self._smooth_tail is not None:
-            return self._smooth_tail(k)
-        terms = k[:, None] + np.arange(1.0, STEEP_TERMS)
-        return np.exp(self._log_pmf(terms.reshape(-1))).reshape(terms.shape).sum(-1)
-
     @cached_property
-    def _smooth_tail(self) -> SmoothTail | None:
-        return None if self._ends_at(self._last + 1.0) else SmoothTail(self._log_pmf, self._width, self._last)
+    def _far_tail(self) -> SmoothTail | None:
+        """Beyond the table; None where nothing is left."""
+        return None if self._over(self._last + 1.0) else SmoothTail(self._log_pmf, self._width, self._last)
 
 
 def _shaped(flat: Array, like: Array) -> Any:

@@ -11,9 +11,13 @@ from popcomm.channels.branching.checks import Array
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(20)
 TO_COEFFICIENTS = np.linalg.inv(np.polynomial.legendre.legvander(NODES, len(NODES) - 1))
 NOTHING, FARTHEST = -760.0, 1e45  # a log below which doubles end, and where a power law is its leading term
-# sum - integral from half a step before, in central differences of order 1, 3, 5: the series of 1 / (2 arsinh(d / 2)),
-# which is Euler's and Maclaurin's formula.
-SUM_CORRECTIONS = (1 / 24, -17 / 5760, 367 / 967680)
+# sum - integral from half a step before, in central differences of order 1, 3, 5, 7: the series of
+# 1 / (2 arsinh(d / 2)), which is Euler's and Maclaurin's formula.
+SUM_CORRECTIONS = (1 / 24, -17 / 5760, 367 / 967680, -27859 / 464486400)
+AROUND = np.arange(-3.0, 5.0)
+# A fall of log pmf per step beyond which the formula would not do, and few terms do: of a fall of 0.1 at first, and a
+# little less later, this many are all but e^-50.
+STEEP, STEEP_TERMS = 0.1, 600
 
 
 class SmoothTail:
@@ -29,10 +33,10 @@ class SmoothTail:
     """
 
     def __init__(
-        self, log_pmf: Callable[[Array], Array], width: Callable[[Array], Array], first: float, margin: float = 3.0
+        self, log_pmf: Callable[[Array], Array], width: Callable[[Array], Array], first: float
     ) -> None:
         self._log_pmf = log_pmf
-        ends = _edges(log_pmf, width, first - margin)
+        ends = _edges(log_pmf, width, first + AROUND[0])
         self._left, self._half = ends[:-1], np.diff(ends) / 2.0
         nodes = (self._left + self._half)[:, None] + self._half[:, None] * NODES
         logs = log_pmf(nodes.reshape(-1)).reshape(nodes.shape)
@@ -55,28 +59,42 @@ class SmoothTail:
         return result
 
     def _sum(self, k: Array) -> Array:
+        around = k[:, None] + AROUND
+        logs = self._logs(around, self._panel(around))
+        steep = logs[:, 4] - logs[:, 5] > STEEP
+        result = np.empty(k.shape)
+        result[~steep] = self._integral(k[~steep]) + _correction(np.exp(logs[~steep]))
+        terms = k[steep, None] + np.arange(1.0, STEEP_TERMS)
+        values = np.exp(self._logs(np.minimum(terms, self._last), self._panel(terms)))
+        result[steep] = np.where(terms < self._last, values, 0.0).sum(-1)
+        return result
+
+    def _integral(self, k: Array) -> Array:
+        """From k + 1/2 on."""
         x = k + 0.5
         panel = self._panel(x)
         right = self._left[panel] + 2.0 * self._half[panel]
         half = (right - x) / 2.0
         nodes = (x + half)[:, None] + half[:, None] * NODES
-        total = half * (self._pmf(nodes, panel[:, None]) @ WEIGHTS) + self._beyond[panel + 1]
-        around = k[:, None] + np.arange(-2.0, 4.0)
-        values = self._pmf(around, self._panel(around))
-        for coefficient in SUM_CORRECTIONS:
-            values = np.diff(values, axis=1)
-            total += coefficient * values[:, values.shape[1] // 2]
-            values = np.diff(values, axis=1)
-        return total
+        return half * (np.exp(self._logs(nodes, panel[:, None])) @ WEIGHTS) + self._beyond[panel + 1]
 
     def _panel(self, x: Array) -> Array:
         return np.clip(np.searchsorted(self._left, x, side="right") - 1, 0, len(self._left) - 1)
 
-    def _pmf(self, x: Array, panel: Array) -> Array:
-        """x [K, n] in panels [K, n] or [K, 1]."""
+    def _logs(self, x: Array, panel: Array) -> Array:
+        """log pmf of x [K, n] in panels [K, n] or [K, 1]."""
         t = (x - self._left[panel]) / self._half[panel] - 1.0
-        moved = np.polynomial.legendre.legval(t, self._coefficients[:, panel], tensor=False)
-        return np.exp(self._level[panel] + moved)
+        return self._level[panel] + np.polynomial.legendre.legval(t, self._coefficients[:, panel], tensor=False)
+
+
+def _correction(values: Array) -> Array:
+    """Sum less integral from the pmf [K, 8] at k + AROUND."""
+    total = np.zeros(len(values))
+    for coefficient in SUM_CORRECTIONS:
+        values = np.diff(values, axis=1)
+        total += coefficient * values[:, values.shape[1] // 2]
+        values = np.diff(values, axis=1)
+    return total
 
 
 def _edges(log_pmf: Callable[[Array], Array], width: Callable[[Array], Array], first: float) -> Array:

@@ -1,0 +1,103 @@
+"""References to a user's own classes: what they name, and what is said when they lead nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from popcomm.channels import Full, Symbols, make_topology, message_kind
+from popcomm.cli.schema import apply
+from popcomm.errors import UserError
+from popcomm.references import attribute
+from popcomm.rllib import PopulationPPOConfig
+
+MINE = """
+from dataclasses import dataclass
+from popcomm.channels import Full, Symbols
+
+class Pairs(Symbols):
+    def __init__(self, size: int):
+        super().__init__(size, 2)
+
+class Outer:
+    class Inner(Full):
+        pass
+
+class Mute:
+    pass
+
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "popcomm_user_file.py").write_text(MINE)
+    (tmp_path / "popcomm_broken_file.py").write_text("import popcomm\n1 / 0\n")
+    (tmp_path / "popcomm_needy_file.py").write_text("import no_such_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_reference_names_an_attribute_that_may_have_dots() -> None:
+    assert attribute("key", "popcomm.channels:Full") is Full
+    assert attribute("key", "popcomm.channels:Full.connect") is Full.connect
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        (
+            "no_such_module:x",
+            "key 'no_such_module:x' cannot be imported: importing no_such_module says: No module named",
+        ),
+        ("popcomm_needy_file:x", "importing popcomm_needy_file says: No module named 'no_such_dependency'"),
+        ("popcomm_broken_file:x", "importing popcomm_broken_file raises ZeroDivisionError: division by zero"),
+        ("popcomm.channels:Ful", "popcomm.channels has no 'Ful'; did you mean 'Full'?"),
+        ("popcomm.channels:Full.conect", "popcomm.channels.Full has no 'conect'; did you mean 'connect'?"),
+        ("popcomm.channels", "it must be of the form module:attribute"),
+        (":Full", "it must be of the form module:attribute"),
+        ("popcomm.channels:", "it must be of the form module:attribute"),
+    ],
+)
+@pytest.mark.usefixtures("mine")
+def test_a_reference_that_leads_nowhere_says_why(reference: str, said: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        attribute("key", reference)
+    assert said in str(refusal.value)
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_users_own_kind_needs_no_registration() -> None:
+    kind = message_kind({"kind": "popcomm_user_file:Pairs", "size": 7})
+    assert isinstance(kind, Symbols)
+    assert (kind.vocab_size, kind.length) == (7, 2)
+    assert isinstance(make_topology("popcomm_user_file:Outer.Inner"), Full)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("mine")
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"kind": "popcomm_user_file:Pears", "size": 7}, "popcomm_user_file has no 'Pears'; did you mean 'Pairs'?"),
+        ({"kind": "popcomm_user_file:Pairs", "sise": 7}, "the argument 'sise' does not exist; did you mean 'size'?"),
+        ({"kind": "popcomm_user_file:Pairs"}, "missing 1 required positional argument: 'size'"),
+        ({"kind": "popcomm_user_file:Mute"}, "'popcomm_user_file:Mute' gives <popcomm_user_file.Mute"),
+        (
+            {"kind": "popcomm_user_file:number"},
+            "communication.messages.kind 'popcomm_user_file:number' names 3, and must",
+        ),
+        ({"kind": 3}, "communication.messages.kind is 3, and must be a text; allowed: symbols, vectors, words"),
+    ],
+)
+def test_mistakes_with_ones_own_kind_are_told(config: dict, said: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        message_kind(config)
+    assert said in str(refusal.value)
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_yaml_file_may_name_a_users_own_kind() -> None:
+    messages = {"kind": "popcomm_user_file:Pairs", "size": "7"}
+    document = {"environment": {"env": "swarm_v0"}, "communication": {"messages": messages}}
+    assert apply(document, PopulationPPOConfig()).message_kind.vocab_size == 7

@@ -11,13 +11,15 @@ from rich.table import Table
 
 from popcomm.agents import AGENTS
 from popcomm.channels.kinds import MESSAGE_KINDS
+from popcomm.channels.reflexes import DECISIONS, REFLEXES
+from popcomm.channels.schedules import SCHEDULES
 from popcomm.channels.topology import TOPOLOGIES
 from popcomm.cli.documents import shipped
 from popcomm.envs import WORLDS
 
 
 def print_listing(console: Console) -> None:
-    """Print the tables of environments, agents, message kinds, topologies and shipped configs."""
+    """Print the tables of environments, agents, message kinds, topologies, reflexes and shipped configs."""
     for title, key, entries in _tables():
         table = Table(title=f"{title}  ({key})", title_justify="left", title_style="bold", show_header=False, box=None)
         table.add_column(style="cyan", no_wrap=True)
@@ -34,6 +36,9 @@ def _tables() -> list[tuple[str, str, dict[str, str]]]:
         ("agents", "population.agent", _documented(AGENTS)),
         ("message kinds", "communication.messages.kind", _documented(MESSAGE_KINDS)),
         ("topologies", "communication.topology.kind", _documented(TOPOLOGIES)),
+        ("reflexes of words", "communication.reflexes[].kind", _documented(REFLEXES)),
+        ("who repeats a word", "communication.reflexes[].decision.kind", _documented(DECISIONS)),
+        ("how a reflex fades", "communication.reflexes[].schedule.kind", _documented(SCHEDULES)),
         ("configs", "popcomm train NAME", {name: _first_comment(file) for name, file in shipped().items()}),
     ]
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from popcomm.envs.alarm_v0 import AlarmWorld
 from popcomm.envs.referential_v0 import ReferentialWorld
 from popcomm.envs.swarm_v0 import SwarmWorld
 from popcomm.envs.world import World
 
-WORLDS: dict[str, type[World]] = {"referential_v0": ReferentialWorld, "swarm_v0": SwarmWorld}
+WORLDS: dict[str, type[World]] = {
+    "alarm_v0": AlarmWorld,
+    "referential_v0": ReferentialWorld,
+    "swarm_v0": SwarmWorld,
+}

@@ -83,6 +83,21 @@ PANELS = (
     Panel("Entropy of symbols, as used", {"language/symbol_entropy": ""}, "bits per symbol"),
     Panel("Vocabulary used", {"language/vocabulary_used": ""}, "share of the symbols"),
     Panel("Symbols tell of what was seen", {"language/mutual_information": ""}, "bits"),
+    Panel("Agreement of members", {"language/agreement": "same word for the same thing"}, "share of the members"),
+    Panel("Channel load", {"channel/load": "on the air", "channel/distinct_words": "different words"}, "words per step"),
+    Panel("Reproduction of words", {"channel/reproduction": "R"}, "copies of a copy"),
+    Panel("Lifetime of words", {"channel/lifetime": ""}, "steps"),
+    Panel("Lost on the channel", {"channel/drops": "no room in the log"}, "share of transmissions"),
+    Panel(
+        "Strength of reflexes",
+        {
+            "channel/immediate_feedback_strength": "feedback",
+            "channel/word_repetition_strength": "repetition",
+            "channel/publishing_strength": "publishing",
+            "channel/sensory_deprivation_strength": "deprivation",
+        },
+        "1 = full",
+    ),
     Panel("Weight of the favourite neighbour", {"language/top_attention": ""}, "share of attention"),
     Panel("Speed", {"charts/agent_SPS": "agent steps", "charts/SPS": "environment steps"}, "per second"),
 )

@@ -95,7 +95,7 @@ def _answer(agent: Any, kind: Any, said: Tensor, views: Tensor) -> Tensor:
     spec: AgentSpec = agent.spec
     speakers, meanings = said.shape[:2]
     heard = said.flatten(0, 1).unsqueeze(1).expand(spec.members, -1, -1, *kind.shape)
-    there = torch.ones(heard.shape[:3], dtype=torch.bool)
+    there = kind.spoken(heard)  # silence is no message
     obs = views.repeat(speakers, 1).expand(spec.members, -1, -1)
     inbox = Inbox(heard, torch.zeros_like(there, dtype=torch.int64), there)
     output = converse(agent, agent.spec, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)

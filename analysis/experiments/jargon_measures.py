@@ -1,0 +1,239 @@
+"""What the jargon experiment is measured by: when a jargon formed, what outlives the reflexes, and the verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from popcomm.analysis.experiments.intervals import Difference, Interval, difference
+from scipy import stats
+
+AGREED, KEPT = 0.9, 5  # agreement, and for how many iterations
+LEVEL = 0.95
+POINTS = 100  # of a stored curve
+AT_END = 0.1  # share of training whose mean is "at the end"
+# Names in the records, and where progress.jsonl has them.
+SERIES = {
+    "reward": "charts/reward",
+    "informed": "world/informed",
+    "false_alarms": "world/false_alarms",
+    "agreement": "language/agreement",
+    "distinct": "language/distinct_modal_words",
+    "load": "channel/load",
+    "words": "channel/distinct_words",
+    "drops": "channel/drops",
+    "reproduction": "channel/reproduction",
+    "lifetime": "channel/lifetime",
+}
+
+Record = Mapping[str, Any]
+Records = Sequence[Record]
+
+
+class Claim(NamedTuple):
+    """A statement of c11np, what was measured of it, and what the intervals say."""
+
+    text: str
+    parts: tuple[tuple[str, str, str], ...]  # (what was compared, mean and interval, verdict)
+    verdict: str
+
+
+def jargon(agreement: float, distinct: float, kinds: int) -> float:
+    """Agreement times the share of kinds with a word of their own: one word for everything is no jargon.
+
+    >>> jargon(1.0, 1, 5), jargon(0.9, 5, 5)
+    (0.2, 0.9)
+    """
+    return agreement * distinct / kinds
+
+
+def check_measured(table: pd.DataFrame) -> None:
+    """Raises ValueError if the progress of a run that talks lacks its agreement: it would count as none."""
+    for name in ("agreement", "distinct"):
+        if SERIES[name] not in table or table[SERIES[name]].isna().all():
+            raise ValueError(f"progress.jsonl has no {SERIES[name]}, and the run had a channel")
+
+
+def formed_at(table: pd.DataFrame, kinds: int) -> int | None:
+    """Environment steps at which a jargon was reached that lasted for KEPT iterations; None: it never was.
+
+    There is a jargon in an iteration whose agreement is AGREED or more and whose kinds all have words of their own.
+    """
+    keys = (SERIES["agreement"], SERIES["distinct"])
+    if not set(keys) <= set(table):
+        return None
+    there = ((table[keys[0]] >= AGREED) & (table[keys[1]] >= kinds)).to_numpy()
+    if len(there) < KEPT:
+        return None
+    lasting = np.lib.stride_tricks.sliding_window_view(there, KEPT).all(1)
+    return int(table["env_steps"].iloc[int(lasting.argmax())]) if lasting.any() else None
+
+
+def curves(table: pd.DataFrame) -> dict[str, list[float | None]]:
+    """{"env_steps" and the names of SERIES: at most POINTS means over equal parts of training}; None: not measured."""
+    parts = np.array_split(np.arange(len(table)), min(POINTS, len(table)))
+    columns = {"env_steps": "env_steps", **{name: key for name, key in SERIES.items() if key in table}}
+    return {name: [finite(table[key].iloc[rows].mean()) for rows in parts] for name, key in columns.items()}
+
+
+def at_end(table: pd.DataFrame) -> dict[str, float | None]:
+    """Means over the last AT_END of training of all SERIES."""
+    late = table[table["env_steps"] > (1 - AT_END) * table["env_steps"].max()]
+    return {name: finite(late[key].mean()) if key in late else None for name, key in SERIES.items()}
+
+
+def over_training(table: pd.DataFrame, kinds: int) -> float:
+    """Mean of `jargon` over the iterations: high for one that forms early and stays; 0 without a channel."""
+    keys = (SERIES["agreement"], SERIES["distinct"])
+    if not set(keys) <= set(table):
+        return 0.0
+    told = (table[keys[0]] * table[keys[1]] / kinds).mean()  # where there were occasions
+    return 0.0 if np.isnan(told) else float(told)
+
+
+def finite(value: float) -> float | None:
+    """Rounded for a file; None where it was not measured.
+
+    >>> finite(0.123456789), finite(float("nan"))
+    (0.12346, None)
+    """
+    return None if not math.isfinite(value) else round(float(value), 5)
+
+
+def arms(records: Records) -> dict[str, list[Record]]:
+    """{condition: its runs by seed}, in the order in which conditions first appear."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record["condition"], []).append(record)
+    return {name: sorted(runs, key=lambda r: r["seed"]) for name, runs in found.items()}
+
+
+def value(record: Record, key: str) -> float:
+    """A number of a record: "over_training", "formed" or "end.informed", "bare.jargon"; nan where it is missing.
+
+    "formed" is the step at which a jargon formed; runs in which none did count as their whole length, so differences
+    of it are rather too small than too large.
+    """
+    if key == "formed":
+        return float(record["env_steps"] if record["formed"] is None else record["formed"])
+    part: Any = record
+    for name in key.split("."):
+        part = (part or {}).get(name)
+    return float("nan") if part is None else float(part)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, Interval]:
+    """Mean and Student's t interval; nan where there are too few."""
+    told = difference(values, [0.0] * len(values), LEVEL)
+    return told.mean, told.paired
+
+
+def wilson(runs: Records) -> tuple[int, Interval]:
+    """In how many runs a jargon formed, and Wilson's interval of the probability (1927)."""
+    formed = sum(r["formed"] is not None for r in runs)
+    low, high = stats.binomtest(formed, len(runs)).proportion_ci(LEVEL, method="wilson")
+    return formed, Interval(float(low), float(high))
+
+
+def paired(first: Records, second: Records, key: str) -> Difference | None:
+    """Of `key`, first minus second, over the seeds that both have; None: there are none."""
+    others = {r["seed"]: r for r in second}
+    shared = [(value(r, key), value(others[r["seed"]], key)) for r in first if r["seed"] in others]
+    return difference(*zip(*shared, strict=True), LEVEL) if shared else None
+
+
+def verdict(interval: Interval, level: float = 0.0, more: bool = True) -> str:
+    """ "confirmed" if the whole interval is above the level (or below, where less was claimed), "contradicted" if all
+    of it is on the other side, else "not confirmed"."""
+    above, below = interval.low > level, interval.high < level
+    if not above and not below:
+        return "not confirmed"
+    return "confirmed" if above == more else "contradicted"
+
+
+def overall(verdicts: Sequence[str]) -> str:
+    """Of several parts: all must be confirmed; one that is contradicted decides."""
+    if not verdicts:
+        return "not measured"
+    for word in ("contradicted", "not measured", "not confirmed"):
+        if word in verdicts:
+            return word
+    return "confirmed"
+
+
+# What c11np says: (statement, its parts). A part: (what is compared, arm, the one it is held against, number, whether
+# more of it was claimed).
+STATEMENTS: tuple[tuple[str, tuple[tuple[str, str, str, str, bool], ...]], ...] = (
+    (
+        "Immediate feedback speeds convergence",
+        (("env steps until a jargon forms, feedback minus no reflexes", "feedback", "no reflexes", "formed", False),),
+    ),
+    (
+        "Repetition keeps words alive long enough for a jargon to form",
+        (
+            ("a word's life in steps, with repetition minus without", "+ repetition", "feedback", "end.lifetime", True),
+            ("jargon, mean over training, likewise", "+ repetition", "feedback", "over_training", True),
+        ),
+    ),
+    (
+        "Publishing helps: it seeds words",
+        (
+            (
+                "jargon, mean over training, with publishing minus without",
+                "+ publishing",
+                "+ repetition",
+                "over_training",
+                True,
+            ),
+        ),
+    ),
+    (
+        "Deprivation makes agents listen",
+        (
+            (
+                "informed without any reflex at the end, trained with deprivation minus without",
+                "+ deprivation",
+                "+ publishing",
+                "bare.informed",
+                True,
+            ),
+        ),
+    ),
+)
+FADED = ("+ repetition, fading", "+ publishing, fading", "+ deprivation, fading", "+ deprivation, gated")
+
+
+def claims(records: Records) -> list[Claim]:
+    """All statements, with the verdicts that follow from the intervals."""
+    by_arm = arms(records)
+    found = []
+    for text, parts in STATEMENTS:
+        told = [_compared(by_arm, *part) for part in parts]
+        found.append(Claim(text, tuple(told), overall([part[2] for part in told])))
+    return [*found, _remains(by_arm)]
+
+
+def _compared(
+    by_arm: Mapping[str, Records], what: str, first: str, second: str, key: str, more: bool
+) -> tuple[str, str, str]:
+    told = paired(by_arm.get(first, []), by_arm.get(second, []), key)
+    if told is None or math.isnan(told.mean):
+        return what, "-", "not measured"
+    digits = 0 if key == "formed" else 3
+    return what, f"{told.mean:+,.{digits}f} {told.paired.shown(digits)}", verdict(told.paired, more=more)
+
+
+def _remains(by_arm: Mapping[str, Records]) -> Claim:
+    parts = []
+    for name in FADED:
+        if name in by_arm:
+            mean, interval = mean_interval([value(r, "bare.jargon") for r in by_arm[name]])
+            what = f"{name}: jargon without any reflex at the end is above {AGREED:g}"
+            known = not math.isnan(mean)
+            said = verdict(interval, AGREED) if known else "not measured"
+            parts.append((what, f"{mean:.3f} {interval.shown(3)}" if known else "-", said))
+    text = "Reflexes can be faded, and the jargon remains"
+    return Claim(text, tuple(parts), overall([part[2] for part in parts]))

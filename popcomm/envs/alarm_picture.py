@@ -1,0 +1,114 @@
+"""Pictures of a territory: who sees the predator, who heard whom, who flees which way, and what it earned."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+# Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape or mark.
+BLUE, ORANGE, GREEN, VERMILION, BLACK = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000"
+PIXELS, DPI = 480, 100
+
+
+def draw_alarm(
+    kind: int,
+    running: int,
+    duration: int,
+    sees: np.ndarray,
+    chosen: np.ndarray | None,
+    rewards: np.ndarray,
+    links: np.ndarray | None = None,
+    title: str = "",
+) -> np.ndarray:
+    """An RGB picture [480, 480, 3] uint8.
+
+    Args:
+        kind: of the running event, -1 in calm.
+        running: which of its steps this is, from 1 on.
+        duration: steps of an event.
+        sees: [N] bool, who sees it.
+        chosen: [N] int, the latest actions, before this step; None draws none.
+        rewards: [N], what they earned.
+        links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
+        title: a line of text above.
+    """
+    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.03, 0.10, 0.94, 0.84))
+    axes.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal")
+    axes.axis("off")
+    axes.set_title(title, fontsize=9, pad=4)
+    angles = math.pi / 2 - 2 * math.pi * np.arange(len(sees)) / len(sees)
+    places = np.stack((1.15 * np.cos(angles), 1.15 * np.sin(angles)), 1)
+    size = min(15.0, 110.0 / len(sees))  # of half a marker, in points
+    if links is not None:
+        _draw_links(axes, places, links, size)
+    calm = kind < 0
+    axes.text(0, 0.1, "calm" if calm else f"kind {kind}", ha="center", fontsize=15, color=BLUE if calm else VERMILION)
+    if not calm:
+        axes.text(0, -0.1, f"step {running} of {duration}", ha="center", fontsize=9)
+    for seat, (x, y) in enumerate(places):
+        look: dict[str, Any] = {"marker": "D", "color": ORANGE} if sees[seat] else {"marker": "o", "color": BLUE}
+        axes.plot(x, y, markersize=1.5 * size, markeredgecolor=BLACK, zorder=3, **look)
+        axes.text(x, y, str(seat), ha="center", va="center", fontsize=0.75 * size, zorder=4)
+        if chosen is not None:
+            did = "forages" if chosen[seat] == 0 else f"flees {chosen[seat] - 1}"
+            colour = GREEN if rewards[seat] > 0 else VERMILION
+            text = f"{did}\n{rewards[seat]:+.2f}"
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 0.55 * size, "color": colour}
+            axes.text(1.24 * x, 1.24 * y, text, **style)
+    _legend(figure, links is not None)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw_links(axes: Any, places: np.ndarray, links: np.ndarray, size: float) -> None:
+    for sender, receiver in links:
+        style = {"arrowstyle": "->", "color": GREEN, "alpha": 0.5, "shrinkA": size, "shrinkB": size}
+        # A bend keeps the two directions of a pair apart.
+        style["connectionstyle"] = "arc3,rad=0.12"
+        axes.annotate("", xy=places[receiver], xytext=places[sender], arrowprops=style, zorder=2)
+
+
+def _legend(figure: Figure, has_links: bool) -> None:
+    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
+    handles = [
+        Line2D([], [], marker="D", color=ORANGE, markersize=6, label="sees it", **style),
+        Line2D([], [], marker="o", color=BLUE, markersize=6, label="does not", **style),
+    ]
+    if has_links:
+        handles.append(Line2D([], [], color=GREEN, label="message heard"))
+    figure.legend(handles=handles, loc="lower center", ncol=len(handles), fontsize=7.5, frameon=False)
+
+
+def main(path: str | None = None, seed: int = 0) -> None:
+    """Draw an event of alarm_v0 to a PNG at `path` (default: the command line's, or alarm_v0.png).
+
+    Those who see it flee and tell the others, who are drawn one step later, where all know.
+    """
+    from PIL import Image
+
+    from popcomm.envs.alarm_v0 import NAME, AlarmWorld
+
+    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "alarm_v0.png"))
+    world = AlarmWorld()
+    step = world.reset(seed)
+    while step.labels is None or not bool((step.labels >= 0).any()):
+        step = world.step({NAME: torch.zeros(1, world.num_agents, dtype=torch.int64)})
+    seen = step.labels
+    step = world.step({NAME: seen + 1})
+    watchers = (seen[0] >= 0).nonzero().flatten().tolist()
+    links = torch.tensor([[sender, seat] for sender in watchers for seat in range(world.num_agents) if seat != sender])
+    Image.fromarray(world.render(links=links)).save(file)
+    print(
+        f"{file}: agents {', '.join(map(str, watchers))} saw a predator of kind {int(seen.max())}, fled, and told the "
+        f"others; the mean reward of the step was {step.rewards.mean():.2f}."
+    )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from popcomm.analysis.experiments import gap_page, runs, swarm_controls
+from popcomm.analysis.experiments.frame import published
 from popcomm.analysis.experiments.gap_measures import claims, measure
 
 from popcomm.errors import UserError
@@ -117,29 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, measure, write; returns the exit code: 2 for a user's mistake, 1 for a failed run."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
-    try:
-        overrides = [*(QUICK if options.quick else ()), *options.set]
-        seeds = list(range(1, options.seeds + 1))
-        document = runs.documents.load(options.config, overrides)
-        check_environment(document)
-        env_steps = options.env_steps or (QUICK_ENV_STEPS if options.quick else stop_of(document))
-        arms = plan(options.out, seeds, options.config, overrides, env_steps)
-        # Pairs next to one another, so that a first look is fair.
-        runs.train_all([run for pair in zip(*arms.values(), strict=True) for run in pair], options.jobs)
-        command = " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *given])
-        files = conclude(options.out, seeds, arms, command)
-    except UserError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
-    except runs.TrainingError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 1
-    if options.docs:
-        options.docs.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copy(file, options.docs)
-    print(f"page: {files[0]}")
-    return 0
+    return published(NAME, lambda: _work(options, given), options.docs)
+
+
+def _work(options: argparse.Namespace, given: Sequence[str]) -> list[Path]:
+    """Train what is missing, measure and write; returns the files, the page first."""
+    overrides = [*(QUICK if options.quick else ()), *options.set]
+    seeds = list(range(1, options.seeds + 1))
+    document = runs.documents.load(options.config, overrides)
+    check_environment(document)
+    env_steps = options.env_steps or (QUICK_ENV_STEPS if options.quick else stop_of(document))
+    arms = plan(options.out, seeds, options.config, overrides, env_steps)
+    # Pairs next to one another, so that a first look is fair.
+    runs.train_all([run for pair in zip(*arms.values(), strict=True) for run in pair], options.jobs)
+    command = " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *given])
+    return conclude(options.out, seeds, arms, command)
 
 
 if __name__ == "__main__":

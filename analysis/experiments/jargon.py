@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from popcomm.analysis.experiments import jargon_page
+from popcomm.analysis.experiments.frame import published
 from popcomm.analysis.experiments.jargon_measures import (
     at_end,
     check_measured,
@@ -266,33 +267,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
     options.out.mkdir(parents=True, exist_ok=True)
-    try:
-        stop = documents.load(CONFIG, options.set)["stop"]["num_env_steps_sampled_lifetime"]
-        env_steps = options.env_steps or int(stop)
-        # Seeds outermost: a stop leaves whole sets of conditions.
-        seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-        pairs = list(itertools.product(seeds, options.only or conditions(env_steps)))
-        planned = {(name, seed): settings(name, seed, env_steps, options.set) for seed, name in pairs}
+    return published(NAME, lambda: _work(options, given), options.docs)
+
+
+def _work(options: argparse.Namespace, given: Sequence[str]) -> list[Path]:
+    """Train what is missing, measure and write; returns the files, the page first."""
+    stop = documents.load(CONFIG, options.set)["stop"]["num_env_steps_sampled_lifetime"]
+    env_steps = options.env_steps or int(stop)
+    # Seeds outermost: a stop leaves whole sets of conditions.
+    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
+    pairs = list(itertools.product(seeds, options.only or conditions(env_steps)))
+    planned = {(name, seed): settings(name, seed, env_steps, options.set) for seed, name in pairs}
+    known = _known(planned, options.out)
+    if not options.page_only:
+        missing = [pair for pair in planned if pair not in known]
+        train_all(missing, env_steps, options.set, options.out, options.jobs)
         known = _known(planned, options.out)
-        if not options.page_only:
-            missing = [pair for pair in planned if pair not in known]
-            train_all(missing, env_steps, options.set, options.out, options.jobs)
-            known = _known(planned, options.out)
-        # Not what other settings left in the folder.
-        records = [known[pair] for pair in planned if pair in known]
-        if not records:
-            raise UserError(f"--out {options.out} has no results of these settings yet; leave out --page-only")
-        told = [word for word in given if word != "--page-only"]
-        files = conclude(options.out, records, " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *told]))
-    except UserError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
-    if options.docs:
-        options.docs.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copy(file, options.docs)
-    print(f"page: {files[0]}")
-    return 0
+    # Not what other settings left in the folder.
+    records = [known[pair] for pair in planned if pair in known]
+    if not records:
+        raise UserError(f"--out {options.out} has no results of these settings yet; leave out --page-only")
+    told = [word for word in given if word != "--page-only"]
+    return conclude(options.out, records, " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *told]))
 
 
 def _known(planned: dict[tuple[str, int], list[str]], out: Path) -> dict[tuple[str, int], Record]:

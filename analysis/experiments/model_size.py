@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,12 +22,12 @@ from typing import Any
 
 import torch
 from popcomm.analysis.experiments import model_size_page, runs
+from popcomm.analysis.experiments.frame import published
 from popcomm.analysis.experiments.gap_measures import RETURN, at_end
 
 from popcomm.cli import documents
 from popcomm.cli.ray_session import prepare_environment, ray_session
 from popcomm.cli.train import checked_config
-from popcomm.errors import UserError
 from popcomm.language import progress
 from popcomm.language.drawing import png
 
@@ -233,21 +232,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(given)
     prepare_environment()
     options.out.mkdir(parents=True, exist_ok=True)
-    try:
-        if not options.page_only:
-            play_all(trials(options.seeds), options.out / RESULTS)
-            fly_all(options.out, options.swarm_seeds, options.out / RESULTS)
-        told = [word for word in given if word != "--page-only"]
-        files = conclude(options.out, " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *told]))
-    except (UserError, runs.TrainingError) as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    if options.docs:
-        options.docs.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copy(file, options.docs)
-    print(f"page: {files[0]}")
-    return 0
+    return published(NAME, lambda: _work(options, given), options.docs)
+
+
+def _work(options: argparse.Namespace, given: Sequence[str]) -> list[Path]:
+    """Train what is missing, measure and write; returns the files, the page first."""
+    if not options.page_only:
+        play_all(trials(options.seeds), options.out / RESULTS)
+        fly_all(options.out, options.swarm_seeds, options.out / RESULTS)
+    told = [word for word in given if word != "--page-only"]
+    return conclude(options.out, " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *told]))
 
 
 if __name__ == "__main__":

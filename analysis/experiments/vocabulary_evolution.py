@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from popcomm.analysis.experiments import evolution_page, runs
 from popcomm.analysis.experiments.evolution_games import Diary, Play, play_all
 from popcomm.analysis.experiments.evolution_measures import Curve, of_games, of_swarm
+from popcomm.analysis.experiments.frame import published
 from popcomm.analysis.history import History
 
 from popcomm.errors import UserError
@@ -149,25 +149,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, measure, write; returns the exit code: 2 for a user's mistake, 1 for a failed run."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
-    try:
-        planned = plan(options.out, options.seeds, options.parts, options.quick)
-        if not options.measure:
-            train(planned)
-        shown = [word for word in given if word != "--measure"]
-        command = " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *shown])
-        files = conclude(options.out, measure(planned), command)
-    except UserError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
-    except runs.TrainingError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 1
-    if options.docs:
-        options.docs.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copy(file, options.docs)
-    print(f"page: {files[0]}")
-    return 0
+    return published(NAME, lambda: _work(options, given), options.docs)
+
+
+def _work(options: argparse.Namespace, given: Sequence[str]) -> list[Path]:
+    """Train what is missing, measure and write; returns the files, the page first."""
+    planned = plan(options.out, options.seeds, options.parts, options.quick)
+    if not options.measure:
+        train(planned)
+    shown = [word for word in given if word != "--measure"]
+    command = " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *shown])
+    return conclude(options.out, measure(planned), command)
 
 
 if __name__ == "__main__":

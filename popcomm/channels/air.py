@@ -13,7 +13,7 @@ from torch import Tensor
 
 from popcomm.channels.audience import Audience
 from popcomm.channels.log import Log, board, empty_log, entries, joined, shuffled
-from popcomm.channels.moment import Moment, among
+from popcomm.channels.moment import Moment, among, delivered
 from popcomm.channels.reflexes import Reflex
 from popcomm.channels.schedules import Clock
 from popcomm.channels.topology import Full, Topology
@@ -121,7 +121,6 @@ class Air:
         self.messages, self.topology, self.reflexes = messages, topology, list(reflexes)
         self.num_agents, self.num_worlds, self.size = num_agents, num_worlds, size
         self.torus, self.dropout, self.noise = torus, dropout, noise
-        self.traffic = Traffic(num_worlds, num_agents)
         self.clock = Clock(0, {})
         self._dtype = np.dtype(np.int32 if messages.dtype == torch.int32 else np.int64)
         for reflex in self.reflexes:
@@ -130,13 +129,15 @@ class Air:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Start all over: silence, nothing remembered, and the future a function of the seed."""
+        """Start all over: silence, and the future a function of the seed; only what schedules observed is kept."""
         self.rng = np.random.default_rng(seed)
         for branch, reflex in enumerate(self.reflexes):
             reflex.open(self.num_worlds, seed + branch + 1)
         self.log = empty_log(self._dtype)
         self._audience = Audience.everybody(self.num_agents)
         self._hears = np.zeros((self.num_worlds, self.num_agents), bool)
+        self._missed = np.zeros(0, np.int64)
+        self.traffic = Traffic(self.num_worlds, self.num_agents)
 
     @property
     def deprives(self) -> bool:
@@ -180,14 +181,14 @@ class Air:
             self.log = log.take(begun & ((log.source < 0) | among(present, log.world, log.source.clip(0))))
         self._hears = hears
         self._audience = self._links(present, positions)
+        entry, listener = self._audience.hits(self.log, self.dropout, self.rng)
+        self._missed = entry * np.int64(self.num_agents) + listener
 
     def inboxes(self) -> Heard:
         """What those who hear get."""
         log = self.log
         laid = board(log, self.num_worlds, self.size.capacity)
         slots, mask = self._inboxes(laid.source, laid.word != 0, laid.echo)
-        if self.dropout:
-            mask &= self.rng.random(mask.shape) >= self.dropout
         direct = (laid.generation == 0) & (laid.source >= 0) & (laid.word != 0)
         sources = np.where(laid.source < 0, self.num_agents, laid.source)
         return Heard(
@@ -217,15 +218,14 @@ class Air:
             seats = np.arange(n)[None, :, None]
             mask = real[:, None, :] & self._hears[:, :, None]
             mask &= (source[:, None, :] != seats) | echo[:, None, :]
+            entry, listener = np.divmod(self._missed, n)
+            mask[self.log.world[entry], listener, self.log.slots(worlds)[entry]] = False
             return np.broadcast_to(np.arange(k), (worlds, n, k)).copy(), mask
         entry, listener = self._audience.pairs(self.log)
-        moment_heard = self._hears[self.log.world[entry], listener]
-        moment_heard &= (self.log.source[entry] != listener) | self.log.echo[entry]
-        entry, listener = entry[moment_heard], listener[moment_heard]
-        world = self.log.world[entry].astype(np.int64)
-        sizes = self.log.counts(worlds)
-        slot = entry - (np.cumsum(sizes) - sizes)[world]
-        inbox = world * n + listener
+        heard = delivered(self.log, self._hears, self._missed, entry, listener)
+        entry, listener = entry[heard], listener[heard]
+        slot = self.log.slots(worlds)[entry]
+        inbox = self.log.world[entry].astype(np.int64) * n + listener
         order = np.argsort(inbox, kind="stable")
         inbox, slot = inbox[order], slot[order]
         counts = np.bincount(inbox, minlength=worlds * n)
@@ -257,11 +257,16 @@ class Air:
             log = reflex.transmissions(moment)
             if log is None or not len(log):
                 continue
-            made.append(log)
+            if log.word.dtype != self._dtype:
+                log = replace(log, word=log.word.astype(self._dtype))
             if reflex.takes_turn:
                 if voiced is able:
                     voiced = able.copy()
-                voiced[log.world, log.source] = False
+                else:  # a turn is taken once
+                    log = log.take((log.source < 0) | voiced[log.world, log.source])
+                by_agent = log.source >= 0
+                voiced[log.world[by_agent], log.source[by_agent]] = False
+            made.append(log)
         own = (own if voiced is able else own * voiced).reshape(-1)
         place = np.flatnonzero(own != 0).astype(np.int32)
         world = place // self.num_agents
@@ -279,7 +284,7 @@ class Air:
             lively,
             indegree,
             self.size.capacity,
-            self.dropout,
+            self._missed,
             self.clock,
             self.rng,
         )
@@ -306,7 +311,10 @@ class Air:
     # ---- episodes and checkpoints ----
 
     def forget(self, worlds: np.ndarray) -> None:
-        """New episodes begin in worlds [B] bool: nothing is on the air there, and nothing is remembered."""
+        """New episodes begin in worlds [B] bool: nothing is on the air there, and nothing is remembered.
+
+        Before `deliver`, which says who hears what is left.
+        """
         if not worlds.any():
             return
         if len(self.log):
@@ -330,6 +338,7 @@ class Air:
             "log": tuple(np.array(column) for column in self.log.columns),
             "clock": (self.clock.step, dict(self.clock.performance)),
             "hears": self._hears.copy(),
+            "missed": self._missed.copy(),
             "audience": (self._audience.indptr.copy(), self._audience.listeners.copy()),
             "reflexes": [reflex.get_state() for reflex in self.reflexes],
             "traffic": self.traffic.get_state(),
@@ -340,7 +349,7 @@ class Air:
         self.rng.bit_generator.state = state["rng"]
         self.log = Log(*state["log"])
         self.clock = Clock(*state["clock"])
-        self._hears = state["hears"]
+        self._hears, self._missed = state["hears"], state["missed"]
         indptr, listeners = state["audience"]
         self._audience = Audience(indptr, listeners, self.num_agents)
         for reflex, remembered in zip(self.reflexes, state["reflexes"], strict=True):

@@ -10,8 +10,8 @@ import numpy as np
 
 from popcomm.channels.building import made, whole
 from popcomm.channels.moment import Measured, Moment
+from popcomm.channels.sketch import WIDEST, pair_key
 from popcomm.channels.sketch import CountMin as Sketch
-from popcomm.channels.sketch import pair_key
 from popcomm.errors import UserError
 
 # Above this a channel takes hundreds of steps to settle, and a little learned echo carries it over 1.
@@ -32,7 +32,7 @@ class Decision:
         """Check that this fits N agents; raises UserError if not."""
 
     def open(self, num_worlds: int, seed: int) -> None:
-        """Make room for what is remembered of B worlds."""
+        """Make room for what is remembered of B worlds; nothing is remembered yet."""
 
     def probabilities(self, indegree: np.ndarray) -> float | np.ndarray:
         """With which probability a seat repeats a word that it received.
@@ -133,10 +133,10 @@ class CountMin(Decision):
     Args:
         cap: repetitions of a word by an agent in a window.
         decision: with which probability it repeats below the cap; None: surely.
-        width, depth: of the sketch of each world.
+        width, depth: of the sketch of each world; a width is a power of two.
 
     Raises:
-        UserError: a number below 1.
+        UserError: a number below 1, or a width that is no power of two from 2 on.
     """
 
     bounded = True
@@ -146,7 +146,10 @@ class CountMin(Decision):
         depth: int = 2,
     ) -> None:  # fmt: skip
         self.cap, self.window = whole("decision.cap", cap, 1), whole("decision.window", window, 1)
-        self.width, self.depth = whole("decision.width", width, 1), whole("decision.depth", depth, 1)
+        self.width, self.depth = whole("decision.width", width, 2), whole("decision.depth", depth, 1)
+        if self.width & (self.width - 1) or self.width > WIDEST:
+            near = min(1 << self.width.bit_length(), WIDEST)
+            raise UserError(f"decision.width is {width}, and must be a power of two up to {WIDEST}; the next is {near}")
         self.decision = Bernoulli(1.0) if decision is None else make_decision(decision)
         self.reproduction = self.decision.reproduction
         self._sketch: Sketch | None = None
@@ -157,6 +160,7 @@ class CountMin(Decision):
 
     def open(self, num_worlds: int, seed: int) -> None:
         self._sketch = Sketch(num_worlds, width=self.width, depth=self.depth, seed=seed)
+        self._steps = 0
         self.decision.open(num_worlds, seed + 1)
 
     def probabilities(self, indegree: np.ndarray) -> float | np.ndarray:
@@ -174,12 +178,14 @@ class CountMin(Decision):
         before = self._sketch.estimate(world[candidates], keys[candidates])
         allowed[candidates] = before + turn < self.cap
         self._sketch.add(world[allowed], keys[allowed])
-        self._steps += 1
-        if self._steps % self.window == 0:
-            self._sketch.decay()
         return allowed
 
     def observe(self, measured: Measured) -> None:
+        # Windows are of steps, and not of steps in which some world had something to repeat: what happens in a world
+        # does not depend on the others.
+        self._steps += 1
+        if self._sketch is not None and self._steps % self.window == 0:
+            self._sketch.decay()
         self.decision.observe(measured)
 
     def forget(self, worlds: np.ndarray) -> None:
@@ -202,12 +208,13 @@ class Controlled(Decision):
     """The local rule, its target kept by measurement: what agents repeat by themselves is left out of the reflex.
 
     Each step R is estimated (repetitions, learned ones included, over the transmissions they came from, each a moving
-    average over about `horizon` steps), and the probabilities are scaled by exp(gain (target - R)). The brake scales
-    them in a world whose log is more than half full, down to zero where it is full.
+    average over about `horizon` steps), and the probabilities are scaled by exp(gain (target - R)). Where the reflex
+    fades, the target fades with it. The brake scales the probabilities in a world whose log is more than half full,
+    down to zero where it is full; R is what it would be without the brake. Up to a target of 1.5 the load then settles
+    at 1 - 1 / (2 target) of the log's capacity; with more it swings between a full and an empty log.
 
     Raises:
-        UserError: a target of 1 or more without the brake, or one above 0.95 without it, a gain or horizon that is not
-            positive.
+        UserError: a target above 0.95 without the brake, a gain that is not positive, a horizon below 1.
     """
 
     def __init__(self, target: float = 0.5, brake: bool = True, gain: float = 0.02, horizon: float = 50.0) -> None:
@@ -220,6 +227,8 @@ class Controlled(Decision):
             raise UserError(
                 f"decision.target is {target} without a brake, and must be at most {HIGHEST_TARGET}: {reason}"
             )
+        if not isinstance(brake, bool):
+            raise UserError(f"decision.brake is {brake!r}, and must be true or false")
         if gain <= 0:
             raise UserError(f"decision.gain is {gain}, and must be above 0")
         if horizon < 1:
@@ -227,7 +236,11 @@ class Controlled(Decision):
         self.target, self.brake, self.gain, self.keep = float(target), brake, float(gain), 1 - 1 / float(horizon)
         self.reproduction = self.target if self.target < 1 else None
         self.bounded = brake
+        self.open(1, 0)
+
+    def open(self, num_worlds: int, seed: int) -> None:
         self.scale, self._children, self._parents = 1.0, 0.0, 0.0
+        self._braked = 0  # repetitions of this step that the brake held back
 
     @property
     def estimate(self) -> float:
@@ -244,13 +257,21 @@ class Controlled(Decision):
         left = np.clip(2.0 - 2.0 * moment.load / moment.capacity, 0.0, 1.0)
         if left.min() >= 1:
             return None
-        return moment.rng.random(len(entry)) < left[moment.log.world[entry]]
+        allowed = moment.rng.random(len(entry)) < left[moment.log.world[entry]]
+        # They count as made, or the scale would rise against the brake until the load swings.
+        self._braked = len(allowed) - int(allowed.sum())
+        return allowed
 
     def observe(self, measured: Measured) -> None:
-        self._children = self.keep * self._children + measured.repeats + measured.echoes
+        if not measured.parents:
+            return  # Silence says nothing about R, and an old estimate must not go on turning the scale.
+        self._children = self.keep * self._children + measured.repeats + measured.echoes + self._braked
+        self._braked = 0
         self._parents = self.keep * self._parents + measured.parents
+        error = measured.strength * self.target - self.estimate
         # A scale beyond these bounds changes nothing any more, and would take long to come back from.
-        self.scale = float(np.clip(self.scale * math.exp(self.gain * (self.target - self.estimate)), 1e-3, 10.0))
+        turn = float(np.clip(self.gain * error, -1.0, 1.0))
+        self.scale = float(np.clip(self.scale * math.exp(turn), 1e-3, 10.0))
 
     def get_state(self) -> dict[str, Any]:
         return {"scale": self.scale, "children": self._children, "parents": self._parents}
@@ -284,8 +305,10 @@ def probability(key: str, value: Any) -> float:
 
 
 def _number(key: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
         raise UserError(f"{key} is {value!r}, and must be a number")
+    if not math.isfinite(value):
+        raise UserError(f"{key} is {value!r}, and must be a finite number")
 
 
 DECISIONS: dict[str, type] = {
@@ -301,6 +324,9 @@ def make_decision(value: Decision | dict[str, Any] | str) -> Decision:
     """A decision from its config mapping, e.g. {"kind": "local_rule", "target": 0.5}.
 
     Raises:
-        UserError: no such decision, or arguments that do not fit it.
+        UserError: no such decision, arguments that do not fit it, or a class that is no subclass of Decision.
     """
-    return made("decision", value, DECISIONS, "probabilities")
+    decision = made("decision", value, DECISIONS, "probabilities")
+    if not isinstance(decision, Decision):
+        raise UserError(f"decision is {decision!r}, and must be an object of a subclass of Decision")
+    return decision

@@ -37,6 +37,11 @@ class Log:
         """Entries of each world: [B] int64."""
         return np.bincount(self.world, minlength=num_worlds)
 
+    def slots(self, num_worlds: int) -> np.ndarray:
+        """Where each entry stands among those of its world, which stand together: [M] int64."""
+        sizes = self.counts(num_worlds)
+        return np.arange(len(self)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
 
 def entries(
     world: np.ndarray, word: np.ndarray, source: np.ndarray | int, generation: np.ndarray | int = 0, echo: bool = False
@@ -102,9 +107,7 @@ class Board(NamedTuple):
 
 def board(log: Log, num_worlds: int, capacity: int) -> Board:
     """Lay out a log whose entries stand world by world, at most `capacity` of each."""
-    sizes = log.counts(num_worlds)
-    slot = np.arange(len(log)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    place = log.world.astype(np.int64) * capacity + slot
+    place = log.world.astype(np.int64) * capacity + log.slots(num_worlds)
 
     def laid(values: np.ndarray) -> np.ndarray:
         out = np.zeros(num_worlds * capacity, values.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from popcomm.channels.decisions import (
     probability,
 )
 from popcomm.channels.log import PUBLISHED, Log, entries
-from popcomm.channels.moment import Measured, Moment
+from popcomm.channels.moment import Measured, Moment, first_of_word
 from popcomm.channels.schedules import Clock, LoadLinear, Schedule, make_schedule
 from popcomm.errors import UserError, nearest
 
@@ -63,7 +64,7 @@ class Reflex:
         """Check that this fits a channel; raises UserError if not."""
 
     def open(self, num_worlds: int, seed: int) -> None:
-        """Make room for what is remembered of B worlds."""
+        """Make room for what is remembered of B worlds; nothing is remembered yet."""
 
     def strength(self, clock: Clock) -> float:
         """What is left of the reflex, in [0, 1]."""
@@ -149,6 +150,7 @@ class WordRepetition(Reflex):
         if not isinstance(dedup, bool):
             raise UserError(f"reflex word_repetition: dedup is {dedup!r}, and must be true or false")
         self.decision = LocalRule() if decision is None else make_decision(decision)
+        self._strength = 1.0  # in the last step
         self.takes_turn, self.dedup = slot == "hijack", dedup
         if isinstance(self.schedule, LoadLinear) and self.decision.reproduction is None:
             raise UserError(
@@ -169,26 +171,31 @@ class WordRepetition(Reflex):
         return self.schedule.strength(clock)
 
     def transmissions(self, moment: Moment) -> Log | None:
-        strength = self.strength(moment.clock)
+        self._strength = strength = self.strength(moment.clock)
         if strength <= 0 or not len(moment.log):
             return None
-        entry, listener = moment.copies(strength * np.asarray(self.decision.probabilities(moment.indegree)))
+        chance = np.asarray(self.decision.probabilities(moment.indegree))
+        if not (chance.min() >= 0 and chance.max() <= 1):
+            name = type(self.decision).__name__
+            raise UserError(f"decision {name} gives {chance.min()} to {chance.max()}, and a probability is in [0, 1]")
+        entry, listener = moment.copies(strength * chance)
         if self.dedup:
             first = first_of_word(moment, entry, listener)
             entry, listener = entry[first], listener[first]
-        allowed = self.decision.allows(moment, entry, listener)
-        if allowed is not None:
-            entry, listener = entry[allowed], listener[allowed]
         if self.takes_turn:
             # Entries stand in random order, so the first of an agent's repetitions is any of them.
             agent = moment.log.world[entry].astype(np.int64) * moment.hears.shape[1] + listener
             chosen = np.unique(agent, return_index=True)[1]
             entry, listener = entry[chosen], listener[chosen]
+        # Last, so that a decision which counts what it allows counts what is made.
+        allowed = self.decision.allows(moment, entry, listener)
+        if allowed is not None:
+            entry, listener = entry[allowed], listener[allowed]
         log = moment.log
         return entries(log.world[entry], log.word[entry], listener, log.generation[entry] + 1)
 
     def observe(self, measured: Measured) -> None:
-        self.decision.observe(measured)
+        self.decision.observe(measured._replace(strength=self._strength))
 
     def forget(self, worlds: np.ndarray) -> None:
         self.decision.forget(worlds)
@@ -206,7 +213,8 @@ class Publishing(Reflex):
 
     Args:
         rate: words per world and step.
-        source: "uniform": any words, with equal probability; or a list of packed words to choose from.
+        source: "uniform": any words, with equal probability; or packed words to choose from, as numbers (bit i worth
+            2**i) or as the signed patterns that channels carry.
         schedule: how it fades; the strength multiplies the rate.
 
     Raises:
@@ -227,6 +235,8 @@ class Publishing(Reflex):
             raise UserError(f"reflex publishing: rate is {rate!r}, and must be a number of words, 0 or more")
         if isinstance(source, str) and source != "uniform":
             raise UserError(f"reflex publishing: source is {source!r}; {nearest(source, ['uniform'])}, or a list")
+        if not isinstance(source, Sequence | np.ndarray):
+            raise UserError(f"reflex publishing: source is {source!r}, and must be 'uniform' or a list of packed words")
         if not isinstance(source, str) and not len(source):
             raise UserError("reflex publishing: source is an empty list, and must hold at least one word")
         self.rate, self.source = float(rate), source
@@ -278,6 +288,8 @@ class SensoryDeprivation(Reflex):
         self._not_in_load()
         if mode not in self.MODES:
             raise UserError(f"reflex sensory_deprivation: mode is {mode!r}; {nearest(str(mode), self.MODES)}")
+        if isinstance(who, str) or not (who is None or isinstance(who, Sequence | np.ndarray)):
+            raise UserError(f"reflex sensory_deprivation: who is {who!r}, and must be a list of seats")
         self.mode, self.who, self.when = mode, who, when
         self._steps = 0
         if isinstance(when, Sequence) and not isinstance(when, str):
@@ -292,8 +304,11 @@ class SensoryDeprivation(Reflex):
 
     def bind(self, messages: Words, num_agents: int) -> None:
         for seat in self.who if self.who is not None else ():
-            if isinstance(seat, bool) or not isinstance(seat, int) or not 0 <= seat < num_agents:
+            if isinstance(seat, bool) or not isinstance(seat, Integral) or not 0 <= seat < num_agents:
                 raise UserError(f"reflex sensory_deprivation: who has {seat!r}, and seats are 0 to {num_agents - 1}")
+
+    def open(self, num_worlds: int, seed: int) -> None:
+        self._steps = 0
 
     def deprived(self, clock: Clock, num_worlds: int, num_agents: int, rng: np.random.Generator) -> np.ndarray:
         may = np.zeros(num_agents, bool)
@@ -323,39 +338,20 @@ class SensoryDeprivation(Reflex):
 
 
 def _packed(messages: Words, words: Sequence[int]) -> np.ndarray:
-    """Packed words given as numbers, bit i worth 2**i; raises UserError for what is no word of that kind."""
+    """Packed words [W] from numbers or signed patterns; raises UserError for what is no word of that kind."""
+    size = 32 if messages.bits <= 32 else 64
+    lowest = -(2 ** (size - 1)) if messages.bits == size else 1
     for word in words:
-        if isinstance(word, bool) or not isinstance(word, int) or not 0 < word < 2**messages.bits:
+        if isinstance(word, bool) or not isinstance(word, Integral) or not lowest <= word < 2**messages.bits:
             raise UserError(
                 f"reflex publishing: source has {word!r}, and a packed word is a number above 0 of {messages.bits} bits"
             )
-    size = 32 if messages.bits <= 32 else 64
-    packed = np.array(words, f"uint{size}").view(f"int{size}")
+    packed = np.array([int(word) % 2**size for word in words], f"uint{size}").view(f"int{size}")
     gated = messages.gated(torch.from_numpy(packed)).numpy()
     if not gated.all():
         word = words[int(np.flatnonzero(gated == 0)[0])]
         raise UserError(f"reflex publishing: source has {word}, and it is no word: {messages.rule()}")
     return packed
-
-
-def first_of_word(moment: Moment, entry: np.ndarray, listener: np.ndarray) -> np.ndarray:
-    """Which (entry, listener) pairs [C] are the first copy of their word that the listener received: bool [C]."""
-    log = moment.log
-    order = np.lexsort((np.arange(len(log)), log.word, log.world))
-    place = np.arange(len(log))
-    new = np.ones(len(log), bool)
-    new[1:] = (log.world[order[1:]] != log.world[order[:-1]]) | (log.word[order[1:]] != log.word[order[:-1]])
-    start = np.maximum.accumulate(np.where(new, place, 0))
-    where = np.empty(len(log), np.int64)
-    where[order] = place
-    before = where[entry] - start[where[entry]]
-    # Each pair once for every copy that stands before its own.
-    pair = np.repeat(np.arange(len(entry)), before)
-    nth = np.arange(len(pair)) - np.repeat(np.cumsum(before) - before, before)
-    copy = order[start[where[entry[pair]]] + nth]
-    received = moment.audience.holds(log, copy, listener[pair]) & moment.heard(copy, listener[pair])
-    earlier = np.bincount(pair[received], minlength=len(entry))
-    return earlier == 0
 
 
 REFLEXES: dict[str, type] = {
@@ -370,6 +366,9 @@ def make_reflex(value: Reflex | dict[str, Any] | str) -> Reflex:
     """A reflex from its config mapping, e.g. {"kind": "word_repetition", "decision": {"kind": "local_rule"}}.
 
     Raises:
-        UserError: no such reflex, or arguments that do not fit it.
+        UserError: no such reflex, arguments that do not fit it, or a class that is no subclass of Reflex.
     """
-    return made("communication.reflexes", value, REFLEXES, "strength")
+    reflex = made("communication.reflexes", value, REFLEXES, "strength")
+    if not isinstance(reflex, Reflex):
+        raise UserError(f"communication.reflexes has {reflex!r}, and must hold objects of subclasses of Reflex")
+    return reflex

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,12 @@ class Traffic:
         echoes = 0.0
         if len(near):
             # What was said again, in the worlds watched, for all worlds.
-            said_again = float(_from_others(said.take(said.world < self.watched), near).sum())
+            own = said.take(said.world < self.watched)
+            said_again = float(_from_others(own, near).sum())
+            if self.watched > 1:
+                # As often the same word is said by chance: as another world's were on the air.
+                elsewhere = replace(own, world=(own.world + 1) % self.watched)
+                said_again -= float(_from_others(elsewhere, near).sum())
             echoes = said_again * parents / max(float(moment.lively[near.world].sum()), 1.0)
         keep = 1 - 1 / HORIZON
         self._children = keep * self._children + repeats + echoes
@@ -87,9 +93,9 @@ class Traffic:
 
         load: transmissions per world and step. drops: share of transmissions that found no room in the log.
         inbox_drops: deliveries per world and step that found no room in an inbox. reproduction: R, repetitions over the
-        transmissions that they came from, learned ones included. distinct_words: on the air in a world and step.
-        lifetime: steps for which a word stayed on the air, of those that left it. reflex_share: share of transmissions
-        that are repetitions by reflex.
+        transmissions that they came from; learned ones count as far as they are more frequent than chance.
+        distinct_words: on the air in a world and step. lifetime: steps for which a word stayed on the air, of those
+        that left it. reflex_share: share of transmissions that are repetitions by reflex.
         """
         sums = self._sums
         if not sums["steps"]:
@@ -103,7 +109,7 @@ class Traffic:
         if sums["watched_steps"]:
             result["distinct_words"] = sums["distinct"] / sums["watched_steps"]
         if self._parents:
-            result["reproduction"] = self._children / self._parents
+            result["reproduction"] = max(0.0, self._children / self._parents)
         if self._lifetimes:
             result["lifetime"] = float(np.concatenate(self._lifetimes).mean())
         self._clear()

@@ -1,4 +1,4 @@
-"""popcomm train | sweep | report | play | list. A user's mistake is one sentence on stderr and exit code 2."""
+"""popcomm train | sweep | report | play | channel | list. A user's mistake is one sentence on stderr, exit code 2."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def play(
     from popcomm.rllib import PopulationPPOConfig
     from popcomm.rllib.playback import frames
 
-    _check_writable(gif)
+    _check_writable(gif, "--gif", ".gif")
     document = documents.load(run_folder.existing_run(run) / run_folder.CONFIG)
     checkpoint = run_folder.newest_checkpoint(run)
     quiet_ray()
@@ -131,9 +131,51 @@ def play(
     typer.echo(f"{gif}: {count} pictures of {checkpoint}")
 
 
+@app.command()
+def channel(
+    topology: Annotated[str, typer.Option(help="Who hears whom: full, ring, k_nearest, star.")] = "full",
+    agents: Annotated[int, typer.Option(min=1, max=2000, help="N, in a world.")] = 10,
+    k: Annotated[int | None, typer.Option(help="Others that an agent hears (ring, k_nearest).")] = None,
+    feedback: Annotated[bool, typer.Option(help="Whether a sender hears itself (immediate_feedback).")] = True,
+    bits: Annotated[int, typer.Option(help="Bits of a word.")] = 32,
+    min_on: Annotated[int, typer.Option(help="Fewest bits of a word that are on.")] = 7,
+    max_on: Annotated[int, typer.Option(help="Most bits of a word that are on.")] = 9,
+    rule: Annotated[str, typer.Option(help="Who repeats: local_rule, bernoulli, per_agent.")] = "local_rule",
+    target: Annotated[float | None, typer.Option(help="R of local_rule (default: 0.5).")] = None,
+    p: Annotated[
+        str | None,
+        typer.Option(metavar="P[,P...]", help="Probability of bernoulli, or one of each agent of per_agent."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="New words a step from all agents (default: N, one from each).")
+    ] = None,
+    publish: Annotated[float, typer.Option(help="New words a step that are published to all.")] = 0.0,
+    loss: Annotated[float, typer.Option(help="Chance of a step with more than the log or an inbox holds.")] = 0.001,
+    seed: Annotated[int, typer.Option(min=0, help="Of the positions (k_nearest).")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="The PNG to write: survival and load.")] = None,
+) -> None:
+    """Design a channel of words: do repeated words die out, what load do they make, how large must log and inbox be."""
+    from rich.console import Console
+
+    from popcomm.cli import channel as design
+
+    if plot is not None:
+        _check_writable(plot, "--plot", ".png")
+    audience = design.Audience.of(topology, agents, k, feedback, seed)
+    repetition = design.Repetition.of(rule, target, p, audience)
+    words = {"kind": "words", "bits": bits, "min_on": min_on, "max_on": max_on}
+    plan = design.plan(words, audience, repetition, agents if rate is None else rate, publish, loss)
+    design.print_plan(plan, Console(highlight=False))
+    if plot is not None:
+        from popcomm.cli.channel_picture import draw
+
+        plot.write_bytes(draw(plan))
+        typer.echo(f"{plot}: survival of a word, and the tail of the load")
+
+
 @app.command("list")
 def list_() -> None:
-    """List environments, agents, message kinds, topologies and the configs that ship with popcomm."""
+    """List environments, agents, message kinds, topologies, reflexes and the configs that ship with popcomm."""
     from rich.console import Console
 
     from popcomm.cli.listing import print_listing
@@ -171,11 +213,11 @@ def _add_working_directory() -> None:
         sys.path.append(here)
 
 
-def _check_writable(gif: Path) -> None:
-    if gif.suffix.lower() != ".gif":
-        raise UserError(f"--gif {gif} does not end in .gif")
-    if not gif.parent.is_dir():
-        raise UserError(f"--gif {gif}: the folder {gif.parent} does not exist")
+def _check_writable(file: Path, option: str, suffix: str) -> None:
+    if file.suffix.lower() != suffix:
+        raise UserError(f"{option} {file} does not end in {suffix}")
+    if not file.parent.is_dir():
+        raise UserError(f"{option} {file}: the folder {file.parent} does not exist")
 
 
 def _write_gif(pictures: Iterable[np.ndarray], path: Path) -> int:

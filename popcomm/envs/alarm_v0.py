@@ -6,7 +6,6 @@ After the alarm calls of vervet monkeys, one for each kind of predator (Seyfarth
 
 from __future__ import annotations
 
-import copy
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,17 +16,16 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 from torch import Tensor
 
-from popcomm.envs.world import Species, World, WorldStep
+from popcomm.envs.drawing_world import DrawingWorld
+from popcomm.envs.world import Species, WorldStep
 from popcomm.envs.world_parallel import WorldParallelEnv, turn_based, turn_based_raw
 from popcomm.errors import UserError
 
 NAME = "monkey"
 FORAGE = 0
-# What decides the future, besides the generator, and what was counted or is shown in pictures.
-KEPT = ("kind", "running", "watching", "age", "counts", "chosen", "last")
 
 
-class AlarmWorld(World):
+class AlarmWorld(DrawingWorld):
     """B territories with N agents each. Now and then an event (a predator) of one of E kinds appears in one of them.
 
     Every agent acts each step, with Discrete(E + 1): 0 forages, k + 1 flees in the way that fits kind k. An episode
@@ -75,6 +73,8 @@ class AlarmWorld(World):
     Raises:
         UserError: a value out of its range, or actions that do not fit (`step`).
     """
+
+    name, kept = "alarm_v0", ("kind", "running", "watching", "age", "counts", "chosen")
 
     def __init__(
         self,
@@ -195,28 +195,6 @@ class AlarmWorld(World):
             labels=labels,
         )
         return self._last
-
-    def get_state(self) -> dict[str, Any]:
-        if self._last is None:
-            raise UserError("alarm_v0 has no state before it was reset; call reset first")
-        kept = {name: copy.deepcopy(getattr(self, f"_{name}")) for name in KEPT}
-        return {**kept, "generator": self._generator.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> WorldStep:
-        for name in KEPT:
-            setattr(self, f"_{name}", copy.deepcopy(state[name]))
-        self._generator.set_state(state["generator"])
-        assert self._last is not None
-        return self._last
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For pickle and copy, which cannot take a torch.Generator."""
-        return {**self.__dict__, "_generator": self._generator.get_state()}
-
-    def __setstate__(self, attributes: dict[str, Any]) -> None:
-        self.__dict__.update(attributes)
-        self._generator = torch.Generator(self.device)
-        self._generator.set_state(attributes["_generator"])
 
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
         """One world as an RGB picture [480, 480, 3] uint8; links [M, 2] int64 are (sender, receiver) pairs to draw."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from popcomm.channels import Channel, MessageKind, Topology, deliver, make_topol
 from popcomm.channels.air import Heard as Broadcast
 from popcomm.channels.reflexes import Reflex
 from popcomm.channels.schedules import Clock
-from popcomm.envs.deprivation import perceived
+from popcomm.envs.deprivation import check_spaces, perceived
 from popcomm.envs.foreign import backing_world, position_source
 from popcomm.envs.messaging_layouts import LAYOUTS, Heard, Layout
 from popcomm.errors import UserError, unknown
@@ -81,6 +82,8 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
         raise UserError(
             "topology routed has no inboxes, which with_messages fills; use full, ring, k_nearest or custom"
         )
+    if not hasattr(env, "possible_agents"):
+        raise UserError(f"'{env}' does not tell its possible_agents, and each of them needs a seat")
     seats = len(env.possible_agents)
     if seats < 2:
         raise UserError(f"'{env}' has {seats} agents, and messages need at least 2")
@@ -103,6 +106,8 @@ class MessagingEnv(BaseParallelWrapper):
         self.observation_spaces, self.action_spaces = layout.observation_spaces, layout.action_spaces
         self._seats = {agent: seat for seat, agent in enumerate(env.possible_agents)}
         self._air = channel.open(1, 0)
+        if self._air is not None and self._air.deprives:
+            check_spaces({agent: env.observation_space(agent) for agent in env.possible_agents})
         self._steps = 0  # of all episodes
         self._measures: dict[str, float] = {}
         self._deliver({}, [])
@@ -151,7 +156,14 @@ class MessagingEnv(BaseParallelWrapper):
         return observations, rewards, terminated, truncated, infos
 
     def report(self, **measures: float) -> None:
-        """Tell the channel how well it goes, e.g. report(agreement=0.8), for reflexes that fade by performance."""
+        """Tell the channel how well it goes, e.g. report(agreement=0.8), for reflexes that fade by performance.
+
+        Raises:
+            UserError: what is no number.
+        """
+        for name, value in measures.items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise UserError(f"the measure {name} is {value!r}, and must be a number")
         self._measures |= measures
 
     def _transmit(self, sent: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
@@ -208,7 +220,9 @@ class MessagingEnv(BaseParallelWrapper):
         n = len(self._seats)
         present = torch.zeros(1, n, dtype=torch.bool)
         present[0, [self._seats[agent] for agent in living]] = True
-        positions = self._positions(present) if present.any() else torch.zeros(1, n, 1)
+        # Where nobody lives nobody stands anywhere, and any place will do.
+        axes = len(self.channel.torus or (0,))
+        positions = self._positions(present) if present.any() else torch.zeros(1, n, axes)
         broadcast: Broadcast = self._air.deliver(present.numpy(), self._hearing(living).numpy(), positions)
         mask, senders = broadcast.mask[0], broadcast.senders[0]
         said = broadcast.said[0]

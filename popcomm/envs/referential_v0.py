@@ -6,7 +6,6 @@ One message per step, none wasted: while listeners answer one round, speakers se
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,18 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from popcomm.channels import Symbols, Topology
+from popcomm.envs.drawing_world import DrawingWorld
 from popcomm.envs.messaging import MessagingEnv, with_messages
 from popcomm.envs.referential_draws import Episode, draw_candidates, draw_episode
 from popcomm.envs.referential_meanings import Meanings
 from popcomm.envs.referential_options import check_ranges, check_split, make_species
-from popcomm.envs.world import World, WorldStep
+from popcomm.envs.world import WorldStep
 from popcomm.envs.world_parallel import WorldParallelEnv, turn_based, turn_based_raw
 from popcomm.errors import UserError
 
 NAME = "referential_v0"
 MOST_LABELS = 1024  # metrics that count labels do not profit from more classes
-# What decides the future, besides the generator, and what was counted or is shown in pictures.
-KEPT = ("episode", "age", "right", "given", "counts", "last")
 
 
 class Views(NamedTuple):
@@ -38,7 +36,7 @@ class Views(NamedTuple):
     answers: Tensor  # [M, parts] int64: attributes, or the target's place
 
 
-class ReferentialWorld(World):
+class ReferentialWorld(DrawingWorld):
     """Speakers see a meaning (A attributes of V values), and listeners, who see none, answer with what they heard.
 
     Round j = 0 ... rounds - 1 is spoken of in steps j * turns ... (j + 1) * turns - 1, where speakers see its meaning.
@@ -93,6 +91,8 @@ class ReferentialWorld(World):
     Raises:
         UserError: a value out of its range, or actions that do not fit (`step`).
     """
+
+    name, kept = "referential_v0", ("episode", "age", "right", "given", "counts")
 
     def __init__(
         self,
@@ -326,28 +326,6 @@ class ReferentialWorld(World):
         right = self._right_answer(heard).unsqueeze(1)
         listens = self._listens()[:, self._answerer.seats].unsqueeze(-1)
         return torch.where(listens, right, self._nothing).view(shape)
-
-    def get_state(self) -> dict[str, Any]:
-        if self._last is None:
-            raise UserError("referential_v0 has no state before it was reset; call reset first")
-        kept = {name: copy.deepcopy(getattr(self, f"_{name}")) for name in KEPT}
-        return {**kept, "generator": self._generator.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> WorldStep:
-        for name in KEPT:
-            setattr(self, f"_{name}", copy.deepcopy(state[name]))
-        self._generator.set_state(state["generator"])
-        assert self._last is not None
-        return self._last
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For pickle and copy, which cannot take a torch.Generator."""
-        return {**self.__dict__, "_generator": self._generator.get_state()}
-
-    def __setstate__(self, attributes: dict[str, Any]) -> None:
-        self.__dict__.update(attributes)
-        self._generator = torch.Generator(self.device)
-        self._generator.set_state(attributes["_generator"])
 
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
         """One world as an RGB picture [480, 480, 3] uint8; links [M, 2] int64 are (sender, receiver) pairs to draw."""

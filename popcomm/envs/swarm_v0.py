@@ -6,7 +6,6 @@ others where it is. `python -m popcomm.envs.swarm_v0 [FILE.gif]` draws a random 
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -16,8 +15,9 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 from torch import Tensor
 
+from popcomm.envs.drawing_world import DrawingWorld
 from popcomm.envs.swarm_dynamics import attraction, crowding, limit_speed, on_circle, shortest, wrap
-from popcomm.envs.world import Species, World, WorldStep
+from popcomm.envs.world import Species, WorldStep
 from popcomm.envs.world_parallel import WorldParallelEnv, turn_based, turn_based_raw
 from popcomm.errors import UserError
 
@@ -30,7 +30,7 @@ MAX_CELLS = 1024  # nodes of the density's mesh along an axis
 THRUSTS = ((0.0, 1.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0, -1.0))
 
 
-class SwarmWorld(World):
+class SwarmWorld(DrawingWorld):
     """B swarms of N boids on a torus `size` x `size`, each with one hidden beacon that drifts slowly.
 
     Motion in a step (units of length and steps): velocity <- (1 - drag) velocity + acceleration * thrust
@@ -73,6 +73,8 @@ class SwarmWorld(World):
     Raises:
         UserError: a value out of its range, or actions that do not fit (`step`).
     """
+
+    name, kept = "swarm_v0", ("planes", "velocity", "beacon", "heading", "age")
 
     position_size = 2
     state_size = STATE_SIZE
@@ -271,36 +273,8 @@ class SwarmWorld(World):
         label = torch.add(cell[0], cell[1], alpha=LABEL_GRID).to(torch.int64)
         return torch.where(perceives, label.unsqueeze(-1), self._nothing)
 
-    def get_state(self) -> dict[str, Any]:
-        if self._last is None:
-            raise UserError("swarm_v0 has no state before it was reset; call reset first")
-        return {
-            "planes": self._planes.clone(),
-            "velocity": self._velocity.clone(),
-            "beacon": self._beacon.clone(),
-            "heading": self._heading.clone(),
-            "age": self._age.clone(),
-            "generator": self._generator.get_state(),
-            "last": copy.deepcopy(self._last),
-        }
-
-    def set_state(self, state: dict[str, Any]) -> WorldStep:
-        self._planes, self._velocity = state["planes"].clone(), state["velocity"].clone()
-        self._beacon, self._heading = state["beacon"].clone(), state["heading"].clone()
-        self._age = state["age"].clone()
-        self._generator.set_state(state["generator"])
+    def _restored(self) -> None:
         self._sense()
-        self._last = copy.deepcopy(state["last"])
-        return self._last
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For pickle and copy, which cannot take a torch.Generator."""
-        return {**self.__dict__, "_generator": self._generator.get_state()}
-
-    def __setstate__(self, attributes: dict[str, Any]) -> None:
-        self.__dict__.update(attributes)
-        self._generator = torch.Generator(self.device)
-        self._generator.set_state(attributes["_generator"])
 
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
         """One world as an RGB picture [480, 480, 3] uint8; links [M, 2] int64 are (sender, receiver) pairs to draw."""

@@ -84,7 +84,9 @@ PANELS = (
     Panel("Vocabulary used", {"language/vocabulary_used": ""}, "share of the symbols"),
     Panel("Symbols tell of what was seen", {"language/mutual_information": ""}, "bits"),
     Panel("Agreement of members", {"language/agreement": "same word for the same thing"}, "share of the members"),
-    Panel("Channel load", {"channel/load": "on the air", "channel/distinct_words": "different words"}, "words per step"),
+    Panel(
+        "Channel load", {"channel/load": "on the air", "channel/distinct_words": "different words"}, "words per step"
+    ),
     Panel("Reproduction of words", {"channel/reproduction": "R"}, "copies of a copy"),
     Panel("Lifetime of words", {"channel/lifetime": ""}, "steps"),
     Panel("Lost on the channel", {"channel/drops": "no room in the log"}, "share of transmissions"),

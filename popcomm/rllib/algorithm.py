@@ -53,6 +53,11 @@ class PopulationPPO(PPO):
         self._known_results: dict[str, Any] = {}
         super().setup(config)
 
+    @property
+    def env_steps(self) -> int:
+        """Environment steps of all runners, since the training began."""
+        return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
+
     # ---- one iteration ----
 
     def training_step(self) -> None:
@@ -63,9 +68,8 @@ class PopulationPPO(PPO):
             self._count_empty_iteration()
             return
         self._empty_iterations = 0
-        steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            results = self._learn(batches, rows, {NUM_ENV_STEPS_SAMPLED_LIFETIME: int(steps)})
+            results = self._learn(batches, rows, {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps})
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
@@ -77,12 +81,12 @@ class PopulationPPO(PPO):
 
     def _sample(self) -> tuple[list[Any], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
-        group = self.env_runner_group
+        group, steps = self.env_runner_group, self.env_steps
         if self.config.num_env_runners == 0:
-            answers = [group.local_env_runner.sample_or_say_why(by_reference=bool(self.config.num_learners))]
+            answers = [group.local_env_runner.sample_or_say_why(bool(self.config.num_learners), steps)]
         else:
             answers = group.foreach_env_runner(
-                lambda runner: runner.sample_or_say_why(by_reference=True),
+                lambda runner: runner.sample_or_say_why(by_reference=True, env_steps=steps),
                 local_env_runner=False,
                 timeout_seconds=self.config.sample_timeout_s,
             )
@@ -150,6 +154,10 @@ class PopulationPPO(PPO):
             runner.set_run_state(saved[runner.worker_index])
 
         self._foreach_sampling_runner(restore)
+
+    def fades(self) -> list[dict[str, Any]]:
+        """What the schedules of reflexes remember, in the first runner that lives."""
+        return next(iter(self._foreach_sampling_runner(lambda runner: runner.fades())), [])
 
     def _foreach_sampling_runner(self, func: Any) -> list[Any]:
         """Results of those runners that sample: the remote ones, or the driver's own if there are none."""

@@ -141,8 +141,13 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     # ---- sampling ----
 
     @torch.no_grad()
-    def sample(self, **kwargs: Any) -> MultiAgentBatch:
-        """T steps of B worlds. Rows of the batch are worlds."""
+    def sample(self, env_steps: int | None = None, **kwargs: Any) -> MultiAgentBatch:
+        """T steps of B worlds. Rows of the batch are worlds.
+
+        Args:
+            env_steps: the environment steps of all runners so far, which fades follow; None: this runner's, as if the
+                others had made as many.
+        """
         if self._step is None:
             self._begin(self._seeds[WORLD_BRANCH])
         length = self.config.rollout_fragment_length
@@ -151,8 +156,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         takes_turns = (self._step is not None and self._step.speaks is not None) or self._takes_turns()
         if self.air is not None:
             # The clock of fades counts what all runners step, and stands still within a fragment.
-            steps = self.num_env_steps_sampled_lifetime * max(1, self.config.num_env_runners)
-            self.air.observe(Clock(steps, self.statistics.performance))
+            if env_steps is None:
+                env_steps = self.num_env_steps_sampled_lifetime * max(1, self.config.num_env_runners)
+            self.air.observe(Clock(env_steps, self.statistics.performance))
         writer = FragmentWriter(
             self.layout, self.channel, self.num_worlds, length, acts_by_message, takes_turns, taught
         )
@@ -163,23 +169,23 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self._advance(t, writer)
         self._write_last(writer)
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
-        env_steps = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
-        self.num_env_steps_sampled_lifetime += env_steps
-        self.statistics.count(env_steps, fragments, self.env.metrics())
-        return as_batch(fragments, env_steps)
+        stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
+        self.num_env_steps_sampled_lifetime += stepped
+        self.statistics.count(stepped, fragments, self.env.metrics())
+        return as_batch(fragments, stepped)
 
     def _takes_turns(self) -> bool:
         """Whether a reflex may take an agent's turn to speak."""
         return self.air is not None and any(reflex.takes_turn for reflex in self.air.reflexes)
 
-    def sample_or_say_why(self, by_reference: bool) -> Sampled | SamplingFailure:
+    def sample_or_say_why(self, by_reference: bool, env_steps: int | None = None) -> Sampled | SamplingFailure:
         """The batch goes to the learners without passing the driver; a failure goes to the user with its traceback.
 
         RLlib would end this process on an exception, and its traceback would end with it. Where
         `fault_tolerance(restart_failed_sub_environments=True)` says so, the worlds are made anew.
         """
         try:
-            batch = self.sample()
+            batch = self.sample(env_steps)
         except Exception:
             failure = SamplingFailure(self.worker_index or 0, traceback.format_exc())
             if self.config.restart_failed_sub_environments:
@@ -207,7 +213,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None:
             kind = self.channel.messages
             self.transmitted = torch.zeros(worlds, n, *kind.shape, dtype=kind.dtype, device=self._device)
-            self.air = self.channel.open(worlds, self._seeds[AIR_BRANCH])
+            if self.air is None:  # else fades go on where they were: worlds were only made anew
+                self.air = self.channel.open(worlds, self._seeds[AIR_BRANCH])
         self._arrive(step, torch.zeros_like(step.alive))
         self.reopened = np.zeros(worlds, bool)
 
@@ -234,7 +241,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             return
         begins = (step.first | ~step.alive).all(1) & step.first.any(1)
         self.air.forget(begins.cpu().numpy())
-        heard = self.air.deliver(there.cpu().numpy(), hears.cpu().numpy(), step.positions)
+        positions = None if step.positions is None else step.positions.cpu()
+        heard = self.air.deliver(there.cpu().numpy(), hears.cpu().numpy(), positions)
         self.heard = Heard(*(values.to(self._device) for values in heard))
         # Who heard whom, for transcripts and pictures: repetitions and published words have no speaker.
         self.links = Links(self.heard.senders.clamp(max=self.layout.num_agents - 1), self.heard.said)
@@ -298,8 +306,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             logits = {name: self.seatings[name].to_worlds(o.action_logits) for name, o in networks.items()}
             rewards = taught_rewards(rewards, step.answers, logits, self.laws, self.layout.species, step.action_masks)
         writer.step(t, step, following, sent, self.transmitted, links, self.heard, voice, rewards)
+        # A word whose turn a reflex took was not said.
+        told = step._replace(speaks=voice) if self._takes_turns() else step
         self.transcript.step(
-            step, following, actions, sent, networks, self.seatings, self.members, heard, self.reopened
+            told, following, actions, sent, networks, self.seatings, self.members, heard, self.reopened
         )
         self.statistics.step(step, following)
         if self.channel is not None and self.transmitted is not None:
@@ -464,14 +474,32 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         # Worlds and networks may go on in place.
         return copy.deepcopy(state)
 
+    def fades(self) -> list[dict[str, Any]]:
+        """What the schedules of reflexes remember; nothing before the first step, or where none act."""
+        return [] if self.air is None else [reflex.schedule.get_state() for reflex in self.air.reflexes]
+
+    def set_fades(self, env_steps: int, remembered: list[dict[str, Any]]) -> None:
+        """Let reflexes be as faded as after `env_steps` of all runners, with the `fades` of one of them."""
+        self.num_env_steps_sampled_lifetime = env_steps // max(1, self.config.num_env_runners)
+        self.air = None if self.channel is None else self.channel.open(self.num_worlds, self._seeds[AIR_BRANCH])
+        if self.air is not None and remembered:
+            for reflex, memory in zip(self.air.reflexes, remembered, strict=True):
+                reflex.schedule.set_state(memory)
+
     def set_run_state(self, state: dict[str, Any]) -> None:
         """Go on from a `run_state`."""
+        state = copy.deepcopy(state)  # which may be wanted again
         self.generator.set_state(state["generator"])
         self.seating_rng.bit_generator.state = state["seating_rng"]
         self.num_env_steps_sampled_lifetime = state["steps"]
-        self._step = None
+        self._step = self.air = None
+        self.statistics = RolloutStatistics(self.layout, self.channel)
         if not state["started"]:
             return
+        if self.channel is not None:
+            self.air = self.channel.open(self.num_worlds, self._seeds[AIR_BRANCH])
+        if self.air is not None:
+            self.air.set_state(state["air"])
         if state["world"] is None:
             logger.warning("these worlds cannot be restored in the middle of an episode: new episodes start")
             self._begin(seed_of(self._seeds[WORLD_BRANCH], state["steps"]))
@@ -485,9 +513,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None:
             self.transmitted = state["transmitted"].to(self._device)
             self.links = Links(*(x.to(self._device) for x in state["links"]))
-            self.air = self.channel.open(self.num_worlds, self._seeds[AIR_BRANCH])
         if self.air is not None:
-            self.air.set_state(state["air"])
             self.heard = Heard(*(x.to(self._device) for x in state["heard"]))
             step = step._replace(observations={k: v.to(self._device) for k, v in state["perceived"].items()})
         self._step = step

@@ -13,7 +13,7 @@ from popcomm.rllib.env_runner import PopulationEnvRunner
 
 
 def player(algorithm: Any, seed: int = 0, greedy: bool = False, worlds: int | None = None) -> PopulationEnvRunner:
-    """A runner of its own with the algorithm's weights; worlds start anew from `seed`."""
+    """A runner of its own with the algorithm's weights and fades; worlds start anew from `seed`."""
     config = algorithm.config.copy(copy_frozen=False)
     config.seed = seed
     config.num_env_runners = 0
@@ -23,6 +23,7 @@ def player(algorithm: Any, seed: int = 0, greedy: bool = False, worlds: int | No
         config.num_worlds_per_env_runner = worlds
     runner = PopulationEnvRunner(config=config, worker_index=0)
     runner.module.set_state(algorithm.learner_group.get_weights())
+    runner.set_fades(algorithm.env_steps, algorithm.fades())
     runner.explore = not greedy
     return runner
 

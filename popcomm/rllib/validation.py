@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
+from popcomm.channels import Channel
+from popcomm.channels.schedules import Gated
 from popcomm.errors import UserError, nearest, unknown
 
 if TYPE_CHECKING:
@@ -98,10 +100,14 @@ def _choice(key: str, value: Any, allowed: Collection[str]) -> None:
 def _check_communication(config: PopulationPPOConfig) -> None:
     kind = config.message_kind
     if kind is None:
-        if config.reflexes:
-            raise UserError("communication.reflexes act on words, and communication.messages is null; use kind words")
+        given = {"capacity": config.channel_capacity, "inbox": config.channel_inbox}
+        for key, value in {"reflexes": config.reflexes or None, **given}.items():
+            if value is not None:
+                raise UserError(f"communication.{key} act on words, and communication.messages is null; use kind words")
         return
-    config.make_channel(config.layout)
+    channel = config.make_channel(config.layout)
+    if channel is not None:
+        _check_measures(channel, config.layout.num_labels)
     allowed = GRADIENTS.get(kind.kind, ("none",))
     if config.message_gradient not in allowed:
         # The default suits symbols; for vectors its counterpart is meant.
@@ -112,6 +118,18 @@ def _check_communication(config: PopulationPPOConfig) -> None:
                 f"communication.gradient is {config.message_gradient!r}, and for {kind.kind} must be one of: "
                 f"{', '.join(allowed)}"
             )
+
+
+def _check_measures(channel: Channel, num_labels: int) -> None:
+    """Whether fades by performance look at what the trainer measures: a name that nothing bears would never fade."""
+    for reflex in channel.reflexes:
+        schedule = reflex.schedule
+        if not isinstance(schedule, Gated) or schedule.measure in ("reward", *(["agreement"] if num_labels else [])):
+            continue
+        key = f"communication.reflexes: the schedule of {reflex.name}: measure"
+        if schedule.measure == "agreement":
+            raise UserError(f"{key} is 'agreement', and this environment has no labels to agree on; use 'reward'")
+        raise unknown(key, schedule.measure, ["agreement", "reward"] if num_labels else ["reward"])
 
 
 def _check_members(config: PopulationPPOConfig) -> None:

@@ -270,6 +270,7 @@ class TestPage:
 class TestProgram:
     def test_the_page_is_written_from_stored_results_without_training(self, tmp_path: Path) -> None:
         for run in all_runs():
+            run["seed"] += jargon.FIRST_SEED - 1
             run["settings"] = jargon.settings(run["condition"], run["seed"], 1000, ())
             jargon.append(tmp_path / jargon.RESULTS, run)
         jargon.append(tmp_path / jargon.RESULTS, {**record("feedback", 1, 0.0), "settings": ["other"]})
@@ -286,13 +287,14 @@ class TestProgram:
     def test_known_runs_are_not_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[Any] = []
         monkeypatch.setattr(jargon, "train_all", lambda wanted, *rest: asked.extend(wanted))
-        run = {**record("feedback", 1), "settings": jargon.settings("feedback", 1, 1000, ())}
+        seed = jargon.FIRST_SEED
+        run = {**record("feedback", seed), "settings": jargon.settings("feedback", seed, 1000, ())}
         jargon.append(tmp_path / jargon.RESULTS, run)
         with (tmp_path / jargon.RESULTS).open("a") as file:
             file.write('{"condition": "feedb')  # a process died here
         only = ["--only", "feedback", "--only", "no reflexes"]
         assert jargon.main(["--out", str(tmp_path), "--seeds", "1", "--env-steps", "1000", *only]) == 0
-        assert asked == [("no reflexes", 1)]
+        assert asked == [("no reflexes", seed)]
 
     def test_a_result_after_half_a_line_is_not_lost(self, tmp_path: Path) -> None:
         file = tmp_path / jargon.RESULTS

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from popcomm.channels import Ring, Symbols
+from popcomm.cli import main as cli
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from tests.rllib.worlds import BanditWorld, ClockWorld
@@ -114,3 +118,112 @@ def test_messages_that_could_not_be_credited_are_refused(change: Any, words: str
     config.validate()
     with pytest.raises(UserError, match=words):
         change(config).validate()
+
+
+# ---- words and reflexes ----
+
+WORDS = {"kind": "words", "bits": 8, "min_on": 2, "max_on": 4}
+
+
+def repeating(**decision: Any) -> dict[str, Any]:
+    return {"reflexes": [{"kind": "word_repetition", "decision": decision}]}
+
+
+def fading(reflex: str = "immediate_feedback", /, **schedule: Any) -> dict[str, Any]:
+    return {"reflexes": [{"kind": reflex, "schedule": schedule}]}
+
+
+# {change of `communication`: what is said of it}; the world is swarm_v0, of four agents.
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"messages": {**WORDS, "min_on": 5}}, r"messages.min_on is 5, above messages.max_on = 4; no word would pass"),
+    ({"messages": {**WORDS, "bits": 65}}, r"messages.bits is 65, and must be between 1 and 64"),
+    ({"messages": {**WORDS, "min_on": 0}}, r"messages.min_on is 0, and must be at least 1: .* is silence"),
+    ({"messages": {**WORDS, "max_on": 9}}, r"messages.max_on is 9, and must be at most messages.bits = 8"),
+    ({"messages": {**WORDS, "vocab": 155}}, r"messages.vocab is 155, and must be at most 154, the number of words"),
+    ({"messages": {**WORDS, "min_onn": 2}}, r"messages.min_onn does not exist; did you mean 'min_on'"),
+    ({"messages": {**WORDS, "speak_gate": 1}}, r"messages.speak_gate is 1, and must be true or false"),
+    (repeating(kind="bernoulli", p=1.5), r"decision.p is 1.5, and must be a probability, from 0 to 1"),
+    (repeating(kind="bernoulli", p=-0.1), r"decision.p is -0.1, and must be a probability"),
+    (repeating(kind="bernoulli", p="half"), r"decision.p is 'half', and must be a number"),
+    (repeating(kind="bernoulli"), r"decision of kind 'bernoulli': missing 1 required positional argument: 'p'"),
+    (repeating(kind="bernouli", p=0.5), r"decision.kind 'bernouli' does not exist; did you mean 'bernoulli'"),
+    (repeating(kind="per_agent", p=[0.1, 0.2]), r"decision.p has 2 probabilities, and there are 4 agents"),
+    (repeating(kind="per_agent", p=[0.1, 0.2, 0.3, 2]), r"decision.p\[3\] is 2, and must be a probability"),
+    (repeating(kind="local_rule", target=1.0), r"decision.target is 1.0, and must be below 1: .* 'controlled'"),
+    (repeating(kind="controlled", target=1.2, brake=False), r"decision.target is 1.2 without a brake"),
+    (repeating(kind="controlled", target=0.97, brake=False), r"target is 0.97 without a brake, .* at most 0.95"),
+    (repeating(kind="count_min", cap=0), r"decision.cap is 0, and must be at least 1"),
+    ({"reflexes": ["word_repitition"]}, r"reflexes.kind 'word_repitition' does not exist; did you mean 'word_rep"),
+    ({"reflexes": [{"kind": "publishing", "rat": 2}]}, r"of kind 'publishing': .* 'rat' .*; did you mean 'rate'"),
+    ({"reflexes": [{"kind": "publishing", "rate": -1}]}, r"publishing: rate is -1, and must be a number of words, 0"),
+    ({"reflexes": [{"kind": "publishing", "source": [1]}]}, r"source has 1, and it is no word"),
+    ({"reflexes": [{"kind": "sensory_deprivation", "mode": "noize"}]}, r"mode is 'noize'; did you mean 'noise'"),
+    ({"reflexes": [{"kind": "sensory_deprivation", "who": [4]}]}, r"who has 4, and seats are 0 to 3"),
+    ({"reflexes": [{"kind": "word_repetition", "slot": "hijak"}]}, r"slot is 'hijak'; did you mean 'hijack'"),
+    (fading(kind="linear", begin=10, end=5), r"schedule.end is 5, before schedule.begin = 10"),
+    (fading(kind="linear", begin=10), r"schedule of kind 'linear': missing 1 required positional argument: 'end'"),
+    (fading(kind="lineer", begin=0, end=5), r"schedule.kind 'lineer' does not exist; did you mean 'linear'"),
+    (fading(kind="gated", begin=0.9, end=0.5), r"schedule.begin is 0.9, and must be below schedule.end = 0.5"),
+    (fading(kind="gated", measure="rewrad"), r"immediate_feedback: measure 'rewrad' .*; did you mean 'reward'"),
+    (fading(kind="load_linear", begin=0, end=9), r"immediate_feedback has the schedule 'load_linear', .*use 'linear'"),
+    ({"reflexes": "immediate_feedback"}, r"communication.reflexes"),
+    ({"capacity": 0}, r"communication.capacity is 0, and must be at least 1"),
+    ({"inbox": 0}, r"communication.inbox is 0, and must be at least 1"),
+    ({"messages": SYMBOLS}, r"communication.reflexes act on words, and messages are symbols; use kind words"),
+    (
+        {"messages": {"kind": "vectors", "size": 3}},
+        r"communication.reflexes act on words, and messages are vectors; use kind words",
+    ),
+    ({"messages": SYMBOLS, "reflexes": [], "capacity": 9}, r"communication.capacity act on words, .* are symbols"),
+    ({"messages": None}, r"communication.reflexes act on words, and communication.messages is null; use kind words"),
+    ({"messages": None, "reflexes": [], "inbox": 3}, r"communication.inbox act on words, .* is null; use kind words"),
+    ({"messages": None, "reflexes": [], "capacity": 0}, r"communication.capacity act on words, .* is null"),
+    ({"topology": {"kind": "routed"}}, r"communication.reflexes need inboxes, and topology routed has none"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), MISTAKES)
+def test_a_mistake_with_reflexes_is_told_on_the_command_line_before_any_work(
+    change: dict[str, Any],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    document = {
+        "environment": {"env": "swarm_v0", "env_config": {"num_agents": 4}},
+        "communication": {"messages": WORDS, "topology": {"kind": "full"}, "reflexes": ["immediate_feedback"]} | change,
+        "population": {"agent": "mlp"},
+        "stop": {"training_iteration": 1},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(document))
+    assert cli.main(["train", "run.yaml", "--run-dir", "r"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("popcomm: run.yaml: ")
+    with pytest.raises(UserError, match=sentence):
+        raise UserError(said[0])
+    assert not (tmp_path / "r").exists()
+
+
+class Told(ClockWorld):
+    """The same world, with labels."""
+
+    num_labels = 3
+
+
+def test_a_gated_fade_looks_at_what_the_trainer_measures() -> None:
+    def gated(measure: str, world: type) -> PopulationPPOConfig:
+        change = fading("word_repetition", kind="gated", measure=measure)
+        return config().environment(world).communication(messages=WORDS, **change).population(agent="mlp")
+
+    for measure, world in (("reward", ClockWorld), ("reward", Told), ("agreement", Told)):
+        gated(measure, world).validate()
+    with pytest.raises(UserError, match=r"word_repetition: measure 'agrement' .*; did you mean 'agreement'"):
+        gated("agrement", Told).validate()
+    with pytest.raises(UserError, match=r"measure is 'agreement', and this environment has no labels .*; use 'reward'"):
+        gated("agreement", ClockWorld).validate()
+    with pytest.raises(UserError, match=r"word_repetition: measure 'rewards' .*; did you mean 'reward'"):
+        gated("rewards", ClockWorld).validate()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mpe2 import simple_reference_v3, simple_speaker_listener_v4, simple_spread_v3
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
@@ -202,3 +204,50 @@ def test_an_error_in_ones_own_agent_is_told_as_it_is() -> None:
     config = config_of(*ENVIRONMENTS["spread"][:2]).population(agent=BrokenAgent)
     with pytest.raises(RuntimeError, match=r"BrokenAgent could not be made: .*no_such_size"):
         config.build_algo()
+
+
+REFLEXES: list[Any] = [
+    {"kind": "immediate_feedback", "schedule": {"kind": "linear", "begin": 0, "end": 100}},
+    {"kind": "word_repetition", "decision": {"kind": "local_rule", "target": 0.6}, "slot": "hijack"},
+    {"kind": "sensory_deprivation", "mode": "noise", "when": 0.2},
+    {"kind": "publishing", "rate": 0.5, "schedule": {"kind": "gated", "measure": "reward", "begin": 1.0, "end": 2.0}},
+]
+MEASURES = ("load", "drops", "reproduction", "distinct_words", "lifetime")
+
+
+@pytest.mark.parametrize("name", ["speaker_listener", "deaths"])
+def test_a_foreign_environment_trains_in_words_with_all_reflexes(name: str, tmp_path: Path) -> None:
+    words = {"messages": {"kind": "words", "bits": 8, "min_on": 1, "max_on": 5}, "reflexes": REFLEXES}
+    env, env_config, species = ENVIRONMENTS[name]
+    config = config_of(env, env_config, **words).population(agent="mlp")
+    config.recording(run_dir=str(tmp_path), conversation_every=1, picture_every=1)
+    result, changed = trained(config)
+    assert set(changed) == species
+    told = {key.removeprefix("channel/"): v for key, v in result["popcomm"].items() if key.startswith("channel/")}
+    assert told.keys() >= set(MEASURES)
+    assert told["load"] > 0
+    assert told["sensory_deprivation_strength"] == told["word_repetition_strength"] == 1
+    # The clock of the last fragment: 2 of 3 iterations, two worlds of five steps each.
+    assert told["immediate_feedback_strength"] == pytest.approx(0.8)
+    # Rewards of speaker and listener are negative; those of the mortal ones, 0 to 3, may open the gate.
+    assert told["publishing_strength"] == 1 or (name == "deaths" and 0 <= told["publishing_strength"] < 1)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    strengths = {f"channel/{reflex['kind']}_strength" for reflex in REFLEXES}
+    assert set(events.Tags()["scalars"]) >= strengths | {f"channel/{measure}" for measure in MEASURES}
+    assert [round(event.value, 6) for event in events.Scalars("channel/immediate_feedback_strength")] == [1, 0.9, 0.8]
+
+
+def test_fades_follow_the_steps_of_all_runners_and_the_same_seed_gives_the_same_weights() -> None:
+    words = {"messages": {"kind": "words", "bits": 8, "min_on": 1, "max_on": 5}, "reflexes": REFLEXES}
+    results = []
+    for _ in range(2):
+        config = config_of(*ENVIRONMENTS["reference"][:2], **words).population(agent="mlp")
+        config.env_runners(num_env_runners=2)
+        with built(config) as algorithm:
+            strengths = [algorithm.train()["popcomm"]["channel/immediate_feedback_strength"] for _ in range(2)]
+            weights = algorithm.learner_group.get_weights()["agent"]
+        # Two runners of two worlds of five steps: 20 of 100 steps.
+        assert strengths == pytest.approx([1.0, 0.8])
+        results.append(weights)
+    assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])

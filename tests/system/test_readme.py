@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from popcomm.agents import AGENTS
-from popcomm.channels.messages import MESSAGE_KINDS
+from popcomm.channels.kinds import MESSAGE_KINDS
+from popcomm.channels.reflexes import REFLEXES
 from popcomm.channels.topology import TOPOLOGIES
 from popcomm.cli import documents, schema
 from popcomm.envs import WORLDS
@@ -92,11 +93,11 @@ def test_other_commands_exist() -> None:
         if program == "make":
             assert re.search(rf"^{rest.split()[0]}:", makefile, re.MULTILINE), line
         elif program == "popcomm":
-            assert rest.split()[0] in {"train", "sweep", "report", "play", "list"}, line
+            assert rest.split()[0] in {"train", "sweep", "channel", "report", "play", "list"}, line
 
 
 def test_every_name_of_the_table_exists_and_every_name_is_in_the_table() -> None:
-    for name in [*WORLDS, *AGENTS, *MESSAGE_KINDS, *TOPOLOGIES]:
+    for name in [*WORLDS, *AGENTS, *MESSAGE_KINDS, *TOPOLOGIES, *REFLEXES]:
         assert f"`{name}`" in TEXT, name
 
 

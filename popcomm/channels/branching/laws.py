@@ -65,7 +65,10 @@ class CountLaw:
         return self._each(k, 1.0, 1.0 - self._mass, lambda v: (1.0 - self._mass) + self._tail(v))
 
     def ppf(self, q: Any) -> Any:
-        """The least k with cdf(k) >= q: start - 1 at q = 0 as in scipy, inf from `mass` on, nan outside [0, 1]."""
+        """The least k with cdf(k) >= q, as far as doubles tell cdf(k - 1) from cdf(k).
+
+        start - 1 at q = 0 as in scipy, inf from `mass` on, nan outside [0, 1].
+        """
         q = np.asarray(q, dtype=np.float64)
         flat = q.reshape(-1)
         result = np.full(flat.shape, np.nan)
@@ -81,8 +84,8 @@ class CountLaw:
     def rvs(self, size: int | tuple[int, ...] | None = None, random_state: Any = None) -> Any:
         """Samples by inversion of the survival function: the tail is the law's own, no tree is cut.
 
-        int64; float64 for a law that is critical, supercritical or all but critical, whose numbers pass any integer type:
-        inf is a word that never dies out. random_state: None, a seed, or a numpy Generator.
+        int64; float64 for a law that is critical, nearly so or supercritical, whose numbers pass any integer type: inf
+        is a word that never dies out. random_state: None, a seed, or a numpy Generator.
         """
         u = 1.0 - np.random.default_rng(random_state).random(size)  # in (0, 1]
         flat = np.asarray(u, dtype=np.float64).reshape(-1) - (1.0 - self._mass)
@@ -182,9 +185,10 @@ class CountLaw:
         result[near] = self._table[1][(k[near] - self._start).astype(np.int64)]
         far = np.flatnonzero(k > self._last)
         result[far] = 0.0
-        for i in range(0, len(far) if self._far_tail else 0, CHUNK_ROWS):
-            rows = far[i : i + CHUNK_ROWS]
-            result[rows] = self._far_tail(k[rows])
+        if (beyond := self._far_tail) is not None:
+            for i in range(0, len(far), CHUNK_ROWS):
+                rows = far[i : i + CHUNK_ROWS]
+                result[rows] = beyond(k[rows])
         return result
 
     def _least(self, reached: Callable[[Array, Array], Array], count: int) -> Array:

@@ -88,9 +88,7 @@ def stationary_load(rate: float, p: Any) -> StationaryLoad:
     clusters = _Clusters(p, slack)
     first, last = _window(rate, clusters, var)
     if last - first >= MOST_POINTS:
-        raise UserError(
-            f"rate {rate:g} at R = {m:.6g} makes a load of {mean:.4g}; lower either"
-        )
+        raise UserError(f"rate {rate:g} at R = {m:.6g} makes a load of {mean:.4g}; lower either")
     points = next_fast_len(last - first + 1, real=True)
     return StationaryLoad(mean, var, first, _inverted(rate, clusters, first, points))
 
@@ -115,7 +113,9 @@ class _Clusters:
             power = np.convolve(power, np.concatenate([[0.0], h]))[:SERIES]
         # The series reaches to the other fixed point of H; 0.03 of it, to the power 14, is below rounding.
         pairs = -h[1]
-        self.radius = 0.03 * min(1.0, slack / pairs) if pairs > 0 else np.inf  # one agent: H is linear
+        self.radius = (
+            0.03 * (slack / pairs if pairs > slack else 1.0) if pairs > 0 else np.inf
+        )  # one agent: H is linear
 
     def __call__(self, d: Array) -> Array:
         """Psi, d [K] real or complex -> [K]; inf where a real d < 0 is too near the radius of convergence."""

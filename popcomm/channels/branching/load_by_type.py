@@ -16,6 +16,7 @@ from popcomm.errors import UserError
 
 MOST_DOUBLINGS = 64
 PRECISION = 1e-13
+TAIL_GRID = 100
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ class LoadByType:
             UserError: loss not in (0, 1], or heard is not [N] in [0, 1].
         """
         loss = share(loss, "loss", np.finfo(np.float64).tiny)
-        weights = np.ones(len(self.mean)) if heard is None else numbers(heard, "heard")
-        if weights.shape != self.mean.shape or not ((weights >= 0) & (weights <= 1)).all():
-            raise UserError(f"heard has shape {weights.shape}, and must be [{len(self.mean)}] in [0, 1]")
+        weights = self._weights(heard)
         if not (weights * self.mean).any():
             return 0
         log_mean = _LogMean(self.rate, self.M, weights)
@@ -71,6 +70,24 @@ class LoadByType:
         # The bound on K + 1 falls and rises once in log s; where the mean is infinite it is inf.
         best = minimize_scalar(bound, bounds=(log(1e-9), log(10.0)), method="bounded", options={"xatol": 1e-3})
         return int(best.fun * (1.0 + PRECISION))
+
+    def tail_bound(self, k: Any, heard: Any = None) -> Array:
+        """Chernoff's bound on P(load > k), k any shape, of the whole load or of what an agent hears.
+
+        Raises:
+            UserError: heard is not [N] in [0, 1].
+        """
+        k = numbers(k, "k")
+        log_mean = _LogMean(self.rate, self.M, self._weights(heard))
+        log_s = np.geomspace(1e-4, 3.0, TAIL_GRID)
+        logs = np.array([log_mean(expm1(v)) for v in log_s.tolist()])
+        return np.exp(np.minimum((logs - (k[..., None] + 1.0) * log_s).min(-1), 0.0))
+
+    def _weights(self, heard: Any) -> Array:
+        weights = np.ones(len(self.mean)) if heard is None else numbers(heard, "heard")
+        if weights.shape != self.mean.shape or not ((weights >= 0) & (weights <= 1)).all():
+            raise UserError(f"heard has shape {weights.shape}, and must be [{len(self.mean)}] in [0, 1]")
+        return weights
 
     def _fitting(self, hears: Any) -> Array:
         h = matrix(hears, "hears")

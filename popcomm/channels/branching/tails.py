@@ -32,9 +32,7 @@ class SmoothTail:
         first: from where both hold.
     """
 
-    def __init__(
-        self, log_pmf: Callable[[Array], Array], width: Callable[[Array], Array], first: float
-    ) -> None:
+    def __init__(self, log_pmf: Callable[[Array], Array], width: Callable[[Array], Array], first: float) -> None:
         self._log_pmf = log_pmf
         ends = _edges(log_pmf, width, first + AROUND[0])
         self._left, self._half = ends[:-1], np.diff(ends) / 2.0

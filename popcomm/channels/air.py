@@ -76,7 +76,7 @@ def dimensions(
         else:
             capacity = math.ceil(4 * fresh)
     if inbox is None:
-        share = 1.0 if isinstance(topology, Full) else (topology.inbox_size(num_agents) + 1) / num_agents
+        share = 1.0 if type(topology) is Full else (topology.inbox_size(num_agents) + 1) / num_agents
         expected = share * capacity
         inbox = min(capacity, capacity if share >= 1 else math.ceil(expected + 3 * math.sqrt(expected)))
     return Dimensions(capacity, min(inbox, capacity))
@@ -125,7 +125,7 @@ class Air:
         self._dtype = np.dtype(np.int32 if messages.dtype == torch.int32 else np.int64)
         for reflex in self.reflexes:
             reflex.bind(messages, num_agents)
-        self._fixed = Audience.everybody(num_agents) if isinstance(topology, Full) else None
+        self._fixed = Audience.everybody(num_agents) if type(topology) is Full else None
         self.seed(seed)
 
     def seed(self, seed: int) -> None:

@@ -21,12 +21,10 @@ HIGHEST_TARGET = 0.95
 class Decision:
     """Base of decisions; one of your own needs `probabilities`.
 
-    `reproduction` is R, the mean number of repetitions of a transmission, where the decision itself knows it. `bounded`
-    says that the load stays finite whatever R is.
+    `reproduction` is R, the mean number of repetitions of a transmission, where the decision itself knows it.
     """
 
     reproduction: float | None = None
-    bounded = False
 
     def bind(self, num_agents: int) -> None:
         """Check that this fits N agents; raises UserError if not."""
@@ -139,8 +137,6 @@ class CountMin(Decision):
         UserError: a number below 1, or a width that is no power of two from 2 on.
     """
 
-    bounded = True
-
     def __init__(
         self, cap: int, decision: Decision | dict[str, Any] | None = None, window: int = 64, width: int = 4096,
         depth: int = 2,
@@ -235,7 +231,6 @@ class Controlled(Decision):
             raise UserError(f"decision.horizon is {horizon} steps, and must be at least 1")
         self.target, self.brake, self.gain, self.keep = float(target), brake, float(gain), 1 - 1 / float(horizon)
         self.reproduction = self.target if self.target < 1 else None
-        self.bounded = brake
         self.open(1, 0)
 
     def open(self, num_worlds: int, seed: int) -> None:

@@ -67,7 +67,7 @@ def test_the_most_talkative_bits_are_on_a_quarter_of_the_time() -> None:
 
 @pytest.mark.parametrize("q", [-0.1, 1.1, float("nan")])
 def test_a_bit_probability_outside_of_0_and_1_is_refused(q: float) -> None:
-    with pytest.raises(UserError, match="bit_probability is .* between 0 and 1"):
+    with pytest.raises(UserError, match=r"bit_probability is .* between 0 and 1"):
         word_probability(32, 7, 9, q)
 
 
@@ -231,7 +231,7 @@ def test_survival_only_falls(p: list[float]) -> None:
 
 @pytest.mark.parametrize("generations", [-1, 1.5, [0, -2], "two"])
 def test_generations_that_are_no_count_are_refused(generations: object) -> None:
-    with pytest.raises(UserError, match="generations is .* whole number"):
+    with pytest.raises(UserError, match=r"generations is .* whole number"):
         alive_probability([0.5], generations)
 
 

@@ -174,12 +174,14 @@ def test_for_any_agents_the_masses_add_up(p: list[float], r: int) -> None:
     assert law.pmf(np.arange(r, r + 400)).sum() + law.sf(r + 399) == pytest.approx(1.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["nearly critical", "different", "poisson", "different, many words", "one nearly sure"])
+@pytest.mark.parametrize(
+    "name", ["nearly critical", "different", "poisson", "different, many words", "one nearly sure"]
+)
 def test_far_tails_are_sums_of_the_pmf_to_the_last_digits(name: str) -> None:
     law = LAWS[name]
     start = law.support()[0]
     for far in (start + 100, start + 255, start + 256, start + 1000, start + 1700):
-        k = np.arange(far + 1, far + 30_000)
+        k = np.arange(far + 1, far + 4000)
         assert law.sf(far) == pytest.approx(law.pmf(k)[::-1].sum() + law.sf(k[-1]), rel=1e-12, abs=1e-300)
 
 
@@ -208,7 +210,9 @@ def test_ppf_inverts_cdf_exactly(law: CountLaw) -> None:
     q = q[q > 0]
     k = law.ppf(q)
     assert (law.cdf(k) >= q).all()
-    assert (law.cdf(np.where(k < 2**53, k - 1, np.nextafter(k, 0))) < q).all()
+    told_apart = k < 1e12  # further out cdf(k) and cdf(k - 1) of a critical law are one number
+    assert (law.cdf(k[told_apart] - 1) < q[told_apart]).all()
+    assert told_apart[:-2].all()
     assert law.ppf(0) == law.support()[0] - 1
     assert np.isnan(law.ppf([-0.1, 1.1, np.nan])).all()
     assert law.ppf(1) == law.support()[1]
@@ -302,7 +306,9 @@ def test_a_sure_repeat_has_no_finite_number_of_transmissions() -> None:
 
 def test_many_words_have_a_law_around_their_mean() -> None:
     law = TotalProgeny([0.1, 0.2, 0.3], 100_000)
-    assert law.ppf([0.0228, 0.9772]) == pytest.approx([law.mean() - 2 * law.std(), law.mean() + 2 * law.std()], rel=3e-5)
+    assert law.ppf([0.0228, 0.9772]) == pytest.approx(
+        [law.mean() - 2 * law.std(), law.mean() + 2 * law.std()], rel=3e-5
+    )
 
 
 def test_a_tail_that_never_becomes_smooth_is_refused() -> None:

@@ -12,7 +12,8 @@ from popcomm.analysis.benchmarks.common import Measurement, Work, alternating, m
 from popcomm.analysis.benchmarks.training import local_ray, trained
 
 from popcomm.channels import Full, Words
-from popcomm.channels.air import Air, dimensions
+from popcomm.channels.air import Air
+from popcomm.channels.dimensions import dimensions
 from popcomm.channels.reflexes import ImmediateFeedback, LocalRule, WordRepetition
 from popcomm.channels.sketch import CountMin
 from popcomm.channels.word_codes import passes

@@ -152,11 +152,12 @@ def markdown(records: Records, command: str, versions: Mapping[str, str]) -> str
         "",
         "## What this is not",
         "",
-        "One world, one network, one length of training, one rate of repetition and publishing. The settings were found "
-        "in some twenty trials with seeds 1 to 3, nearly all with a plain channel: three kinds, because with four or "
-        "more the population often called all by one word; a lexicon of 16 words, because bits or Reinforce learned "
-        "too slowly for this length; no entropy bonus on words, because with one all talk all the time. Reflexes were "
-        "not tuned. Words are learned through their hearers (straight-through). Intervals are not cut at 0 and 1. "
+        "One world, one network, one length of training, one rate of repetition and publishing. The settings were "
+        "found in some twenty trials with seeds 1 to 3, nearly all with a plain channel: three kinds, because with "
+        "four or more the population often called all by one word; a lexicon of 16 words, because bits or Reinforce "
+        "learned too slowly for this length; no entropy bonus on words, because with one all talk all the time. "
+        "Reflexes were not tuned. Words are learned through their hearers (straight-through). Intervals are not cut at "
+        "0 and 1. "
         "Agreement is about what watchers say: hearers can also learn several words for a kind.",
     ]
     return "\n".join(lines) + "\n"

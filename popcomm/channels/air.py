@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from popcomm.channels.audience import Audience
+from popcomm.channels.dimensions import Dimensions
 from popcomm.channels.log import Log, board, empty_log, entries, joined, shuffled
 from popcomm.channels.moment import Moment, among, delivered
 from popcomm.channels.reflexes import Reflex
@@ -47,39 +48,6 @@ class Heard(NamedTuple):
 def _of_slots(values: Tensor, slots: Tensor) -> Tensor:
     """values [B, L], slots [B, N, K] -> [B, N, K]."""
     return values.gather(1, slots.flatten(1)).view_as(slots)
-
-
-class Dimensions(NamedTuple):
-    """How much fits."""
-
-    capacity: int  # L, transmissions of a world in a step; what is above is dropped
-    inbox: int  # K, of them, that an agent can hear
-
-
-def dimensions(
-    topology: Topology, reflexes: Sequence[Reflex], num_agents: int, capacity: int | None, inbox: int | None
-) -> Dimensions:
-    """The sizes asked for; where none are, such that almost nothing is lost when all agents speak in every step.
-
-    The load then has the mean nu / (1 - R) and the variance (s2 mu + nu) / (1 - R^2) of a Galton-Watson process with
-    immigration nu, with s2 = R, an upper bound; there is room for three standard deviations. For what a single agent
-    hears, its share of the load is taken as a Poisson mean.
-    """
-    reproduction = [getattr(getattr(r, "decision", None), "reproduction", 0.0) for r in reflexes]
-    known = all(r is not None for r in reproduction)
-    spread = sum(r for r in reproduction if r is not None)
-    fresh = num_agents + sum(getattr(r, "rate", 0.0) for r in reflexes)
-    if capacity is None:
-        if known and spread < 1:
-            mean = fresh / (1 - spread)
-            capacity = math.ceil(mean + 3 * math.sqrt((spread * mean + fresh) / (1 - spread**2)))
-        else:
-            capacity = math.ceil(4 * fresh)
-    if inbox is None:
-        share = 1.0 if type(topology) is Full else (topology.inbox_size(num_agents) + 1) / num_agents
-        expected = share * capacity
-        inbox = min(capacity, capacity if share >= 1 else math.ceil(expected + 3 * math.sqrt(expected)))
-    return Dimensions(capacity, min(inbox, capacity))
 
 
 class Air:
@@ -251,28 +219,34 @@ class Air:
             [B, N] bool, who could have said its own word: `able`, but for those whose turn a reflex took.
         """
         moment = self._moment(able, np.any(able, axis=1) if lively is None else lively)
+        made, voiced = self._by_reflex(moment)
         own = words.astype(self._dtype, copy=False) * able
-        voiced, made = able, []
-        for reflex in self.reflexes:
-            log = reflex.transmissions(moment)
-            if log is None or not len(log):
-                continue
-            if log.word.dtype != self._dtype:
-                log = replace(log, word=log.word.astype(self._dtype))
-            if reflex.takes_turn:
-                if voiced is able:
-                    voiced = able.copy()
-                else:  # a turn is taken once
-                    log = log.take((log.source < 0) | voiced[log.world, log.source])
-                by_agent = log.source >= 0
-                voiced[log.world[by_agent], log.source[by_agent]] = False
-            made.append(log)
         own = (own if voiced is able else own * voiced).reshape(-1)
         place = np.flatnonzero(own != 0).astype(np.int32)
         world = place // self.num_agents
         said = entries(world, own[place], place - world * self.num_agents)
         self._write(moment, said, made)
         return voiced
+
+    def _by_reflex(self, moment: Moment) -> tuple[list[Log], np.ndarray]:
+        """What reflexes transmit, and who is left to say a word of its own: [B, N] bool."""
+        voiced, made = moment.able, []
+        for reflex in self.reflexes:
+            log = reflex.transmissions(moment)
+            if log is None or not len(log):
+                continue
+            by_agent = log.source >= 0
+            if reflex.takes_turn:
+                if voiced is moment.able:
+                    voiced = voiced.copy()
+                else:  # a turn is taken once
+                    log = log.take(~by_agent | voiced[log.world, log.source])
+                    by_agent = log.source >= 0
+                voiced[log.world[by_agent], log.source[by_agent]] = False
+            # No agent chose it: a word of generation 0 would be one that its source said.
+            age = np.where(by_agent, np.maximum(log.generation, 1), log.generation)
+            made.append(replace(log, word=log.word.astype(self._dtype, copy=False), generation=age))
+        return made, voiced
 
     def _moment(self, able: np.ndarray, lively: np.ndarray) -> Moment:
         indegree = self._audience.indegree(self.num_worlds) + self._feedback()

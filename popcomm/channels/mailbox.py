@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from popcomm.channels.air import Air, dimensions
+from popcomm.channels.air import Air
 from popcomm.channels.building import whole
+from popcomm.channels.dimensions import dimensions
 from popcomm.channels.messages import MessageKind
 from popcomm.channels.reflexes import Reflex, make_reflex
 from popcomm.channels.topology import Links, Topology

@@ -23,7 +23,8 @@ from popcomm.channels.decisions import (
 )
 from popcomm.channels.log import PUBLISHED, Log, entries
 from popcomm.channels.moment import Measured, Moment, first_of_word
-from popcomm.channels.schedules import Clock, LoadLinear, Schedule, make_schedule
+from popcomm.channels.reflex import Reflex
+from popcomm.channels.schedules import Clock, LoadLinear, Schedule
 from popcomm.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -45,66 +46,6 @@ __all__ = [
     "WordRepetition",
     "make_reflex",
 ]
-
-
-class Reflex:
-    """Base of reflexes. One of your own overrides what it is about, and leaves the rest.
-
-    Args:
-        schedule: how it fades; None is for ever, a number a constant strength (see `popcomm.channels.schedules`).
-    """
-
-    name = "reflex"
-    takes_turn = False  # True: an agent that transmits by this reflex does not transmit its own word in that step
-
-    def __init__(self, schedule: Schedule | dict[str, Any] | float | None = None) -> None:
-        self.schedule = make_schedule(schedule)
-
-    def bind(self, messages: Words, num_agents: int) -> None:
-        """Check that this fits a channel; raises UserError if not."""
-
-    def open(self, num_worlds: int, seed: int) -> None:
-        """Make room for what is remembered of B worlds; nothing is remembered yet."""
-
-    def strength(self, clock: Clock) -> float:
-        """What is left of the reflex, in [0, 1]."""
-        return self.schedule.strength(clock)
-
-    def feedback(self, clock: Clock) -> float:
-        """The probability that an agent hears a transmission of its own."""
-        return 0.0
-
-    def transmissions(self, moment: Moment) -> Log | None:
-        """What goes on the air by this reflex, in any order."""
-        return None
-
-    def deprived(self, clock: Clock, num_worlds: int, num_agents: int, rng: np.random.Generator) -> np.ndarray | None:
-        """[B, N] bool, whose observation of the environment is taken away now; None where this is no such reflex."""
-        return None
-
-    def perceive(self, values: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What the deprived perceive instead of observations `values` [..., O] with bounds low and high [O]."""
-        return values
-
-    def observe(self, measured: Measured) -> None:
-        """Take note of what came of the words, once a step."""
-
-    def forget(self, worlds: np.ndarray) -> None:
-        """New episodes begin in worlds [B] bool."""
-
-    def get_state(self) -> dict[str, Any]:
-        """What is remembered, for checkpoints."""
-        return {"schedule": self.schedule.get_state()}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `get_state`."""
-        self.schedule.set_state(state["schedule"])
-
-    def _not_in_load(self) -> None:
-        if isinstance(self.schedule, LoadLinear):
-            raise UserError(
-                f"reflex {self.name} has the schedule 'load_linear', which is for word_repetition; use 'linear'"
-            )
 
 
 class ImmediateFeedback(Reflex):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from popcomm.channels import Full, Words
-from popcomm.channels.air import Air, Dimensions, Heard, dimensions
+from popcomm.channels.air import Air, Heard
+from popcomm.channels.dimensions import Dimensions, dimensions
 from popcomm.channels.reflexes import ImmediateFeedback, WordRepetition
 
 KIND = Words(32, 7, 9)

@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from popcomm.channels import Full, Ring
-from popcomm.channels.air import Dimensions
 from popcomm.channels.decisions import Bernoulli, LocalRule
+from popcomm.channels.dimensions import Dimensions
 from popcomm.channels.log import Log, entries
 from popcomm.channels.moment import Moment
 from popcomm.channels.reflexes import (

@@ -205,7 +205,8 @@ def test_a_channel_copies_its_reflexes_for_each_air():
 def test_a_reflex_of_ones_own_is_an_object_or_named_by_its_class(value):
     air = Channel(KIND, Full(), 2, reflexes=[value]).open(2, 0)
     step(air, [0, B])
-    assert on_air(air, 1) == [(A, 0, 0), (B, 1, 0)]
+    # Nobody chose to say A: it is no word of generation 0.
+    assert on_air(air, 1) == [(A, 0, 1), (B, 1, 0)]
     assert air.strengths() == {"greeting": 1.0}
 
 

@@ -45,7 +45,7 @@ from popcomm.language.drawing import png
 NAME, RESULTS, CONFIG = "jargon", "results.jsonl", "jargon"
 # Reflexes that fade do so between these shares of training.
 FADE_FROM, FADE_TO = 0.25, 0.5
-GATE = {"kind": "gated", "measure": "agreement", "begin": 0.5, "end": 0.9}
+GATE = {"kind": "gated", "measure": "jargon", "begin": 0.5, "end": 0.9}
 # The settings were found in trials with seeds 1 to 3.
 FIRST_SEED = 11
 EVALUATION_STEPS = 128  # of every world, after training
@@ -131,6 +131,7 @@ def train(condition: str, seed: int, env_steps: int, overrides: Sequence[str], o
         "kinds": kinds,
         "formed": formed_at(table, kinds),
         "over_training": over_training(table, kinds),
+        "after_fade": over_training(table, kinds, FADE_TO, FADE_TO + 0.1),
         "end": {**at_end(table), **measured["end"]},
         "bare": measured["bare"],
         "references": references_of(config.env_config),

@@ -21,6 +21,7 @@ SERIES = {
     "informed": "world/informed",
     "false_alarms": "world/false_alarms",
     "agreement": "language/agreement",
+    "least": "language/agreement_least",
     "distinct": "language/distinct_modal_words",
     "load": "channel/load",
     "words": "channel/distinct_words",
@@ -52,7 +53,7 @@ def jargon(agreement: float, distinct: float, kinds: int) -> float:
 
 def check_measured(table: pd.DataFrame) -> None:
     """Raises ValueError if the progress of a run that talks lacks its agreement: it would count as none."""
-    for name in ("agreement", "distinct"):
+    for name in ("agreement", "least", "distinct"):
         if SERIES[name] not in table or table[SERIES[name]].isna().all():
             raise ValueError(f"progress.jsonl has no {SERIES[name]}, and the run had a channel")
 
@@ -60,9 +61,10 @@ def check_measured(table: pd.DataFrame) -> None:
 def formed_at(table: pd.DataFrame, kinds: int) -> int | None:
     """Environment steps at which a jargon was reached that lasted for KEPT iterations; None: it never was.
 
-    There is a jargon in an iteration whose agreement is AGREED or more and whose kinds all have words of their own.
+    There is a jargon in an iteration in which AGREED or more of the members agree on every kind's word, and all kinds
+    have words of their own.
     """
-    keys = (SERIES["agreement"], SERIES["distinct"])
+    keys = (SERIES["least"], SERIES["distinct"])
     if not set(keys) <= set(table):
         return None
     there = ((table[keys[0]] >= AGREED) & (table[keys[1]] >= kinds)).to_numpy()
@@ -85,12 +87,16 @@ def at_end(table: pd.DataFrame) -> dict[str, float | None]:
     return {name: finite(late[key].mean()) if key in late else None for name, key in SERIES.items()}
 
 
-def over_training(table: pd.DataFrame, kinds: int) -> float:
-    """Mean of `jargon` over the iterations: high for one that forms early and stays; 0 without a channel."""
+def over_training(table: pd.DataFrame, kinds: int, first: float = 0.0, last: float = 1.0) -> float:
+    """Mean of `jargon` over the iterations: high for one that forms early and stays; 0 without a channel.
+
+    first, last: shares of training between which iterations count.
+    """
     keys = (SERIES["agreement"], SERIES["distinct"])
     if not set(keys) <= set(table):
         return 0.0
-    told = (table[keys[0]] * table[keys[1]] / kinds).mean()  # where there were occasions
+    share = table["env_steps"] / table["env_steps"].max()
+    told = (table[keys[0]] * table[keys[1]] / kinds)[(share > first) & (share <= last)].mean()  # where there were any
     return 0.0 if np.isnan(told) else float(told)
 
 

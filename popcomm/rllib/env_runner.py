@@ -251,8 +251,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         """The step as agents perceive it, where reflexes take observations away."""
         if self.air is None or not self.air.deprives:
             return step
-        seen = dict(step.observations)
+        seen, labels = dict(step.observations), step.labels
         for reflex, mask in self.air.deprived():
+            if labels is not None:
+                labels = labels.masked_fill(torch.from_numpy(mask).to(self._device), -1)
             for name, species in self.layout.species.items():
                 space, taken = species.observation_space, mask[:, species.seats]
                 values = seen[name].cpu().numpy()
@@ -260,7 +262,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                 values = values.copy()
                 values[taken] = instead
                 seen[name] = torch.from_numpy(values).to(self._device)
-        return step._replace(observations=seen)
+        return step._replace(observations=seen, labels=labels)
 
     def _reseat(self, worlds: np.ndarray) -> None:
         """Draw the seats of worlds whose episode starts. worlds: [B] bool."""

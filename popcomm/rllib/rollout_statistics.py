@@ -151,8 +151,14 @@ class RolloutStatistics:
         members = np.concatenate([a["members"][rows] + o for a, o in zip(arrays, offsets, strict=False)], 2)[alive]
         words = said if not kind.shape else said @ (kind.alphabet or 0) ** np.arange(length) + 1
         told = jargon_agreement(words, labels[alive], members, self.layout.num_labels)
-        self.language |= {"agreement": told.mean, "distinct_modal_words": float(told.distinct)}
-        self.performance["agreement"] = told.mean
+        self.language |= {
+            "agreement": told.mean,
+            "agreement_least": float(np.nanmin(told.per_label)),
+            "distinct_modal_words": float(told.distinct),
+        }
+        # One word for everything is agreed on, and says nothing.
+        jargon = told.mean * told.distinct / self.layout.num_labels
+        self.performance |= {"agreement": told.mean, "jargon": jargon}
 
     def _speakers(self) -> list[Species]:
         return [s for s in self.layout.species.values() if s.speaks]

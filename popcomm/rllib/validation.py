@@ -21,6 +21,8 @@ GRADIENTS = {"symbols": SAMPLED, "words": SAMPLED, "vectors": ("through", "none"
 CREDITS = ("step", "next")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")
+# Measures that fades may look at where the world labels what agents perceive.
+OF_LABELS = ("agreement", "jargon")
 
 
 def check(config: PopulationPPOConfig) -> None:
@@ -124,12 +126,13 @@ def _check_measures(channel: Channel, num_labels: int) -> None:
     """Whether fades by performance look at what the trainer measures: a name that nothing bears would never fade."""
     for reflex in channel.reflexes:
         schedule = reflex.schedule
-        if not isinstance(schedule, Gated) or schedule.measure in ("reward", *(["agreement"] if num_labels else [])):
+        known = ["reward", *(OF_LABELS if num_labels else ())]
+        if not isinstance(schedule, Gated) or schedule.measure in known:
             continue
         key = f"communication.reflexes: the schedule of {reflex.name}: measure"
-        if schedule.measure == "agreement":
-            raise UserError(f"{key} is 'agreement', and this environment has no labels to agree on; use 'reward'")
-        raise unknown(key, schedule.measure, ["agreement", "reward"] if num_labels else ["reward"])
+        if schedule.measure in OF_LABELS:
+            raise UserError(f"{key} is '{schedule.measure}', and this environment has no labels to agree on; use 'reward'")
+        raise unknown(key, schedule.measure, known)
 
 
 def _check_members(config: PopulationPPOConfig) -> None:

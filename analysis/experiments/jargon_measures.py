@@ -144,10 +144,10 @@ def wilson(runs: Records) -> tuple[int, Interval]:
     return formed, Interval(float(low), float(high))
 
 
-def paired(first: Records, second: Records, key: str) -> Difference | None:
-    """Of `key`, first minus second, over the seeds that both have; None: there are none."""
+def paired(first: Records, second: Records, key: str, other_key: str | None = None) -> Difference | None:
+    """Of `key`, first minus second (there of `other_key`), over the seeds that both have; None: there are none."""
     others = {r["seed"]: r for r in second}
-    shared = [(value(r, key), value(others[r["seed"]], key)) for r in first if r["seed"] in others]
+    shared = [(value(r, key), value(others[r["seed"]], other_key or key)) for r in first if r["seed"] in others]
     return difference(*zip(*shared, strict=True), LEVEL) if shared else None
 
 
@@ -170,46 +170,86 @@ def overall(verdicts: Sequence[str]) -> str:
     return "confirmed"
 
 
-# What c11np says: (statement, its parts). A part: (what is compared, arm, the one it is held against, number, whether
-# more of it was claimed).
-STATEMENTS: tuple[tuple[str, tuple[tuple[str, str, str, str, bool], ...]], ...] = (
+class Part(NamedTuple):
+    """Something that is compared, seed by seed."""
+
+    what: str
+    arm: str
+    against: str
+    key: str
+    more: bool = True  # whether more of it was claimed
+    against_key: str | None = None  # of the other arm; None: the same
+    margin: float = 0.0  # by how much it may be less, where more (or as much) was claimed
+    counts: bool = True  # False: a check that the condition does what it should, on which no verdict hangs
+
+
+PLAIN = "no reflexes"
+FADED = ("+ repetition, fading", "+ publishing, fading", "+ deprivation, fading")
+LOSS = 0.1  # of the jargon that still counts as remaining
+
+# What c11np says, and what is held against it.
+STATEMENTS: tuple[tuple[str, tuple[Part, ...]], ...] = (
     (
         "Immediate feedback speeds convergence",
-        (("env steps until a jargon forms, feedback minus no reflexes", "feedback", "no reflexes", "formed", False),),
+        (Part("env steps until a jargon forms, feedback minus no reflexes", "feedback", PLAIN, "formed", more=False),),
     ),
     (
         "Repetition keeps words alive long enough for a jargon to form",
         (
-            ("a word's life in steps, with repetition minus without", "+ repetition", "feedback", "end.lifetime", True),
-            ("jargon, mean over training, likewise", "+ repetition", "feedback", "over_training", True),
+            Part(
+                "check: a word's life in steps, with repetition minus without",
+                "+ repetition",
+                "feedback",
+                "end.lifetime",
+                counts=False,
+            ),
+            Part("jargon, mean over training, with minus without", "+ repetition", "feedback", "over_training"),
         ),
     ),
     (
         "Publishing helps: it seeds words",
-        (
-            (
-                "jargon, mean over training, with publishing minus without",
-                "+ publishing",
-                "+ repetition",
-                "over_training",
-                True,
-            ),
-        ),
+        (Part("jargon, mean over training, with minus without", "+ publishing", "+ repetition", "over_training"),),
     ),
     (
         "Deprivation makes agents listen",
         (
-            (
-                "informed without any reflex at the end, trained with deprivation minus without",
-                "+ deprivation",
-                "+ publishing",
+            Part(
+                "informed at the end, all reflexes faded, trained with deprivation minus without",
+                "+ deprivation, fading",
+                "+ publishing, fading",
                 "bare.informed",
-                True,
             ),
         ),
     ),
+    (
+        "Reflexes raise reward while they act",
+        tuple(
+            Part(f"reward at the end, {arm} minus {PLAIN}", arm, PLAIN, "end.reward")
+            for arm in ("feedback", "+ repetition", "+ publishing", "+ deprivation")
+        ),
+    ),
+    (
+        "The jargon remains when reflexes fade",
+        tuple(
+            Part(
+                f"{arm}: jargon at the end, no reflex left, minus just after the fade (not less by {LOSS:g})",
+                arm,
+                arm,
+                "bare.jargon",
+                against_key="after_fade",
+                margin=LOSS,
+            )
+            for arm in FADED
+        ),
+    ),
+    (
+        "What grew with reflexes is better than what grew without",
+        tuple(
+            Part(f"jargon at the end, no reflex left, {arm} minus {PLAIN}", arm, PLAIN, "bare.jargon")
+            for arm in (*FADED, "+ deprivation, gated")
+        ),
+    ),
 )
-FADED = ("+ repetition, fading", "+ publishing, fading", "+ deprivation, fading", "+ deprivation, gated")
 
 
 def claims(records: Records) -> list[Claim]:
@@ -217,29 +257,19 @@ def claims(records: Records) -> list[Claim]:
     by_arm = arms(records)
     found = []
     for text, parts in STATEMENTS:
-        told = [_compared(by_arm, *part) for part in parts]
-        found.append(Claim(text, tuple(told), overall([part[2] for part in told])))
-    return [*found, _remains(by_arm)]
+        told = [_compared(by_arm, part) for part in parts]
+        counted = [row[2] for row, part in zip(told, parts, strict=True) if part.counts]
+        found.append(Claim(text, tuple(told), overall(counted)))
+    return found
 
 
-def _compared(
-    by_arm: Mapping[str, Records], what: str, first: str, second: str, key: str, more: bool
-) -> tuple[str, str, str]:
-    told = paired(by_arm.get(first, []), by_arm.get(second, []), key)
+def _compared(by_arm: Mapping[str, Records], part: Part) -> tuple[str, str, str]:
+    told = paired(by_arm.get(part.arm, []), by_arm.get(part.against, []), part.key, part.against_key)
     if told is None or math.isnan(told.mean):
-        return what, "-", "not measured"
-    digits = 0 if key == "formed" else 3
-    return what, f"{told.mean:+,.{digits}f} {told.paired.shown(digits)}", verdict(told.paired, more=more)
-
-
-def _remains(by_arm: Mapping[str, Records]) -> Claim:
-    parts = []
-    for name in FADED:
-        if name in by_arm:
-            mean, interval = mean_interval([value(r, "bare.jargon") for r in by_arm[name]])
-            what = f"{name}: jargon without any reflex at the end is above {AGREED:g}"
-            known = not math.isnan(mean)
-            said = verdict(interval, AGREED) if known else "not measured"
-            parts.append((what, f"{mean:.3f} {interval.shown(3)}" if known else "-", said))
-    text = "Reflexes can be faded, and the jargon remains"
-    return Claim(text, tuple(parts), overall([part[2] for part in parts]))
+        return part.what, "-", "not measured"
+    digits = 0 if part.key == "formed" else 3
+    return (
+        part.what,
+        f"{told.mean:+,.{digits}f} {told.paired.shown(digits)}",
+        verdict(told.paired, -part.margin, part.more),
+    )

@@ -15,6 +15,7 @@ from popcomm.analysis.experiments.jargon_measures import (
     AGREED,
     AT_END,
     KEPT,
+    PLAIN,
     Record,
     Records,
     arms,
@@ -28,7 +29,6 @@ from popcomm.analysis.experiments.jargon_measures import (
 from popcomm.language.drawing import GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, card, dress
 
 PICTURE = "jargon.png"
-PLAIN = "no reflexes"
 COLOURS = {
     "no channel": MUTED,
     PLAIN: INK,
@@ -118,10 +118,11 @@ def markdown(records: Records, command: str, versions: Mapping[str, str]) -> str
         "Verdicts follow from the 95 % intervals (Student's t over seeds, paired by seed where two conditions are "
         "compared), which are not corrected for their number: *confirmed* if the whole interval is on the claimed "
         "side, *contradicted* if it is on the other, *not confirmed* otherwise. A claim of several parts needs all of "
-        "them. Not confirmed is not refuted: with few seeds only large effects show.",
+        "them; a check only shows that a reflex does what it should. Not confirmed is not refuted: with few seeds only large effects show.",
         "",
-        f"A *jargon* has formed when agreement is at least {AGREED:g} and all {kinds} kinds have words of their own, "
-        f"for {KEPT} iterations; where it is a number, it is agreement times the share of kinds with a word of their "
+        f"A *jargon* has formed when, for every one of the {kinds} kinds, at least {AGREED:g} of the members have the "
+        f"population's word, and the kinds have different words, for {KEPT} iterations; where it is a number, it is "
+        "the mean agreement times the share of kinds with a word of their "
         "own, since one word for everything is agreed on and says nothing. Runs in which none formed count with their "
         "whole length.",
         "",

@@ -29,7 +29,7 @@ class AgentSpec:
     inbox_size: int  # K, the most messages heard in a step; 0 in silence
     members: int = 1  # P
     state_size: int = 0  # S, numbers in the world's latent state; 0 where there is none
-    num_agents: int = 1  # N, seats of the world: senders are 0 ... N - 1
+    num_agents: int = 1  # N, seats of the world: senders are 0 ... N - 1; one more where words have nobody as sender
     sender_obs_size: int = 0  # the largest observation of any species: what a listener may try to reconstruct
     speaks: bool = True  # whether this species sends messages at all
     hears: bool = True  # whether it receives any

@@ -104,6 +104,7 @@ class Air:
         self.log = empty_log(self._dtype)
         self._audience = Audience.everybody(self.num_agents)
         self._hears = np.zeros((self.num_worlds, self.num_agents), bool)
+        self._present = self._hears
         self._missed = np.zeros(0, np.int64)
         self.traffic = Traffic(self.num_worlds, self.num_agents)
 
@@ -147,7 +148,7 @@ class Air:
             # A world in which all lives begin has nothing on the air.
             begun = np.any(hears, 1)[log.world]
             self.log = log.take(begun & ((log.source < 0) | among(present, log.world, log.source.clip(0))))
-        self._hears = hears
+        self._hears, self._present = hears, present
         self._audience = self._links(present, positions)
         entry, listener = self._audience.hits(self.log, self.dropout, self.rng)
         self._missed = entry * np.int64(self.num_agents) + listener
@@ -249,7 +250,7 @@ class Air:
         return made, voiced
 
     def _moment(self, able: np.ndarray, lively: np.ndarray) -> Moment:
-        indegree = self._audience.indegree(self.num_worlds) + self._feedback()
+        indegree = self._audience.indegree(self._present | ~self._present.any(1, keepdims=True)) + self._feedback()
         return Moment(
             self.log,
             self._audience,
@@ -312,6 +313,7 @@ class Air:
             "log": tuple(np.array(column) for column in self.log.columns),
             "clock": (self.clock.step, dict(self.clock.performance)),
             "hears": self._hears.copy(),
+            "present": self._present.copy(),
             "missed": self._missed.copy(),
             "audience": (self._audience.indptr.copy(), self._audience.listeners.copy()),
             "reflexes": [reflex.get_state() for reflex in self.reflexes],
@@ -323,7 +325,7 @@ class Air:
         self.rng.bit_generator.state = state["rng"]
         self.log = Log(*state["log"])
         self.clock = Clock(*state["clock"])
-        self._hears, self._missed = state["hears"], state["missed"]
+        self._hears, self._present, self._missed = state["hears"], state["present"], state["missed"]
         indptr, listeners = state["audience"]
         self._audience = Audience(indptr, listeners, self.num_agents)
         for reflex, remembered in zip(self.reflexes, state["reflexes"], strict=True):

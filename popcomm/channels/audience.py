@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from popcomm.channels.log import Log
 
@@ -77,9 +78,15 @@ class Audience:
         place = np.searchsorted(edges, wanted).clip(max=len(edges) - 1)
         return edges[place] == wanted
 
-    def indegree(self, worlds: int) -> np.ndarray:
-        """How many others each seat hears, where all are present: [N], or [B, N] where worlds differ."""
-        n = self.num_agents
+    def indegree(self, present: np.ndarray) -> np.ndarray:
+        """How many others each seat hears: [N] where all are present and worlds share their rows, else [B, N].
+
+        Args:
+            present: [B, N] bool, seats that can be heard; rows that change with the world hold no others anyway.
+        """
+        worlds, n = present.shape
+        if self._shared and not present.all():
+            return self._indegree_of(present)
         if len(self.indptr) == 2:
             return np.full(n, n - 1.0)
         row = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
@@ -88,6 +95,15 @@ class Audience:
         seat = self.listeners if self._shared else row // (n + 1) * n + self.listeners
         degree = np.bincount(seat[counted], minlength=n if self._shared else worlds * n).astype(float)
         return degree if self._shared else degree.reshape(worlds, n)
+
+    def _indegree_of(self, present: np.ndarray) -> np.ndarray:
+        """[B, N], in worlds that share their rows but not who is there."""
+        there = present.astype(float)
+        if len(self.indptr) == 2:
+            return there.sum(1, keepdims=True) - there
+        shape = (self.num_agents + 1, self.num_agents)
+        hears = csr_array((np.ones(len(self.listeners)), self.listeners, self.indptr), shape=shape)[:-1]
+        return np.asarray((hears.T @ there.T).T) - there * hears.diagonal()
 
     def hits(self, log: Log, chance: float | np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The pairs (entry, listener) that come up when listener j's coin shows heads with probability `chance`.

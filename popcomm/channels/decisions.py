@@ -99,10 +99,12 @@ class PerAgent(Decision):
 class LocalRule(Decision):
     """p_j = target / (how many j hears): makes R the target on any graph, and nobody needs to know more than its inbox.
 
-    All columns of the next-generation matrix T diag(p) then sum to the target, which is thus its spectral radius.
+    All columns of the next-generation matrix T diag(p) then sum to the target, which is thus its spectral radius. Who
+    is absent or cannot speak does not count as heard; where words are lost on the way (`dropout`), R is less by their
+    share.
 
     Raises:
-        UserError: a target outside [0, 1); from 1 on words multiply without end, and this rule has no brake.
+        UserError: a target outside [0, 0.95]; from 1 on words multiply without end, and this rule has no brake.
     """
 
     def __init__(self, target: float = 0.5) -> None:
@@ -113,6 +115,11 @@ class LocalRule(Decision):
             raise UserError(
                 f"decision.target is {target}, and must be below 1: each word would then be repeated at least once on "
                 "average, and the load grow without end; a target of 1 or more needs the brake of decision 'controlled'"
+            )
+        if target > HIGHEST_TARGET:
+            raise UserError(
+                f"decision.target is {target}, and must be at most {HIGHEST_TARGET}: a little learned echo would carry "
+                "R over 1; use the brake of decision 'controlled'"
             )
         self.target = self.reproduction = float(target)
 

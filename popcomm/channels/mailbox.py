@@ -13,7 +13,7 @@ from popcomm.channels.air import Air
 from popcomm.channels.building import whole
 from popcomm.channels.dimensions import dimensions
 from popcomm.channels.messages import MessageKind
-from popcomm.channels.reflexes import Reflex, make_reflex
+from popcomm.channels.reflexes import Reflex, check_together, make_reflex
 from popcomm.channels.topology import Links, Topology
 from popcomm.errors import UserError
 
@@ -199,6 +199,7 @@ class Channel:
             if messages.kind != "words":
                 cause = "reflexes" if self.reflexes else given[0]
                 raise UserError(f"communication.{cause} act on words, and messages are {messages.kind}; use kind words")
+            check_together(self.reflexes)
             self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
             self.inbox_size = self.size.inbox
             self.open(1, 0)  # what does not fit says so now
@@ -250,4 +251,11 @@ class Channel:
 def _reflexes(values: Any) -> list[Reflex]:
     if isinstance(values, str | Mapping) or not isinstance(values, Sequence):
         raise UserError(f"communication.reflexes is {values!r}, and must be a list of reflexes")
-    return [make_reflex(value) for value in values]
+    made = []
+    for place, value in enumerate(values):
+        try:
+            made.append(make_reflex(value))
+        except UserError as error:
+            key = "communication.reflexes"
+            raise UserError(f"{key}[{place}]: {str(error).removeprefix(key).lstrip(' .:')}") from error
+    return made

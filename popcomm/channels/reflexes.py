@@ -12,6 +12,7 @@ import torch
 from popcomm.channels.building import made
 from popcomm.channels.decisions import (
     DECISIONS,
+    HIGHEST_TARGET,
     Bernoulli,
     Controlled,
     CountMin,
@@ -107,9 +108,9 @@ class WordRepetition(Reflex):
 
     def strength(self, clock: Clock) -> float:
         """The factor of the probabilities; under a fade in load, R(t) / R0."""
-        if isinstance(self.schedule, LoadLinear) and self.decision.reproduction is not None:
-            return self.schedule.of_repetition(clock, self.decision.reproduction)
-        return self.schedule.strength(clock)
+        if self.decision.reproduction is None:
+            return self.schedule.strength(clock)
+        return self.schedule.of_repetition(clock, self.decision.reproduction)
 
     def transmissions(self, moment: Moment) -> Log | None:
         self._strength = strength = self.strength(moment.clock)
@@ -208,7 +209,7 @@ class SensoryDeprivation(Reflex):
         mode: "withdraw": zeros; "noise": a bounded sample of the observation space.
         who: seats that it may befall; None: all.
         when: the probability with which it befalls each of them in a step; or (period, length): in the first `length`
-            of every `period` steps of training.
+            of every `period` steps that the worlds make.
         schedule: how it fades; the strength multiplies the probability.
 
     Raises:
@@ -293,6 +294,20 @@ def _packed(messages: Words, words: Sequence[int]) -> np.ndarray:
         word = words[int(np.flatnonzero(gated == 0)[0])]
         raise UserError(f"reflex publishing: source has {word}, and it is no word: {messages.rule()}")
     return packed
+
+
+def check_together(reflexes: Sequence[Reflex]) -> None:
+    """Raises UserError for several repetitions without a brake that together pass what each may target."""
+    targets = [
+        reflex.decision.target
+        for reflex in reflexes
+        if isinstance(reflex, WordRepetition) and isinstance(reflex.decision, LocalRule)
+    ]
+    if sum(targets) > HIGHEST_TARGET:
+        raise UserError(
+            f"communication.reflexes repeat words with R = {sum(targets):g} together, and without a brake it must be "
+            f"at most {HIGHEST_TARGET}: words would multiply without end"
+        )
 
 
 REFLEXES: dict[str, type] = {

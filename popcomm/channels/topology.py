@@ -266,4 +266,7 @@ def make_topology(value: Topology | dict[str, Any]) -> Topology:
     Raises:
         UserError: no such topology, or arguments that do not fit it.
     """
-    return made("communication.topology", value, TOPOLOGIES, "connect")
+    topology = made("communication.topology", value, TOPOLOGIES, "connect")
+    if not isinstance(topology, Topology):
+        raise UserError(f"communication.topology is {topology!r}, and must be an object of a subclass of Topology")
+    return topology

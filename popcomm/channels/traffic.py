@@ -32,10 +32,8 @@ class Traffic:
         self._clear()
 
     def _clear(self) -> None:
-        self._sums = dict.fromkeys(
-            ("steps", "watched_steps", "load", "dropped", "offered", "overflowed", "distinct", "words", "repeats"), 0.0
-        )
-        self._lifetimes: list[np.ndarray] = []
+        names = ("steps", "watched_steps", "load", "dropped", "offered", "overflowed", "distinct", "repeats")
+        self._sums = dict.fromkeys((*names, "lives", "deaths"), 0.0)
 
     def measure(self, moment: Moment, said: Log, made: list[Log]) -> Measured:
         """What became of the words of the last step, before anything is dropped; lively worlds count."""
@@ -76,7 +74,8 @@ class Traffic:
             since[known] = self._since[place[known]]
             gone = ~np.isin(self._alive, keys)
             if gone.any():
-                self._lifetimes.append(self._step - self._since[gone])
+                self._sums["lives"] += float((self._step - self._since[gone]).sum())
+                self._sums["deaths"] += float(gone.sum())
         self._alive, self._since, self._world = keys, since, near.world[first]
 
     def overflowed(self, count: int) -> None:
@@ -93,9 +92,9 @@ class Traffic:
 
         load: transmissions per world and step. drops: share of transmissions that found no room in the log.
         inbox_drops: deliveries per world and step that found no room in an inbox. reproduction: R, repetitions over the
-        transmissions that they came from; learned ones count as far as they are more frequent than chance.
-        distinct_words: on the air in a world and step. lifetime: steps for which a word stayed on the air, of those
-        that left it. reflex_share: share of transmissions that are repetitions by reflex.
+        transmissions that they came from; learned ones count as far as they are more frequent than chance, which takes
+        two worlds to tell. distinct_words: on the air in a world and step. lifetime: steps for which a word stayed on
+        the air, of those that left it. reflex_share: share of transmissions that are repetitions by reflex.
         """
         sums = self._sums
         if not sums["steps"]:
@@ -110,8 +109,8 @@ class Traffic:
             result["distinct_words"] = sums["distinct"] / sums["watched_steps"]
         if self._parents:
             result["reproduction"] = max(0.0, self._children / self._parents)
-        if self._lifetimes:
-            result["lifetime"] = float(np.concatenate(self._lifetimes).mean())
+        if sums["deaths"]:
+            result["lifetime"] = sums["lives"] / sums["deaths"]
         self._clear()
         return result
 

@@ -19,7 +19,7 @@ from popcomm.channels.gate import word_count
 from popcomm.errors import UserError
 
 Array = NDArray[Any]
-Words = TypeVar("Words", Array, Tensor)
+Packed = TypeVar("Packed", Array, Tensor)
 
 # Words made at once: what they need stays in the cache of most machines.
 CHUNK = 2**15
@@ -32,7 +32,7 @@ def words_dtype(bits: int) -> torch.dtype:
     return torch.int32 if bits <= 32 else torch.int64
 
 
-def popcount(words: Words) -> Words:
+def popcount(words: Packed) -> Packed:
     """How many bits are on: [...] int32 or int64 -> [...] uint8 (numpy) or the same dtype (torch, which has none)."""
     if isinstance(words, Tensor):
         return _swar(words)
@@ -49,13 +49,13 @@ def _swar(words: Tensor) -> Tensor:
     return (count * ones >> (width - 8)) & 0x7F
 
 
-def passes(words: Words, min_on: int, max_on: int) -> Words:
+def passes(words: Packed, min_on: int, max_on: int) -> Packed:
     """The gate: which bit strings are words. [...] -> [...] bool."""
     count = popcount(words)
     return (count >= min_on) & (count <= max_on)
 
 
-def pack(bits: Words) -> Words:
+def pack(bits: Packed) -> Packed:
     """Bits [..., n], 0 or 1 (or bool), n <= 64 -> packed words [...].
 
     >>> pack(np.array([[1, 0, 1, 1]]))
@@ -74,7 +74,7 @@ def pack(bits: Words) -> Words:
     return room.view(f"<i{size}")[..., 0]
 
 
-def unpack(words: Words, n: int) -> Words:
+def unpack(words: Packed, n: int) -> Packed:
     """Packed words [...] -> bits [..., n] uint8, 0 or 1.
 
     >>> unpack(np.array([13], np.int32), 5)

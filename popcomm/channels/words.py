@@ -15,7 +15,7 @@ from torch import Tensor
 
 from popcomm.channels.building import whole
 from popcomm.channels.gate import check_gate, word_count
-from popcomm.channels.word_codes import pack, passes, uniform_words, unpack, unrank, words_dtype
+from popcomm.channels.word_codes import pack, passes, rank, uniform_words, unpack, unrank, words_dtype
 from popcomm.channels.word_laws import BitsLaw, LexiconLaw
 from popcomm.errors import UserError
 
@@ -196,6 +196,14 @@ class Words:
     def to_word(self, index: Tensor) -> Tensor:
         """The inverse of `to_index`: [...] int64, 0 to vocab -> packed words [...]."""
         return self._lexicon_law.to_word(index)
+
+    def rank(self, words: NDArray[Any]) -> NDArray[Any]:
+        """The number of each word [...] among all words of the gate: [...] uint64, 0 ... count - 1."""
+        return rank(words, self.bits, self.min_on, self.max_on)
+
+    def unrank(self, ranks: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `rank`: [...] -> packed words [...]."""
+        return unrank(ranks, self.bits, self.min_on, self.max_on)
 
     def uniform(self, rng: np.random.Generator, count: int) -> NDArray[Any]:
         """[count] packed words, uniform over the lexicon if there is one and else over all words."""

@@ -30,7 +30,7 @@ CANDIDATES = 8
 
 
 @dataclass(frozen=True)
-class Audience:
+class Graph:
     """Who hears whom: hears [N, N], row by sender; settings is the topology's YAML."""
 
     name: str
@@ -40,7 +40,7 @@ class Audience:
     note: str
 
     @classmethod
-    def of(cls, name: str, agents: int, k: int | None, feedback: bool, seed: int) -> Audience:
+    def of(cls, name: str, agents: int, k: int | None, feedback: bool, seed: int) -> Graph:
         """Raises UserError: no such topology, or a k that it has no use for, or more than there are others."""
         if name not in GRAPHS:
             raise unknown("--topology", name, GRAPHS)
@@ -78,7 +78,7 @@ class Repetition:
     settings: dict[str, Any]
 
     @classmethod
-    def of(cls, rule: str, target: float | None, p: str | None, audience: Audience) -> Repetition:
+    def of(cls, rule: str, target: float | None, p: str | None, audience: Graph) -> Repetition:
         """Raises UserError: no such rule, a value that is not its own, or a target that nothing would hold."""
         if rule not in RULES:
             raise unknown("--rule", rule, RULES)
@@ -110,7 +110,7 @@ class Plan:
     """What there is to know of a channel; rates and loads in transmissions a step."""
 
     words: dict[str, Any]
-    audience: Audience
+    audience: Graph
     repetition: Repetition
     rate: float
     publish: float
@@ -138,7 +138,7 @@ class Plan:
 
 
 def plan(
-    words: dict[str, Any], audience: Audience, repetition: Repetition, rate: float, publish: float, loss: float
+    words: dict[str, Any], audience: Graph, repetition: Repetition, rate: float, publish: float, loss: float
 ) -> Plan:
     """All numbers of a channel with `rate` new words a step, equally from all agents, and `publish` from nobody.
 

@@ -161,7 +161,7 @@ def channel(
 
     if plot is not None:
         _check_writable(plot, "--plot", ".png")
-    audience = design.Audience.of(topology, agents, k, feedback, seed)
+    audience = design.Graph.of(topology, agents, k, feedback, seed)
     repetition = design.Repetition.of(rule, target, p, audience)
     words = {"kind": "words", "bits": bits, "min_on": min_on, "max_on": max_on}
     plan = design.plan(words, audience, repetition, agents if rate is None else rate, publish, loss)

@@ -166,6 +166,14 @@ class MessagingEnv(BaseParallelWrapper):
                 raise UserError(f"the measure {name} is {value!r}, and must be a number")
         self._measures |= measures
 
+    def traffic(self) -> dict[str, float]:
+        """What was measured of the channel since this was last called (`popcomm.channels.traffic.Traffic.read`), and
+        the strength of every reflex; empty where messages are not words on the air."""
+        if self._air is None:
+            return {}
+        strengths = {f"{name}_strength": strength for name, strength in self._air.strengths().items()}
+        return {**self._air.traffic.read(), **strengths}
+
     def _transmit(self, sent: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
         """Put words on the air, and what reflexes add; returns those that were said, and not lost to a reflex."""
         assert self._air is not None

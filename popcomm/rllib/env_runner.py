@@ -242,7 +242,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         begins = (step.first | ~step.alive).all(1) & step.first.any(1)
         self.air.forget(begins.cpu().numpy())
         positions = None if step.positions is None else step.positions.cpu()
-        heard = self.air.deliver(there.cpu().numpy(), hears.cpu().numpy(), positions)
+        heard = self.air.deliver((there & self._speaks).cpu().numpy(), hears.cpu().numpy(), positions)
         self.heard = Heard(*(values.to(self._device) for values in heard))
         # Who heard whom, for transcripts and pictures: repetitions and published words have no speaker.
         self.links = Links(self.heard.senders.clamp(max=self.layout.num_agents - 1), self.heard.said)
@@ -472,6 +472,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                     "air": self.air.get_state(),
                     "heard": tuple(x.cpu() for x in self.heard),
                     "perceived": {k: v.cpu() for k, v in self._step.observations.items()},
+                    "labels": None if self._step.labels is None else self._step.labels.cpu(),
                 }
         # Worlds and networks may go on in place.
         return copy.deepcopy(state)
@@ -500,7 +501,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             return
         if self.channel is not None:
             self.air = self.channel.open(self.num_worlds, self._seeds[AIR_BRANCH])
-        if self.air is not None:
+        if self.air is not None and "air" in state:
             self.air.set_state(state["air"])
         if state["world"] is None:
             logger.warning("these worlds cannot be restored in the middle of an episode: new episodes start")
@@ -517,5 +518,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self.links = Links(*(x.to(self._device) for x in state["links"]))
         if self.air is not None:
             self.heard = Heard(*(x.to(self._device) for x in state["heard"]))
-            step = step._replace(observations={k: v.to(self._device) for k, v in state["perceived"].items()})
+            labels = None if state["labels"] is None else state["labels"].to(self._device)
+            seen = {k: v.to(self._device) for k, v in state["perceived"].items()}
+            step = step._replace(observations=seen, labels=labels)
         self._step = step

@@ -80,7 +80,7 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         if layout.acts_by_message and species.speaks:
             arrays["message_logp"] = np.empty((b, t, n), np.float32)
         if layout.capacity:
-            arrays["slots"] = np.empty((b, t, n, layout.inbox_size), np.int64)
+            arrays["slots"] = np.empty((b, t, n, layout.inbox_size), np.int32)
             arrays["log_words"] = np.empty((b, t, layout.capacity), dtype)
             arrays["log_sources"] = np.empty((b, t, layout.capacity), np.int64)
             arrays["log_direct"] = np.empty((b, t, layout.capacity), np.bool_)

@@ -42,6 +42,7 @@ def progress_table(agreement: list[float], distinct: list[float]) -> pd.DataFram
         {
             "env_steps": 100 * np.arange(1, rows + 1),
             "language/agreement": agreement,
+            "language/agreement_least": agreement,
             "language/distinct_modal_words": distinct,
             "charts/reward": np.linspace(0, 1, rows),
         }
@@ -63,6 +64,7 @@ def record(condition: str, seed: int, quality: float = 0.5, formed: int | None =
         "kinds": KINDS,
         "formed": formed,
         "over_training": quality,
+        "after_fade": quality,
         "end": {**bare, **lively, **end},
         "bare": bare,
         "references": REFERENCES,
@@ -206,7 +208,10 @@ def all_runs() -> list[dict[str, Any]]:
         *group("+ repetition", [0.3, 0.3, 0.3], lifetime=2.0),
         *group("+ publishing", [0.2, 0.3, 0.4]),
         *group("+ deprivation", [0.7, 0.8, 0.9]),
-        *group("+ publishing, fading", [0.99, 0.98, 0.99], [100, 100, 100]),
+        *group("+ repetition, fading", [0.9, 0.9, 0.92]),
+        *group("+ publishing, fading", [0.6, 0.5, 0.55], [100, 100, 100]),
+        *group("+ deprivation, fading", [0.97, 0.98, 0.99]),
+        *group("+ deprivation, gated", [0.9, 0.95, 0.97]),
     ]
 
 
@@ -214,17 +219,19 @@ class TestPage:
     def test_verdicts_are_those_of_the_numbers(self) -> None:
         told = {claim.text.split()[0]: claim for claim in claims(all_runs())}
         assert told["Immediate"].verdict == "confirmed"
-        assert [part[2] for part in told["Repetition"].parts] == ["confirmed", "contradicted"]
+        assert [part[2] for part in told["Repetition"].parts] == ["confirmed", "contradicted"]  # the first is a check
         assert told["Repetition"].verdict == "contradicted"
         assert told["Publishing"].verdict == "not confirmed"
         assert told["Deprivation"].verdict == "confirmed"
-        assert told["Reflexes"].verdict == "confirmed"
+        assert [part[2] for part in told["Reflexes"].parts] == ["confirmed", *["not confirmed"] * 2, "confirmed"]
+        assert told["The"].verdict == "confirmed"
+        assert told["What"].verdict == "confirmed"
 
     def test_other_numbers_turn_the_verdicts(self) -> None:
         runs = [
             *group("no reflexes", [0.5, 0.5], [100, 100]),
             *group("feedback", [0.5, 0.5], [500, 500]),
-            *group("+ repetition, fading", [0.2, 0.21]),
+            *[{**run, "after_fade": 0.9} for run in group("+ repetition, fading", [0.2, 0.21])],
         ]
         told = {claim.text.split()[0]: claim.verdict for claim in claims(runs)}
         assert told == {
@@ -232,7 +239,9 @@ class TestPage:
             "Repetition": "not measured",
             "Publishing": "not measured",
             "Deprivation": "not measured",
-            "Reflexes": "contradicted",
+            "Reflexes": "not measured",
+            "The": "contradicted",
+            "What": "contradicted",
         }
 
     def test_one_seed_confirms_nothing(self) -> None:

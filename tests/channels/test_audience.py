@@ -69,9 +69,16 @@ def test_holds_says_who_is_in_which_row(name):
 
 
 def test_indegree_counts_others_only():
-    assert AUDIENCES["full"][0].indegree(7).tolist() == [3, 3, 3, 3]
-    assert AUDIENCES["star"][0].indegree(7).tolist() == [3, 1, 1, 1]
-    assert chain_and_reverse().indegree(2).tolist() == [[0, 1, 1], [1, 1, 0]]
+    everybody = np.ones((7, 4), bool)
+    assert AUDIENCES["full"][0].indegree(everybody).tolist() == [3, 3, 3, 3]
+    assert AUDIENCES["star"][0].indegree(everybody).tolist() == [3, 1, 1, 1]
+    assert chain_and_reverse().indegree(np.ones((2, 3), bool)).tolist() == [[0, 1, 1], [1, 1, 0]]
+
+
+def test_indegree_counts_those_who_are_there():
+    present = np.array([[True, True, True, True], [True, False, True, False], [False, True, False, False]])
+    assert AUDIENCES["full"][0].indegree(present).tolist() == [[3, 3, 3, 3], [1, 2, 1, 2], [1, 0, 1, 1]]
+    assert AUDIENCES["star"][0].indegree(present).tolist() == [[3, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 0]]
 
 
 CHANCES = {

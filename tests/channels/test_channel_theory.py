@@ -388,8 +388,8 @@ def test_who_is_dead_takes_no_part():
 def test_births_and_deaths_are_a_loss_of_words_and_of_ears():
     """Each seat dies with probability d a step, its last words with it, and the newborn is deaf for a step.
 
-    A transmission survives with 1 - d, and each listener hears it with 1 - d: it has m (1 - d)^2 repetitions on
-    average, and with nu words a step the load is nu / (1 - R).
+    A transmission survives with 1 - d. The local rule counts who is there, so what survives has the target's number of
+    repetitions, however few are left to make them: R = target (1 - d), and with nu words a step the load is nu / (1 - R).
     """
     n, worlds, d, target = 4, 3000, 0.2, 0.8
     air = opened(n, repeating(LocalRule(target)), worlds, capacity=100, inbox=1, seed=12)
@@ -399,6 +399,5 @@ def test_births_and_deaths_are_a_loss_of_words_and_of_ears():
         words = np.where(rng.random((worlds, n)) < 0.5, KIND.uniform(rng, worlds * n).reshape(worlds, n), 0)
         advance(air, words, lives)
     load = air.log.counts(worlds)
-    # The sender hears itself only where it lives, which it does where its word is heard at all.
-    r = target * (1 - d) * ((1 - d) * (n - 1) + 1) / n
+    r = target * (1 - d)
     assert near(load, 0.5 * n * (1 - d) / (1 - r), load.var())

@@ -15,7 +15,7 @@ from scipy import stats
 from popcomm.channels import branching, make_topology
 from popcomm.channels.reflexes import make_reflex
 from popcomm.cli import main as cli
-from popcomm.cli.channel import Audience, Repetition, plan
+from popcomm.cli.channel import Graph, Repetition, plan
 
 WORDS = {"kind": "words", "bits": 32, "min_on": 7, "max_on": 9}
 
@@ -143,7 +143,7 @@ def test_a_silent_channel_is_small(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_channel_planned_so_holds_its_load() -> None:
     """The busiest inbox and the log of a star, against a simulation."""
-    audience = Audience.of("star", 8, None, True, 0)
+    audience = Graph.of("star", 8, None, True, 0)
     design = plan(WORDS, audience, Repetition.of("bernoulli", None, "0.2", audience), 8.0, 0.0, 0.02)
     rng = np.random.default_rng(0)
     now = np.zeros((4000, 8), dtype=np.int64)

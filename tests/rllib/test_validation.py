@@ -175,9 +175,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         r"communication.reflexes act on words, and messages are vectors; use kind words",
     ),
     ({"messages": SYMBOLS, "reflexes": [], "capacity": 9}, r"communication.capacity act on words, .* are symbols"),
-    ({"messages": None}, r"communication.reflexes act on words, and communication.messages is null; use kind words"),
-    ({"messages": None, "reflexes": [], "inbox": 3}, r"communication.inbox act on words, .* is null; use kind words"),
-    ({"messages": None, "reflexes": [], "capacity": 0}, r"communication.capacity act on words, .* is null"),
     ({"topology": {"kind": "routed"}}, r"communication.reflexes need inboxes, and topology routed has none"),
 ]
 

@@ -118,7 +118,8 @@ def markdown(records: Records, command: str, versions: Mapping[str, str]) -> str
         "Verdicts follow from the 95 % intervals (Student's t over seeds, paired by seed where two conditions are "
         "compared), which are not corrected for their number: *confirmed* if the whole interval is on the claimed "
         "side, *contradicted* if it is on the other, *not confirmed* otherwise. A claim of several parts needs all of "
-        "them; a check only shows that a reflex does what it should. Not confirmed is not refuted: with few seeds only large effects show.",
+        "them; a check only shows that a reflex does what it should. Not confirmed is not refuted: with few seeds only "
+        "large effects show.",
         "",
         f"A *jargon* has formed when, for every one of the {kinds} kinds, at least {AGREED:g} of the members have the "
         f"population's word, and the kinds have different words, for {KEPT} iterations; where it is a number, it is "

@@ -256,6 +256,7 @@ def _reflexes(values: Any) -> list[Reflex]:
         try:
             made.append(make_reflex(value))
         except UserError as error:
-            key = "communication.reflexes"
-            raise UserError(f"{key}[{place}]: {str(error).removeprefix(key).lstrip(' .:')}") from error
+            key, told = "communication.reflexes", str(error)
+            rest = told.removeprefix(key) if told.startswith(key) else f": {told}"
+            raise UserError(f"{key}[{place}]{rest}") from error
     return made

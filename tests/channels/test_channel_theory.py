@@ -389,7 +389,7 @@ def test_births_and_deaths_are_a_loss_of_words_and_of_ears():
     """Each seat dies with probability d a step, its last words with it, and the newborn is deaf for a step.
 
     A transmission survives with 1 - d. The local rule counts who is there, so what survives has the target's number of
-    repetitions, however few are left to make them: R = target (1 - d), and with nu words a step the load is nu / (1 - R).
+    repetitions, however few are left to make them: R = target (1 - d). With nu words a step the load is nu / (1 - R).
     """
     n, worlds, d, target = 4, 3000, 0.2, 0.8
     air = opened(n, repeating(LocalRule(target)), worlds, capacity=100, inbox=1, seed=12)

@@ -39,7 +39,7 @@ def test_one_probability_is_for_all_and_a_list_is_one_for_each_seat():
     assert PerAgent([0, 0.5, 1]).probabilities(np.ones(3)).tolist() == [0, 0.5, 1]
 
 
-@given(st.integers(0, 10_000), st.integers(2, 12), st.floats(0.01, 0.99))
+@given(st.integers(0, 10_000), st.integers(2, 12), st.floats(0.01, 0.95))
 def test_the_local_rule_makes_the_spectral_radius_the_target_on_any_graph(seed, n, target):
     """Where everybody hears itself no p is above 1, and all columns of T diag(p) sum to the target."""
     hears = np.random.default_rng(seed).random((n, n)) < 0.3

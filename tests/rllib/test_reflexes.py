@@ -511,15 +511,17 @@ def test_a_fragment_begins_with_what_was_perceived_at_the_end_of_the_last() -> N
         np.testing.assert_array_equal(one[name]["obs"][:, -2], two[name]["previous_obs"])
 
 
-def test_labels_are_those_of_the_world() -> None:
-    runner = runner_of(told_config(SensoryDeprivation(when=1.0)))
+@pytest.mark.parametrize("when", [0.0, 1.0])
+def test_labels_are_those_of_the_world_but_of_what_was_taken_away(when: float) -> None:
+    runner = runner_of(told_config(SensoryDeprivation(when=when)))
     seen: list[Tensor] = []
     whole = runner.statistics.step
     runner.statistics.step = lambda step, following: (seen.append(step.labels), whole(step, following))  # type: ignore
     fragment = fragments(runner, 1)[0]
-    assert not fragment["speaker"]["obs"].any()
+    assert fragment["speaker"]["obs"].any() == (when == 0)
     clock = fragment["speaker"]["world_state"][..., 0] * 5
-    np.testing.assert_array_equal(torch.stack(seen, 1)[..., 0].numpy(), np.rint(clock).astype(int) % 3)
+    expected = np.where(when, -1, np.rint(clock).astype(int) % 3)
+    np.testing.assert_array_equal(torch.stack(seen, 1)[..., 0].numpy(), expected)
 
 
 # ---- the same again ----

@@ -153,7 +153,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (repeating(kind="controlled", target=1.2, brake=False), r"decision.target is 1.2 without a brake"),
     (repeating(kind="controlled", target=0.97, brake=False), r"target is 0.97 without a brake, .* at most 0.95"),
     (repeating(kind="count_min", cap=0), r"decision.cap is 0, and must be at least 1"),
-    ({"reflexes": ["word_repitition"]}, r"reflexes.kind 'word_repitition' does not exist; did you mean 'word_rep"),
+    ({"reflexes": ["word_repitition"]}, r"reflexes\[0\].kind 'word_repitition' does not exist; did you mean 'word_rep"),
     ({"reflexes": [{"kind": "publishing", "rat": 2}]}, r"of kind 'publishing': .* 'rat' .*; did you mean 'rate'"),
     ({"reflexes": [{"kind": "publishing", "rate": -1}]}, r"publishing: rate is -1, and must be a number of words, 0"),
     ({"reflexes": [{"kind": "publishing", "source": [1]}]}, r"source has 1, and it is no word"),

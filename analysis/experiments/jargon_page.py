@@ -100,7 +100,7 @@ def markdown(records: Records, command: str, versions: Mapping[str, str]) -> str
         "kinds come, few see which, and all should flee as fits it. They may warn one another in words, and the "
         "channel may have the reflexes of c11np, which agents do not control: immediate feedback, word repetition, "
         "artificial publishing and sensory deprivation; each row of the ladder adds one. *Fading*: schedules take "
-        "them away by half of training. *Gated*: they go as agreement comes. Written by",
+        "them away by half of training. *Gated*: they go as a jargon comes. Written by",
         "",
         f"    {command}",
         "",

@@ -71,8 +71,9 @@ def expected_load(topology: Topology, reflexes: Sequence[Reflex], num_agents: in
         if isinstance(reflex, WordRepetition):
             decision = reflex.decision
             decision.bind(num_agents)
-            chances = chances + decision.probabilities(indegree)
-            if isinstance(decision, CountMin) and np.max(decision.probabilities(indegree)) >= 1:
+            chance = decision.probabilities(indegree)
+            chances = chances + chance
+            if isinstance(decision, CountMin) and np.max(chance) >= 1:
                 return None
     spread = hears.multiply(chances[None, :]).tocsr()
     # By the largest column or row sum, a bound of the spectral radius: exact for the local rule.

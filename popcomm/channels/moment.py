@@ -42,7 +42,7 @@ class Moment(NamedTuple):
     hears: np.ndarray  # [B, N] bool, who hears now
     able: np.ndarray  # [B, N] bool, who may transmit now
     lively: np.ndarray  # [B] bool, worlds in which somebody lives
-    indegree: np.ndarray  # [N] or [B, N], whom a seat hears where all are present, itself included if it hears itself
+    indegree: np.ndarray  # [N] or [B, N], whom a seat hears of those present, itself included if it hears itself
     capacity: int  # L, entries of a world's log
     missed: np.ndarray  # [C] int64, deliveries that fail, as entry * N + listener, ascending
     clock: Clock

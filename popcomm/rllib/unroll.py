@@ -11,7 +11,7 @@ from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.seating import Seating
-from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
+from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox, gather_seats
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.fragment import STATE_IN
 
@@ -61,10 +61,9 @@ def _soft_of_log(soft: Tensor, log: LogOf) -> Tensor:
 
     Nobody chose to repeat a word, or to publish it.
     """
-    worlds, n = soft.shape[:2]
-    place = log.sources.clamp(max=n - 1) + torch.arange(worlds, device=soft.device).unsqueeze(1) * n
-    found = soft.flatten(0, 1).index_select(0, place.flatten()).view(*place.shape, *soft.shape[2:])
-    return found * log.direct.view(*place.shape, *[1] * (soft.dim() - 2))
+    seats = log.sources.clamp(max=soft.shape[1] - 1)
+    found = gather_seats(soft, seats.unsqueeze(-1)).squeeze(2)
+    return found * log.direct.view(*seats.shape, *[1] * (soft.dim() - 2))
 
 
 def _as_inbox(posted: PostedInbox, members: int) -> Inbox:

@@ -10,11 +10,23 @@ import numpy as np
 from popcomm.channels import Full, Words
 from popcomm.channels.air import Air, Heard
 from popcomm.channels.dimensions import Dimensions, dimensions
-from popcomm.channels.reflexes import ImmediateFeedback, WordRepetition
+from popcomm.channels.log import Log, entries
+from popcomm.channels.moment import Moment
+from popcomm.channels.reflexes import ImmediateFeedback, Reflex, WordRepetition
 
 KIND = Words(32, 7, 9)
 # Words of different bits on: none is another's.
 A, B, C, D = (0b1111111 << shift for shift in (0, 7, 14, 21))
+
+
+class Fixed(Reflex):
+    """Five words in each world and step that nobody said."""
+
+    name = "fixed"
+
+    def transmissions(self, moment: Moment) -> Log:
+        world = np.repeat(np.arange(moment.num_worlds), 5)
+        return entries(world, np.full(len(world), D, np.int32), -1)
 
 
 def opened(

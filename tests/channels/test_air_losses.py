@@ -8,26 +8,14 @@ from scipy import stats
 from popcomm.channels import Full, Ring
 from popcomm.channels.decisions import Bernoulli, LocalRule
 from popcomm.channels.dimensions import Dimensions
-from popcomm.channels.log import Log, entries
-from popcomm.channels.moment import Moment
+from popcomm.channels.log import entries
 from popcomm.channels.reflexes import (
     ImmediateFeedback,
-    Reflex,
 )
-from tests.channels.airs import KIND, A, B, D, inboxes, on_air, opened, repeating, step
+from tests.channels.airs import KIND, A, B, Fixed, inboxes, on_air, opened, repeating, step
 
 ALWAYS = Bernoulli(1.0)
 FEEDBACK = ImmediateFeedback()
-
-
-class Fixed(Reflex):
-    """Five words in each world and step that nobody said."""
-
-    name = "fixed"
-
-    def transmissions(self, moment: Moment) -> Log:
-        world = np.repeat(np.arange(moment.num_worlds), 5)
-        return entries(world, np.full(len(world), D, np.int32), -1)
 
 
 def test_what_exceeds_the_capacity_is_dropped_before_it_is_written_and_counted():

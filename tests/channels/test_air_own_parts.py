@@ -14,20 +14,10 @@ from popcomm.channels.reflexes import (
 )
 from popcomm.channels.topology import Links
 from popcomm.errors import UserError
-from tests.channels.airs import A, B, C, D, inboxes, on_air, opened, repeating, step
+from tests.channels.airs import A, B, C, D, Fixed, inboxes, on_air, opened, repeating, step
 
 ALWAYS = Bernoulli(1.0)
 FEEDBACK = ImmediateFeedback()
-
-
-class Fixed(Reflex):
-    """Five words in each world and step that nobody said."""
-
-    name = "fixed"
-
-    def transmissions(self, moment: Moment) -> Log:
-        world = np.repeat(np.arange(moment.num_worlds), 5)
-        return entries(world, np.full(len(world), D, np.int32), -1)
 
 
 class Parrot(Reflex):

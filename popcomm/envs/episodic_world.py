@@ -1,0 +1,115 @@
+"""A World whose seats begin and end together: its clock, its autoreset, and what is said of both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from popcomm.envs.drawing_world import DrawingWorld
+from popcomm.envs.world import WorldStep
+from popcomm.errors import UserError
+
+
+class EpisodicWorld(DrawingWorld):
+    """Base of worlds whose episodes last `max_steps` steps at most, or end earlier for all seats of a world at once.
+
+    A subclass says what opens an episode (`_begin`), what a step does (`_play`), and what is seen (`_observe`); its
+    `kept` begins with `EpisodicWorld.kept`. Before `_play` and `_begin`, `_age` [B] int64 is how many steps the episode
+    has made; `_over` [B] bool, which worlds stand in the row after their last step. Both methods see all worlds, also
+    those that are over: what `_play` does there is not looked at.
+
+    Attributes:
+        max_steps: steps of the longest episode.
+        ends_at_deadline: whether the last step ends the game itself, so that nothing would have followed (terminated),
+            or only cuts it off (truncated). A deadline that agents can see is an end.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ("age", "over")
+    ends_at_deadline: ClassVar[bool] = True
+    max_steps: int
+    _age: Tensor
+    _over: Tensor
+
+    @abstractmethod
+    def _begin(self, worlds: Tensor) -> None:
+        """Open an episode in `worlds` [B] bool, and leave the others as they are (`_renewed` helps)."""
+
+    @abstractmethod
+    def _play(self, actions: dict[str, Tensor], spoken: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One step of all worlds: rewards [B, N] float32, and which episodes end by themselves, [B] bool."""
+
+    @abstractmethod
+    def _observe(self) -> dict[str, Tensor]:
+        """{species: [B, N_s, O] float32}, new tensors."""
+
+    def _labels(self) -> Tensor | None:
+        """[B, N] int64, what each seat privately perceives; -1 nothing. See `WorldStep.labels`."""
+        return None
+
+    def _latent_state(self) -> Tensor | None:
+        """[B, S] float32, new; see `WorldStep.state`."""
+        return None
+
+    def _positions(self) -> Tensor | None:
+        """[B, N, D] float32, new; see `WorldStep.positions`."""
+        return None
+
+    def reset(self, seed: int | None = None) -> WorldStep:
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        everywhere = torch.ones(self.num_worlds, dtype=torch.bool, device=self.device)
+        self._age = torch.zeros(self.num_worlds, dtype=torch.int64, device=self.device)
+        self._over = ~everywhere
+        self._begin(everywhere)
+        nothing = torch.zeros(self.num_worlds, self.num_agents, device=self.device)
+        return self._look(nothing, ~everywhere, ~everywhere, everywhere)
+
+    def step(self, actions: dict[str, Tensor], spoken: Tensor | None = None) -> WorldStep:
+        """See `World.step`.
+
+        Raises:
+            UserError: the world was not reset, or actions of another shape.
+        """
+        if self._last is None:
+            raise UserError(f"{self.name} was stepped before it was reset; call reset first")
+        for name, species in self.species.items():
+            expected = (self.num_worlds, species.num_seats, *(species.action_space.shape or ()))
+            if actions[name].shape != expected:
+                raise UserError(f"actions of '{name}' have shape {tuple(actions[name].shape)}, and must have {expected}")
+        opening = self._over
+        rewards, ended = self._play(actions, spoken)
+        rewards, ended = rewards.masked_fill(opening.unsqueeze(-1), 0.0), ended & ~opening
+        self._age = (self._age + 1).masked_fill(opening, 0)
+        late = (self._age >= self.max_steps) & ~opening & ~ended
+        if bool(opening.any()):
+            self._begin(opening)
+        self._over = ended | late
+        nobody = torch.zeros_like(late)
+        terminated, truncated = (ended | late, nobody) if self.ends_at_deadline else (ended, late)
+        return self._look(rewards, terminated, truncated, opening)
+
+    def _look(self, rewards: Tensor, terminated: Tensor, truncated: Tensor, opening: Tensor) -> WorldStep:
+        """The WorldStep of the present; the last three arguments are [B] bool."""
+        self._last = WorldStep(
+            observations=self._observe(),
+            rewards=rewards,
+            terminated=self._for_all(terminated),
+            truncated=self._for_all(truncated),
+            alive=self._for_all(~self._over),
+            first=self._for_all(opening),
+            positions=self._positions(),
+            state=self._latent_state(),
+            labels=self._labels(),
+        )
+        return self._last
+
+    def _for_all(self, worlds: Tensor) -> Tensor:
+        """[B] -> [B, N], the same for all seats of a world."""
+        return worlds.unsqueeze(-1).expand(-1, self.num_agents).clone()
+
+    def _renewed(self, old: Tensor | None, new: Tensor, worlds: Tensor) -> Tensor:
+        """[B, ...]: `new` in `worlds`, `old` elsewhere; all new before the first reset."""
+        return new if old is None else torch.where(worlds.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -35,7 +35,10 @@ class EpisodicWorld(DrawingWorld):
 
     @abstractmethod
     def _begin(self, worlds: Tensor) -> None:
-        """Open an episode in `worlds` [B] bool, and leave the others as they are (`_renewed` helps)."""
+        """Open an episode in `worlds` [B] bool, and leave the others as they are (`_renewed` helps).
+
+        It is called in every step, and must draw as many random numbers whatever `worlds` says.
+        """
 
     @abstractmethod
     def _play(self, actions: dict[str, Tensor], spoken: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -78,14 +81,16 @@ class EpisodicWorld(DrawingWorld):
         for name, species in self.species.items():
             expected = (self.num_worlds, species.num_seats, *(species.action_space.shape or ()))
             if actions[name].shape != expected:
-                raise UserError(f"actions of '{name}' have shape {tuple(actions[name].shape)}, and must have {expected}")
+                raise UserError(
+                    f"actions of '{name}' have shape {tuple(actions[name].shape)}, and must have {expected}"
+                )
         opening = self._over
         rewards, ended = self._play(actions, spoken)
         rewards, ended = rewards.masked_fill(opening.unsqueeze(-1), 0.0), ended & ~opening
         self._age = (self._age + 1).masked_fill(opening, 0)
         late = (self._age >= self.max_steps) & ~opening & ~ended
-        if bool(opening.any()):
-            self._begin(opening)
+        # Also where none opens: how many random numbers are drawn must not depend on what other worlds do.
+        self._begin(opening)
         self._over = ended | late
         nobody = torch.zeros_like(late)
         terminated, truncated = (ended | late, nobody) if self.ends_at_deadline else (ended, late)

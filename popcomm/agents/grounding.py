@@ -13,6 +13,7 @@ from popcomm.agents.losses import masked_mean, masked_mse, r_squared
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.population import PopulationMLP
 from popcomm.channels.messages import Symbols
+from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.words import Words
 from popcomm.errors import UserError
 
@@ -130,7 +131,9 @@ class Grounding:
         assert kind is not None
         if isinstance(kind, Words):  # the probability that a word is transmitted, which costs 1
             return kind.soft(params)[..., -1]
-        if not isinstance(kind, Symbols):
+        if isinstance(kind, Dru):  # the expected number of ones
+            return kind.probabilities(params)[..., 1].sum(-1)
+        if not isinstance(kind, Symbols | RelaxedSymbols):
             return params.abs().flatten(2).sum(-1)
         blank = (params[..., 0] - params.logsumexp(-1)).exp()
         return (1 - blank).sum(-1)

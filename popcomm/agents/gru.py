@@ -11,6 +11,7 @@ from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.message_encoder import lookup
 from popcomm.agents.population import PopulationGRUCell, PopulationLinear, PopulationMLP
 from popcomm.agents.speech import AutoregressiveSpeech
+from popcomm.agents.start import POLICY_GAIN
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import Symbols
 from popcomm.errors import UserError
@@ -70,6 +71,7 @@ class GRUAgent(nn.Module):
     """
 
     has_auxiliary_losses = False
+    gives_features = True
 
     def __init__(
         self, spec: AgentSpec, hidden: int = 128, embedding: int = 32, generator: torch.Generator | None = None
@@ -84,14 +86,14 @@ class GRUAgent(nn.Module):
         self.autoregressive = spec.sends is not None
         # A silent network is as large as a talking one; only a deaf species does without what it never gets.
         self.width = 0 if spec.messages is not None and not spec.hears else hidden
-        size = spec.obs_size + 2 * self.width
+        self.features_size = size = spec.obs_size + 2 * self.width
         if isinstance(spec.receives, Symbols):
             self.reader = MessageReader(p, spec.receives, hidden, embedding, generator)
             self.see = PopulationLinear(p, spec.obs_size, hidden, generator=generator)
         if spec.sends is not None:
             in_features = spec.obs_size + self.width
             self.speech = AutoregressiveSpeech(p, in_features, spec.sends, hidden, embedding, generator)
-        self.policy = PopulationMLP(p, size, spec.action_params_size, gain=0.01, generator=generator)
+        self.policy = PopulationMLP(p, size, spec.action_params_size, gain=POLICY_GAIN, generator=generator)
         self.critic = PopulationMLP(p, size, hidden // 2 or 1, 1, gain=1.0, generator=generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
@@ -119,7 +121,7 @@ class GRUAgent(nn.Module):
         if self.autoregressive:
             message, said = self.speech(thought, said, generator, greedy)
         value = self.critic(features.detach()).squeeze(-1)
-        return AgentOutput(self.policy(features), message, value, {}, {}, said)
+        return AgentOutput(self.policy(features), message, value, {}, {"features": features}, said)
 
     def _hear(self, inbox: Inbox) -> Tensor:
         """[P, R, hidden], the mean over real messages; zeros where there is none."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from popcomm.agents.population import linear, uniform
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind, Symbols
+from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.words import Words
 
 
@@ -64,7 +65,7 @@ class _Lookup(torch.autograd.Function):
 
 def inputs_on(kind: MessageKind) -> float:
     """How many of the numbers of a message's float form are ones, the rest zeros; 0 for a kind of other numbers."""
-    if isinstance(kind, Symbols):
+    if isinstance(kind, Symbols | RelaxedSymbols):
         return kind.length
     # The bits of a word, and that something was said.
     return (kind.min_on + kind.max_on) / 2 + 1 if isinstance(kind, Words) else 0
@@ -101,4 +102,6 @@ class MessageEncoder(nn.Module):
         if isinstance(self.kind, Symbols):
             return lookup(self.weight, messages, soft)
         real = self.kind.straight_through(messages, soft)
+        if isinstance(self.kind, RelaxedSymbols):
+            real = real.flatten(-2)
         return linear(real.to(self.weight.dtype), self.weight)

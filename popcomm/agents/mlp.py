@@ -12,8 +12,13 @@ from popcomm.agents.activations import activation_function
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, orthogonal_, orthogonal_layer_
+from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox
 from popcomm.errors import UserError
+
+
+# Root mean square of the actor's last activations at the start.
+START_SCALE = 0.5
 
 
 class MLPAgent(nn.Module):
@@ -35,6 +40,7 @@ class MLPAgent(nn.Module):
     """
 
     has_auxiliary_losses = False
+    gives_features = True
 
     def __init__(
         self, spec: AgentSpec, hidden: int = 64, activation: str = "tanh", generator: torch.Generator | None = None
@@ -42,6 +48,7 @@ class MLPAgent(nn.Module):
         super().__init__()
         if hidden < 1:
             raise UserError(f"agent_config.hidden is {hidden}, and must be at least 1")
+        self.features_size = hidden
         self.spec, self.hidden, self.activation = spec, hidden, activation_function(activation)
         p = spec.members
         self.first = PopulationLinear(p, spec.obs_size, 2 * hidden, generator=generator)
@@ -56,12 +63,18 @@ class MLPAgent(nn.Module):
         if spec.sends is not None:
             params = math.prod(spec.sends.params_shape)
             self.message_head = PopulationLinear(p, hidden, params, generator=generator)
+            start_message_head_(self.message_head, START_SCALE, generator)
 
     def _start(self, generator: torch.Generator | None) -> None:
         for half in self.first.weight.data.chunk(2, -1):
             orthogonal_(half, math.sqrt(2), generator)
         nn.init.zeros_(self.first.bias)  # type: ignore[arg-type]
-        gains = {self.actor: math.sqrt(2), self.critic: math.sqrt(2), self.policy_head: 0.01, self.value_head: 1.0}
+        gains = {
+            self.actor: math.sqrt(2),
+            self.critic: math.sqrt(2),
+            self.policy_head: POLICY_GAIN,
+            self.value_head: 1.0,
+        }
         for layer, gain in gains.items():
             orthogonal_layer_(layer, gain, generator)
 
@@ -81,7 +94,7 @@ class MLPAgent(nn.Module):
         message = None
         if self.spec.sends is not None:
             message = self.message_head(actor).unflatten(-1, self.spec.sends.params_shape)
-        return AgentOutput(self.policy_head(actor), message, value, {}, {})
+        return AgentOutput(self.policy_head(actor), message, value, {}, {"features": actor})
 
     def _pool(self, inbox: Inbox) -> Tensor:
         """[P, R, hidden], the mean over real messages; zero where there is none."""

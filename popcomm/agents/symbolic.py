@@ -16,8 +16,13 @@ from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP
 from popcomm.agents.routing import RoutedHearing
+from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox, RoutedInbox
 from popcomm.errors import UserError
+
+
+# Root mean square of hidden states at the start.
+START_SCALE = 0.1
 
 
 class SymbolicAgent(Grounding, nn.Module):
@@ -55,6 +60,7 @@ class SymbolicAgent(Grounding, nn.Module):
     """
 
     hears_routed = True
+    gives_features = True
 
     def __init__(
         self,
@@ -74,13 +80,22 @@ class SymbolicAgent(Grounding, nn.Module):
         self.law = action_law(spec.action_space)
         p, h = spec.members, hidden_dim
         self.lstm = PopulationLSTMCell(p, spec.obs_size + h, h, generator=generator)
+        self.features_size = spec.obs_size + 2 * h
+        # ReLU: an action that depends on the observation *and* the message has no second-order term under odd functions.
         self.policy = PopulationMLP(
-            p, spec.obs_size + 2 * h, h, spec.action_params_size, gain=0.01, generator=generator
+            p,
+            self.features_size,
+            h,
+            spec.action_params_size,
+            activation="relu",
+            gain=POLICY_GAIN,
+            generator=generator,
         )
-        self.critic = PopulationMLP(p, spec.obs_size + 2 * h, h, 1, gain=1.0, generator=generator)
+        self.critic = PopulationMLP(p, self.features_size, h, 1, gain=1.0, generator=generator)
         self._add_estimators(h, h, generator)
         if spec.sends is not None:
-            self.message_head = PopulationLinear(p, h, math.prod(spec.sends.params_shape), generator=generator)
+            self.message_head = PopulationLinear(p, 2 * h, math.prod(spec.sends.params_shape), generator=generator)
+            start_message_head_(self.message_head, START_SCALE, generator)
         if spec.receives is not None:
             self.encoder = MessageEncoder(p, spec.receives, h, generator=generator)
         if spec.receives is not None and spec.latents:
@@ -106,8 +121,6 @@ class SymbolicAgent(Grounding, nn.Module):
         hidden, cell = self.lstm(torch.cat([obs, state.get("context", nothing)], -1), (state["h"], state["c"]))
         aux, message, context = {"hidden": hidden}, None, nothing
         next_state = {"h": hidden, "c": cell}
-        if self.spec.sends is not None:
-            message = self.message_head(hidden).unflatten(-1, self.spec.sends.params_shape)
         if self.spec.receives is not None:
             if isinstance(inbox, RoutedInbox):
                 context = inbox.hear(self.hearing, hidden, self._encoded)
@@ -115,7 +128,10 @@ class SymbolicAgent(Grounding, nn.Module):
                 context, aux["attention"] = self._attend(hidden, inbox)
             next_state["context"] = context
         aux["context"] = context
-        features = torch.cat([obs, hidden, context], -1)
+        if self.spec.sends is not None:
+            heard = torch.cat([hidden, context], -1)
+            message = self.message_head(heard).unflatten(-1, self.spec.sends.params_shape)
+        aux["features"] = features = torch.cat([obs, hidden, context], -1)
         value = self.critic(features.detach()).squeeze(-1)
         return AgentOutput(self.policy(features), message, value, next_state, aux)
 

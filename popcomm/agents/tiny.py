@@ -32,6 +32,7 @@ from popcomm.agents.population import (
 from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.routing import RoutedHearing
 from popcomm.agents.speech import message_head as make_message_head
+from popcomm.agents.start import POLICY_GAIN
 from popcomm.agents.tiny_presets import tiny_size
 from popcomm.channels.mailbox import Inbox, RoutedInbox
 from popcomm.channels.messages import MessageKind
@@ -73,6 +74,7 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
     """
 
     hears_routed = True
+    gives_features = True
 
     def __init__(
         self,
@@ -151,7 +153,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         # Estimators and critic hang on a wide trunk, and need not be as wide.
         p, narrow = spec.members, min(width, 256)
         self.policy = PopulationLinear(p, width, spec.action_params_size, generator=generator)
-        orthogonal_layer_(self.policy, 0.01, generator)
+        orthogonal_layer_(self.policy, POLICY_GAIN, generator)
+        self.features_size = width
         self.critic = PopulationMLP(p, width, narrow, 1, gain=1.0, generator=generator)
         self._add_estimators(width, narrow, generator)
         if spec.sends is not None:
@@ -211,7 +214,9 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         if self.spec.sends is not None:
             message, spoken = self.message_head(hidden, said, generator, greedy)
         value = self.critic(hidden.detach()).squeeze(-1)
-        return AgentOutput(self.policy(hidden), message, value, next_state, {**aux, "hidden": hidden}, spoken)
+        return AgentOutput(
+            self.policy(hidden), message, value, next_state, {**aux, "hidden": hidden, "features": hidden}, spoken
+        )
 
     def _read_out(
         self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from popcomm.channels.building import made
 from popcomm.channels.messages import MessageKind, Symbols, Vectors
+from popcomm.channels.relaxed import Dru
 from popcomm.channels.words import Words
 
-MESSAGE_KINDS: dict[str, type] = {"symbols": Symbols, "vectors": Vectors, "words": Words}
+MESSAGE_KINDS: dict[str, type] = {"dru": Dru, "symbols": Symbols, "vectors": Vectors, "words": Words}
 
 
 def message_kind(value: MessageKind | dict[str, Any] | None) -> MessageKind | None:
@@ -39,3 +40,8 @@ def voiced(kind: MessageKind, messages: Tensor) -> Tensor:
     """
     spoken = kind.spoken(messages)
     return torch.ones_like(spoken) if isinstance(kind, Words) and kind.vocab is not None else spoken
+
+
+def can_be_balanced(kind: MessageKind | None) -> bool:
+    """Whether how often every symbol is used can be told from a network's output: not of vectors and bits of words."""
+    return hasattr(kind, "probabilities") and not (isinstance(kind, Words) and kind.vocab is None)

@@ -1,7 +1,7 @@
 """What passes between agents: symbol strings and vectors, each with its space, its law and its differentiable form.
 
-A message kind turns a network's output (`params`) into messages and back into gradients. Binary words are a third one,
-in words.py.
+A message kind turns a network's output (`params`) into messages and back into gradients. Binary words are another one,
+in words.py; relaxed.py has those that are real in training and discrete in play.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.channels.building import whole
+from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError
 
@@ -25,6 +26,11 @@ class MessageKind(Protocol):
     """What a channel, an agent and a learner need to know of a kind of message.
 
     Leading axes `...` are free: [B, N] in worlds, [P, R] in networks, with T anywhere in front.
+
+    Optional, of kinds that are reparameterised: `noise_shape`, `draw_noise(params, generator) -> noise` and
+    `sample_with(params, noise) -> messages`, differentiable in params. The trainer keeps the noise of such messages, and
+    hands `sample_with` of the present parameters to `straight_through` as `soft`. And of kinds with an alphabet:
+    `probabilities(params) -> [..., positions, alphabet]` of the symbols at every position.
     """
 
     kind: ClassVar[str]
@@ -101,12 +107,19 @@ class MessageKind(Protocol):
         ...
 
 
+def reparameterised(kind: object) -> bool:
+    """Whether messages of that kind are made anew from kept noise when they are learned from."""
+    return getattr(kind, "noise_shape", None) is not None
+
+
 @dataclass(frozen=True)
 class Symbols:
     """Exactly `length` symbols out of `vocab_size`; symbol 0 is the blank.
 
     There is no hidden end symbol: every message has `length` symbols, all of which the listener sees. The blank is a
     symbol like the others to the networks; it only is the one that `message_cost` does not charge for.
+
+    Symbols(..., relaxed=True) is a `popcomm.channels.relaxed.RelaxedSymbols`: points of the simplex in training.
 
     Raises:
         UserError: fewer than two symbols, or a length below one.
@@ -116,6 +129,18 @@ class Symbols:
     length: int
     temperature: float = 1.0
     kind: ClassVar[str] = "symbols"
+
+    def __new__(  # type: ignore[misc] - another class of the same symbols
+        cls, vocab_size: int = 2, length: int = 1, temperature: float = 1.0, relaxed: bool = False
+    ) -> Symbols | RelaxedSymbols:
+        if not isinstance(relaxed, bool):
+            raise UserError(f"messages.relaxed is {relaxed!r}, and must be true or false")
+        return RelaxedSymbols(vocab_size, length, temperature) if relaxed else super().__new__(cls)
+
+    def __init__(self, vocab_size: int, length: int, temperature: float = 1.0, relaxed: bool = False) -> None:
+        for name, value in (("vocab_size", vocab_size), ("length", length), ("temperature", temperature)):
+            object.__setattr__(self, name, value)
+        self.__post_init__()
 
     def __post_init__(self) -> None:
         whole("messages.vocab_size", self.vocab_size, 2)
@@ -168,6 +193,10 @@ class Symbols:
     def entropy(self, params: Tensor) -> Tensor:
         log_p = params.log_softmax(-1)
         return -(log_p.exp() * log_p).sum((-1, -2))
+
+    def probabilities(self, params: Tensor) -> Tensor:
+        """[..., L, V]."""
+        return params.softmax(-1)
 
     def soft(self, params: Tensor) -> Tensor:
         """Softmax at the kind's temperature (Jang 2017, eq. 2 without the noise: the stored sample has it)."""
@@ -239,11 +268,21 @@ class Vectors:
     def space(self) -> spaces.Box:
         return spaces.Box(-np.inf, np.inf, (self.size,), np.float32)
 
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Nothing is kept of noiseless vectors."""
+        return (self.size,) if self.std else (0,)
+
+    def draw_noise(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise: [..., size] float32, or [..., 0] of the noiseless distribution."""
+        return torch.randn(*params.shape[:-1], *self.noise_shape, generator=generator, device=params.device)
+
+    def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
+        """params [..., size] and noise -> [..., size] float32; differentiable in params."""
+        return params.float() + self.std * noise if self.std else params.float()
+
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        if self.std == 0:
-            return params.float()
-        noise = torch.randn(params.shape, generator=generator, device=params.device)
-        return params.float() + self.std * noise
+        return self.sample_with(params, self.draw_noise(params, generator))
 
     def mode(self, params: Tensor) -> Tensor:
         return params.float()
@@ -266,8 +305,8 @@ class Vectors:
         return params
 
     def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
-        """The stored vector; the gradient is the identity on the network's output."""
-        return messages if soft is None else messages + soft - soft.detach()
+        """The vector itself; `soft` is what the present sender says with the noise that was kept."""
+        return messages if soft is None else soft
 
     def load(self, messages: Tensor) -> Tensor:
         """Every vector counts as one symbol."""

@@ -16,6 +16,7 @@ from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.seating import SeatingRule, block_of_worlds
 from popcomm.channels import Channel, make_topology, message_kind
+from popcomm.channels.kinds import can_be_balanced
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import attribute
@@ -26,6 +27,10 @@ from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
 
 MODULE_BRANCH = 5
+# Worlds in a minibatch for each member's share of a world, where a config leaves it open.
+MINIBATCH = 32
+# Weights of the losses that make messages learned, where a config leaves them open; docs/learning_to_talk.md.
+QUALITY, BALANCE = 0.5, 0.1
 
 
 class PopulationPPOConfig(PPOConfig):
@@ -39,13 +44,18 @@ class PopulationPPOConfig(PPOConfig):
     >>> config.layout.num_agents
     10
 
-    A unit of its own: `minibatch_size` and `train_batch_size_per_learner` count worlds (rows of a fragment), and the
+    Settings of PPO start where agents learned to talk (docs/learning_to_talk.md): 2 epochs, minibatches of 32 worlds,
+    lr 2e-3, entropy_coeff 0.05. A unit of its own: `minibatch_size` and `train_batch_size_per_learner` count worlds (rows of a fragment), and the
     latter follows from the runners and their worlds.
     """
 
     # Settings that came later, for configs in checkpoints from before.
     message_credit = "step"
     learn_from = "rewards"
+    quality_coeff: float | None = 0.0
+    message_balance_coeff: float | None = 0.0
+    message_kl_coeff = 0.0
+    time_limit = "bootstrap"
     communities = 1
     mixing = 0.0
     reflexes: Any = ()
@@ -73,10 +83,14 @@ class PopulationPPOConfig(PPOConfig):
         self.seating = "shuffled"
         self.communities = 1
         self.mixing = 0.0
-        self.num_worlds_per_env_runner = 16
+        self.num_worlds_per_env_runner = 64
         self.normalize_returns = True
         self.learn_from = "rewards"
         self.message_entropy_coeff = 0.0
+        self.quality_coeff: float | None = None
+        self.message_balance_coeff: float | None = None
+        self.message_kl_coeff = 0.0
+        self.time_limit = "bootstrap"
         self.autocast: str | None = None
         self.tf32 = False
         self.compile_agents = False
@@ -94,14 +108,14 @@ class PopulationPPOConfig(PPOConfig):
         self.num_env_runners = 0
         self.rollout_fragment_length = 16
         self.minibatch_size = None
-        self.num_epochs = 4
+        self.num_epochs = 2
         self.gamma = 0.95
         self.lambda_ = 0.95
-        self.lr = 1e-3
+        self.lr = 2e-3
         self.grad_clip = 1.0
         self.clip_param = 0.2
         self.vf_loss_coeff = 0.5
-        self.entropy_coeff = 0.01
+        self.entropy_coeff = 0.05
         self.use_kl_loss = False
         self.callbacks_class = RecordingCallback
         self.delay_between_env_runner_restarts_s = 0.5
@@ -111,7 +125,7 @@ class PopulationPPOConfig(PPOConfig):
     # ---- chained methods ----
 
     def environment(
-        self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any
+        self, env: Any = NotProvided, *, env_config: Any = NotProvided, time_limit: str = NotProvided, **kwargs: Any
     ) -> PopulationPPOConfig:
         """Choose the world.
 
@@ -119,6 +133,9 @@ class PopulationPPOConfig(PPOConfig):
             env: a popcomm name ("swarm_v0"), a World class, "module:attribute", or a creator: any callable that takes
                 the env_config and returns a PettingZoo ParallelEnv.
             env_config: its arguments.
+            time_limit: what follows when an episode is truncated. "bootstrap": the value of its final observation, as
+                if it went on; with gamma 1 and a limit that agents can count on, waiting for ever then costs nothing.
+                "end": nothing, as if it had terminated.
         """
         if env is not NotProvided:
             self.world = env
@@ -127,7 +144,7 @@ class PopulationPPOConfig(PPOConfig):
         if env_config is not NotProvided:
             super().environment(env_config=dict(env_config or {}))
         super().environment(**kwargs)
-        return self
+        return self._set(time_limit=time_limit)
 
     def communication(
         self,
@@ -212,6 +229,9 @@ class PopulationPPOConfig(PPOConfig):
         self,
         *,
         learn_from: str = NotProvided,
+        quality_coeff: float | None = NotProvided,
+        message_balance_coeff: float | None = NotProvided,
+        message_kl_coeff: float = NotProvided,
         normalize_returns: bool = NotProvided,
         message_entropy_coeff: float = NotProvided,
         **kwargs: Any,
@@ -224,10 +244,20 @@ class PopulationPPOConfig(PPOConfig):
                 that call for an answer the reward of all is the log-probability (nats) of the right ones.
             normalize_returns: let value networks predict returns normalised by each member's running statistics.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
+            quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
+                units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
+                QUALITY where messages carry gradients and the agent gives "features", and 0 elsewhere.
+            message_balance_coeff: weight of the entropy (nats) of what a member says in a step on a seat, averaged over
+                worlds: no symbol stays unused. None: BALANCE where symbols can be counted, and 0 elsewhere.
         """
         super().training(**kwargs)
         return self._set(
-            learn_from=learn_from, normalize_returns=normalize_returns, message_entropy_coeff=message_entropy_coeff
+            learn_from=learn_from,
+            normalize_returns=normalize_returns,
+            message_entropy_coeff=message_entropy_coeff,
+            quality_coeff=quality_coeff,
+            message_balance_coeff=message_balance_coeff,
+            message_kl_coeff=message_kl_coeff,
         )
 
     def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: Any) -> PopulationPPOConfig:
@@ -351,6 +381,32 @@ class PopulationPPOConfig(PPOConfig):
         return self.members
 
     @property
+    def carries_gradients(self) -> bool:
+        """Whether senders learn from their receivers' losses, through messages."""
+        return self.message_kind is not None and self.message_gradient in ("straight_through", "through")
+
+    @property
+    def keeps_message_logp(self) -> bool:
+        """Whether the log-probability of what was said is kept: of messages that are actions, or held to what they were."""
+        return self.message_gradient == "reinforce" or self.message_kl_coeff > 0
+
+    @property
+    def quality_weight(self) -> float:
+        """The weight of the quality loss, chosen or not."""
+        if self.quality_coeff is not None:
+            return self.quality_coeff
+        taught = self.learn_from == "answers"
+        able = hasattr(self.agent_class, "gives_features")
+        return QUALITY if self.carries_gradients and able and not taught else 0.0
+
+    @property
+    def balance_weight(self) -> float:
+        """The weight of the balance of symbols, chosen or not."""
+        if self.message_balance_coeff is not None:
+            return self.message_balance_coeff
+        return BALANCE if can_be_balanced(self.message_kind) else 0.0
+
+    @property
     def seating_rule(self) -> SeatingRule:
         """How members come to their seats."""
         return SeatingRule(self.seating, self.communities, self.mixing)
@@ -396,6 +452,7 @@ class PopulationPPOConfig(PPOConfig):
                     "agent": self.agent_class,
                     "agent_config": dict(self.agent_config),
                     "critic": self.critic,
+                    "quality": self.quality_weight > 0,
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                 },
             )
@@ -406,6 +463,18 @@ class PopulationPPOConfig(PPOConfig):
         """The fewest worlds whose seats hold the members of every species equally often."""
         species = self.layout.species.items()
         return math.lcm(*(block_of_worlds(self.members_of(name), s.num_seats, self.communities) for name, s in species))
+
+    def worlds_in_minibatch(self, worlds: int) -> int:
+        """How many of a learner's worlds make up a gradient step.
+
+        Where `minibatch_size` is None: 32, in whole balanced blocks, and more where members outnumber seats, so that
+        each has the rows of 32 worlds in the mean; all of them where there are fewer.
+        """
+        if self.minibatch_size:
+            return self.minibatch_size
+        share = max(self.members_of(name) / s.num_seats for name, s in self.layout.species.items())
+        block = self.balanced_block
+        return min(worlds, max(block, round(MINIBATCH * max(1.0, share)) // block * block))
 
     @property
     def total_worlds(self) -> int:

@@ -151,7 +151,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self._step is None:
             self._begin(self._seeds[WORLD_BRANCH])
         length = self.config.rollout_fragment_length
-        acts_by_message = self.config.message_gradient == "reinforce"
+        acts_by_message = self.config.keeps_message_logp
         taught = self.config.learn_from == "answers"
         takes_turns = (self._step is not None and self._step.speaks is not None) or self._takes_turns()
         if self.air is not None:
@@ -400,12 +400,25 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None and output.message is not None:
             kind = self.channel.messages
             said = output.said
-            if said is None:
+            if said is None and "message_noise" in view:
+                said = self._say_with_noise(output.message, view["message_noise"][:, t], seating)
+            elif said is None:
                 said = kind.sample(output.message, self.generator) if self.explore else kind.mode(output.message)
             message = seating.to_worlds(said)
             if "message_logp" in view:
                 view["message_logp"][:, t] = seating.to_worlds(kind.log_prob(output.message, said))
         return actions, message, output
+
+    def _say_with_noise(self, params: Tensor, kept: Tensor, seating: Seating) -> Tensor:
+        """Messages [P, R, ...] of a reparameterised kind; the noise is written into `kept` [B, N_s, ...]."""
+        assert self.channel is not None
+        kind: Any = self.channel.messages
+        if not self.explore:
+            kept.zero_()
+            return kind.mode(params)
+        noise = kind.draw_noise(params, self.generator)
+        kept.copy_(seating.to_worlds(noise))
+        return kind.sample_with(params, noise)
 
     # ---- state ----
 

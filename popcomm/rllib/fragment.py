@@ -12,6 +12,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
 from popcomm.channels import MessageKind
+from popcomm.channels.messages import reparameterised
 from popcomm.envs.world import Species
 
 STATE_IN = "state_in."
@@ -56,7 +57,7 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...],
         where there is a log, instead of senders: slots [B, T, N, K] into it, and its entries as they were heard,
         log_words, log_sources, log_direct [B, T, L] (see `popcomm.channels.air.Heard`),
-        message_logp [B, T, N] (only under reinforce), sent [B, T, N, ...] (only when the channel is noisy),
+        message_logp [B, T, N] (only under reinforce), message_noise [B, T, N, ...] (only of reparameterised kinds), sent [B, T, N, ...] (only when the channel is noisy),
         voiced [B, T, N] (only where the world says who may speak), world_state [B, T, S], action_mask [B, T, N, A],
         answers [B, T, N, ...] (only where they are learned from)
     """
@@ -79,6 +80,8 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         arrays["messages"] = np.empty((b, t + 1, n, *kind.shape), dtype)
         if layout.acts_by_message and species.speaks:
             arrays["message_logp"] = np.empty((b, t, n), np.float32)
+        if reparameterised(kind) and species.speaks:
+            arrays["message_noise"] = np.empty((b, t, n, *kind.noise_shape), np.float32)  # type: ignore[attr-defined]
         if layout.capacity:
             arrays["slots"] = np.empty((b, t, n, layout.inbox_size), np.int32)
             arrays["log_words"] = np.empty((b, t, layout.capacity), dtype)

@@ -191,9 +191,10 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> Any:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
-        size = self.config.minibatch_size or worlds
         # The smallest share decides, so that nobody waits for a learner that has run out of worlds.
-        count = math.ceil(self._smallest_share(worlds) / size)
+        smallest = self._smallest_share(worlds)
+        size = self.config.worlds_in_minibatch(smallest)
+        count = math.ceil(smallest / size) if smallest else 0
         if count == 0:
             return
         if count == 1:
@@ -299,8 +300,10 @@ class PopulationPPOLearner(PPOTorchLearner):
 
 
 def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:
+    # A time limit that is an end leaves nothing to be hoped for after it.
+    ended = a["terminated"] | a["truncated"] if config.time_limit == "end" else a["terminated"]
     return generalised_advantages(
-        a["rewards"], a["values"], a["terminated"], a["truncated"], a["alive"], config.gamma, config.lambda_
+        a["rewards"], a["values"], ended, a["truncated"], a["alive"], config.gamma, config.lambda_
     )
 
 

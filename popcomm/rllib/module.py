@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.population import PopulationLinear
+from popcomm.agents.quality import QualityHead
 from popcomm.errors import UserError
 from popcomm.rllib.ppo import ReturnNormaliser
 
@@ -37,8 +38,8 @@ class CentralCritic(nn.Module):
 class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     """One species: P members' networks, an optional central critic, the running statistics of their returns.
 
-    model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "seed": int}. The weights are
-    a function of the seed and of nothing else.
+    model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "quality": bool, "seed": int}.
+    The weights are a function of the seed and of nothing else.
     """
 
     spec: AgentSpec
@@ -51,6 +52,9 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             torch.manual_seed(config["seed"])
             self.agent = make_agent(config["agent"], self.spec, config["agent_config"])
             self.central_critic = CentralCritic(self.spec) if config["critic"] == "central" else None
+            self.quality: QualityHead | None = None
+            if config.get("quality"):
+                self.quality = QualityHead(self.spec.members, self.agent.features_size, self.spec.action_space)
         self.returns = ReturnNormaliser(self.spec.members)
         check_member_axis(self.agent, self.spec.members, config["agent"].__name__)
 

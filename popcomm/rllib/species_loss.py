@@ -63,10 +63,7 @@ class SpeciesLoss:
         rows = _Rows(arrays, run.places, members)
         laws = self._laws(output, rows)
         values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
-        targets = rows["value_targets"]
-        if config.normalize_returns:
-            targets = self.module.returns.normalise(targets)
-        error = value_error(values, targets, config.vf_clip_param)
+        error = value_error(values, rows.value_targets(self.module, config), config.vf_clip_param)
         value = mean(torch.where(rows["known"], error, 0.0) if "known" in arrays else error)
         policy, logged = self._policy_loss(laws, rows, mean)
         entropy_mean = mean(laws.entropy)
@@ -79,11 +76,40 @@ class SpeciesLoss:
             if config.message_entropy_coeff:
                 loss = loss - config.message_entropy_coeff * spoken
         logged = {name: total / members for name, total in logged.items()}
+        more, more_logged = self._talk_losses(output, rows, run, reduce, mean)
+        loss, logged = loss + more, logged | more_logged
         if self._taught(rows):
             lesson, told = self._lesson(output, rows, mask, reduce)
             loss, logged = loss + lesson, logged | told
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
+
+    def _talk_losses(
+        self,
+        output: AgentOutput,
+        rows: _Rows,
+        run: SpeciesUnroll,
+        reduce: Reduce,
+        mean: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What tells senders whom they helped, and keeps all their symbols in use; weighted, summed over members."""
+        config, members = self.config, self.module.spec.members
+        total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
+        if self.module.quality is not None:
+            worth = self.module.quality(output.aux["features"], rows["actions"]).float()
+            quality = mean((worth - rows.value_targets(self.module, config)).square())
+            total, logged["quality_loss"] = total + config.quality_weight * quality, quality / members
+        if output.message is not None and config.message_kl_coeff and "message_logp" in rows.arrays:
+            assert self.messages is not None
+            moved = self.messages.log_prob(output.message.float(), rows.sent()) - rows["message_logp"]
+            kl = mean(torch.where(rows.voices(run.mask), moved.exp() - 1 - moved, 0.0))
+            total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
+        if output.message is not None and config.balance_weight:
+            assert self.messages is not None
+            shares = self.messages.probabilities(output.message.float())
+            spread = mean(marginal_entropy(shares, *rows.groups(run.places), rows.voices(run.mask), reduce))
+            total, logged["message_balance"] = total - config.balance_weight * spread, spread / members
+        return total, logged
 
     def _acts_by_message(self, output: AgentOutput) -> bool:
         return output.message is not None and self.config.message_gradient == "reinforce"
@@ -181,6 +207,31 @@ class SpeciesLoss:
         return total, logged
 
 
+def marginal_entropy(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce) -> Tensor:
+    """How evenly the symbols of a group of rows are used, as a surrogate: minus the sum of p log m.
+
+    m is the mean of p over the group's rows, over all learners, and is taken as given: then the mean of the result over
+    a group is the entropy of m, and its gradient that of the entropy (the sum of m d log m is 0).
+
+    Args:
+        shares: p, [P, R, positions, alphabet], probabilities of the symbols.
+        group: [P, R] int64, 0 ... groups - 1: rows that speak at the same step on the same seat, in other worlds.
+        groups: how many there are.
+        mask: [P, R] bool, rows that count.
+
+    Returns:
+        [P, R] nats; 0 where the mask is False.
+    """
+    real = mask.reshape(-1, *[1] * (shares.dim() - 2))
+    with torch.no_grad():
+        flat = torch.where(real, shares.flatten(0, 1), 0.0)
+        sums = flat.new_zeros(groups, *flat.shape[1:]).index_add_(0, group.flatten(), flat)
+        counts = torch.bincount(group.flatten()[mask.flatten()], minlength=groups).to(sums.dtype)
+        mean = reduce(sums) / reduce(counts).clamp(min=1).view(-1, *[1] * (sums.dim() - 1))
+        logs = mean.clamp(min=1e-8).log().index_select(0, group.flatten()).view_as(shares)
+    return torch.where(mask, -(shares * logs).sum((-1, -2)), 0.0)
+
+
 def _voiced(values: Tensor, rows: _Rows) -> Tensor:
     """[P, R]; 0 where a seat may not speak, and its message is no decision."""
     return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
@@ -227,6 +278,26 @@ class _Rows:
     def message_advantages(self) -> Tensor:
         """[P, T R], what messages are credited with."""
         return self["message_advantages" if "message_advantages" in self.arrays else "advantages"]
+
+    def value_targets(self, module: Any, config: Any) -> Tensor:
+        """[P, T R], the returns to be predicted, in the units of the value network."""
+        if "targets" not in self._known:
+            targets = self["value_targets"]
+            self._known["targets"] = module.returns.normalise(targets) if config.normalize_returns else targets
+        return self._known["targets"]
+
+    def voices(self, mask: Tensor) -> Tensor:
+        """[P, T R] bool, rows whose message goes out."""
+        return mask & self["voiced"] if "voiced" in self.arrays else mask
+
+    def groups(self, places: Tensor | None) -> tuple[Tensor, int]:
+        """Which member spoke in which step on which seat: the number of every row, [P, T R] int64, and how many."""
+        worlds, length, seats = self.arrays["alive"].shape
+        if places is None:
+            places = torch.arange(worlds * length * seats, device=self.arrays["alive"].device)
+        each = length * seats
+        member = torch.arange(self.members, device=places.device).unsqueeze(1)
+        return places.view(self.members, -1) % each + member * each, self.members * each
 
     def world_state(self) -> Tensor | None:
         """[P, T R, S], the latent state at each step."""

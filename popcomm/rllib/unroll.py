@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.seating import Seating
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox, gather_seats
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, reparameterised
 from popcomm.rllib.fragment import STATE_IN
 
 
@@ -115,9 +115,33 @@ def said_in(arrays: Mapping[str, Tensor]) -> Tensor:
     return arrays["sent"] if "sent" in arrays else arrays["messages"][:, 1:]
 
 
-def _heard_later(soft: Tensor) -> Tensor:
-    """What is said at step t [B, T, ...] is heard at t + 1; what is heard at step 0 comes from before: zeros."""
-    return torch.cat([torch.zeros_like(soft[:, :1]), soft[:, :-1]], 1)
+def soft_of(kind: Any, params: Tensor, arrays: Mapping[str, Tensor], seating: Seating, t: int | None) -> Tensor:
+    """The differentiable form of what a species said, in world order.
+
+    Of a reparameterised kind it is what the present sender says with the noise that was kept, and what the channel
+    did to the message afterwards.
+
+    Args:
+        params: [P, R, *params shape], rows of step t, or of all steps (worlds count B T then).
+        t: the step; None for all of them.
+
+    Returns:
+        [B, N_s, *features shape], or [B T, N_s, *features shape].
+    """
+
+    def at(values: Tensor) -> Tensor:
+        return values.flatten(0, 1) if t is None else values[:, t]
+
+    if not reparameterised(kind):
+        return seating.to_worlds(kind.soft(params))
+    noise = seating.to_members(at(arrays["message_noise"]))
+    soft = seating.to_worlds(kind.sample_with(params, noise))
+    return soft + at(arrays["messages"][:, 1:] - arrays["sent"]) if "sent" in arrays else soft
+
+
+def _heard_later(soft: Tensor, before: Tensor) -> Tensor:
+    """What is said at step t [B, T, ...] is heard at t + 1; at step 0 `before` is, [B, ...], from another fragment."""
+    return torch.cat([before.unsqueeze(1), soft[:, :-1]], 1)
 
 
 class SpeciesUnroll(NamedTuple):
@@ -176,20 +200,27 @@ class Unroller:
             arrays, spec = fragment[name], self.specs[name]
             seating = Seating(fold(arrays["members"]), spec.members)
             if spec.hears and self.through and mail is not None and mail.soft is None:
-                mail = mail._replace(soft=fold(_heard_later(self._joined_soft(softs, fragment, length))))
+                joined = self._joined_soft(softs, fragment, length)
+                mail = mail._replace(soft=fold(_heard_later(joined, self._from_before(fragment, joined))))
             inbox = inbox_of(mail, seating, self.seats[name]) if mail is not None and spec.hears else None
             agent = self.modules[name].agent
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
             output = converse(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
             if self.through and spec.sends is not None and output.message is not None:
-                soft = seating.to_worlds(spec.sends.soft(output.message))
+                soft = soft_of(spec.sends, output.message, arrays, seating, None)
                 softs[name] = soft.unflatten(0, (worlds, length))
             index = None if seating.members == 1 else seating.index.reshape(-1)
             result[name] = SpeciesUnroll(
                 output._replace(state={}, said=None), _single(inbox), index, seating.row_mask(fold(arrays["alive"]))
             )
         return {name: result[name] for name in fragment}
+
+    def _from_before(self, fragment: Mapping[str, Mapping[str, Tensor]], like: Tensor) -> Tensor:
+        """What is heard at step 0, [B, N, *features shape], in the form of `like`: no gradient flows to it."""
+        if not reparameterised(self.messages):
+            return torch.zeros_like(like[:, 0])
+        return torch.cat([arrays["messages"][:, 0] for arrays in fragment.values()], 1).to(like.dtype)
 
     def _joined_soft(
         self, softs: Mapping[str, Tensor], fragment: Mapping[str, Mapping[str, Tensor]], length: int
@@ -270,7 +301,7 @@ class _Walk:
         params = self.outputs[-1].message
         if params is None:
             return self.arrays["obs"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
-        return self.seating.to_worlds(kind.soft(params))
+        return soft_of(kind, params, self.arrays, self.seating, len(self.outputs) - 1)
 
     def _reseat(self, seating: Seating) -> None:
         if self.members > 1:
@@ -310,19 +341,28 @@ class _Walk:
         direct = None if self.inboxes[0].direct is None else torch.cat([i.direct for i in self.inboxes], 1)
         if not posted:
             messages = torch.cat([i.messages for i in self.inboxes], 1)
-            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].mask.shape, 1), direct)
+            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].messages, 3, 1), direct)
         count = len(self.inboxes[0].posted)
         index = torch.cat([i.index + t * count for t, i in enumerate(self.inboxes)], 1)
         messages = torch.cat([i.posted for i in self.inboxes])
-        return cast(Inbox, PostedInbox(messages, index, senders, mask, _joined(softs, (count,), 0), direct))
+        posted_softs = _joined(softs, self.inboxes[0].posted, 1, 0)
+        return cast(Inbox, PostedInbox(messages, index, senders, mask, posted_softs, direct))
 
 
-def _joined(softs: list[Tensor | None], first: Sequence[int], axis: int) -> Tensor | None:
-    """Joined along an axis. The messages of step 0 come from before the fragment and carry no gradient: zeros.
+def _joined(softs: list[Tensor | None], first: Tensor, leading: int, axis: int) -> Tensor | None:
+    """Joined along an axis. The messages of step 0 come from before the fragment and carry no gradient.
 
-    first: the leading axes of what was heard at step 0.
+    Where a soft form is the message itself they stand for themselves; elsewhere its values are not looked at.
+
+    Args:
+        softs: of all steps, None at step 0 and where nobody is heard.
+        first: the messages of step 0, [*leading axes, *message shape].
+        leading: how many leading axes there are.
     """
     known = [soft for soft in softs if soft is not None]
     if not known:
         return None
-    return torch.cat([known[0].new_zeros(*first, *known[0].shape[len(first) :]), *known], axis)
+    form = known[0].shape[leading:]
+    itself = first.shape[leading:] == form
+    opening = first.to(known[0].dtype) if itself else known[0].new_zeros(*first.shape[:leading], *form)
+    return torch.cat([opening, *known], axis)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from popcomm.rllib.config import PopulationPPOConfig
 
 SAMPLED = ("straight_through", "reinforce", "none")
-GRADIENTS = {"symbols": SAMPLED, "words": SAMPLED, "vectors": ("through", "none")}
+THROUGH = ("through", "none")
+GRADIENTS = {"symbols": SAMPLED, "words": SAMPLED, "vectors": THROUGH, "relaxed symbols": THROUGH, "dru": THROUGH}
 CREDITS = ("step", "next")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")

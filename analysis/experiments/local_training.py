@@ -1,0 +1,101 @@
+"""Training in this process alone, without Ray: for experiments of seconds, whose CPU time is counted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.learner import PopulationPPOLearner
+
+
+class Point(NamedTuple):
+    """Where a training stood; returns are means per agent and episode."""
+
+    episodes: int
+    cpu_s: float  # of this process, training and evaluations, since the training was made
+    greedy: float  # the likeliest actions and messages, in new worlds
+    sampled: float  # actions and messages as in training, in new worlds
+
+
+@dataclass
+class LocalTraining:
+    """One runner and one learner, stepped by hand: the iteration of PopulationPPO without its processes.
+
+    The same config gives the same weights as `config.build_algo()` with neither remote runners nor remote learners.
+
+    Args:
+        config: not validated yet; its runners and learners are not looked at.
+        evaluation_worlds: worlds that an evaluation plays one episode in.
+        evaluation_seed: of those worlds.
+    """
+
+    config: PopulationPPOConfig
+    evaluation_worlds: int = 512
+    evaluation_seed: int = 7
+
+    def __post_init__(self) -> None:
+        self.config.env_runners(num_env_runners=0).learners(num_learners=0)
+        self.config.validate()
+        self._start = time.process_time()
+        self.runner = PopulationEnvRunner(config=self.config, worker_index=0)
+        self.learner = PopulationPPOLearner(config=self.config, module_spec=self.config.get_multi_rl_module_spec())
+        self.learner.build()
+        self.iteration = self.episodes = self.env_steps = self.updates = 0
+        self._players: dict[bool, PopulationEnvRunner] = {}
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of this process since this was made."""
+        return time.process_time() - self._start
+
+    def iterate(self) -> dict[str, Any]:
+        """Sample one fragment and learn from it; the learner's metrics."""
+        self.runner.module.set_state(self.learner.module.get_state())
+        batch = self.runner.sample(self.env_steps)
+        self.env_steps = self.runner.num_env_steps_sampled_lifetime
+        self.episodes += sum(len(lengths) for _, lengths in self.runner.statistics.finished)
+        self.runner.statistics.finished = []
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+        results = self.learner.update_from_fragments([batch], [self.config.total_worlds], self.iteration, timesteps)
+        self.iteration += 1
+        return results
+
+    def evaluate(self, explore: bool) -> tuple[np.ndarray, dict[str, float]]:
+        """One episode in each of new worlds, the same ones every time.
+
+        Returns:
+            returns [E, N] of the first E >= evaluation_worlds episodes, and the worlds' own metrics of them.
+        """
+        player = self._players.get(explore) or self._players.setdefault(explore, self._player(explore))
+        player.module.set_state(self.learner.module.get_state())
+        player.set_run_state({**player.run_state(), "started": False})
+        player.generator.manual_seed(self.evaluation_seed)
+        finished: list[np.ndarray] = []
+        ended = torch.zeros(self.evaluation_worlds, dtype=torch.bool)
+        while not bool(ended.all()):
+            player.statistics.finished = []
+            fragment = player.sample()
+            arrays = list(fragment.policy_batches.values())
+            over = np.concatenate([a["terminated"] | a["truncated"] for a in arrays], 2)
+            ended |= torch.from_numpy(over.any((1, 2)))
+            finished += [returns for returns, _ in player.statistics.finished]
+        return np.concatenate(finished), player.statistics.world
+
+    def _player(self, explore: bool) -> PopulationEnvRunner:
+        config = self.config.copy(copy_frozen=False)
+        config.explore, config.seed = explore, self.evaluation_seed
+        config.num_worlds_per_env_runner = -(-self.evaluation_worlds // config.balanced_block) * config.balanced_block
+        self.evaluation_worlds = config.num_worlds_per_env_runner
+        return PopulationEnvRunner(config=config, worker_index=0)
+
+    def point(self) -> Point:
+        """Both evaluations, now."""
+        greedy, sampled = (float(self.evaluate(explore)[0].mean()) for explore in (False, True))
+        return Point(self.episodes, self.cpu_s, greedy, sampled)

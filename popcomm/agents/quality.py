@@ -1,0 +1,53 @@
+"""QualityHead: what an action is worth, given all that the network knows; its gradient tells senders what helped."""
+
+from __future__ import annotations
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from popcomm.agents.distributions import action_law
+from popcomm.agents.population import PopulationMLP
+
+HIDDEN = 64
+
+
+class QualityHead(nn.Module):
+    """Q(features, action), the return to be expected from an action, for P members.
+
+    A policy gradient reaches a sender only through the logarithm of its receivers' probabilities, which says little
+    while they guess. The regression of Q on the return says what the message changed, and its gradient goes through the
+    features to the message: the signal by which DIAL's senders learn (Foerster 2016, section 5.1).
+
+    Discrete actions have a number each; of MultiDiscrete ones the numbers of the components are added up; a Box action
+    is an input of the network.
+
+    Args:
+        members: P.
+        features: how many numbers the policy acts on.
+        action_space: Discrete, MultiDiscrete or Box.
+        hidden: width of the hidden layer.
+        generator: source of the initial weights; torch's default one if None.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        features: int,
+        action_space: spaces.Space,
+        hidden: int = HIDDEN,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.law = action_law(action_space)
+        self.chooses = not isinstance(action_space, spaces.Box)
+        actions = self.law.num_features
+        sizes = (features, hidden, actions) if self.chooses else (features + actions, hidden, 1)
+        self.net = PopulationMLP(members, *sizes, activation="relu", gain=1.0, generator=generator)
+
+    def forward(self, features: Tensor, actions: Tensor) -> Tensor:
+        """features [P, R, F], actions [P, R, ...] -> [P, R], in the units of normalised returns."""
+        chosen = self.law.features(actions).to(features.dtype)
+        if self.chooses:
+            return (self.net(features) * chosen).sum(-1)
+        return self.net(torch.cat([features, chosen], -1)).squeeze(-1)

@@ -1,0 +1,242 @@
+"""Messages that are real in training and discrete in play: relaxed symbols, and the bits of DIAL's noisy channel.
+
+Both are reparameterised: a message is a function of the network's output and of noise that does not depend on it. The
+noise is kept, so that every epoch of an update hears what the *present* sender would have said with it, and gradients
+reach the sender through the message itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor
+
+from popcomm.channels.building import whole
+from popcomm.errors import UserError
+
+# Least probability of a symbol of a relaxed message, so that its logarithm stays finite.
+LEAST = 1e-20
+
+
+@dataclass(frozen=True)
+class RelaxedSymbols:
+    """`length` symbols out of `vocab_size`, each a point of the simplex in training; `Symbols(..., relaxed=True)`.
+
+    In training a symbol is softmax((logits + g) / temperature) with Gumbel noise g, the concrete distribution (Jang
+    2017, eq. 2; Maddison 2017, section 3); in play it is the likeliest symbol, one-hot. A message is V numbers for each
+    symbol, and as many of noise are kept beside it.
+
+    Raises:
+        UserError: fewer than two symbols, a length below one, or a temperature that is not above 0.
+    """
+
+    vocab_size: int
+    length: int
+    temperature: float = 1.0
+    kind: ClassVar[str] = "relaxed symbols"
+
+    def __post_init__(self) -> None:
+        whole("messages.vocab_size", self.vocab_size, 2)
+        whole("messages.length", self.length, 1)
+        if self.temperature <= 0:
+            raise UserError(f"messages.temperature is {self.temperature}, and must be above 0")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length, self.vocab_size)
+
+    params_shape = features_shape = noise_shape = shape
+
+    @property
+    def alphabet(self) -> int:
+        return self.vocab_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def rule(self) -> str:
+        bits = self.length * math.log2(self.vocab_size)
+        return (
+            f"a message is {self.length} symbols out of {self.vocab_size} ({bits:.1f} bits at most in play); in "
+            f"training each is a point of the simplex, with Gumbel noise at temperature {self.temperature:g}; symbol 0 "
+            "is the blank, the only one that costs nothing"
+        )
+
+    def space(self) -> spaces.Box:
+        return spaces.Box(0.0, 1.0, self.shape, np.float32)
+
+    def draw_noise(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Standard Gumbel noise of the shape of params [..., L, V], float32."""
+        # -log of an exponential; zero has probability 0 in torch's sampler, which draws from (0, inf).
+        return -torch.empty(params.shape, device=params.device).exponential_(generator=generator).log()
+
+    def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
+        """params and noise [..., L, V] -> [..., L, V] float32 on the simplex; differentiable in params."""
+        return ((params.float() + noise) / self.temperature).softmax(-1)
+
+    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.sample_with(params, self.draw_noise(params, generator))
+
+    def mode(self, params: Tensor) -> Tensor:
+        """The likeliest symbols, one-hot: [..., L, V] float32."""
+        return F.one_hot(params.argmax(-1), self.vocab_size).float()
+
+    def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
+        """Log-density on the simplex (Maddison 2017, eq. 10), summed over the L symbols: [...]."""
+        n, tau = self.vocab_size, self.temperature
+        log_x = messages.clamp(min=LEAST).log()
+        each = (params - (tau + 1) * log_x).sum(-1) - n * (params - tau * log_x).logsumexp(-1)
+        return (each + math.lgamma(n) + (n - 1) * math.log(tau)).sum(-1)
+
+    def probabilities(self, params: Tensor) -> Tensor:
+        """Of the symbols in play, had they been drawn: [..., L, V]."""
+        return params.softmax(-1)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """Of the symbols, without the relaxation: [...] nats."""
+        log_p = params.log_softmax(-1)
+        return -(log_p.exp() * log_p).sum((-1, -2))
+
+    def soft(self, params: Tensor) -> Tensor:
+        """What is said without noise: [..., L, V]."""
+        return (params / self.temperature).softmax(-1)
+
+    def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        """The message itself; `soft` is what the present sender says with the noise that was kept."""
+        return messages if soft is None else soft
+
+    def load(self, messages: Tensor) -> Tensor:
+        """How much of the message is not the blank: [...] float32."""
+        return (1.0 - messages[..., 0]).sum(-1)
+
+    def spoken(self, messages: Tensor) -> Tensor:
+        """All of them."""
+        return torch.ones(messages.shape[:-2], dtype=torch.bool, device=messages.device)
+
+    def as_symbols(self, messages: Tensor) -> Tensor:
+        """The largest of each symbol's numbers: [..., L] int64."""
+        return messages.argmax(-1)
+
+    def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
+        """Each symbol is replaced by a uniform one, one-hot, with probability `noise`."""
+        shape = messages.shape[:-1]
+        uniform = torch.rand(shape, generator=generator, device=messages.device)
+        other = torch.randint(self.vocab_size, shape, generator=generator, device=messages.device)
+        return torch.where((uniform < noise).unsqueeze(-1), F.one_hot(other, self.vocab_size).float(), messages)
+
+
+@dataclass(frozen=True)
+class Dru:
+    """DIAL's discretise / regularise unit (Foerster 2016, section 5.2): `size` numbers in training, bits in play.
+
+    In training each number is the logistic function of the network's output plus normal noise of standard deviation
+    `noise`, which the sender can only drown by pushing its outputs apart; in play a bit is 1 where the output is
+    positive.
+
+    Raises:
+        UserError: a size below one, or a negative noise.
+    """
+
+    size: int
+    noise: float = 2.0
+    kind: ClassVar[str] = "dru"
+
+    def __post_init__(self) -> None:
+        whole("messages.size", self.size, 1)
+        if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or self.noise < 0:
+            raise UserError(f"messages.noise is {self.noise!r}, and must be a number that is not negative")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    params_shape = features_shape = noise_shape = shape
+
+    @property
+    def alphabet(self) -> int:
+        return 2
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def rule(self) -> str:
+        return (
+            f"a message is {self.size} bits in play; in training each is a real number between 0 and 1, the logistic "
+            f"function of the network's output plus normal noise of standard deviation {self.noise:g}"
+        )
+
+    def space(self) -> spaces.Box:
+        return spaces.Box(0.0, 1.0, self.shape, np.float32)
+
+    def draw_noise(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise of the shape of params [..., size], float32."""
+        return torch.empty(params.shape, device=params.device).normal_(generator=generator)
+
+    def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
+        """params and noise [..., size] -> [..., size] float32 in (0, 1); differentiable in params."""
+        return (params.float() + self.noise * noise).sigmoid()
+
+    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.sample_with(params, self.draw_noise(params, generator))
+
+    def mode(self, params: Tensor) -> Tensor:
+        """The bits: [..., size] float32, 0 or 1."""
+        return (params > 0).float()
+
+    def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
+        """Log-density (nats) of the logistic-normal distribution, summed over the numbers; 0 without noise."""
+        if self.noise == 0:
+            return params.new_zeros(params.shape[:-1])
+        x = messages.clamp(LEAST, 1 - 1e-7)
+        z = (x.logit() - params) / self.noise
+        each = -0.5 * z.square() - math.log(self.noise) - 0.5 * math.log(2 * math.pi) - (x * (1 - x)).log()
+        return each.sum(-1)
+
+    def probabilities(self, params: Tensor) -> Tensor:
+        """That a number is below one half in training, or above: [..., size, 2]."""
+        high = self._high(params)
+        return torch.stack([1 - high, high], -1)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """Of the bits that training's noise would make of the output, [...] nats; 0 without noise."""
+        if self.noise == 0:
+            return params.new_zeros(params.shape[:-1])
+        p = self.probabilities(params).clamp(min=LEAST)
+        return -(p * p.log()).sum((-1, -2))
+
+    def _high(self, params: Tensor) -> Tensor:
+        """P(output + noise > 0)."""
+        return torch.special.ndtr(params / self.noise) if self.noise else (params > 0).to(params.dtype)
+
+    def soft(self, params: Tensor) -> Tensor:
+        """What is said without noise: [..., size]."""
+        return params.sigmoid()
+
+    def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        """The message itself; `soft` is what the present sender says with the noise that was kept."""
+        return messages if soft is None else soft
+
+    def load(self, messages: Tensor) -> Tensor:
+        """Every message counts as one symbol: [...] float32."""
+        return torch.ones(messages.shape[:-1], device=messages.device)
+
+    def spoken(self, messages: Tensor) -> Tensor:
+        """All of them."""
+        return torch.ones(messages.shape[:-1], dtype=torch.bool, device=messages.device)
+
+    def as_symbols(self, messages: Tensor) -> Tensor:
+        """The bits: [..., size] int64."""
+        return (messages > 0.5).long()
+
+    def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
+        """Each number x becomes 1 - x with probability `noise`: a bit flips."""
+        flips = torch.rand(messages.shape, generator=generator, device=messages.device) < noise
+        return torch.where(flips, 1.0 - messages, messages)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from popcomm.analysis.collapses import collapses
 from popcomm.analysis.history import History
 from popcomm.analysis.page import Section
 from popcomm.analysis.run_folder import RunFolder
 
-from popcomm.language import basics, collapse, drift, drift_picture, pictures
+from popcomm.language import basics, drift, drift_picture, pictures
 
 # Fewer symbols than this for each of the vocabulary's cannot show that one of them is unused.
 SYMBOLS_PER_ENTRY = 5
 # A symbol this common leaves the others nothing to say.
 COLLAPSED = 0.9
 LAGS = (1, 2, 3, 4, 6, 8)
-MOST_COLLAPSES = 5  # that are told one by one
 SHUFFLES = 3  # of the control of drift, a mean over positions and labels
 
 # For each picture: the question that it answers, and what to look for in any run.
@@ -98,30 +98,10 @@ def training_progress(run: RunFolder) -> Section:
         findings.append("No episode has ended yet, so there is no return.")
     if np.isfinite(r2 := run.last("losses/world_r2")):
         findings.append(f"The agents' world model explains {r2:.0%} of the variance of the world's state (R²).")
-    fallen, at_the_end = _collapse(run)
+    fallen, at_the_end = collapses(run)
     findings += fallen
     headline = " ".join(filter(None, [headline, at_the_end]))
     return _drawn("training_progress", findings, headline, pictures.training_progress(run.progress))
-
-
-def _collapse(run: RunFolder) -> tuple[list[str], str]:
-    """(What is to be said of a collapse of the language, and of one that the run ends with); nothing of silent runs."""
-    if "language/collapse" not in run.progress:
-        return [], ""
-    seen = collapse.episodes(run.progress.to_dict("records"))
-    if not seen:
-        return ["The language never showed a sign of collapse."], ""
-    steps, last = run.progress["env_steps"].to_numpy(), len(run.progress) - 1
-    longest = sorted(seen, key=lambda e: (e.last != last, e.first - e.last))[:MOST_COLLAPSES]
-    told = [
-        f"from {steps[e.first]:,.0f} environment steps on {e.words}"
-        if e.last == last
-        else f"from {steps[e.first]:,.0f} to {steps[e.last]:,.0f} environment steps {e.words}"
-        for e in sorted(longest, key=lambda e: e.first)
-    ]
-    rest = f"; and {_count(len(seen) - len(longest), 'shorter time')} more" if len(seen) > len(longest) else ""
-    final = [e.words for e in seen if e.last == last]
-    return [f"Collapse: {'; '.join(told)}{rest}."], f"At the end, {'; '.join(final)}." if final else ""
 
 
 def symbol_use(run: RunFolder) -> Section:

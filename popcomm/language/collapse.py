@@ -56,7 +56,7 @@ class Measures(NamedTuple):
     agreement: float = math.nan  # of members on words, 0 ... 1
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Measures:
+    def of(cls, row: Mapping[Any, Any]) -> Measures:
         """From a line of progress.jsonl."""
         keys = (
             "language/messages_per_speaker",
@@ -150,7 +150,7 @@ def observe(watch: Watch, measures: Measures) -> tuple[Watch, dict[str, str]]:
     return watch, held
 
 
-def replay(rows: Iterable[Mapping[str, Any]]) -> Watch:
+def replay(rows: Iterable[Mapping[Any, Any]]) -> Watch:
     """The state after the lines of a progress.jsonl."""
     watch = Watch()
     for row in rows:
@@ -158,9 +158,9 @@ def replay(rows: Iterable[Mapping[str, Any]]) -> Watch:
     return watch
 
 
-def episodes(rows: Iterable[Mapping[str, Any]]) -> list[Episode]:
+def episodes(rows: Iterable[Mapping[Any, Any]]) -> list[Episode]:
     """When which sign held, by the lines of a progress.jsonl; in the order in which they began."""
-    watch, running, ended = Watch(), {}, []
+    watch, running, ended = Watch(), dict[str, Episode](), list[Episode]()
     for place, row in enumerate(rows):
         watch, held = observe(watch, Measures.of(row))
         ended += [running.pop(sign) for sign in list(running) if sign not in held]
@@ -193,7 +193,8 @@ def messages_per_speaker(messages: Array, speakers: Array) -> float:
     speaker = speaker[enough]
     pairs = np.unique(speaker * (words.max() + 1) + words, return_counts=True)[1]
     # H(message | speaker) = H(message, speaker) - H(speaker) (Cover & Thomas, eq. 2.14); rounding may go below 0.
-    return float(2 ** max(0.0, entropy(pairs) - entropy(np.bincount(speaker))))
+    bits = float(entropy(pairs)) - float(entropy(np.bincount(speaker)))
+    return 2.0 ** max(0.0, bits)
 
 
 def _along(curve: Curve, value: float) -> Curve:

@@ -524,7 +524,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.state = {n: {k: v.to(self._device) for k, v in s.items()} for n, s in state["state"].items()}
         self.previous_obs = {k: v.to(self._device) for k, v in state["previous_obs"].items()}
         self.statistics.set_state(state["statistics"])
-        self.listening.set_state(state["listening"])
+        if "listening" in state:  # checkpoints of before it was measured have none
+            self.listening.set_state(state["listening"])
         if self.channel is not None:
             self.transmitted = state["transmitted"].to(self._device)
             self.links = Links(*(x.to(self._device) for x in state["links"]))

@@ -115,7 +115,7 @@ class Listening:
         return total_variation(law, before, after, mask), asked
 
     def _swapped(self, fragments: Fragments, device: Any) -> Swap:
-        """Messages change places between partners, where both have one; who hears whom stays."""
+        """Everybody's message becomes that of a partner world; who hears whom stays."""
         every = list(fragments.values())
 
         def get(key: str) -> Tensor:
@@ -132,9 +132,7 @@ class Listening:
             # Who is heard by anybody was on the air.
             count = torch.zeros(said.shape[:2], device=device)
             there = count.scatter_add_(1, chosen.flatten(1), mask.flatten(1).float()) > 0
-        partner = torch.arange(len(said), device=device).roll(len(said) // 2)
-        both = there & there[partner]
-        other = torch.where(both.view(*both.shape, *[1] * (said.dim() - 2)), said[partner], said)
+        other = swapped(said, there)
         differs = ((said - other).abs() > SAME).flatten(2).any(2) if said.dim() > 2 else said != other
         hears = None
         if self.channel.topology.latents:
@@ -187,6 +185,31 @@ def total_variation(law: ActionLaw, before: Tensor, after: Tensor, mask: Tensor 
         return (p - q).abs().sum(-1).div(2).mean(-1)
     assert isinstance(law, Categorical)
     return (allow(before, mask).softmax(-1) - allow(after, mask).softmax(-1)).abs().sum(-1) / 2
+
+
+def swapped(said: Tensor, there: Tensor) -> Tensor:
+    """What seats would have said in the partner world, [W, M, ...]; partners are W / 2 apart.
+
+    It is what the same seat says there. Where it is not on the air there, it is what those say who are, dealt in turn;
+    and where nobody is, all stays.
+
+    Args:
+        said: [W, M, ...], messages.
+        there: [W, M] bool, which of them were on the air.
+
+    >>> said, there = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[True, False], [False, True]])
+    >>> swapped(said, there).tolist()
+    [[4, 2], [3, 1]]
+    """
+    worlds, posts = there.shape
+    partner = torch.arange(worlds, device=said.device).roll(worlds // 2)
+    theirs = there[partner]
+    turn = (there.long().cumsum(1) - 1) % theirs.sum(1, keepdim=True).clamp(min=1)
+    dealt = (~theirs).byte().argsort(dim=1, stable=True).gather(1, turn)
+    chosen = torch.where(theirs, torch.arange(posts, device=said.device), dealt)
+    other = said[partner.unsqueeze(1), chosen]
+    moves = there & theirs.any(1, keepdim=True)
+    return torch.where(moves.view(*moves.shape, *[1] * (said.dim() - 2)), other, said)
 
 
 def twice(values: Tensor) -> Tensor:

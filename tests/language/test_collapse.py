@@ -122,7 +122,9 @@ def test_a_return_that_falls_by_half_of_its_gain_is_lost(rest: float, lost: bool
     assert bool(told[-1]) == lost
     assert not any(told[: 70 + PATIENCE])
     if lost:
-        assert told[-1] == f"the language was lost: return fell from {watch.returns.best:.3g} to {values[-20:].mean():.2g}"
+        assert (
+            told[-1] == f"the language was lost: return fell from {watch.returns.best:.3g} to {values[-20:].mean():.2g}"
+        )
 
 
 def uneven(values: list[float], size: float = 0.01) -> list[float]:

@@ -72,7 +72,7 @@ class Measures(NamedTuple):
 class Curve(NamedTuple):
     """A number over the iterations, in what must be known of its past."""
 
-    count: int = 0  # values
+    values: int = 0  # so far
     last: float = 0.0
     start: float = 0.0  # mean of the first REFERENCE
     smoothed: float = 0.0
@@ -136,7 +136,7 @@ def observe(watch: Watch, measures: Measures) -> tuple[Watch, dict[str, str]]:
         held["constant_speaker"] = "speakers always say the same"
     if watch.deaf >= PATIENCE and watch.asked >= ASKED:
         held["deaf_listener"] = "listeners do not react to messages"
-    if watch.still >= PATIENCE and returns.count >= PATIENCE and returns.gain < NO_GAIN:
+    if watch.still >= PATIENCE and returns.values >= PATIENCE and returns.gain < NO_GAIN:
         held["entropy_zero"] = "speakers no longer try anything else, and the return has not risen"
     if watch.noisy >= PATIENCE:
         held["entropy_maximum"] = "speakers say anything, whatever they perceive"
@@ -201,16 +201,16 @@ def _along(curve: Curve, value: float) -> Curve:
     """One value more; one that was not measured, or is not finite, leaves all as it is."""
     if not math.isfinite(value):
         return curve
-    count = curve.count + 1
+    values = curve.values + 1
     changes, step = curve.changes, curve.step
     # A value that is repeated was not measured anew.
-    if curve.count and value != curve.last:
+    if curve.values and value != curve.last:
         changes += 1
         step += (abs(value - curve.last) - step) / min(changes, ROUGH)
-    smoothed = curve.smoothed + (value - curve.smoothed) / min(count, SMOOTH)
-    best = max(curve.best, smoothed) if count >= SMOOTH else curve.best
-    start = curve.start + (value - curve.start) / count if count <= REFERENCE else curve.start
-    after = Curve(count, value, start, smoothed, best, changes, step)
+    smoothed = curve.smoothed + (value - curve.smoothed) / min(values, SMOOTH)
+    best = max(curve.best, smoothed) if values >= SMOOTH else curve.best
+    start = curve.start + (value - curve.start) / values if values <= REFERENCE else curve.start
+    after = Curve(values, value, start, smoothed, best, changes, step)
     fallen = after.gain >= GAIN and smoothed < (start + best) / 2
     return after._replace(lost=curve.lost + 1 if fallen else 0)
 

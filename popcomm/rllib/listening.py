@@ -85,17 +85,17 @@ class Listening:
             {"listening": 0 ... 1, "listening_<species>": 0 ... 1 where several hear}; nothing of those for whom the
             swap made no difference, so that a speaker who always says the same is not laid on its listeners.
         """
-        if len(self._times):
-            swap = self._swapped(fragments, next(iter(next(iter(modules.values())).parameters())).device)
-            found = {}
-            for name in fragments:
-                if modules[name].spec.hears:
-                    moved, asked = self._moved(name, fragments[name], swap, modules[name], laws[name])
-                    if bool(asked.any()):
-                        found[name] = float(moved[asked].mean())
-            if found:
-                each = {f"listening_{name}": value for name, value in found.items()} if len(found) > 1 else {}
-                self.found = {"listening": max(found.values()), **each}
+        if not len(self._times):
+            return self.found
+        swap = self._swapped(fragments, next(iter(next(iter(modules.values())).parameters())).device)
+        each = {}
+        for name in fragments:
+            if modules[name].spec.hears:
+                moved, asked = self._moved(name, fragments[name], swap, modules[name], laws[name])
+                if bool(asked.any()):
+                    each[f"listening_{name}"] = float(moved[asked].mean())
+        most = {"listening": max(each.values())} if each else {}
+        self.found = {**most, **each} if len(each) > 1 else most
         return self.found
 
     def _moved(

@@ -91,6 +91,13 @@ def test_where_everybody_says_the_same_nothing_is_said_of_listeners() -> None:
     assert found["messages_per_speaker"] == 1.0
 
 
+def test_what_was_found_before_does_not_stand_for_what_cannot_be_told_now() -> None:
+    runner = runner_of(clock_config(agent=Mumbler, messages=BIT, env_config=PAIR))
+    runner.listening.found = {"listening": 0.7}
+    fragments(runner, 1)
+    assert "listening" not in runner.statistics.language
+
+
 def test_a_world_alone_has_nobody_to_swap_with() -> None:
     config = clock_config(agent=Echo, messages=BIT, env_config=PAIR).env_runners(num_worlds_per_env_runner=1)
     runner = runner_of(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from popcomm.analysis.collapses import collapses
 from popcomm.analysis.history import History
 from popcomm.analysis.page import Section
 from popcomm.analysis.run_folder import RunFolder
@@ -97,6 +98,9 @@ def training_progress(run: RunFolder) -> Section:
         findings.append("No episode has ended yet, so there is no return.")
     if np.isfinite(r2 := run.last("losses/world_r2")):
         findings.append(f"The agents' world model explains {r2:.0%} of the variance of the world's state (R²).")
+    fallen, at_the_end = collapses(run)
+    findings += fallen
+    headline = " ".join(filter(None, [headline, at_the_end]))
     return _drawn("training_progress", findings, headline, pictures.training_progress(run.progress))
 
 

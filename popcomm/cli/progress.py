@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rich.console import Console, Group
@@ -27,6 +27,7 @@ class Status:
     time_total_s: float = 0.0
     episode_return_mean: float = math.nan
     message_entropy: float = math.nan  # nats, a whole message, mean over the species
+    collapse: Mapping[str, str] = field(default_factory=dict)  # signs that the language is dead, each in words
 
     @classmethod
     def of(cls, result: Mapping[str, Any], iteration: int, seconds: float) -> Status:
@@ -41,6 +42,7 @@ class Status:
             seconds,
             float(runners.get("episode_return_mean", math.nan)),
             sum(entropies) / len(entropies) if entropies else math.nan,
+            dict(result.get("collapse") or {}),
         )
 
     def reached(self, bounds: Mapping[str, float]) -> bool:
@@ -136,7 +138,10 @@ class _Common:
 
 
 class PlainDisplay(_Common):
-    """A line per iteration, at most one every PLAIN_EVERY seconds; the last iteration always has its line."""
+    """A line per iteration, at most one every PLAIN_EVERY seconds; the last iteration always has its line.
+
+    A sign of collapse has one when it appears, and their end another.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -144,6 +149,11 @@ class PlainDisplay(_Common):
         self._pending = False
 
     def iteration(self, status: Status) -> None:
+        begun = {sign: words for sign, words in status.collapse.items() if sign not in self.last.collapse}
+        if begun:
+            self.say(f"iteration {status.training_iteration:,}: {_warning(begun)}")
+        elif self.last.collapse and not status.collapse:
+            self.say(f"iteration {status.training_iteration:,}: no sign of a collapse any more")
         self._advance(status)
         self._pending = True
         if time.monotonic() - self._printed >= PLAIN_EVERY:
@@ -187,11 +197,17 @@ class LiveDisplay(_Common):
         facts = Text()
         for label, value in self._facts():
             facts.append(f"{label} ", "dim").append(f"{value}   ", "bold")
-        return Group(bar, facts)
+        warning = [Text(_warning(self.last.collapse), "yellow")] if self.last.collapse else []
+        return Group(bar, facts, *warning)
 
 
 def _gain(now: Status, before: Status, key: str) -> float:
     return float(getattr(now, key) - getattr(before, key))
+
+
+def _warning(signs: Mapping[str, str]) -> str:
+    """One line, whatever the number of signs."""
+    return f"collapse: {'; '.join(signs.values())}"
 
 
 def _number(value: float, form: str = ",.0f") -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from ray.rllib.utils.metrics import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from popcomm.language import basics, drawing, pictures, progress, topology_picture
+from popcomm.language import basics, collapse, drawing, pictures, progress, topology_picture
 from popcomm.language.recording import conversation_path, write_conversations
+from popcomm.rllib.speaking import most_entropy
 
 # RLlib's names of learner results -> CleanRL's.
 LOSS_NAMES = {
@@ -36,10 +39,16 @@ class RecordingCallback(RLlibCallback):
         self.writer: SummaryWriter | None = None
         self.start: float | None = None
         self.last = (0.0, 0, 0)
+        self.watch = collapse.Watch()
 
     def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
         config = algorithm.config
         scalars = self._scalars(algorithm, result)
+        if config.message_kind is not None:
+            scalars |= _speakers_choice(scalars, most_entropy(config.message_kind))
+            self.watch, held = collapse.observe(self.watch, collapse.Measures.of(scalars))
+            scalars |= _signs(held)
+            result["collapse"] = held
         result["popcomm"] = scalars
         if config.run_dir is None:
             return
@@ -66,7 +75,10 @@ class RecordingCallback(RLlibCallback):
         writer.flush()
 
     def _resumed(self, algorithm: Any, result: dict[str, Any], now: float) -> tuple[float, tuple[float, int, int]]:
-        """Where the clock and the counters of this process start: after what a run folder already has."""
+        """Where the clock and the counters of this process start: after what a run folder already has.
+
+        The watch over the language goes on from there, too; without a run folder it begins anew.
+        """
         took = result.get("time_this_iter_s", 0.0)
         start, run_dir = now - took, algorithm.config.run_dir
         before = progress.read(Path(run_dir) / "progress.jsonl") if run_dir else None
@@ -75,6 +87,7 @@ class RecordingCallback(RLlibCallback):
             before = before[before["iteration"] < algorithm.iteration]
         if before is None or before.empty:
             return start, (start, 0, 0)
+        self.watch = collapse.replay(before.to_dict("records"))
         line = before.iloc[-1]
         return start - float(line["time_s"]), (start, int(line["env_steps"]), int(line["agent_steps"]))
 
@@ -109,6 +122,18 @@ class RecordingCallback(RLlibCallback):
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         return scalars | _losses(algorithm.learner_statistics(result))
+
+
+def _speakers_choice(scalars: Mapping[str, Any], most: float) -> dict[str, float]:
+    """The entropy of speakers' choices as a share of the most, over the steps in which they may speak."""
+    share = scalars.get("losses/message_entropy", math.nan) / (most * (scalars.get("language/voiced", 1.0) or math.nan))
+    return {"language/message_entropy_share": share} if math.isfinite(share) else {}
+
+
+def _signs(held: Mapping[str, str]) -> dict[str, int]:
+    """language/collapse: how many signs of it hold; and each of them, 0 or 1."""
+    each = {f"language/{sign}": int(sign in held) for sign in collapse.SIGNS}
+    return {"language/collapse": len(held), **each}
 
 
 def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from popcomm.envs.world import World, WorldStep
 from popcomm.errors import UserError
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.fragment_writer import FragmentWriter
+from popcomm.rllib.listening import Listening
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.teaching import taught_rewards
@@ -81,6 +82,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.make_env()
         self.make_module()
         self.statistics = RolloutStatistics(self.layout, self.channel)
+        self.listening = self._listening()
         # The first runner alone keeps a transcript, and only where something will be written.
         recorded = self.config.run_dir is not None and index <= 1
         self.transcript = Transcript(
@@ -165,6 +167,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         fragments = writer.arrays
         carried = {n: {k: self.seatings[n].to_worlds(v) for k, v in s.items()} for n, s in self.state.items()}
         writer.carried(carried, self.previous_obs, self.transmitted)
+        self.listening.begin()
         for t in range(length):
             self._advance(t, writer)
         self._write_last(writer)
@@ -172,7 +175,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.num_env_steps_sampled_lifetime += stepped
         self.statistics.count(stepped, fragments, self.env.metrics())
+        self.statistics.language |= self.listening.measure(fragments, dict(self.module.items()), self.laws)
         return as_batch(fragments, stepped)
+
+    def _listening(self) -> Listening:
+        return Listening(self.layout, self.channel, self.num_worlds, self.config.rollout_fragment_length)
 
     def _takes_turns(self) -> bool:
         """Whether a reflex may take an agent's turn to speak."""
@@ -191,6 +198,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             if self.config.restart_failed_sub_environments:
                 self.make_env()
                 self.statistics = RolloutStatistics(self.layout, self.channel)
+                self.listening = self._listening()
                 self._step = None
             return failure
         return Sampled(ray.put(batch) if by_reference else batch, self.num_worlds, self.get_metrics())
@@ -289,6 +297,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         assert step is not None
         if self.reopened.any():
             self._reseat(self.reopened)
+        self.listening.remember(t, self.state, self.seatings)
         outputs = {name: self._act(name, t, view, step) for name, view in writer.views.items()}
         actions = {name: o[0] for name, o in outputs.items()}
         sent = None
@@ -476,6 +485,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                 "state": {n: {k: v.cpu() for k, v in s.items()} for n, s in self.state.items()},
                 "previous_obs": {k: v.cpu() for k, v in self.previous_obs.items()},
                 "statistics": self.statistics.get_state(),
+                "listening": self.listening.get_state(),
             }
             if self.transmitted is not None:
                 state |= {"transmitted": self.transmitted.cpu(), "links": tuple(x.cpu() for x in self.links)}
@@ -510,6 +520,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.num_env_steps_sampled_lifetime = state["steps"]
         self._step = self.air = None
         self.statistics = RolloutStatistics(self.layout, self.channel)
+        self.listening = self._listening()
         if not state["started"]:
             return
         if self.channel is not None:
@@ -526,6 +537,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.state = {n: {k: v.to(self._device) for k, v in s.items()} for n, s in state["state"].items()}
         self.previous_obs = {k: v.to(self._device) for k, v in state["previous_obs"].items()}
         self.statistics.set_state(state["statistics"])
+        if "listening" in state:  # checkpoints of before it was measured have none
+            self.listening.set_state(state["listening"])
         if self.channel is not None:
             self.transmitted = state["transmitted"].to(self._device)
             self.links = Links(*(x.to(self._device) for x in state["links"]))

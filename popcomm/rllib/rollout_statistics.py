@@ -28,6 +28,7 @@ from popcomm.channels.kinds import voiced
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
+from popcomm.rllib.speaking import speaking
 from popcomm.rllib.worlds import WorldLayout
 
 # Above this many seats a metric per seat would cost more than the step; then species stand for their seats.
@@ -95,6 +96,8 @@ class RolloutStatistics:
         if self.channel is not None and self.channel.messages.alphabet is not None:
             self.language = self._language(fragments, self.channel.messages)
             self._count_agreement(fragments, self.channel.messages)
+            if self._speakers():
+                self.language |= speaking(fragments, self._speakers(), self.labels, self.channel.messages)
         if self.attention:
             self.language["top_attention"] = float(np.mean(self.attention))
         self.labels, self.attention = [], []

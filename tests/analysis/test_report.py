@@ -111,6 +111,39 @@ def test_a_vocabulary_that_turned_over_at_the_end_has_not_settled(tmp_path, text
     assert "it has not settled" in turning_run(tmp_path / "run", changes=1)
 
 
+def watched_run(folder, messages) -> str:
+    """The page of a run in whose iterations speakers used so many different messages."""
+    make_run(folder, iterations=12)
+    for iteration, number in enumerate(messages, 1):
+        row = {"iteration": iteration, "env_steps": 1000 * iteration, "charts/agent_episodic_return": 1.0 * iteration}
+        progress.append(
+            folder / "progress.jsonl", row | {"language/messages_per_speaker": number, "language/collapse": 0}
+        )
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def test_a_healthy_language_is_said_to_be_one(tmp_path, text_only):
+    page = watched_run(tmp_path / "run", [5.0] * 12)
+    assert "The language never showed a sign of collapse." in page
+    assert "At the end" not in page
+
+
+def test_a_collapse_is_told_with_its_time_and_at_the_top_if_it_lasts(tmp_path, text_only):
+    page = watched_run(tmp_path / "run", [5.0] * 2 + [1.0] * 3 + [5.0] * 4 + [1.0] * 3)
+    told = (
+        "Collapse: from 3,000 to 5,000 environment steps speakers always say the same; "
+        "from 10,000 environment steps on speakers always say the same."
+    )
+    assert told in page
+    assert "in the last. At the end, speakers always say the same." in page
+
+
+def test_of_many_collapses_the_longest_are_told(tmp_path, text_only):
+    page = watched_run(tmp_path / "run", [5.0, 1.0] * 6 + [5.0])
+    assert page.count("speakers always say the same") == 5
+    assert "; and 1 shorter time more." in page
+
+
 def test_one_conversation_is_no_history(usual):
     assert "Only one conversation is recorded" in usual[1]
 

@@ -35,6 +35,13 @@ def test_what_was_not_measured_is_nan_and_reaches_no_bound() -> None:
     assert not status.reached({"episode_return_mean": -100.0, "num_env_steps_sampled_lifetime": 1})
 
 
+def test_a_status_has_the_signs_of_collapse() -> None:
+    assert Status.of({"collapse": {"deaf_listener": "listeners do not react"}}, 1, 0.0).collapse == {
+        "deaf_listener": "listeners do not react"
+    }
+    assert Status.of({}, 1, 0.0).collapse == {}
+
+
 def test_any_bound_ends_training() -> None:
     bounds = {"training_iteration": 10.0, "num_env_steps_sampled_lifetime": 100.0}
     assert not Status(9, 99).reached(bounds)
@@ -75,6 +82,34 @@ def test_without_a_terminal_each_iteration_is_a_plain_line(monkeypatch: pytest.M
     )
     # No episode ended, so the last return stands; what is not measured is not shown.
     assert second == "iteration 2 | env steps 300 (100/s) | agent steps 3,000 (1,000/s) | return 5.00 | ETA 0:04"
+
+
+def test_each_sign_of_collapse_has_one_plain_line_when_it_appears(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY", math.inf)
+    stream = io.StringIO()
+    shown = PlainDisplay(Console(file=stream, width=300))
+    shown._printed = 0.0
+    deaf = {"deaf_listener": "listeners do not react"}
+    lost = {"protocol_lost": "return fell from 9 to 3"}
+    still = {"protocol_lost": "return fell from 9 to 2"}
+    for iteration, signs in enumerate([{}, deaf, deaf, deaf | lost, deaf | still, still, {}, {}]):
+        shown.iteration(Status(iteration, collapse=signs))
+    assert stream.getvalue().splitlines() == [
+        "iteration 1: collapse: listeners do not react",
+        "iteration 3: collapse: return fell from 9 to 3",
+        "iteration 6: no sign of a collapse any more",
+    ]
+
+
+def test_on_a_terminal_a_collapse_is_in_sight_while_it_lasts() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=200, color_system=None)
+    shown = progress.LiveDisplay(console)
+    for signs, there in (({"a": "speakers always say the same", "b": "return fell"}, True), ({}, False)):
+        shown.iteration(Status(1, collapse=signs))
+        with console.capture() as drawn:
+            console.print(shown._panel())
+        assert ("collapse: speakers always say the same; return fell\n" in drawn.get()) == there
 
 
 def test_fast_iterations_share_a_line_and_the_last_one_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

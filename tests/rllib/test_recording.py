@@ -86,6 +86,69 @@ def test_losses_of_several_species_are_averaged_and_kept_apart() -> None:
     assert got == {"losses/a/value_loss": 1.0, "losses/b/value_loss": 3.0, "losses/value_loss": 2.0}
 
 
+class _Training:
+    """What the callback reads of an algorithm; every iteration's language is given."""
+
+    def __init__(self, run_dir: Path | None, **settings: Any) -> None:
+        self.config = clock_config(agent="mlp", **settings)
+        self.config.validate()
+        self.config.recording(run_dir=run_dir, conversation_every=0, picture_every=0)
+        self.callback, self.iteration = RecordingCallback(), 0
+
+    def learner_statistics(self, result: dict[str, Any]) -> dict[str, dict[str, float]]:
+        return {"speaker": {"message_entropy": result["entropy"]}}
+
+    def train(self, language: dict[str, float], entropy: float = 1.0) -> dict[str, Any]:
+        self.iteration += 1
+        result: dict[str, Any] = {
+            "env_runners": {"language": language, "num_episodes_lifetime": 1, "episode_return_mean": 1.0},
+            "num_env_steps_sampled_lifetime": 10 * self.iteration,
+            "num_agent_steps_sampled_lifetime": 40 * self.iteration,
+            "entropy": entropy,
+        }
+        result["env_runners"]["episode_len_mean"] = 3.0
+        self.callback.on_train_result(algorithm=self, result=result)
+        return result
+
+
+def test_signs_of_collapse_are_scalars_and_words(tmp_path: Path) -> None:
+    training = _Training(tmp_path)
+    first = training.train({"messages_per_speaker": 3.0, "listening": 0.2})
+    assert first["collapse"] == {}
+    second = training.train({"messages_per_speaker": 1.0, "listening": 0.2})
+    assert second["collapse"] == {"constant_speaker": "speakers always say the same"}
+    lines = progress.read(tmp_path / "progress.jsonl")
+    assert lines["language/collapse"].tolist() == [0, 1]
+    assert lines["language/constant_speaker"].tolist() == [0, 1]
+    assert lines["language/protocol_lost"].tolist() == [0, 0]
+
+
+def test_the_share_of_entropy_is_over_those_who_may_speak() -> None:
+    """Two symbols of five: 2 ln 5 nats at most. Half of the steps are silent, and count as 0 in the mean."""
+    training = _Training(None)
+    assert training.train({}, entropy=np.log(5))["popcomm"]["language/message_entropy_share"] == pytest.approx(0.5)
+    spoken = training.train({"voiced": 0.5}, entropy=np.log(5))
+    assert spoken["popcomm"]["language/message_entropy_share"] == pytest.approx(1.0)
+
+
+def test_a_resumed_run_remembers_for_how_long_listeners_were_deaf(tmp_path: Path) -> None:
+    """Ten iterations before and fifteen after make twenty-five in a row; the file goes on beyond the checkpoint."""
+    deaf = {"messages_per_speaker": 3.0, "listening": 0.0}
+    training = _Training(tmp_path)
+    for _ in range(12):
+        assert not training.train(deaf)["collapse"]
+    again = _Training(tmp_path)
+    again.iteration = 10
+    held = [set(again.train(deaf)["collapse"]) for _ in range(15)]
+    assert held[-2:] == [set(), {"deaf_listener"}]
+
+
+def test_silent_runs_have_no_language_to_collapse() -> None:
+    result = _Training(None, messages=None).train({})
+    assert "collapse" not in result
+    assert "language/collapse" not in result["popcomm"]
+
+
 @pytest.mark.system
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_folder_gets_its_progress_events_and_conversations(tmp_path: Path) -> None:
@@ -109,7 +172,13 @@ def test_a_run_folder_gets_its_progress_events_and_conversations(tmp_path: Path)
     # The fifth row of each fragment only starts the worlds over.
     assert lines["env_steps"].tolist() == [24, 48]
     assert lines["agent_steps"].tolist() == [120, 240]
-    for name in ("charts/episodic_return", "losses/policy_loss", "losses/world_model", "language/symbol_entropy"):
+    for name in (
+        "charts/episodic_return",
+        "losses/policy_loss",
+        "losses/world_model",
+        "language/symbol_entropy",
+        "language/collapse",
+    ):
         assert np.isfinite(lines[name]).all(), name
     table = read_conversations(tmp_path).to_pandas()
     assert len(table) == 3 * 5 * 4

@@ -1,0 +1,217 @@
+"""Listening: how much actions would change if agents heard what was said in another world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from popcomm.agents.distributions import ActionLaw, Categorical, DiagonalGaussian, MultiCategorical, allow
+from popcomm.agents.seating import Seating
+from popcomm.channels import Channel
+from popcomm.rllib.unroll import LogOf, Mail, converse, inbox_of, open_lives
+from popcomm.rllib.worlds import WorldLayout
+
+Fragments = Mapping[str, Mapping[str, np.ndarray]]
+
+# Worlds that are asked in a fragment, at most, and steps for which one asking is enough: together a small part of what
+# the fragments themselves cost.
+WORLDS, EVERY = 64, 32
+# Vectors closer than this pass for the same message.
+SAME = 1e-3
+
+
+class Swap(NamedTuple):
+    """What 2 W worlds hear: W as it was, and the same W with the messages of their partners."""
+
+    mail: Mail  # [2 W, ...]
+    changed: Tensor  # [W, N] bool, seats that hear something else
+
+
+class Listening:
+    """Asks pairs of worlds once in a while: what would each do with the other's messages, all else being the same?
+
+    Each pair is asked at a step of its own, the pairs spread over the fragment, so that the steps of an episode in
+    which messages matter are among them. One forward for both answers, of what the fragment has written down; only
+    recurrent states are taken along the way. The likeliest words are said where a network must say some, so that no
+    random number is drawn.
+    """
+
+    def __init__(self, layout: WorldLayout, channel: Channel | None, num_worlds: int, length: int) -> None:
+        self.layout, self.channel, self.length = layout, channel, length
+        pairs = min(num_worlds, WORLDS) // 2
+        self.worlds = np.linspace(0, num_worlds - 1, 2 * pairs).round().astype(int)  # [W], partners W / 2 apart
+        self.fragments = 0  # begun so far
+        self.found: dict[str, float] = {}
+        self._times = np.zeros(0, int)  # [W], the step at which each is asked; empty: none is
+        self._states: dict[str, dict[str, Tensor]] = {}
+
+    def begin(self) -> None:
+        """A fragment begins: whom to ask when."""
+        pairs = len(self.worlds) // 2
+        due = pairs and self.channel is not None and self.fragments % -(-EVERY // self.length) == 0
+        times = (np.arange(pairs) * self.length // max(pairs, 1) + self.fragments) % self.length
+        self._times = np.concatenate([times, times]) if due else times[:0]
+        self._states = {}
+        self.fragments += 1
+
+    def remember(self, t: int, states: Mapping[str, Mapping[str, Tensor]], seatings: Mapping[str, Seating]) -> None:
+        """Keep the memories, {species: {name: [P, R, ...]}}, with which those who are asked come to step t."""
+        now = np.flatnonzero(self._times == t)
+        if not len(now):
+            return
+        for name, state in states.items():
+            for key, value in state.items():
+                there = seatings[name].to_worlds(value)
+                kept = self._states.setdefault(name, {})
+                if key not in kept:
+                    kept[key] = there.new_zeros(len(self.worlds), *there.shape[1:])
+                kept[key][now] = there[self.worlds[now]]
+
+    def measure(self, fragments: Fragments, modules: Any, laws: Mapping[str, ActionLaw]) -> dict[str, float]:
+        """How far actions follow messages, as last asked; of the species that is most attentive, and of each.
+
+        It is the mean total variation distance (`total_variation`) over those who live and hear something else.
+
+        Args:
+            fragments: {species: arrays of `fragment.allocate`}, all T steps written.
+            modules: {species: PopulationRLModule}.
+            laws: {species: law of its actions}.
+
+        Returns:
+            {"listening": 0 ... 1, "listening_<species>": 0 ... 1 where several hear}; nothing of those for whom the
+            swap made no difference, so that a speaker who always says the same is not laid on its listeners.
+        """
+        if not len(self._times):
+            return self.found
+        swap = self._swapped(fragments, next(iter(next(iter(modules.values())).parameters())).device)
+        each = {}
+        for name in fragments:
+            if modules[name].spec.hears:
+                moved, asked = self._moved(name, fragments[name], swap, modules[name], laws[name])
+                if bool(asked.any()):
+                    each[f"listening_{name}"] = float(moved[asked].mean())
+        most = {"listening": max(each.values())} if each else {}
+        self.found = {**most, **each} if len(each) > 1 else most
+        return self.found
+
+    def _moved(
+        self, name: str, arrays: Mapping[str, np.ndarray], swap: Swap, module: Any, law: ActionLaw
+    ) -> tuple[Tensor, Tensor]:
+        """(distance between the laws of both answers [W, N_s], who was asked [W, N_s] bool)."""
+        agent, spec, seats = module.agent, module.spec, self.layout.species[name].seats
+        device = swap.changed.device
+        seating = Seating(twice(self._get(arrays, "members", device)), spec.members)
+        obs, first = (seating.to_members(twice(self._get(arrays, key, device))) for key in ("obs", "first"))
+        state = {k: seating.to_members(twice(v)) for k, v in self._states.get(name, {}).items()}
+        inbox = inbox_of(swap.mail, seating, seats)
+        output = converse(agent, spec, obs, inbox, open_lives(agent, state, first), greedy=True)
+        before, after = seating.to_worlds(output.action_logits).float().chunk(2)
+        mask = self._get(arrays, "action_mask", device) if "action_mask" in arrays else None
+        asked = swap.changed[:, seats] & self._get(arrays, "alive", device)
+        return total_variation(law, before, after, mask), asked
+
+    def _swapped(self, fragments: Fragments, device: Any) -> Swap:
+        """Everybody's message becomes that of a partner world; who hears whom stays."""
+        every = list(fragments.values())
+
+        def get(key: str) -> Tensor:
+            return torch.cat([self._get(arrays, key, device) for arrays in every], 1)
+
+        assert self.channel is not None
+        mask, log = get("inbox_mask"), None
+        if "slots" in every[0]:
+            chosen = get("slots").long()
+            said, sources, direct = (self._get(every[0], "log_" + k, device) for k in ("words", "sources", "direct"))
+            there, log = said != 0, LogOf(twice(sources), twice(direct))
+        else:
+            chosen, said = get("senders"), get("messages")
+            # Who is heard by anybody was on the air.
+            count = torch.zeros(said.shape[:2], device=device)
+            there = count.scatter_add_(1, chosen.flatten(1), mask.flatten(1).float()) > 0
+        other = swapped(said, there)
+        differs = ((said - other).abs() > SAME).flatten(2).any(2) if said.dim() > 2 else said != other
+        hears = None
+        if self.channel.topology.latents:
+            hears = ~get("first")
+            # Everybody hears all others.
+            changed = (differs.sum(1, keepdim=True) > differs.long()) & hears
+        else:
+            changed = (differs.gather(1, chosen.flatten(1)).view_as(mask) & mask).any(2)
+        twofold = None if hears is None else twice(hears)
+        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log)
+        return Swap(mail, changed)
+
+    def _get(self, arrays: Mapping[str, np.ndarray], key: str, device: Any) -> Tensor:
+        """Rows of those who are asked, [W, ...]."""
+        return torch.from_numpy(arrays[key][self.worlds, self._times]).to(device)
+
+    def get_state(self) -> dict[str, Any]:
+        """Between fragments: when to ask next, and what was found last."""
+        return {"fragments": self.fragments, "found": dict(self.found)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.fragments, self.found = state["fragments"], state["found"]
+
+
+def total_variation(law: ActionLaw, before: Tensor, after: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Total variation distance between two laws of an action, 0 (the same) to 1; a mean over parts of an action.
+
+    For a Box it is that of normal laws with a deviation in common, erf(|difference of means| / (2 sqrt(2) deviation)),
+    the deviation being the root of the mean variance: a change of deviations alone does not count.
+
+    Args:
+        law: of the actions.
+        before: [..., A], a network's `action_logits`.
+        after: [..., A].
+        mask: [..., A] bool, True = allowed.
+
+    Returns:
+        [...]
+
+    >>> half, sure = torch.tensor([0.0, 0.0]), torch.tensor([-40.0, 40.0])
+    >>> round(total_variation(Categorical(2), half, sure).item(), 6)
+    0.5
+    """
+    if isinstance(law, DiagonalGaussian):
+        (mean, log_std), (other, other_std) = before.split(law.size, -1), after.split(law.size, -1)
+        deviation = ((2 * log_std).exp() + (2 * other_std).exp()).div(2).sqrt()
+        return torch.erf((mean - other).abs() / (2 * 2**0.5 * deviation)).mean(-1)
+    if isinstance(law, MultiCategorical):
+        p, q = law.logits(before, mask).softmax(-1), law.logits(after, mask).softmax(-1)
+        return (p - q).abs().sum(-1).div(2).mean(-1)
+    assert isinstance(law, Categorical)
+    return (allow(before, mask).softmax(-1) - allow(after, mask).softmax(-1)).abs().sum(-1) / 2
+
+
+def swapped(said: Tensor, there: Tensor) -> Tensor:
+    """What seats would have said in the partner world, [W, M, ...]; partners are W / 2 apart.
+
+    It is what the same seat says there. Where it is not on the air there, it is what those say who are, dealt in turn;
+    and where nobody is, all stays.
+
+    Args:
+        said: [W, M, ...], messages.
+        there: [W, M] bool, which of them were on the air.
+
+    >>> said, there = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[True, False], [False, True]])
+    >>> swapped(said, there).tolist()
+    [[4, 2], [3, 1]]
+    """
+    worlds, posts = there.shape
+    partner = torch.arange(worlds, device=said.device).roll(worlds // 2)
+    theirs = there[partner]
+    turn = (there.long().cumsum(1) - 1) % theirs.sum(1, keepdim=True).clamp(min=1)
+    dealt = (~theirs).byte().argsort(dim=1, stable=True).gather(1, turn)
+    chosen = torch.where(theirs, torch.arange(posts, device=said.device), dealt)
+    other = said[partner.unsqueeze(1), chosen]
+    moves = there & theirs.any(1, keepdim=True)
+    return torch.where(moves.view(*moves.shape, *[1] * (said.dim() - 2)), other, said)
+
+
+def twice(values: Tensor) -> Tensor:
+    """[W, ...] -> [2 W, ...]."""
+    return torch.cat([values, values])

@@ -3,10 +3,11 @@
 from popcomm.channels.kinds import message_kind
 from popcomm.channels.mailbox import Channel, Inbox, PostedInbox, RoutedInbox, deliver
 from popcomm.channels.messages import MessageKind, Symbols, Vectors
-from popcomm.channels.topology import Custom, Full, KNearest, Links, Ring, Routed, Topology, make_topology
+from popcomm.channels.topology import Chain, Custom, Full, KNearest, Links, Ring, Routed, Topology, make_topology
 from popcomm.channels.words import Words
 
 __all__ = [
+    "Chain",
     "Channel",
     "Custom",
     "Full",

@@ -95,6 +95,24 @@ class Ring(Topology):
         return _fixed((torch.arange(n).unsqueeze(1) + offsets) % n, present)
 
 
+class Chain(Topology):
+    """Seats stand in a row and each hears the one before it: what the last is to know, all must pass on.
+
+    Seat 0 hears nobody.
+    """
+
+    static = True
+
+    def inbox_size(self, num_agents: int) -> int:
+        return 1
+
+    def connect(
+        self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
+    ) -> Links:
+        seats = torch.arange(present.shape[1]).unsqueeze(1)
+        return _fixed((seats - 1).clamp_(min=0), present, seats > 0)
+
+
 class Custom(Topology):
     """A fixed graph. adjacency[i, j] (or [b, i, j]) is True where seat j hears seat i.
 
@@ -254,6 +272,7 @@ class Routed(Topology):
 TOPOLOGIES: dict[str, type] = {
     "full": Full,
     "ring": Ring,
+    "chain": Chain,
     "k_nearest": KNearest,
     "custom": Custom,
     "routed": Routed,

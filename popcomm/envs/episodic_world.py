@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from popcomm.channels.building import whole
 from popcomm.envs.drawing_world import DrawingWorld
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
@@ -33,6 +34,14 @@ class EpisodicWorld(DrawingWorld):
     _age: Tensor
     _over: Tensor
 
+    def __init__(self, num_worlds: int, device: str | torch.device, max_steps: int) -> None:
+        """Raises UserError: num_worlds or max_steps is not a whole number of at least 1."""
+        self.num_worlds = whole(f"{self.name}: num_worlds", num_worlds, 1)
+        self.max_steps = whole(f"{self.name}: max_steps", max_steps, 1)
+        self.device = torch.device(device)
+        self._generator = torch.Generator(self.device)
+        self._generator.manual_seed(0)
+
     @abstractmethod
     def _begin(self, worlds: Tensor) -> None:
         """Open an episode in `worlds` [B] bool, and leave the others as they are (`_renewed` helps).
@@ -50,6 +59,10 @@ class EpisodicWorld(DrawingWorld):
 
     def _labels(self) -> Tensor | None:
         """[B, N] int64, what each seat privately perceives; -1 nothing. See `WorldStep.labels`."""
+        return None
+
+    def _speaks(self) -> Tensor | None:
+        """[B, N] bool, new, who may send a message; None: all. See `WorldStep.speaks`."""
         return None
 
     def _latent_state(self) -> Tensor | None:
@@ -108,6 +121,7 @@ class EpisodicWorld(DrawingWorld):
             positions=self._positions(),
             state=self._latent_state(),
             labels=self._labels(),
+            speaks=self._speaks(),
         )
         return self._last
 

@@ -80,7 +80,7 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
         raise UserError(f"messages is {messages!r}, and must be Symbols, Words, Vectors or a mapping with their 'kind'")
     if graph.latents:
         raise UserError(
-            "topology routed has no inboxes, which with_messages fills; use full, ring, k_nearest or custom"
+            "topology routed has no inboxes, which with_messages fills; use full, ring, chain, k_nearest or custom"
         )
     if not hasattr(env, "possible_agents"):
         raise UserError(f"'{env}' does not tell its possible_agents, and each of them needs a seat")

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popcomm.channels import Custom, Full, KNearest, Ring, Topology, make_topology
+from popcomm.channels import Chain, Custom, Full, KNearest, Ring, Topology, make_topology
 from popcomm.channels.topology import nearest_by_matrix, nearest_by_tree
 from popcomm.errors import UserError
 
@@ -40,6 +40,19 @@ def test_ring_of_all_others_hears_everyone_once() -> None:
     senders = Ring(5).connect(everyone(1, 6)).senders[0]
     for seat, row in enumerate(senders.tolist()):
         assert sorted([*row, seat]) == list(range(6))
+
+
+def test_chain_hears_the_one_before_and_its_first_seat_nobody() -> None:
+    links = Chain().connect(everyone(2, 4))
+    assert Chain().inbox_size(4) == 1
+    assert links.senders[:, 1:, 0].tolist() == [[0, 1, 2]] * 2
+    assert links.mask.squeeze(-1).tolist() == [[False, True, True, True]] * 2
+
+
+def test_chain_is_the_graph_that_its_rows_say() -> None:
+    chain, graph = make_topology({"kind": "chain"}), Custom(np.eye(5, k=1))
+    here = torch.tensor([[True, True, False, True, True]])
+    assert as_lists(chain.connect(here)) == as_lists(graph.connect(here)) == [[[], [0], [1], [], [3]]]
 
 
 def test_custom_graph_is_read_as_from_row_to_column() -> None:

@@ -1,0 +1,37 @@
+"""Policies that follow a script: what they earn in a world, and the references that learned agents are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from popcomm.envs.world import World
+
+
+class References(NamedTuple):
+    """Expected return per agent and episode, the plain sum of its rewards."""
+
+    random: float  # all actions are equally likely, always
+    silent: float  # the best that can be done without messages; where it is another policy, the world says which
+    oracle: float  # all know all that anyone saw; nothing better is possible
+
+
+def episode_returns(world: World, policy: Callable[[Any], dict[str, Tensor]], seed: int = 0) -> Tensor:
+    """What every seat earns in the first episode of every world, [B, N] float32.
+
+    Args:
+        world: it is reset, and played until the first episodes are over everywhere; they must end.
+        policy: world -> {species: actions [B, N_s, ...]} for its present.
+        seed: of the worlds.
+    """
+    step = world.reset(seed)
+    earned = torch.zeros_like(step.rewards)
+    running = step.alive.any(-1)
+    while running.any():
+        step = world.step(policy(world))
+        earned += step.rewards * running.unsqueeze(-1)
+        running = running & step.alive.any(-1)
+    return earned

@@ -24,9 +24,10 @@ SEATINGS = ("shuffled", "fixed", "communities")
 class SeatingRule:
     """How members come to their seats.
 
-    "shuffled" draws them anew when episodes start. "fixed" puts member (b N + n) mod P on seat n of world b: with
-    P = N, agent n is member n. "communities" draws too, but keeps G groups apart: world b belongs to community b mod G,
-    member p to community p G // P, and a member sits in a world of its own community, except on a share of the seats.
+    "shuffled" draws them anew when episodes start, never twice in one world where there are enough. "fixed" puts
+    member (b N + n) mod P on seat n of world b: with P = N, agent n is member n. "communities" draws too, but keeps G
+    groups apart: world b belongs to community b mod G, member p to community p G // P, and a member sits in a world of
+    its own community, except on a share of the seats.
     """
 
     how: str = "shuffled"  # one of SEATINGS

@@ -14,6 +14,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from popcomm.agents.dealing import balanced_rows, deal, exchange, quota
 from popcomm.errors import UserError
 
 SEATINGS = ("shuffled", "fixed", "communities")
@@ -23,9 +24,10 @@ SEATINGS = ("shuffled", "fixed", "communities")
 class SeatingRule:
     """How members come to their seats.
 
-    "shuffled" draws them anew when episodes start. "fixed" puts member (b N + n) mod P on seat n of world b: with
-    P = N, agent n is member n. "communities" draws too, but keeps G groups apart: world b belongs to community b mod G,
-    member p to community p G // P, and a member sits in a world of its own community, except on a share of the seats.
+    "shuffled" draws them anew when episodes start, never twice in one world where there are enough. "fixed" puts
+    member (b N + n) mod P on seat n of world b: with P = N, agent n is member n. "communities" draws too, but keeps G
+    groups apart: world b belongs to community b mod G, member p to community p G // P, and a member sits in a world of
+    its own community, except on a share of the seats.
     """
 
     how: str = "shuffled"  # one of SEATINGS
@@ -58,29 +60,34 @@ def check_balance(key: str, num_worlds: int, num_seats: int, members: int, commu
 def draw(rng: Generator, num_worlds: int, num_seats: int, members: int, rule: SeatingRule = SHUFFLED) -> np.ndarray:
     """Seat all worlds anew: [B, N] int64 members, each equally often.
 
-    Seats are filled with one random permutation of the members (of the world's community) after another, so that a
-    world has distinct members where there are enough, and consecutive blocks of worlds are balanced by themselves.
+    No member sits twice in a world where its community has N members or more; where it has fewer, each sits there
+    floor or ceil of N / (P / G) times. Consecutive blocks of worlds (`block_of_worlds`) are balanced by themselves. Any
+    two members meet as often as any other two of a community, in the long run.
+
     Where communities mix, every seat is chosen with probability `mixing`, and the chosen seats of all worlds exchange
-    their members by a random permutation: the whole stays exactly balanced, a block only nearly. At mixing 1 a seat is
-    as likely to hold any member as any other, as if shuffled.
+    their members at random, but not so that one comes into a world where it sits already: the whole stays exactly
+    balanced, a block only nearly. At mixing 1 all members are as one community.
 
     Args:
-        num_worlds: B, as `check_balance` wants it.
+        num_worlds: B, as `check_balance` wants it; else members have equally many seats but for what B lacks.
         num_seats: N.
         members: P, a multiple of the communities.
     """
     if rule.how == "fixed" or members == 1:
         return (np.arange(num_worlds * num_seats) % members).reshape(num_worlds, num_seats)
-    groups = rule.communities
-    size, worlds = members // groups, num_worlds // groups
-    rounds = -(-worlds * num_seats // size)
-    permutations = rng.random((groups, rounds, size)).argsort(axis=2) + np.arange(groups)[:, None, None] * size
-    by_group = permutations.reshape(groups, -1)[:, : worlds * num_seats].reshape(groups, worlds, num_seats)
-    seats: np.ndarray = by_group.swapaxes(0, 1).reshape(-1).astype(np.int64)
-    if rule.mixing:
-        chosen = np.flatnonzero(rng.random(seats.size) < rule.mixing)
-        seats[chosen] = seats[rng.permutation(chosen)]
-    return seats.reshape(num_worlds, num_seats)
+    groups = _groups(rule)
+    size = members // groups
+    rows = balanced_rows(rng, groups, -(-num_worlds // groups), num_seats, size)
+    rows += np.arange(groups)[:, None, None] * size
+    seats = np.ascontiguousarray(rows.swapaxes(0, 1)).reshape(-1, num_seats)[:num_worlds]
+    if groups > 1 and rule.mixing:
+        seats = exchange(rng, seats, rng.random(seats.shape) < rule.mixing)
+    return seats
+
+
+def _groups(rule: SeatingRule) -> int:
+    """The communities that are kept apart at all."""
+    return 1 if rule.mixing == 1 else rule.communities
 
 
 def redraw(
@@ -88,9 +95,13 @@ def redraw(
 ) -> np.ndarray:
     """Seat those worlds anew that start an episode.
 
-    When all start at once the seating is exactly balanced. When only some do, a member may hold one seat more than its
-    share: with no slack at all, the worlds that start would get back just the members that they gave up, and members
-    would never meet others. A seat that is chosen for mixing (with probability `mixing`) takes any member with room.
+    In the worlds that start no member sits twice, just as in `draw`. When all start at once the seating is exactly
+    balanced. When only some do, a member may hold one seat more or less than its share: with no slack at all, the
+    worlds that start would get back just the members that they gave up, and members would never meet others. Who would
+    hold still fewer gets a seat first; else the more room a member has, the likelier it is to get one.
+
+    A seat that is chosen for mixing (with probability `mixing`) takes any member with room; so does one whose community
+    has none left, after earlier exchanges. Members who sit elsewhere may then leave a community with fewer.
 
     Args:
         seats: [B, N] int64, the present seating.
@@ -102,48 +113,52 @@ def redraw(
     num_worlds, num_seats = seats.shape
     if worlds.all():
         return draw(rng, num_worlds, num_seats, members, rule)
-    kept = np.bincount(seats[~worlds].reshape(-1), minlength=members)
-    capacity = -(-num_worlds * num_seats // members) + 1
-    tickets = rng.permutation(np.repeat(np.arange(members), np.maximum(capacity - kept, 0)))
+    groups = _groups(rule)
+    starts = [np.flatnonzero(worlds[group::groups]) * groups + group for group in range(groups)]
+    held = np.bincount(seats[~worlds].reshape(-1), minlength=members)
+    share = num_worlds * num_seats // members, -(-num_worlds * num_seats // members)
+    opened = np.array([len(some) for some in starts])
+    mixed = np.asarray(rng.binomial(opened * num_seats, rule.mixing if groups > 1 else 0.0))
+    copies = _copies(rng, held, opened, num_seats, mixed, (share[0] - 1, share[1] + 1))
     seats = seats.copy()
-    opened = int(worlds.sum()) * num_seats
-    if rule.communities > 1:
-        tickets = _by_community(rng, tickets, members, np.flatnonzero(worlds).repeat(num_seats), rule)
-    seats[worlds] = tickets[:opened].reshape(-1, num_seats)
+    for some, dealt in zip(starts, copies, strict=True):
+        if len(some):
+            seats[some] = deal(rng, dealt, len(some))
     return seats
 
 
-def _by_community(
-    rng: Generator, tickets: np.ndarray, members: int, world: np.ndarray, rule: SeatingRule
+def _copies(
+    rng: Generator, held: np.ndarray, opened: np.ndarray, num_seats: int, mixed: np.ndarray, between: tuple[int, int]
 ) -> np.ndarray:
-    """Tickets (members in random order) dealt to free seats: each takes the next of its community, or any if it mixes.
+    """How many seats of the worlds of each community each member gets: [G, P] int64, rows sum to N times the worlds.
 
-    Where earlier exchanges have left a community no more tickets, its seat takes any, too.
+    At most one seat in each world, or floor or ceil of N / (P / G) where the community has fewer members than seats.
 
     Args:
-        tickets: [K] int64, at least as many as seats.
-        world: [F] int64, the world of each free seat.
-
-    Returns:
-        [F] int64, the member on each free seat.
+        held: [P] int64, seats in the worlds that go on.
+        opened: [G] int64, the worlds that start.
+        mixed: [G] int64, how many of their seats take any member.
+        between: how many seats a member should hold.
     """
-    groups = rule.communities
-    # Seats that mix queue apart, where no ticket is.
-    home = np.where(rng.random(len(world)) < rule.mixing, groups, world % groups)
-    community = tickets * groups // members
-    sorted_tickets = tickets[community.argsort(kind="stable")]
-    there = np.append(np.bincount(community, minlength=groups), 0)
-    first = there.cumsum() - there
-    order = home.argsort(kind="stable")
-    wanted = np.bincount(home, minlength=groups + 1)
-    turn = np.arange(len(home)) - np.repeat(wanted.cumsum() - wanted, wanted)
-    served = turn < there[home[order]]
-    taken = first[home[order]][served] + turn[served]
-    dealt = np.empty(len(home), np.int64)
-    dealt[order[served]] = sorted_tickets[taken]
-    rest = rng.permutation(np.delete(sorted_tickets, taken))
-    dealt[order[~served]] = rest[: int((~served).sum())]
-    return dealt
+    groups, members = len(opened), len(held)
+    size = members // groups
+    copies = np.zeros((groups, members), np.int64)
+    for group in np.flatnonzero(opened):
+        own, worlds = slice(group * size, (group + 1) * size), int(opened[group])
+        # Nobody twice in a world where there are enough; as evenly as may be where there are not.
+        fewest, most = worlds * (num_seats // size), worlds * -(-num_seats // size)
+        room = np.clip(between[1] - held[own], 0, most)
+        count = min(worlds * num_seats - int(mixed[group]), int(room.sum()))
+        copies[group, own] = quota(rng, held[own], np.minimum(fewest, room), room, count, between)
+    held = held + copies.sum(0)
+    for group in rng.permutation(np.flatnonzero(opened * num_seats > copies.sum(1))):
+        limit = np.full(members, opened[group] * -(-num_seats // members))
+        limit[group * size : (group + 1) * size] = opened[group] * -(-num_seats // size)
+        count = int(opened[group] * num_seats - copies[group].sum())
+        added = quota(rng, held, np.zeros_like(held), limit - copies[group], count, between)
+        copies[group] += added
+        held = held + added
+    return copies
 
 
 class Seating:

@@ -29,9 +29,95 @@ def test_consecutive_blocks_of_worlds_are_balanced_by_themselves(
     assert np.ptp(counts) == 0
 
 
-def test_a_world_has_distinct_members_when_the_population_is_a_multiple_of_its_seats() -> None:
-    drawn = draw(np.random.default_rng(0), 50, 4, 20)
-    assert all(len(set(row)) == 4 for row in drawn)
+def times(seats: np.ndarray, members: int) -> np.ndarray:
+    """[B, P]: how often each member sits in each world."""
+    return (seats[:, :, None] == np.arange(members)).sum(1)
+
+
+def as_even_as_may_be(seats: np.ndarray, members: int) -> bool:
+    """Whether each member sits in each world floor or ceil of N / P times: once at most where P >= N."""
+    found = times(seats, members)
+    return bool((found >= seats.shape[1] // members).all() and (found <= -(-seats.shape[1] // members)).all())
+
+
+@given(st.integers(1, 12), st.integers(1, 14), st.integers(1, 4), st.integers(0, 99))
+def test_no_member_sits_twice_in_a_world_where_there_are_enough(
+    members: int, seats: int, blocks: int, seed: int
+) -> None:
+    """Of three members and two seats every other permutation is cut by a world; of two and five, each sits twice."""
+    drawn = draw(np.random.default_rng(seed), block_of_worlds(members, seats) * blocks, seats, members)
+    assert as_even_as_may_be(drawn, members)
+
+
+@given(st.integers(2, 12), st.integers(1, 14), st.sampled_from([0.05, 0.4, 0.9]), st.integers(0, 99))
+def test_nor_after_episodes_of_unequal_length_and_all_hold_their_share_but_one(
+    members: int, seats: int, starting: float, seed: int
+) -> None:
+    rng, worlds = np.random.default_rng(seed), block_of_worlds(members, seats) * 3
+    now = draw(rng, worlds, seats, members)
+    for _ in range(8):
+        before, starts = now, rng.random(worlds) < starting
+        now = redraw(rng, before, members, starts)
+        assert (now[~starts] == before[~starts]).all()
+        assert as_even_as_may_be(now, members)
+        assert np.abs(np.bincount(now.ravel(), minlength=members) - worlds * seats // members).max() <= 1
+
+
+def test_ten_members_on_ten_seats_all_sit_in_every_world_however_worlds_start() -> None:
+    rng = np.random.default_rng(3)
+    now = first = draw(rng, 12, 10, 10)
+    for i in range(60):
+        now = redraw(rng, now, 10, np.arange(12) % 7 == i % 7)
+        assert (times(now, 10) == 1).all()
+    assert (now != first).any(1).all()
+
+
+def test_a_single_world_has_distinct_members_too() -> None:
+    assert sorted(draw(np.random.default_rng(0), 1, 3, 3)[0]) == [0, 1, 2]
+    assert len(set(draw(np.random.default_rng(0), 1, 5, 7)[0])) == 5
+
+
+@pytest.mark.parametrize(("members", "seats"), [(3, 2), (5, 3), (7, 4), (6, 2)])
+def test_every_two_members_meet_as_often_as_any_other_two(members: int, seats: int) -> None:
+    """Drawn at once, and a third of the worlds at a time: N (N - 1) / 2 of P (P - 1) / 2 pairs in each world. Worlds of
+    a block depend on one another, so that the limit is 4 standard errors of as many draws as there are blocks."""
+    rng, block = np.random.default_rng(4), block_of_worlds(members, seats)
+    at_once = draw(rng, block * 1500, seats, members)
+    now, later = draw(rng, block * 2, seats, members), []
+    for i in range(3000):
+        now = redraw(rng, now, members, np.arange(block * 2) % 3 == i % 3)
+        later.append(now[i % 3 :: 3])
+    expected = seats * (seats - 1) / members / (members - 1)
+    for found in (at_once, np.concatenate(later)):
+        there = times(found, members)
+        together = (there.T @ there / len(found))[np.triu_indices(members, 1)]
+        assert np.abs(together - expected).max() < 4 * (expected * (1 - expected) / 1500) ** 0.5
+
+
+def test_a_member_is_as_likely_on_one_seat_as_on_another() -> None:
+    """Seats of 6,000 worlds, half of them seated later than the others: 3,600 times each of five members."""
+    rng = np.random.default_rng(5)
+    seats = draw(rng, 6000, 3, 5)
+    seats = redraw(rng, seats, 5, np.arange(6000) % 2 == 0)
+    for part in (seats[::2], seats[1::2]):
+        table = np.stack([np.bincount(column, minlength=5) for column in part.T])
+        assert np.abs(table - 600).max() < 4 * (3000 * 0.2 * 0.8) ** 0.5
+
+
+def test_who_holds_fewest_seats_comes_first() -> None:
+    """Members 0 and 1 hold two seats less than their share of three; world 0 starts, and must seat both."""
+    seats = np.array([[2, 3], [0, 2], [1, 2], [2, 3], [3, 2], [3, 2]])
+    for seed in range(20):
+        after = redraw(np.random.default_rng(seed), seats, 4, np.arange(6) == 0)
+        assert sorted(after[0]) == [0, 1]
+
+
+def test_a_world_takes_distinct_members_even_where_all_but_one_hold_too_many() -> None:
+    seats = np.array([[0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [0, 1]])
+    for seed in range(20):
+        after = redraw(np.random.default_rng(seed), seats, 3, np.arange(6) == 0)
+        assert 2 in after[0]
+        assert len(set(after[0])) == 2
 
 
 @given(st.integers(2, 9), st.integers(1, 5), st.integers(0, 99))
@@ -111,6 +197,58 @@ def test_exchange_keeps_the_balance_exactly(groups: int, size: int, seats: int, 
     members, worlds = groups * size, 3 * block_of_worlds(groups * size, seats, groups)
     drawn = draw(np.random.default_rng(seed), worlds, seats, members, communities(groups, mixing))
     assert np.bincount(drawn.ravel(), minlength=members).tolist() == [worlds * seats // members] * members
+
+
+@given(
+    st.integers(2, 3),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
+    st.sampled_from([0.05, 0.4, 1.0]),
+    st.integers(0, 99),
+)
+def test_mixing_never_seats_a_member_twice_in_a_world(
+    groups: int, size: int, seats: int, mixing: float, starting: float, seed: int
+) -> None:
+    """Where its community has members enough; at mixing 1, where the whole population has."""
+    rng, members, rule = np.random.default_rng(seed), groups * size, communities(groups, mixing)
+    worlds = 2 * block_of_worlds(members, seats, groups)
+    now = draw(rng, worlds, seats, members, rule)
+    for _ in range(6):
+        if size >= seats or mixing == 1:
+            assert as_even_as_may_be(now, members)
+        elif mixing == 0:
+            own = [now[g::groups] - g * size for g in range(groups)]
+            assert all(as_even_as_may_be(worlds, size) for worlds in own)
+        now = redraw(rng, now, members, rng.random(worlds) < starting, rule)
+
+
+def test_a_chosen_seat_holds_anyone_who_is_not_there_already() -> None:
+    """Of two communities of three in worlds of two seats, five members may sit beside a given one: where one seat of
+    the two is chosen, which is so in 2 q (1 - q) of the worlds, it holds one of three strangers out of five."""
+    q, worlds = 0.02, 60_000
+    rule = communities(2, q)
+    seats = draw(np.random.default_rng(6), worlds, 2, 6, rule)
+    share = strangers(seats, 6, 2).any(1).mean()
+    expected = 2 * q * 3 / 5
+    # Both are chosen in q^2 of the worlds.
+    assert abs(share - expected) < 4 * (expected / worlds) ** 0.5 + q * q
+
+
+@pytest.mark.parametrize("mixing", [0.3, 0.7])
+def test_strangers_meet_as_often_as_other_strangers_when_worlds_start_at_different_times(mixing: float) -> None:
+    rng, rule, found = np.random.default_rng(7), communities(2, mixing), []
+    now = draw(rng, 12, 2, 6, rule)
+    for i in range(6000):
+        now = redraw(rng, now, 6, np.arange(12) % 5 == i % 5, rule)
+        found.append(now[i % 5 :: 5])
+    there = times(np.concatenate(found), 6)
+    together = there.T @ there / len(there)
+    within = np.concatenate([together[:3, :3][np.triu_indices(3, 1)], together[3:, 3:][np.triu_indices(3, 1)]])
+    between = together[:3, 3:].ravel()
+    for rates in (within, between):
+        assert np.ptp(rates) < 8 * (rates.mean() / 6000) ** 0.5
+    assert between.mean() < within.mean()
 
 
 @pytest.mark.parametrize(("groups", "mixing"), [(2, 0.05), (2, 0.5), (3, 0.2), (3, 1.0)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from popcomm.envs.alarm_v0 import AlarmWorld
+from popcomm.envs.predator_prey_v0 import PredatorPreyWorld
 from popcomm.envs.referential_v0 import ReferentialWorld
 from popcomm.envs.swarm_v0 import SwarmWorld
 from popcomm.envs.world import World
 
 WORLDS: dict[str, type[World]] = {
     "alarm_v0": AlarmWorld,
+    "predator_prey_v0": PredatorPreyWorld,
     "referential_v0": ReferentialWorld,
     "swarm_v0": SwarmWorld,
 }

@@ -6,6 +6,7 @@ from popcomm.envs.alarm_v0 import AlarmWorld
 from popcomm.envs.predator_prey_v0 import PredatorPreyWorld
 from popcomm.envs.referential_v0 import ReferentialWorld
 from popcomm.envs.swarm_v0 import SwarmWorld
+from popcomm.envs.traffic_junction_v0 import TrafficJunctionWorld
 from popcomm.envs.world import World
 
 WORLDS: dict[str, type[World]] = {
@@ -13,4 +14,5 @@ WORLDS: dict[str, type[World]] = {
     "predator_prey_v0": PredatorPreyWorld,
     "referential_v0": ReferentialWorld,
     "swarm_v0": SwarmWorld,
+    "traffic_junction_v0": TrafficJunctionWorld,
 }

@@ -9,7 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from popcomm.envs import alarm_v0, colour_digit_v0, referential_v0, relay_v0, swarm_v0, switch_riddle_v0
+    from popcomm.envs import (
+        alarm_v0,
+        colour_digit_v0,
+        predator_prey_v0,
+        referential_v0,
+        relay_v0,
+        swarm_v0,
+        switch_riddle_v0,
+        traffic_junction_v0,
+    )
     from popcomm.envs.messaging import with_messages
     from popcomm.envs.names import WORLDS
     from popcomm.envs.pettingzoo import ParallelEnvWorld
@@ -18,7 +27,16 @@ if TYPE_CHECKING:
     from popcomm.envs.world import Species, World, WorldStep
     from popcomm.envs.world_parallel import WorldParallelEnv
 
-_ENVIRONMENTS = ("alarm_v0", "colour_digit_v0", "referential_v0", "relay_v0", "swarm_v0", "switch_riddle_v0")
+_ENVIRONMENTS = (
+    "alarm_v0",
+    "colour_digit_v0",
+    "predator_prey_v0",
+    "referential_v0",
+    "relay_v0",
+    "swarm_v0",
+    "switch_riddle_v0",
+    "traffic_junction_v0",
+)
 _MODULES = {
     "CommunicationEnv": "referential_v0",
     "ParallelEnvWorld": "pettingzoo",
@@ -41,10 +59,12 @@ __all__ = [
     "WorldStep",
     "alarm_v0",
     "colour_digit_v0",
+    "predator_prey_v0",
     "referential_v0",
     "relay_v0",
     "swarm_v0",
     "switch_riddle_v0",
+    "traffic_junction_v0",
     "with_messages",
     "world_api_test",
 ]

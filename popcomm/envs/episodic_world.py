@@ -1,4 +1,4 @@
-"""A World whose seats begin and end together: its clock, its autoreset, and what is said of both."""
+"""A World whose episodes begin and end for all of its seats: its clock, its autoreset, and what is said of both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ class EpisodicWorld(DrawingWorld):
     A subclass says what opens an episode (`_begin`), what a step does (`_play`), and what is seen (`_observe`); its
     `kept` begins with `EpisodicWorld.kept`. Before `_play` and `_begin`, `_age` [B] int64 is how many steps the episode
     has made; `_over` [B] bool, which worlds stand in the row after their last step. Both methods see all worlds, also
-    those that are over: what `_play` does there is not looked at.
+    those that are over: what `_play` does there is not looked at. Where nobody can act for a while, both may add the
+    steps that pass unseen to `_age`.
+
+    Seats begin and end with the episode, unless a subclass says who is `_present`: then a seat that is left is
+    terminated, one that is taken opens a life, and somebody must be present until the episode ends.
 
     Attributes:
         max_steps: steps of the longest episode.
@@ -57,6 +61,14 @@ class EpisodicWorld(DrawingWorld):
     def _observe(self) -> dict[str, Tensor]:
         """{species: [B, N_s, O] float32}, new tensors."""
 
+    def _present(self) -> Tensor:
+        """[B, N] bool, the seats that are taken. A seat that was left in a step is not taken anew in the same one."""
+        return torch.ones(self.num_worlds, self.num_agents, dtype=torch.bool, device=self.device)
+
+    def _close(self, worlds: Tensor) -> None:
+        """Count, for metrics, what the episodes of `worlds` [B] bool came to, whose last step was just made."""
+        return None
+
     def _labels(self) -> Tensor | None:
         """[B, N] int64, what each seat privately perceives; -1 nothing. See `WorldStep.labels`."""
         return None
@@ -80,8 +92,8 @@ class EpisodicWorld(DrawingWorld):
         self._age = torch.zeros(self.num_worlds, dtype=torch.int64, device=self.device)
         self._over = ~everywhere
         self._begin(everywhere)
-        nothing = torch.zeros(self.num_worlds, self.num_agents, device=self.device)
-        return self._look(nothing, ~everywhere, ~everywhere, everywhere)
+        nobody = torch.zeros(self.num_worlds, self.num_agents, dtype=torch.bool, device=self.device)
+        return self._look(nobody.float(), nobody, nobody.clone(), acted=nobody)
 
     def step(self, actions: dict[str, Tensor], spoken: Tensor | None = None) -> WorldStep:
         """See `World.step`.
@@ -89,6 +101,23 @@ class EpisodicWorld(DrawingWorld):
         Raises:
             UserError: the world was not reset, or actions of another shape.
         """
+        self._check(actions)
+        assert self._last is not None
+        opening, acted = self._over, self._last.alive
+        rewards, ended = self._play(actions, spoken)
+        rewards, ended = rewards.masked_fill(~acted, 0.0), ended & ~opening
+        self._age = (self._age + 1).masked_fill(opening, 0)
+        late = (self._age >= self.max_steps) & ~opening & ~ended
+        # Also where none opens: how many random numbers are drawn must not depend on what other worlds do.
+        self._begin(opening)
+        self._over = ended | late
+        self._close(self._over)
+        ends, cut = (self._over, torch.zeros_like(late)) if self.ends_at_deadline else (ended, late)
+        left = ~self._present()
+        terminated = acted & (left | ends.unsqueeze(-1))
+        return self._look(rewards, terminated, acted & ~left & cut.unsqueeze(-1), acted)
+
+    def _check(self, actions: dict[str, Tensor]) -> None:
         if self._last is None:
             raise UserError(f"{self.name} was stepped before it was reset; call reset first")
         for name, species in self.species.items():
@@ -97,37 +126,23 @@ class EpisodicWorld(DrawingWorld):
                 raise UserError(
                     f"actions of '{name}' have shape {tuple(actions[name].shape)}, and must have {expected}"
                 )
-        opening = self._over
-        rewards, ended = self._play(actions, spoken)
-        rewards, ended = rewards.masked_fill(opening.unsqueeze(-1), 0.0), ended & ~opening
-        self._age = (self._age + 1).masked_fill(opening, 0)
-        late = (self._age >= self.max_steps) & ~opening & ~ended
-        # Also where none opens: how many random numbers are drawn must not depend on what other worlds do.
-        self._begin(opening)
-        self._over = ended | late
-        nobody = torch.zeros_like(late)
-        terminated, truncated = (ended | late, nobody) if self.ends_at_deadline else (ended, late)
-        return self._look(rewards, terminated, truncated, opening)
 
-    def _look(self, rewards: Tensor, terminated: Tensor, truncated: Tensor, opening: Tensor) -> WorldStep:
-        """The WorldStep of the present; the last three arguments are [B] bool."""
+    def _look(self, rewards: Tensor, terminated: Tensor, truncated: Tensor, acted: Tensor) -> WorldStep:
+        """The WorldStep of the present; all arguments are [B, N], the last says who was alive in the row before."""
+        alive = self._present() & ~self._over.unsqueeze(-1)
         self._last = WorldStep(
             observations=self._observe(),
             rewards=rewards,
-            terminated=self._for_all(terminated),
-            truncated=self._for_all(truncated),
-            alive=self._for_all(~self._over),
-            first=self._for_all(opening),
+            terminated=terminated,
+            truncated=truncated,
+            alive=alive,
+            first=alive & ~acted,
             positions=self._positions(),
             state=self._latent_state(),
             labels=self._labels(),
             speaks=self._speaks(),
         )
         return self._last
-
-    def _for_all(self, worlds: Tensor) -> Tensor:
-        """[B] -> [B, N], the same for all seats of a world."""
-        return worlds.unsqueeze(-1).expand(-1, self.num_agents).clone()
 
     def _renewed(self, old: Tensor | None, new: Tensor, worlds: Tensor) -> Tensor:
         """[B, ...]: `new` in `worlds`, `old` elsewhere; all new before the first reset."""

@@ -79,6 +79,7 @@ class World(ABC):
         position_size: D, 0 where agents have no positions.
         torus: extent of each of the D axes where the world wraps round, or None.
         num_labels: classes in `labels`, 0 where there are none.
+        reopens_seats: whether a seat whose life ended may open another one before its world is over.
         device: where the tensors live.
     """
 
@@ -88,6 +89,7 @@ class World(ABC):
     position_size: int = 0
     torus: tuple[float, ...] | None = None
     num_labels: int = 0
+    reopens_seats: bool = False
     device: torch.device
 
     @property

@@ -28,6 +28,10 @@ class WorldParallelEnv(ParallelEnv):
     the world's latent state [S] float32, where it has one. The observations after the last step are the final ones;
     then `agents` is empty and `reset` opens the next episode.
 
+    PettingZoo's agents do not come back. So where a world `reopens_seats`, all agents are there until it is over: who
+    is not alive waits, observes what the world says of empty seats, and may not speak; its action does not matter, and
+    its info says "alive": False.
+
     Args:
         world: a World with num_worlds = 1.
         name: what `metadata["name"]` says.
@@ -77,8 +81,7 @@ class WorldParallelEnv(ParallelEnv):
         """Open an episode; with a seed the future is a function of it. `options` are ignored."""
         self._step = self.world.reset(seed)
         self._spoken[:] = 0.0
-        alive = self._step.alive[0].tolist()
-        self.agents = [agent for agent in self.possible_agents if alive[self._seats[agent]]]
+        self.agents = self._present(self._step)
         return self._observations(self.agents), self._infos(self.agents)
 
     def speak(self, spoken: dict[str, float]) -> None:
@@ -96,18 +99,30 @@ class WorldParallelEnv(ParallelEnv):
         spoken = torch.from_numpy(self._spoken.copy()).to(self.world.device)
         self._spoken[:] = 0.0
         now = self._step = self.world.step(self._batch(actions), spoken)
-        alive = self._by_agent(now.alive, self.possible_agents)
-        self.agents = [agent for agent in self.possible_agents if alive[agent]]
-        shown = [agent for agent in self.possible_agents if alive[agent] or agent in acted]
+        self.agents = self._present(now)
+        shown = [agent for agent in self.possible_agents if agent in self.agents or agent in acted]
         rewards, terminated, truncated = (
             self._by_agent(values, shown) for values in (now.rewards, now.terminated, now.truncated)
         )
+        if self.world.reopens_seats:
+            over = not self.agents
+            terminated = {agent: over and ended for agent, ended in terminated.items()}
+            truncated = {agent: over and not terminated[agent] for agent in shown}
         return self._observations(shown), rewards, terminated, truncated, self._infos(shown)
+
+    def _present(self, step: WorldStep) -> list[str]:
+        """The agents that act on a WorldStep: those alive, or all of a world that goes on, if seats come back."""
+        alive = step.alive[0].tolist()
+        if self.world.reopens_seats:
+            return list(self.possible_agents) if any(alive) else []
+        return [agent for agent in self.possible_agents if alive[self._seats[agent]]]
 
     def may_speak(self) -> dict[str, bool]:
         """Whose messages count in the step to come: {agent: bool} of all possible agents."""
         told = self._step.speaks if self._step is not None else None
         now = [True] * self.world.num_agents if told is None else told[0].tolist()
+        if self._step is not None and self.world.reopens_seats:
+            now = [may and alive for may, alive in zip(now, self._step.alive[0].tolist(), strict=True)]
         return {agent: now[self._seats[agent]] and self._species[agent].speaks for agent in self.possible_agents}
 
     def state(self) -> np.ndarray:
@@ -174,9 +189,13 @@ class WorldParallelEnv(ParallelEnv):
 
     def _infos(self, agents: list[str]) -> dict[str, dict[str, Any]]:
         assert self._step is not None
-        if self._step.labels is None:
-            return {agent: {} for agent in agents}
-        return {agent: {"label": label} for agent, label in self._by_agent(self._step.labels, agents).items()}
+        told: dict[str, Tensor] = {}
+        if self._step.labels is not None:
+            told["label"] = self._step.labels
+        if self.world.reopens_seats:
+            told["alive"] = self._step.alive
+        columns = {name: self._by_agent(values, agents) for name, values in told.items()}
+        return {agent: {name: column[agent] for name, column in columns.items()} for agent in agents}
 
 
 def turn_based_raw(env: ParallelEnv) -> AECEnv:

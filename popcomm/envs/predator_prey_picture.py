@@ -1,0 +1,124 @@
+"""Pictures of a hunt: the field, the prey, who stands where and sees how far, and who heard whom."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+# Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
+BLUE, ORANGE, GREEN, YELLOW, BLACK = "#56B4E9", "#E69F00", "#009E73", "#F0E442", "#000000"
+PIXELS, DPI = 480, 100
+
+
+def draw_hunt(
+    size: int, prey: int, cells: np.ndarray, vision: int, links: np.ndarray | None = None, title: str = ""
+) -> np.ndarray:
+    """An RGB picture [480, 480, 3] uint8.
+
+    Args:
+        size: S, cells along a side.
+        prey: its cell, row * S + column; row 0 is the upmost.
+        cells: [N] int, those of the predators.
+        vision: how many cells in each direction they see.
+        links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
+        title: a line of text above.
+    """
+    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.03, 0.11, 0.94, 0.83))
+    axes.set(xlim=(0, size), ylim=(size, 0), aspect="equal", xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9, pad=4)
+    for line in range(1, size):
+        axes.axhline(line, color="#DDDDDD", linewidth=0.6, zorder=0)
+        axes.axvline(line, color="#DDDDDD", linewidth=0.6, zorder=0)
+    rows, columns = np.divmod(cells, size)
+    for row, column in set(zip(rows.tolist(), columns.tolist(), strict=True)):
+        side = 2 * vision + 1
+        axes.add_patch(Rectangle((column - vision, row - vision), side, side, color=YELLOW, alpha=0.35, zorder=1))
+    points = 0.83 * PIXELS / size * 72 / DPI  # width of a cell, in points
+    star: dict[str, Any] = {"marker": "*", "color": ORANGE, "markeredgecolor": BLACK, "markeredgewidth": 0.7}
+    axes.plot(prey % size + 0.5, prey // size + 0.5, markersize=0.85 * points, zorder=2, **star)
+    places = _places_in_cells(cells, size)
+    if links is not None:
+        _draw_links(axes, places, links, 0.2 * points)
+    width = 0.42 * points
+    for seat, (x, y) in enumerate(places):
+        there = cells[seat] == prey
+        look: dict[str, Any] = {"marker": "D", "color": GREEN} if there else {"marker": "o", "color": BLUE}
+        axes.plot(x, y, markersize=0.8 * width if there else width, markeredgecolor=BLACK, zorder=4, **look)
+        axes.text(x, y, str(seat), ha="center", va="center", fontsize=max(0.5 * width, 4.0), zorder=5)
+    _legend(figure, links is not None)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _places_in_cells(cells: np.ndarray, size: int) -> np.ndarray:
+    """[N, 2] x and y: the middle of a predator's cell, or a ring around it where several share one."""
+    places = np.empty((len(cells), 2))
+    for cell in np.unique(cells):
+        seats = np.flatnonzero(cells == cell)
+        angles = 2 * np.pi * np.arange(len(seats)) / len(seats)
+        radius = 0.27 if len(seats) > 1 else 0.0
+        places[seats, 0] = cell % size + 0.5 + radius * np.cos(angles)
+        places[seats, 1] = cell // size + 0.5 + radius * np.sin(angles)
+    return places
+
+
+def _draw_links(axes: Any, places: np.ndarray, links: np.ndarray, gap: float) -> None:
+    for sender, receiver in links:
+        style = {"arrowstyle": "->", "color": GREEN, "alpha": 0.7, "shrinkA": gap, "shrinkB": gap}
+        # A bend keeps the two directions of a pair apart.
+        style["connectionstyle"] = "arc3,rad=0.12"
+        axes.annotate("", xy=places[receiver], xytext=places[sender], arrowprops=style, zorder=3)
+
+
+def _legend(figure: Figure, has_links: bool) -> None:
+    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
+    handles: list[Any] = [
+        Line2D([], [], marker="o", color=BLUE, markersize=6, label="predator", **style),
+        Line2D([], [], marker="D", color=GREEN, markersize=5, label="predator at the prey", **style),
+        Line2D([], [], marker="*", color=ORANGE, markersize=9, label="prey", **style),
+        Patch(color=YELLOW, alpha=0.35, label="in view"),
+    ]
+    if has_links:
+        handles.append(Line2D([], [], color=GREEN, label="message"))
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncol=len(handles),
+        fontsize=7.5,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.0,
+    )
+
+
+def main(path: str | None = None, seed: int = 0) -> None:
+    """Draw the moment of a hunt in which prey is found, to a PNG at `path` (default: the command line's, or
+    predator_prey_v0.png). Predators divide the field between them, and who sees the prey tells the others.
+    """
+    from PIL import Image
+
+    from popcomm.envs.predator_prey_references import together
+    from popcomm.envs.predator_prey_v0 import NAME, PredatorPreyWorld
+
+    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "predator_prey_v0.png"))
+    world = PredatorPreyWorld(level="medium")
+    script, step, steps = together(world), world.reset(seed), 0
+    while step.labels is None or not bool((step.labels >= 0).any()):
+        step, steps = world.step({NAME: script(world)}), steps + 1
+    finder = int((step.labels[0] >= 0).nonzero()[0])
+    links = torch.tensor([[finder, seat] for seat in range(world.num_agents) if seat != finder])
+    Image.fromarray(world.render(links=links)).save(file)
+    print(
+        f"{file}: after {steps} steps predator {finder} of {world.num_agents} sees the prey in a field of {world.size} "
+        f"x {world.size} cells, and tells all; each earns {step.rewards[0, finder]:+.2f} a step until it is there."
+    )

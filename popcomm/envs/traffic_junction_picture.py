@@ -1,0 +1,141 @@
+"""Pictures of a junction: the roads, which cars stand where and want to go where, who braked, who crashed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from popcomm.envs.traffic_roads import Roads
+
+# Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
+BLUE, ORANGE, GREEN, VERMILION, BLACK, GREY = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000", "#DDDDDD"
+PIXELS, DPI = 480, 100
+
+
+def draw_traffic(
+    roads: Roads,
+    cells: np.ndarray,
+    following: np.ndarray,
+    driving: np.ndarray,
+    braked: np.ndarray,
+    crashed: np.ndarray,
+    links: np.ndarray | None = None,
+    title: str = "",
+) -> np.ndarray:
+    """An RGB picture [480, 480, 3] uint8.
+
+    Args:
+        roads: the map.
+        cells: [N] int, the road cells of the cars.
+        following: [N] int, the next ones of their routes; the same ones at the exit.
+        driving: [N] bool, seats with a car.
+        braked: [N] bool, whose last action was to brake.
+        crashed: [N] bool, who stands in a cell with another car.
+        links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
+        title: a line of text above.
+    """
+    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.03, 0.11, 0.94, 0.83))
+    axes.set(xlim=(0, roads.size), ylim=(roads.size, 0), aspect="equal", xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9, pad=4)
+    for row, column in roads.cells.tolist():
+        axes.add_patch(Rectangle((column, row), 1, 1, facecolor=GREY, edgecolor="white", linewidth=0.8, zorder=0))
+    points = 0.83 * PIXELS / roads.size * 72 / DPI  # width of a cell, in points
+    places = _places_in_cells(roads, cells, driving)
+    ahead = (roads.cells[following] - roads.cells[cells])[:, ::-1]
+    if links is not None:
+        _draw_links(axes, places, links, 0.25 * points)
+    for row, column in roads.cells[np.unique(cells[crashed])].tolist():
+        cross: dict[str, Any] = {"marker": "X", "color": VERMILION, "markeredgecolor": BLACK, "markeredgewidth": 0.7}
+        axes.plot(column + 0.5, row + 0.5, markersize=1.2 * points, zorder=3, **cross)
+    for seat in np.flatnonzero(driving).tolist():
+        width = (0.4 if crashed[seat] else 0.6) * points
+        _draw_car(axes, seat, places[seat], ahead[seat], bool(braked[seat]), width)
+    _legend(figure, links is not None)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _places_in_cells(roads: Roads, cells: np.ndarray, driving: np.ndarray) -> np.ndarray:
+    """[N, 2] x and y: the middle of a car's cell, or a ring around it where several share one."""
+    places = roads.cells[cells][:, ::-1] + 0.5
+    for cell in np.unique(cells[driving]):
+        seats = np.flatnonzero(driving & (cells == cell))
+        if len(seats) > 1:
+            angles = 2 * np.pi * np.arange(len(seats)) / len(seats)
+            places[seats] += 0.25 * np.stack((np.cos(angles), np.sin(angles)), 1)
+    return places
+
+
+def _draw_car(axes: Any, seat: int, place: np.ndarray, ahead: np.ndarray, braked: bool, width: float) -> None:
+    look: dict[str, Any] = {"marker": "s", "color": ORANGE} if braked else {"marker": "o", "color": BLUE}
+    if ahead.any():
+        style: dict[str, Any] = {"arrowstyle": "-|>", "color": BLACK, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", xy=place + 0.72 * ahead, xytext=place, arrowprops=style, zorder=4)
+    axes.plot(*place, markersize=width, markeredgecolor=BLACK, markeredgewidth=0.7, zorder=5, **look)
+    axes.text(*place, str(seat), ha="center", va="center", fontsize=max(0.55 * width, 4.0), zorder=6)
+
+
+def _draw_links(axes: Any, places: np.ndarray, links: np.ndarray, gap: float) -> None:
+    for sender, receiver in links:
+        style = {"arrowstyle": "->", "color": GREEN, "alpha": 0.7, "shrinkA": gap, "shrinkB": gap}
+        # A bend keeps the two directions of a pair apart.
+        style["connectionstyle"] = "arc3,rad=0.2"
+        axes.annotate("", xy=places[receiver], xytext=places[sender], arrowprops=style, zorder=2)
+
+
+def _legend(figure: Figure, has_links: bool) -> None:
+    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
+    handles: list[Any] = [
+        Line2D([], [], marker="o", color=BLUE, markersize=6, label="gave gas, or entered", **style),
+        Line2D([], [], marker="s", color=ORANGE, markersize=6, label="braked", **style),
+        Line2D([], [], marker="X", color=VERMILION, markersize=7, label="crash", **style),
+        Line2D([], [], marker=r"$\rightarrow$", color=BLACK, markersize=9, linestyle="none", label="next cell"),
+        Patch(color=GREY, label="road"),
+    ]
+    if has_links:
+        handles.append(Line2D([], [], color=GREEN, label="message"))
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncol=len(handles),
+        fontsize=7,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=0.9,
+        handlelength=1.4,
+    )
+
+
+def main(path: str | None = None, seed: int = 0) -> None:
+    """Draw a moment of a junction, to a PNG at `path` (default: the command line's, or traffic_junction_v0.png).
+
+    Cars drive as the oracle of `traffic_junction_references` plans; the moment is one in which somebody brakes.
+    """
+    from PIL import Image
+
+    from popcomm.envs.traffic_junction_references import Planner
+    from popcomm.envs.traffic_junction_v0 import BRAKE, NAME, TrafficJunctionWorld
+
+    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "traffic_junction_v0.png"))
+    world = TrafficJunctionWorld(level="medium")
+    step, planner = world.reset(seed), Planner(world)
+    brakes = torch.zeros_like(step.alive)
+    while not bool((brakes & step.alive).any()):
+        actions = planner(world)
+        brakes = step.alive & (actions == BRAKE)
+        step = world.step({NAME: actions})
+    Image.fromarray(world.render()).save(file)
+    print(
+        f"{file}: {int(step.alive.sum())} cars on a junction of two two-way roads; "
+        f"{int((brakes & step.alive).sum())} of them just braked so that nobody crashes."
+    )

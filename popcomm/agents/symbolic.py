@@ -14,32 +14,33 @@ from popcomm.agents.distributions import action_law
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
-from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP
+from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP, orthogonal_layer_
 from popcomm.agents.routing import RoutedHearing
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox, RoutedInbox
 from popcomm.errors import UserError
 
-
-# Root mean square of hidden states at the start.
-START_SCALE = 0.1
+# Root mean square of thoughts at the start.
+START_SCALE = 0.4
 
 
 class SymbolicAgent(Grounding, nn.Module):
     """Five modules for emergent symbolic communication.
 
-    1. Encoder: an LSTM on the observation and the last attended context (so that what was heard can be passed on);
-       its hidden state gives the message.
+    1. Memory: an LSTM on the observation and the last attended context.
     2. Decoder: every message heard -> what its sender saw. Only in the losses.
     3. Attention over the inbox with `num_heads` heads; the query is the hidden state.
-    4. Action head and value head, on the observation, the hidden state and the attended context. The value's gradient
-       stops before the memory. In PPO trials with 8 members (returns not normalised, value coefficient 0.5) the mean
-       reward over training was 0.45 so and 0.32 with a shared gradient when remembering a cue, 0.53 and 0.33 when
-       acting on a partner's message, but -0.27 and -0.25 when steering to a point, with nothing to remember or hear.
+    4. Thought: one tanh layer on the observation, the hidden state and the attended context, from which actions *and*
+       messages are read, so that what is heard in a step can be said in the same step, and what a listener learns to
+       tell apart a speaker can name. With heads of their own, agents stayed deaf for several times as long
+       (docs/learning_to_talk.md). The value head is a network of its own on the same; its gradient stops before
+       the memory. In PPO trials with 8 members (returns not normalised, value coefficient 0.5) the mean reward over
+       training was 0.45 so and 0.32 with a shared gradient when remembering a cue, 0.53 and 0.33 when acting on a
+       partner's message, but -0.27 and -0.25 when steering to a point, with nothing to remember or hear.
     5. World estimator: the attended context, without the own observation -> the world's latent state. Only in the
        losses. The own observation still reaches it through the *choice* of messages, as in any attention.
 
-    In silence 1 has no message and hears a context of zeros, 2 and 3 do not exist, and the rest has the same sizes; the
+    In silence nothing is said, the context is zero, 2 and 3 do not exist, and the rest has the same sizes; the
     world estimator can then learn only the mean.
 
     Args:
@@ -80,21 +81,16 @@ class SymbolicAgent(Grounding, nn.Module):
         self.law = action_law(spec.action_space)
         p, h = spec.members, hidden_dim
         self.lstm = PopulationLSTMCell(p, spec.obs_size + h, h, generator=generator)
-        self.features_size = spec.obs_size + 2 * h
-        # ReLU: an action that depends on the observation *and* the message has no second-order term under odd functions.
-        self.policy = PopulationMLP(
-            p,
-            self.features_size,
-            h,
-            spec.action_params_size,
-            activation="relu",
-            gain=POLICY_GAIN,
-            generator=generator,
-        )
-        self.critic = PopulationMLP(p, self.features_size, h, 1, gain=1.0, generator=generator)
+        width = spec.obs_size + 2 * h
+        self.features_size = h
+        self.trunk = PopulationLinear(p, width, h, generator=generator)
+        orthogonal_layer_(self.trunk, math.sqrt(2), generator)
+        self.policy = PopulationLinear(p, h, spec.action_params_size, generator=generator)
+        orthogonal_layer_(self.policy, POLICY_GAIN, generator)
+        self.critic = PopulationMLP(p, width, h, 1, gain=1.0, generator=generator)
         self._add_estimators(h, h, generator)
         if spec.sends is not None:
-            self.message_head = PopulationLinear(p, 2 * h, math.prod(spec.sends.params_shape), generator=generator)
+            self.message_head = PopulationLinear(p, h, math.prod(spec.sends.params_shape), generator=generator)
             start_message_head_(self.message_head, START_SCALE, generator)
         if spec.receives is not None:
             self.encoder = MessageEncoder(p, spec.receives, h, generator=generator)
@@ -114,8 +110,8 @@ class SymbolicAgent(Grounding, nn.Module):
     def forward(self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]) -> AgentOutput:
         """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput.
 
-        `aux` has "hidden" and "context", [P, R, hidden_dim], and unless silent "attention" [P, R, K], the mean over
-        heads: it sums to one over the real messages, and to zero where there is none.
+        `aux` has "hidden", "context" and "features" (the thought), [P, R, hidden_dim], and unless silent "attention"
+        [P, R, K], the mean over heads: it sums to one over the real messages, and to zero where there is none.
         """
         nothing = torch.zeros_like(state["h"])
         hidden, cell = self.lstm(torch.cat([obs, state.get("context", nothing)], -1), (state["h"], state["c"]))
@@ -128,12 +124,12 @@ class SymbolicAgent(Grounding, nn.Module):
                 context, aux["attention"] = self._attend(hidden, inbox)
             next_state["context"] = context
         aux["context"] = context
+        known = torch.cat([obs, hidden, context], -1)
+        aux["features"] = thought = tanh(self.trunk(known))
         if self.spec.sends is not None:
-            heard = torch.cat([hidden, context], -1)
-            message = self.message_head(heard).unflatten(-1, self.spec.sends.params_shape)
-        aux["features"] = features = torch.cat([obs, hidden, context], -1)
-        value = self.critic(features.detach()).squeeze(-1)
-        return AgentOutput(self.policy(features), message, value, next_state, aux)
+            message = self.message_head(thought).unflatten(-1, self.spec.sends.params_shape)
+        value = self.critic(known.detach()).squeeze(-1)
+        return AgentOutput(self.policy(thought), message, value, next_state, aux)
 
     def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         return tanh(self.encoder.encode(messages, soft))

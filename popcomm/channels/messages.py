@@ -28,8 +28,8 @@ class MessageKind(Protocol):
     Leading axes `...` are free: [B, N] in worlds, [P, R] in networks, with T anywhere in front.
 
     Optional, of kinds that are reparameterised: `noise_shape`, `draw_noise(params, generator) -> noise` and
-    `sample_with(params, noise) -> messages`, differentiable in params. The trainer keeps the noise of such messages, and
-    hands `sample_with` of the present parameters to `straight_through` as `soft`. And of kinds with an alphabet:
+    `sample_with(params, noise) -> messages`, differentiable in params. The trainer keeps the noise of such messages,
+    and hands `sample_with` of the present parameters to `straight_through` as `soft`. And of kinds with an alphabet:
     `probabilities(params) -> [..., positions, alphabet]` of the symbols at every position.
     """
 

@@ -44,9 +44,9 @@ class PopulationPPOConfig(PPOConfig):
     >>> config.layout.num_agents
     10
 
-    Settings of PPO start where agents learned to talk (docs/learning_to_talk.md): 2 epochs, minibatches of 32 worlds,
-    lr 2e-3, entropy_coeff 0.05. A unit of its own: `minibatch_size` and `train_batch_size_per_learner` count worlds (rows of a fragment), and the
-    latter follows from the runners and their worlds.
+    Settings of PPO start where agents learned to talk (docs/learning_to_talk.md): many small steps, and an entropy
+    bonus that keeps listeners trying. A unit of its own: `minibatch_size` and `train_batch_size_per_learner` count worlds
+    (rows of a fragment), and the latter follows from the runners and their worlds.
     """
 
     # Settings that came later, for configs in checkpoints from before.
@@ -111,11 +111,11 @@ class PopulationPPOConfig(PPOConfig):
         self.num_epochs = 2
         self.gamma = 0.95
         self.lambda_ = 0.95
-        self.lr = 2e-3
+        self.lr = 4e-3
         self.grad_clip = 1.0
         self.clip_param = 0.2
         self.vf_loss_coeff = 0.5
-        self.entropy_coeff = 0.05
+        self.entropy_coeff = 0.1
         self.use_kl_loss = False
         self.callbacks_class = RecordingCallback
         self.delay_between_env_runner_restarts_s = 0.5
@@ -388,7 +388,7 @@ class PopulationPPOConfig(PPOConfig):
 
     @property
     def keeps_message_logp(self) -> bool:
-        """Whether the log-probability of what was said is kept: of messages that are actions, or held to what they were."""
+        """Whether log-probabilities of what was said are kept: where messages are actions, or held to what they were."""
         return self.message_gradient == "reinforce" or self.message_kl_coeff > 0
 
     @property

@@ -45,8 +45,8 @@ class PopulationPPOConfig(PPOConfig):
     10
 
     Settings of PPO start where agents learned to talk (docs/learning_to_talk.md): many small steps, and an entropy
-    bonus that keeps listeners trying. A unit of its own: `minibatch_size` and `train_batch_size_per_learner` count worlds
-    (rows of a fragment), and the latter follows from the runners and their worlds.
+    bonus that keeps listeners trying. A unit of its own: `minibatch_size` and `train_batch_size_per_learner` count
+    worlds (rows of a fragment), and the latter follows from the runners and their worlds.
     """
 
     # Settings that came later, for configs in checkpoints from before.
@@ -55,6 +55,7 @@ class PopulationPPOConfig(PPOConfig):
     quality_coeff: float | None = 0.0
     message_balance_coeff: float | None = 0.0
     message_kl_coeff = 0.0
+    message_sharpness = 0.0
     time_limit = "bootstrap"
     communities = 1
     mixing = 0.0
@@ -90,6 +91,7 @@ class PopulationPPOConfig(PPOConfig):
         self.quality_coeff: float | None = None
         self.message_balance_coeff: float | None = None
         self.message_kl_coeff = 0.0
+        self.message_sharpness = 0.0
         self.time_limit = "bootstrap"
         self.autocast: str | None = None
         self.tf32 = False
@@ -233,6 +235,7 @@ class PopulationPPOConfig(PPOConfig):
         quality_coeff: float | None = NotProvided,
         message_balance_coeff: float | None = NotProvided,
         message_kl_coeff: float = NotProvided,
+        message_sharpness: float = NotProvided,
         normalize_returns: bool = NotProvided,
         message_entropy_coeff: float = NotProvided,
         **kwargs: Any,
@@ -250,6 +253,7 @@ class PopulationPPOConfig(PPOConfig):
                 QUALITY where messages carry gradients and the agent gives "features", and 0 elsewhere.
             message_balance_coeff: weight of the entropy (nats) of what a member says in a step on a seat, averaged over
                 worlds: no symbol stays unused. None: BALANCE where symbols can be counted, and 0 elsewhere.
+            message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
         super().training(**kwargs)
         return self._set(
@@ -259,6 +263,7 @@ class PopulationPPOConfig(PPOConfig):
             quality_coeff=quality_coeff,
             message_balance_coeff=message_balance_coeff,
             message_kl_coeff=message_kl_coeff,
+            message_sharpness=message_sharpness,
         )
 
     def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: Any) -> PopulationPPOConfig:
@@ -388,7 +393,7 @@ class PopulationPPOConfig(PPOConfig):
 
     @property
     def keeps_message_logp(self) -> bool:
-        """Whether log-probabilities of what was said are kept: where messages are actions, or held to what they were."""
+        """Whether log-probabilities of messages are kept: where they are actions, or held to what they were."""
         return self.message_gradient == "reinforce" or self.message_kl_coeff > 0
 
     @property
@@ -397,7 +402,7 @@ class PopulationPPOConfig(PPOConfig):
         if self.quality_coeff is not None:
             return self.quality_coeff
         taught = self.learn_from == "answers"
-        able = hasattr(self.agent_class, "gives_features")
+        able = getattr(self.agent_class, "gives_features", False)
         return QUALITY if self.carries_gradients and able and not taught else 0.0
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
 from popcomm.channels import Channel
+from popcomm.channels.kinds import can_be_balanced
+from popcomm.channels.messages import reparameterised
 from popcomm.channels.schedules import Gated
 from popcomm.errors import UserError, nearest, unknown
 
 if TYPE_CHECKING:
     from popcomm.rllib.config import PopulationPPOConfig
+
+logger = logging.getLogger(__name__)
 
 SAMPLED = ("straight_through", "reinforce", "none")
 THROUGH = ("through", "none")
@@ -22,6 +27,7 @@ GRADIENTS = {"symbols": SAMPLED, "words": SAMPLED, "vectors": THROUGH, "relaxed 
 CREDITS = ("step", "next")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")
+TIME_LIMITS = ("bootstrap", "end")
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
 
@@ -33,6 +39,7 @@ def check(config: PopulationPPOConfig) -> None:
     _choice("population.critic", config.critic, CRITICS)
     _choice("communication.credit", config.message_credit, CREDITS)
     _choice("training.learn_from", config.learn_from, LESSONS)
+    _choice("environment.time_limit", config.time_limit, TIME_LIMITS)
     _choice("population.seating", config.seating, SEATINGS)
     _check_communities(config)
     if config.autocast is not None:
@@ -44,6 +51,7 @@ def check(config: PopulationPPOConfig) -> None:
     _check_routing(config)
     if config.critic == "central" and not layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
+    _check_talk(config)
     _check_lessons(config)
     _check_credit(config)
     _check_minibatch(config)
@@ -85,7 +93,11 @@ def _check_fractions(config: PopulationPPOConfig) -> None:
     upper = {"gamma": 1.0, "lambda_": 1.0, "clip_param": math.inf, "vf_clip_param": math.inf, "vf_loss_coeff": math.inf}
     values = {key: (getattr(config, key), 0.0, limit) for key, limit in upper.items()}
     values["grad_clip"] = (math.inf if config.grad_clip is None else config.grad_clip, 1e-12, math.inf)
-    values["message_entropy_coeff"] = (config.message_entropy_coeff, 0.0, math.inf)
+    for key in ("message_entropy_coeff", "message_kl_coeff"):
+        values[key] = (getattr(config, key), 0.0, math.inf)
+    for key in ("quality_coeff", "message_balance_coeff"):  # None: where it can act
+        if getattr(config, key) is not None:
+            values[key] = (getattr(config, key), 0.0, math.inf)
     if not isinstance(config.lr, list | tuple):  # a schedule is RLlib's to check
         values["lr"] = (config.lr, 0.0, math.inf)
     for key, (value, low, high) in values.items():
@@ -186,6 +198,33 @@ def _check_agent(config: PopulationPPOConfig) -> None:
     for key in config.agent_config:
         if key not in names:
             raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
+
+
+def _check_talk(config: PopulationPPOConfig) -> None:
+    """Whether the losses that were asked for can act."""
+    agent, kind = config.agent_class, config.message_kind
+    if config.quality_coeff and not getattr(agent, "gives_features", False):
+        raise UserError(
+            f"training.quality_coeff is {config.quality_coeff}, and population.agent {agent.__name__} does not give "
+            "what its policy acts on (aux['features'], features_size and gives_features); use 0"
+        )
+    if kind is None:
+        return  # silence, whatever else messages would have had
+    if config.message_balance_coeff and not can_be_balanced(kind):
+        raise UserError(
+            f"training.message_balance_coeff is {config.message_balance_coeff}, and of {kind.kind} it cannot be told "
+            "how often each is said; use 0"
+        )
+    if config.message_kl_coeff and reparameterised(kind):
+        raise UserError(
+            f"training.message_kl_coeff is {config.message_kl_coeff}, and {kind.kind} are made anew in every update; "
+            "it is for symbols and words, use 0"
+        )
+    if config.gamma == 1 and config.time_limit == "bootstrap":
+        logger.warning(
+            "training.gamma is 1, and an episode that is cut by a time limit counts as if it went on: waiting for ever "
+            "then costs nothing. Use environment.time_limit 'end', or a gamma below 1"
+        )
 
 
 def _check_lessons(config: PopulationPPOConfig) -> None:

@@ -101,6 +101,7 @@ class PopulationPPOConfig(PPOConfig):
         self.grad_clip = 1.0
         self.clip_param = 0.2
         self.vf_loss_coeff = 0.5
+        self.vf_clip_param = math.inf
         self.entropy_coeff = 0.01
         self.use_kl_loss = False
         self.callbacks_class = RecordingCallback
@@ -217,6 +218,10 @@ class PopulationPPOConfig(PPOConfig):
         **kwargs: Any,
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner.
+
+        `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
+        lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with
+        `normalize_returns`, else rewards squared.
 
         Args:
             learn_from: "rewards", or "answers" where the world knows the right actions of a species (signalling games

@@ -187,7 +187,7 @@ class PopulationPPOLearner(PPOTorchLearner):
                 a["message_advantages"] = torch.where(follows, credit, 0.0)
             if config.normalize_returns and self.should_module_be_updated(name):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
-                module.returns.update(moments.float())
+                module.returns.update(moments)
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> Any:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
@@ -289,13 +289,12 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _explained_variance(self, a: Mapping[str, Tensor]) -> float:
         """1 - Var(target - value) / Var(target) of the values that acted; 0 where the targets do not vary."""
-        alive = a.get("known", a["alive"])
-        target, value = a["value_targets"][alive].double(), a["values"][:, :-1][alive].double()
-        residual = target - value
-        sums = torch.stack([x.sum() for x in (torch.ones_like(target), target, target**2, residual, residual**2)])
-        n, t, tt, r, rr = self._reduce(sums).tolist()
-        variance = tt / max(n, 1) - (t / max(n, 1)) ** 2
-        return 1 - (rr / n - (r / n) ** 2) / variance if variance > 1e-12 else 0.0
+        known, owner = a.get("known", a["alive"]), torch.zeros_like(a["members"])
+        target, value = a["value_targets"].double(), a["values"][:, :-1].double()
+        variance, residual = (
+            member_moments(x, owner, known, 1, self._reduce)[2].item() for x in (target, target - value)
+        )
+        return 1 - residual / variance if variance > 1e-12 else 0.0
 
 
 def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:

@@ -107,6 +107,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         species = list(self.layout.species.values())
         self._speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in species]).to(self._device)  # [N]
         self._hears = torch.cat([torch.full((s.num_seats,), s.hears) for s in species]).to(self._device)  # [N]
+        self._foresees = {name: config.get_config_for_module(name).gamma > 0 for name in self.layout.species}
 
     def make_module(self) -> None:
         self.module = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -277,10 +278,18 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self.state[name] = {k: new.to_members(old.to_worlds(v)) for k, v in self.state[name].items()}
 
     def _write_last(self, writer: FragmentWriter) -> None:
-        """The row after the fragment: its observations, and the values that bootstrap the returns."""
-        assert self._step is not None
+        """The row after the fragment: its observations, and the values that bootstrap the returns.
+
+        Where gamma is 0 nothing is bootstrapped: those values are 0, and spare a step of the network.
+        """
+        step = self._step
+        assert step is not None
         state = dict(self.state)
-        writer.last(self._step, {name: self._think(name, self._step)[1] for name in self.state})
+        values = {
+            name: self._think(name, step)[1] if self._foresees[name] else torch.zeros(self.members[name].shape)
+            for name in self.state
+        }
+        writer.last(step, values)
         self.state = state
 
     def _advance(self, t: int, writer: FragmentWriter) -> None:

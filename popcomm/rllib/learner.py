@@ -168,20 +168,24 @@ class PopulationPPOLearner(PPOTorchLearner):
         for name, a in arrays.items():
             config, module = self.config.get_config_for_module(name), self.networks[name]
             members, kind = module.spec.members, self.species[name]
-            later = config.message_gradient == "reinforce" and config.message_credit == "next" and kind.speaks
-            # Whoever has one action decides by its messages alone; then its value is that of what they bring about.
+            by_message = config.message_gradient == "reinforce" and kind.speaks
+            later = by_message and config.message_credit == "next"
+            # Whoever has one action, or is taught, decides by its messages alone.
+            acts = "answers" not in a and getattr(kind.action_space, "n", 0) != 1
+            # Whoever has one action only brings about what its messages do: that is what its value is of.
             only_speaks = later and getattr(kind.action_space, "n", 0) == 1
-            known = a["alive"].clone()
+            known = _with_a_next_step(a) if only_speaks else a["alive"]
             if only_speaks:
-                known[:, -1] = False  # what the last row's messages bring about is in the next fragment
                 a["known"] = known
+            may_speak = known & a.get("voiced", known)
             estimate = (_of_messages if only_speaks else _of_steps)(a, config)
-            advantages = standardise(estimate.advantages, a["members"], known, members, self._reduce)
-            a["advantages"] = torch.where(known, advantages, 0.0)
+            decided = may_speak if by_message and not acts else known
+            advantages = standardise(estimate.advantages, a["members"], decided, members, self._reduce)
+            a["advantages"] = torch.where(decided, advantages, 0.0)
             a["value_targets"] = estimate.targets
             if later and not only_speaks:
                 # Shifted first: what happened in a message's own step must not even set the scale of its credit.
-                follows = a_step_later(torch.ones_like(a["rewards"]), a["alive"], a["first"]).bool() & a["alive"]
+                follows = a_step_later(torch.ones_like(a["rewards"]), a["alive"], a["first"]).bool() & may_speak
                 credit = a_step_later(estimate.advantages, a["alive"], a["first"])
                 credit = standardise(credit, a["members"], follows, members, self._reduce)
                 a["message_advantages"] = torch.where(follows, credit, 0.0)
@@ -306,15 +310,28 @@ def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:
 def _of_messages(a: Mapping[str, Tensor], config: Any) -> Advantages:
     """The same with every reward one step earlier, when the message was sent that brought it about.
 
-    The last row has no reward yet: its advantage is 0, and its target the value that it has.
+    Rows before a cut have no reward yet (`_with_a_next_step`): their advantage is 0, their target the value that they
+    have, and by that value the rows before them are bootstrapped.
     """
     rewards = a_step_later(a["rewards"], a["alive"], a["first"])
-    cut = {key: a[key][:, :-1] for key in ("values", "terminated", "truncated", "alive")}
-    estimate = _of_steps({**cut, "rewards": rewards[:, :-1]}, config)
+    known = _with_a_next_step(a)[:, :-1]
+    cut = {key: a[key][:, :-1] for key in ("values", "terminated", "truncated")}
+    estimate = _of_steps({**cut, "rewards": rewards[:, :-1], "alive": known}, config)
     nothing = torch.zeros_like(rewards[:, -1:])
     return Advantages(
         torch.cat([estimate.advantages, nothing], 1), torch.cat([estimate.targets, a["values"][:, -2:-1]], 1)
     )
+
+
+def _with_a_next_step(a: Mapping[str, Tensor]) -> Tensor:
+    """[B, T, N] bool, rows whose messages' doing is known: not where an episode is cut, nor the fragment's last row.
+
+    A life that terminates has no next step, and that is known: nothing comes of its last message.
+    """
+    known = a["alive"] & (a["terminated"] | ~a["truncated"])
+    # What the last row's messages bring about is in the next fragment.
+    known[:, -1] = False
+    return known
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -263,7 +263,8 @@ class PopulationPPOConfig(PPOConfig):
 
         Args:
             max_empty_iterations: iterations in a row without any sample before training stops with an error.
-            max_nonfinite_updates: updates in a row that are left out because a gradient is not finite, before it does.
+            max_nonfinite_updates: updates in a row in which no member of a species has a finite gradient, before it
+                does. Members without one are left out of an update, and the others learn.
         """
         super().fault_tolerance(**kwargs)
         return self._set(max_empty_iterations=max_empty_iterations, max_nonfinite_updates=max_nonfinite_updates)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from popcomm.agents.distributions import action_law
 from popcomm.rllib.fragment import take_rows
+from popcomm.rllib.gradients import MemberGuard, sum_over_learners
 from popcomm.rllib.ppo import (
     Advantages,
     a_step_later,
@@ -48,7 +49,6 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def build(self) -> None:
         super().build()
-        self.non_finite_in_a_row = 0
         self._known_parameters: dict[str, list[torch.nn.Parameter]] = {}
         config = self.config
         self.species = config.layout.species
@@ -63,6 +63,10 @@ class PopulationPPOLearner(PPOTorchLearner):
             config.message_kind,
             config.message_gradient in ("straight_through", "through"),
         )
+        self.guards = {
+            name: MemberGuard(name, module.spec.members, config.max_nonfinite_updates)
+            for name, module in self.networks.items()
+        }
         self.losses = {
             name: SpeciesLoss(name, module, config, config.message_kind, action_law(self.species[name].action_space))
             for name, module in self.networks.items()
@@ -236,48 +240,42 @@ class PopulationPPOLearner(PPOTorchLearner):
         gradients = self.compute_gradients(losses)
         self.apply_gradients(self.postprocess_gradients(gradients))
 
+    @property
+    def _trained(self) -> list[str]:
+        return [name for name in self.networks if self.should_module_be_updated(name)]
+
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
-        """Drop those of frozen species, which others' losses reach through messages; sum over learners; clip."""
-        trained = {name: m for name, m in self.networks.items() if self.should_module_be_updated(name)}
-        refs = {name: [self.get_param_ref(p) for p in self._parameters(name)] for name in trained}
-        wanted = {ref for owned in refs.values() for ref in owned}
-        present = {ref: g for ref, g in gradients_dict.items() if g is not None and ref in wanted}
+        """Drop those of frozen species, which others' losses reach through messages; sum over learners; clip.
+
+        Returns:
+            {parameter reference: gradient} of the species that learn.
+        """
+        parameters = [p for name in self._trained for p in self._parameters(name)]
         if self._workers > 1:
-            flat = self._reduce(torch.cat([g.reshape(-1) for g in present.values()]))
-            for g, piece in zip(present.values(), flat.split([g.numel() for g in present.values()]), strict=True):
-                g.copy_(piece.view_as(g))
-        self.finite = True
-        for name, module in trained.items():
-            config = self.config.get_config_for_module(name)
-            own = [present[ref] for ref in refs[name] if ref in present]
+            sum_over_learners(parameters, self._reduce)
+        self._norms: dict[str, Tensor] = {}
+        for name in self._trained:
+            own = [p.grad for p in self._parameters(name) if p.grad is not None]
             if own:
-                norms = clip_per_member(own, module.spec.members, config.grad_clip or math.inf)
-                self.finite = self.finite and bool(norms.isfinite().all())
-        return present
+                limit = self.config.get_config_for_module(name).grad_clip or math.inf
+                self._norms[name] = clip_per_member(own, self.networks[name].spec.members, limit)
+        return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 
     def apply_gradients(self, gradients_dict: Any) -> None:
-        """Step the optimizers, unless a gradient is not finite: such an update is left out and counted."""
-        if not self.finite:
-            self.non_finite_in_a_row += 1
-            self.metrics.log_value((ALL_MODULES, "num_non_finite_updates"), 1, reduce="sum")
-            if self.non_finite_in_a_row >= self.config.max_nonfinite_updates:
-                raise FloatingPointError(
-                    f"the loss was not finite in {self.non_finite_in_a_row} updates in a row "
-                    "(fault_tolerance.max_nonfinite_updates); the weights are those of the last finite update. "
-                    "A lower training.lr or a smaller training.grad_clip may help"
-                )
-            return
-        self.non_finite_in_a_row = 0
-        for name in self.networks:
-            if self.should_module_be_updated(name):
-                for _, optimizer in self.get_optimizers_for_module(name):
-                    optimizer.step()
+        """Step the optimizers, but for members whose gradient is not finite: those are left out and counted.
+
+        Raises:
+            FloatingPointError: a species has had no finite gradient for fault_tolerance.max_nonfinite_updates updates.
+        """
+        for name, norms in self._norms.items():
+            optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(name)]
+            self.guards[name].step(optimizers, norms)
 
     # ---- logging ----
 
     def _log(self, totals: Totals, arrays: Arrays, updates: int) -> None:
         """Means over the iteration's updates, under the species' names."""
-        steps = 0
+        steps = lost = 0
         for name, sums in totals.items():
             means = torch.stack([torch.stack(values).mean() for values in sums.values()])
             # Each learner has its share of the sum that is a mean; RLlib will average over learners.
@@ -287,7 +285,11 @@ class PopulationPPOLearner(PPOTorchLearner):
             a = arrays[name]
             steps = max(steps, int(a["alive"].any(2).sum()))
             self.metrics.log_value((name, "vf_explained_var"), self._explained_variance(a), window=1)
+            left_out = self.guards[name].read()
+            lost += left_out
+            self.metrics.log_value((name, "num_non_finite_updates"), left_out, window=1)
         self.metrics.log_value((ALL_MODULES, "num_updates"), updates, window=1)
+        self.metrics.log_value((ALL_MODULES, "num_non_finite_updates"), lost, window=1)
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
 

@@ -44,14 +44,14 @@ def generalised_advantages(
         truncated: [B, T, N] bool.
         alive: [B, T, N] bool, seats that acted.
     """
-    alive_f = alive.to(rewards.dtype)
-    future = ~terminated
-    carried = (future & ~truncated).to(rewards.dtype) * alive_f
-    deltas = (rewards + gamma * values[:, 1:] * future - values[:, :-1]) * alive_f
+    # where, and no products with 0: what is not finite in one life must not reach another on the same seat.
+    following = torch.where(terminated, 0.0, values[:, 1:])
+    carried = ~terminated & ~truncated & alive
+    deltas = torch.where(alive, rewards + gamma * following - values[:, :-1], 0.0)
     advantages = torch.empty_like(rewards)
     running = torch.zeros_like(rewards[:, 0])
     for t in range(rewards.shape[1] - 1, -1, -1):
-        running = deltas[:, t] + gamma * lambda_ * carried[:, t] * running
+        running = deltas[:, t] + torch.where(carried[:, t], gamma * lambda_ * running, 0.0)
         advantages[:, t] = running
     return Advantages(advantages, advantages + values[:, :-1])
 

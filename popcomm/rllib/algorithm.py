@@ -61,6 +61,8 @@ class PopulationPPO(PPO):
     # ---- one iteration ----
 
     def training_step(self) -> None:
+        # Schedules look at the steps before this iteration: a number that a restored run has, too.
+        began = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             batches, rows = self._sample()
         # Fewer balanced blocks than learners would leave one of them without a world.
@@ -69,7 +71,7 @@ class PopulationPPO(PPO):
             return
         self._empty_iterations = 0
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            results = self._learn(batches, rows, {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps})
+            results = self._learn(batches, rows, began)
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.

@@ -13,28 +13,33 @@ import torch.distributed
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.policy.sample_batch import MultiAgentBatch
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED, NUM_ENV_STEPS_TRAINED_LIFETIME
+from ray.rllib.utils.metrics import (
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+)
+from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_law
-from popcomm.rllib.fragment import take_rows
 from popcomm.rllib.gradients import MemberGuard, sum_over_learners
 from popcomm.rllib.ppo import (
     Advantages,
     a_step_later,
     clip_per_member,
+    explained_variance,
     generalised_advantages,
     member_moments,
     same,
     standardise,
 )
+from popcomm.rllib.shares import Arrays, load_share, minibatches, select
 from popcomm.rllib.species_loss import SpeciesLoss
-from popcomm.rllib.unroll import Unroller
+from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rllib.worlds import seed_of
 
 LEARNER_BRANCH = 4
 
-Arrays = dict[str, dict[str, Tensor]]
 Totals = dict[str, dict[str, list[Tensor]]]
 
 
@@ -124,48 +129,48 @@ class PopulationPPOLearner(PPOTorchLearner):
             batches: the env runners' batches, or references to them; all learners get the same list.
             rows: worlds in each batch.
             iteration: decides the order of the minibatches, together with the seed.
-            timesteps: RLlib's counters, for its schedules.
+            timesteps: RLlib's counters when this iteration began, which its schedules follow.
 
         Returns:
             RLlib's reduced metrics.
         """
         self.before_gradient_based_update(timesteps=dict(timesteps))
-        arrays = self._load(batches, rows)
+        rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.config.balanced_block
+        arrays = load_share(batches, rows, rank, self._workers, block, self.device)
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])
+        if self.config.autocast and worlds:
+            self._relive(arrays)
         order = np.random.default_rng(seed_of(self.config.seed, LEARNER_BRANCH, iteration))
         totals: Totals = {}
         updates = 0
         for epoch in range(self.config.num_epochs):
-            minibatches = list(self._minibatches(worlds, order))
-            for number, rows_of in enumerate(minibatches, 1):
-                part = arrays if rows_of is None else _select(arrays, rows_of)
-                last = epoch == self.config.num_epochs - 1 and number == len(minibatches)
-                self._update_once(part, totals, diagnose=last)
-            updates += len(minibatches)
+            parts = self._minibatches(worlds, order)
+            for number, chosen in enumerate(parts, 1):
+                last = epoch == self.config.num_epochs - 1 and number == len(parts)
+                self._update_once(select(arrays, chosen), totals, diagnose=last)
+            updates += len(parts)
         self._log(totals, arrays, updates)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
 
-    def _load(self, batches: Sequence[MultiAgentBatch | ray.ObjectRef], rows: Sequence[int]) -> Arrays:
-        """This learner's worlds as tensors on its device; batches that it has no share in are not fetched."""
-        total, rank = sum(rows), torch.distributed.get_rank() if self._workers > 1 else 0
-        block = self.config.balanced_block
-        edges = [round(total / block * i / self._workers) * block for i in range(self._workers)] + [total]
-        start, stop = edges[rank], edges[rank + 1]
-        mine: list[MultiAgentBatch] = []
-        offset, first = 0, None
-        for batch, count in zip(batches, rows, strict=True):
-            if offset < stop and offset + count > start:
-                first = offset if first is None else first
-                mine.append(ray.get(batch) if isinstance(batch, ray.ObjectRef) else batch)
-            offset += count
-        base = first or 0
-        share = take_rows(mine, start - base, stop - base)
-        return {
-            name: {key: _tensor(array).to(self.device) for key, array in arrays.items()}
-            for name, arrays in share.items()
-        }
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """RLlib's hook: learning rates and entropy coefficients are those of the step that is given.
+
+        RLlib looks at its schedules after an update, and they remember nothing: the first one after a restore would
+        have the values of step 0.
+        """
+        super().before_gradient_based_update(timesteps=timesteps)
+        step = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        for name in self.networks:
+            self.entropy_coeff_schedulers_per_module[name].update(timestep=step)
+            lr = self.config.get_config_for_module(name).lr
+            if not isinstance(lr, list | tuple):
+                continue
+            rate = Scheduler(fixed_value_or_schedule=lr, framework=self.framework).update(timestep=step)
+            for _, optimizer in self.get_optimizers_for_module(name):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
 
     def _add_advantages(self, arrays: Arrays) -> None:
         """Advantages and value targets for all worlds at once, and the statistics that normalise them."""
@@ -197,23 +202,12 @@ class PopulationPPOLearner(PPOTorchLearner):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
                 module.returns.update(moments)
 
-    def _minibatches(self, worlds: int, order: np.random.Generator) -> Any:
+    def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
         size = self.config.minibatch_size or worlds
         # The smallest share decides, so that nobody waits for a learner that has run out of worlds.
         count = math.ceil(self._smallest_share(worlds) / size)
-        if count == 0:
-            return
-        if count == 1:
-            yield None
-            return
-        block = self.config.balanced_block
-        # Whole blocks keep every minibatch balanced over the members, with no padding.
-        block = block if size % block == 0 and worlds % block == 0 else 1
-        blocks = order.permutation(worlds // block)
-        rows = (blocks[:, None] * block + np.arange(block)).reshape(-1)
-        for part in np.array_split(rows.reshape(-1, block), count):
-            yield torch.from_numpy(part.reshape(-1)).to(self.device)
+        return list(minibatches(worlds, count, size, self.config.balanced_block, order, self.device))
 
     def _smallest_share(self, worlds: int) -> int:
         """The fewest worlds that any learner has; 0 when lost runners left one of them without."""
@@ -223,10 +217,26 @@ class PopulationPPOLearner(PPOTorchLearner):
         torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MIN)
         return int(count)
 
+    def _unroll(self, arrays: Arrays) -> dict[str, SpeciesUnroll]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
+            return self.unroller.run(arrays)
+
+    @torch.no_grad()
+    def _relive(self, arrays: Arrays) -> None:
+        """Replace the log-probabilities of what was decided by the learner's own, in its own precision.
+
+        Runners act in float32. In the ratio of the two the rounding of bfloat16 would pass for a change of the policy.
+        """
+        worlds = len(next(iter(arrays.values()))["alive"])
+        for rows in torch.arange(worlds, device=self.device).split(self.config.minibatch_size or worlds):
+            part = select(arrays, rows)
+            for name, run in self._unroll(part).items():
+                for key, values in self.losses[name].decided(part[name], run).items():
+                    arrays[name][key] = arrays[name][key].index_copy(0, rows, values)
+
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
         """One gradient step on some worlds; the sums of what is to be logged are added to `totals`."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
-            unrolled = self.unroller.run(arrays)
+        unrolled = self._unroll(arrays)
         losses: dict[str, Tensor] = {}
         reduce = self._reduce if self._workers > 1 else same
         for name, run in unrolled.items():
@@ -284,7 +294,9 @@ class PopulationPPOLearner(PPOTorchLearner):
                 self.metrics.log_value((name, key), value, window=1)
             a = arrays[name]
             steps = max(steps, int(a["alive"].any(2).sum()))
-            self.metrics.log_value((name, "vf_explained_var"), self._explained_variance(a), window=1)
+            known, values = a.get("known", a["alive"]), a["values"][:, :-1]
+            explained = explained_variance(values, a["value_targets"], known, self._reduce)
+            self.metrics.log_value((name, "vf_explained_var"), explained, window=1)
             left_out = self.guards[name].read()
             lost += left_out
             self.metrics.log_value((name, "num_non_finite_updates"), left_out, window=1)
@@ -292,15 +304,6 @@ class PopulationPPOLearner(PPOTorchLearner):
         self.metrics.log_value((ALL_MODULES, "num_non_finite_updates"), lost, window=1)
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
-
-    def _explained_variance(self, a: Mapping[str, Tensor]) -> float:
-        """1 - Var(target - value) / Var(target) of the values that acted; 0 where the targets do not vary."""
-        known, owner = a.get("known", a["alive"]), torch.zeros_like(a["members"])
-        target, value = a["value_targets"].double(), a["values"][:, :-1].double()
-        variance, residual = (
-            member_moments(x, owner, known, 1, self._reduce)[2].item() for x in (target, target - value)
-        )
-        return 1 - residual / variance if variance > 1e-12 else 0.0
 
 
 def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:
@@ -334,14 +337,3 @@ def _with_a_next_step(a: Mapping[str, Tensor]) -> Tensor:
     # What the last row's messages bring about is in the next fragment.
     known[:, -1] = False
     return known
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    """The array's memory as a tensor; arrays out of the object store are read-only, and are only read here."""
-    if not array.flags.writeable:
-        array = array.copy()
-    return torch.from_numpy(array)
-
-
-def _select(arrays: Arrays, rows: Tensor) -> Arrays:
-    return {name: {key: values.index_select(0, rows) for key, values in a.items()} for name, a in arrays.items()}

@@ -91,6 +91,20 @@ def standardise(values: Tensor, members: Tensor, mask: Tensor, num_members: int,
     return ((values - mean[owner]) / deviation[owner]).to(values.dtype)
 
 
+def explained_variance(values: Tensor, targets: Tensor, mask: Tensor, reduce: Reduce = same) -> float:
+    """1 - Var(target - value) / Var(target) over all learners' shards; 0 where the targets do not vary.
+
+    Args:
+        values, targets: [B, T, N], in the units of the rewards.
+        mask: [B, T, N] bool, rows that acted.
+    """
+    nobody = torch.zeros_like(mask, dtype=torch.int64)
+    target, error = (
+        member_moments(x, nobody, mask, 1, reduce)[2].item() for x in (targets, targets.double() - values.double())
+    )
+    return 1 - error / target if target > 1e-12 else 0.0
+
+
 class ReturnNormaliser(nn.Module):
     """Running mean and variance of the returns, per member (PopArt's statistics, van Hasselt 2016, eq. 3).
 

@@ -105,7 +105,10 @@ def test_fades_and_learning_go_on_with_another_number_of_runners(tmp_path: Path)
         return (
             PopulationPPOConfig()
             .environment(ClockWorld)
-            .communication(messages={"kind": "words", "bits": 8}, reflexes=[{"kind": "publishing", "schedule": gate}])
+            .communication(
+                messages={"kind": "words", "bits": 8, "min_on": 1, "max_on": 4},
+                reflexes=[{"kind": "publishing", "schedule": gate}],
+            )
             .population(agent="mlp")
             .env_runners(num_env_runners=runners, num_worlds_per_env_runner=4, rollout_fragment_length=4)
             .training(num_epochs=1)

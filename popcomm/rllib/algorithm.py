@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from popcomm.rllib.env_runner import Sampled, SamplingFailure
 
 logger = logging.getLogger(__name__)
 
-RUNNER_STATES = "runner_states"
+RUNNER_STATES, CLOCK = "runner_states", "clock"
 
 
 class NoSamplesError(RuntimeError):
@@ -51,6 +52,9 @@ class PopulationPPO(PPO):
         self._empty_iterations = 0
         self._last_failure = ""
         self._known_results: dict[str, Any] = {}
+        # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
+        self._performance: dict[str, float] | None = None
+        self._fades: list[dict[str, Any]] | None = None
         super().setup(config)
 
     @property
@@ -61,6 +65,8 @@ class PopulationPPO(PPO):
     # ---- one iteration ----
 
     def training_step(self) -> None:
+        # Schedules look at the steps before this iteration: a number that a restored run has, too.
+        began = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             batches, rows = self._sample()
         # Fewer balanced blocks than learners would leave one of them without a world.
@@ -69,7 +75,7 @@ class PopulationPPO(PPO):
             return
         self._empty_iterations = 0
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            results = self._learn(batches, rows, {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps})
+            results = self._learn(batches, rows, began)
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
@@ -81,12 +87,13 @@ class PopulationPPO(PPO):
 
     def _sample(self) -> tuple[list[Any], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
-        group, steps = self.env_runner_group, self.env_steps
+        group = self.env_runner_group
+        clock = (self.env_steps, self._performance, self._fades)
         if self.config.num_env_runners == 0:
-            answers = [group.local_env_runner.sample_or_say_why(bool(self.config.num_learners), steps)]
+            answers = [group.local_env_runner.sample_or_say_why(bool(self.config.num_learners), *clock)]
         else:
             answers = group.foreach_env_runner(
-                lambda runner: runner.sample_or_say_why(by_reference=True, env_steps=steps),
+                lambda runner: runner.sample_or_say_why(True, *clock),
                 local_env_runner=False,
                 timeout_seconds=self.config.sample_timeout_s,
             )
@@ -99,6 +106,7 @@ class PopulationPPO(PPO):
         sampled = [a for a in answers if isinstance(a, Sampled)]
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
+            self._performance, self._fades = _pooled(sampled), sampled[0].fades
         return [a.batch for a in sampled], [a.rows for a in sampled]
 
     def _learn(self, batches: list[Any], rows: list[int], timesteps: dict[str, int]) -> list[Any]:
@@ -138,16 +146,23 @@ class PopulationPPO(PPO):
             state[RUNNER_STATES] = self._foreach_sampling_runner(
                 lambda runner: (runner.worker_index, runner.run_state())
             )
+            state[CLOCK] = {"performance": self._performance, "fades": self._fades}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
+        clock = state.get(CLOCK, {})  # older checkpoints have none
+        self._performance, self._fades = clock.get("performance"), clock.get("fades")
         saved = dict(state.get(RUNNER_STATES, []))
         if not saved:
             return
-        here = set(self._foreach_sampling_runner(lambda runner: runner.worker_index))
-        if here != set(saved):
-            # Another number of runners: the weights go on, the worlds start new episodes.
+        here = dict(self._foreach_sampling_runner(lambda runner: (runner.worker_index, runner.surroundings())))
+        difference = _difference(saved, here)
+        if difference:
+            logger.warning(
+                "the checkpoint's env runners have %s: learning and fades go on, and the worlds start new episodes",
+                difference,
+            )
             return
 
         def restore(runner: Any) -> None:
@@ -156,7 +171,9 @@ class PopulationPPO(PPO):
         self._foreach_sampling_runner(restore)
 
     def fades(self) -> list[dict[str, Any]]:
-        """What the schedules of reflexes remember, in the first runner that lives."""
+        """What the schedules of reflexes remember, in all runners; nothing before the first step."""
+        if self._fades is not None:
+            return self._fades
         return next(iter(self._foreach_sampling_runner(lambda runner: runner.fades())), [])
 
     def _foreach_sampling_runner(self, func: Any) -> list[Any]:
@@ -213,6 +230,28 @@ def _keep_known(results: dict[str, Any], known: dict[str, Any]) -> None:
             results[name] = known.get(name, value)
         else:
             known[name] = value
+
+
+def _pooled(sampled: Sequence[Sampled]) -> dict[str, float]:
+    """Means of what runners measured, weighted by their steps; a measure counts where it was made."""
+    pooled = {}
+    for name in dict.fromkeys(name for answer in sampled for name in answer.performance):
+        told = [(a.performance[name], a.steps) for a in sampled if math.isfinite(a.performance.get(name, math.nan))]
+        if told:
+            pooled[name] = sum(value * steps for value, steps in told) / sum(steps for _, steps in told)
+    return pooled
+
+
+def _difference(saved: Mapping[int, Mapping[str, Any]], here: Mapping[int, Mapping[str, str]]) -> str:
+    """What keeps runners from going on from the saved states, in words; empty where they can."""
+    if saved.keys() != here.keys():
+        return f"{len(saved)} runners, not {len(here)}"
+    for index, now in here.items():
+        then = saved[index].get("belongs_to", now)  # older checkpoints do not say
+        for name in now:
+            if then.get(name) != now[name]:
+                return f"{name} {then.get(name)}, not {now[name]}"
+    return ""
 
 
 def _raise_first_error(results: Any) -> list[Any]:

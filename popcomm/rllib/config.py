@@ -117,6 +117,7 @@ class PopulationPPOConfig(PPOConfig):
         self.grad_clip = 1.0
         self.clip_param = 0.2
         self.vf_loss_coeff = 0.5
+        self.vf_clip_param = math.inf
         self.entropy_coeff = 0.1
         self.use_kl_loss = False
         self.callbacks_class = RecordingCallback
@@ -242,6 +243,10 @@ class PopulationPPOConfig(PPOConfig):
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner.
 
+        `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
+        lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with
+        `normalize_returns`, else rewards squared.
+
         Args:
             learn_from: "rewards", or "answers" where the world knows the right actions of a species (signalling games
                 do): its actions are then learned from them by cross-entropy, as EGG trains receivers, and in steps
@@ -294,7 +299,8 @@ class PopulationPPOConfig(PPOConfig):
 
         Args:
             max_empty_iterations: iterations in a row without any sample before training stops with an error.
-            max_nonfinite_updates: updates in a row that are left out because a gradient is not finite, before it does.
+            max_nonfinite_updates: updates in a row in which no member of a species has a finite gradient, before it
+                does. Members without one are left out of an update, and the others learn.
         """
         super().fault_tolerance(**kwargs)
         return self._set(max_empty_iterations=max_empty_iterations, max_nonfinite_updates=max_nonfinite_updates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.teaching import taught_rewards
 from popcomm.rllib.transcript import Transcript
 from popcomm.rllib.unroll import LogOf, Mail, converse, inbox_of, open_lives
-from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
+from popcomm.rllib.worlds import WorldLayout, make_world, seed_of, surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,9 @@ class Sampled(NamedTuple):
     batch: MultiAgentBatch | ray.ObjectRef
     rows: int  # worlds
     metrics: Any
+    steps: int  # environment steps, all worlds together
+    performance: Mapping[str, float]  # measures of these steps, which fades may follow
+    fades: list[dict[str, Any]]  # what the schedules of reflexes remember
 
 
 class SamplingFailure(NamedTuple):
@@ -73,10 +76,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._device = get_device(self.config, self.config.num_gpus_per_env_runner if self.worker_index else 0)
         self._weights_seq_no = 0
         index = self.worker_index or 0
-        branches = (WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH, AIR_BRANCH)
-        self._seeds = {b: seed_of(self.config.seed, b, index) for b in branches}
-        self.generator = torch.Generator(self._device).manual_seed(self._seeds[SAMPLING_BRANCH])
-        self.seating_rng = np.random.default_rng(self._seeds[SEATING_BRANCH])
+        self.generator = torch.Generator(self._device)
+        self._reseed()
+        self._new = True  # has neither sampled nor been restored
         self.module: Any = None
         self.explore = bool(config.explore)
         self.make_env()
@@ -92,6 +94,14 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.transmitted: Tensor | None = None  # [B, N, ...], under way in the channel
         self.air: Air | None = None  # where reflexes act
         self.heard: Heard | None = None  # what comes over it in this step
+
+    def _reseed(self, *branch: int) -> None:
+        """Let all that is random here be a function of the config's seed, this runner's index, and `branch`."""
+        index = self.worker_index or 0
+        branches = (WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH, AIR_BRANCH)
+        self._seeds = {b: seed_of(self.config.seed, b, index, *branch) for b in branches}
+        self.generator.manual_seed(self._seeds[SAMPLING_BRANCH])
+        self.seating_rng = np.random.default_rng(self._seeds[SEATING_BRANCH])
 
     # ---- what RLlib asks for ----
 
@@ -109,6 +119,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         species = list(self.layout.species.values())
         self._speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in species]).to(self._device)  # [N]
         self._hears = torch.cat([torch.full((s.num_seats,), s.hears) for s in species]).to(self._device)  # [N]
+        self._foresees = {name: config.get_config_for_module(name).gamma > 0 for name in self.layout.species}
 
     def make_module(self) -> None:
         self.module = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -143,24 +154,34 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     # ---- sampling ----
 
     @torch.no_grad()
-    def sample(self, env_steps: int | None = None, **kwargs: Any) -> MultiAgentBatch:
+    def sample(
+        self,
+        env_steps: int | None = None,
+        performance: Mapping[str, float] | None = None,
+        fades: list[dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> MultiAgentBatch:
         """T steps of B worlds. Rows of the batch are worlds.
+
+        A runner that is new to a training under way (RLlib made it in place of a lost one, with the same arguments)
+        does not live through the beginning again: its random numbers are a function of `env_steps`, too.
 
         Args:
             env_steps: the environment steps of all runners so far, which fades follow; None: this runner's, as if the
                 others had made as many.
+            performance: what all runners measured last, which fades may follow; None: what this one did.
+            fades: what the schedules of reflexes remember in all runners; None: what they do in this one.
         """
+        if self._new and env_steps:
+            self._reseed(env_steps)
+        self._new = False
+        self._follow(env_steps, performance, fades)
         if self._step is None:
             self._begin(self._seeds[WORLD_BRANCH])
         length = self.config.rollout_fragment_length
         acts_by_message = self.config.keeps_message_logp
         taught = self.config.learn_from == "answers"
         takes_turns = (self._step is not None and self._step.speaks is not None) or self._takes_turns()
-        if self.air is not None:
-            # The clock of fades counts what all runners step, and stands still within a fragment.
-            if env_steps is None:
-                env_steps = self.num_env_steps_sampled_lifetime * max(1, self.config.num_env_runners)
-            self.air.observe(Clock(env_steps, self.statistics.performance))
         writer = FragmentWriter(
             self.layout, self.channel, self.num_worlds, length, acts_by_message, takes_turns, taught
         )
@@ -181,18 +202,39 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     def _listening(self) -> Listening:
         return Listening(self.layout, self.channel, self.num_worlds, self.config.rollout_fragment_length)
 
+    def _follow(
+        self, env_steps: int | None, performance: Mapping[str, float] | None, fades: list[dict[str, Any]] | None
+    ) -> None:
+        """Let reflexes be as faded as the clock says, which counts what all runners step and stands still within a
+        fragment."""
+        if self.channel is not None and self.air is None:
+            self.air = self.channel.open(self.num_worlds, self._seeds[AIR_BRANCH])
+        if self.air is None:
+            return
+        if fades:
+            self._remember(fades)
+        if env_steps is None:
+            env_steps = self.num_env_steps_sampled_lifetime * max(1, self.config.num_env_runners)
+        self.air.observe(Clock(env_steps, self.statistics.performance if performance is None else performance))
+
     def _takes_turns(self) -> bool:
         """Whether a reflex may take an agent's turn to speak."""
         return self.air is not None and any(reflex.takes_turn for reflex in self.air.reflexes)
 
-    def sample_or_say_why(self, by_reference: bool, env_steps: int | None = None) -> Sampled | SamplingFailure:
+    def sample_or_say_why(
+        self,
+        by_reference: bool,
+        env_steps: int | None = None,
+        performance: Mapping[str, float] | None = None,
+        fades: list[dict[str, Any]] | None = None,
+    ) -> Sampled | SamplingFailure:
         """The batch goes to the learners without passing the driver; a failure goes to the user with its traceback.
 
         RLlib would end this process on an exception, and its traceback would end with it. Where
         `fault_tolerance(restart_failed_sub_environments=True)` says so, the worlds are made anew.
         """
         try:
-            batch = self.sample(env_steps)
+            batch = self.sample(env_steps, performance, fades)
         except Exception:
             failure = SamplingFailure(self.worker_index or 0, traceback.format_exc())
             if self.config.restart_failed_sub_environments:
@@ -200,8 +242,12 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                 self.statistics = RolloutStatistics(self.layout, self.channel)
                 self.listening = self._listening()
                 self._step = None
+                # Not the worlds of the beginning again.
+                self._seeds[WORLD_BRANCH] = int(self.seating_rng.integers(2**63))
             return failure
-        return Sampled(ray.put(batch) if by_reference else batch, self.num_worlds, self.get_metrics())
+        sent = ray.put(batch) if by_reference else batch
+        measured = {name: float(value) for name, value in self.statistics.performance.items()}
+        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades())
 
     def expect_weights(self) -> None:
         """Take the next weights whatever their number: an older checkpoint is about to be restored."""
@@ -221,8 +267,6 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None:
             kind = self.channel.messages
             self.transmitted = torch.zeros(worlds, n, *kind.shape, dtype=kind.dtype, device=self._device)
-            if self.air is None:  # else fades go on where they were: worlds were only made anew
-                self.air = self.channel.open(worlds, self._seeds[AIR_BRANCH])
         self._arrive(step, torch.zeros_like(step.alive))
         self.reopened = np.zeros(worlds, bool)
 
@@ -285,10 +329,18 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self.state[name] = {k: new.to_members(old.to_worlds(v)) for k, v in self.state[name].items()}
 
     def _write_last(self, writer: FragmentWriter) -> None:
-        """The row after the fragment: its observations, and the values that bootstrap the returns."""
-        assert self._step is not None
+        """The row after the fragment: its observations, and the values that bootstrap the returns.
+
+        Where gamma is 0 nothing is bootstrapped: those values are 0, and spare a step of the network.
+        """
+        step = self._step
+        assert step is not None
         state = dict(self.state)
-        writer.last(self._step, {name: self._think(name, self._step)[1] for name in self.state})
+        values = {
+            name: self._think(name, step)[1] if self._foresees[name] else torch.zeros(self.members[name].shape)
+            for name in self.state
+        }
+        writer.last(step, values)
         self.state = state
 
     def _advance(self, t: int, writer: FragmentWriter) -> None:
@@ -472,6 +524,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         """
         started = self._step is not None
         state: dict[str, Any] = {
+            "belongs_to": self.surroundings(),
             "generator": self.generator.get_state(),
             "seating_rng": self.seating_rng.bit_generator.state,
             "steps": self.num_env_steps_sampled_lifetime,
@@ -509,12 +562,27 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.num_env_steps_sampled_lifetime = env_steps // max(1, self.config.num_env_runners)
         self.air = None if self.channel is None else self.channel.open(self.num_worlds, self._seeds[AIR_BRANCH])
         if self.air is not None and remembered:
-            for reflex, memory in zip(self.air.reflexes, remembered, strict=True):
-                reflex.schedule.set_state(memory)
+            self._remember(remembered)
+
+    def _remember(self, fades: list[dict[str, Any]]) -> None:
+        """Raises UserError: they are the fades of other reflexes."""
+        assert self.air is not None
+        if len(fades) != len(self.air.reflexes):
+            raise UserError(
+                f"the training that is gone on with has {len(fades)} communication.reflexes, and this configuration "
+                f"has {len(self.air.reflexes)}; restore it with the reflexes that it was saved with"
+            )
+        for reflex, memory in zip(self.air.reflexes, fades, strict=True):
+            reflex.schedule.set_state(memory)
+
+    def surroundings(self) -> dict[str, str]:
+        """What a `run_state` must have in common with this runner, for it to go on from there."""
+        return surroundings(self.config, self.layout, self.num_worlds, self.channel)
 
     def set_run_state(self, state: dict[str, Any]) -> None:
         """Go on from a `run_state`."""
         state = copy.deepcopy(state)  # which may be wanted again
+        self._new = False
         self.generator.set_state(state["generator"])
         self.seating_rng.bit_generator.state = state["seating_rng"]
         self.num_env_steps_sampled_lifetime = state["steps"]

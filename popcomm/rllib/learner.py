@@ -13,27 +13,33 @@ import torch.distributed
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.policy.sample_batch import MultiAgentBatch
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED, NUM_ENV_STEPS_TRAINED_LIFETIME
+from ray.rllib.utils.metrics import (
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+)
+from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_law
-from popcomm.rllib.fragment import take_rows
+from popcomm.rllib.gradients import MemberGuard, sum_over_learners
 from popcomm.rllib.ppo import (
     Advantages,
     a_step_later,
     clip_per_member,
+    explained_variance,
     generalised_advantages,
     member_moments,
     same,
     standardise,
 )
+from popcomm.rllib.shares import Arrays, load_share, minibatches, select
 from popcomm.rllib.species_loss import SpeciesLoss
-from popcomm.rllib.unroll import Unroller
+from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rllib.worlds import seed_of
 
 LEARNER_BRANCH = 4
 
-Arrays = dict[str, dict[str, Tensor]]
 Totals = dict[str, dict[str, list[Tensor]]]
 
 
@@ -48,7 +54,6 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def build(self) -> None:
         super().build()
-        self.non_finite_in_a_row = 0
         self._known_parameters: dict[str, list[torch.nn.Parameter]] = {}
         config = self.config
         self.species = config.layout.species
@@ -63,6 +68,10 @@ class PopulationPPOLearner(PPOTorchLearner):
             config.message_kind,
             config.message_gradient in ("straight_through", "through"),
         )
+        self.guards = {
+            name: MemberGuard(name, module.spec.members, config.max_nonfinite_updates)
+            for name, module in self.networks.items()
+        }
         self.losses = {
             name: SpeciesLoss(name, module, config, config.message_kind, action_law(self.species[name].action_space))
             for name, module in self.networks.items()
@@ -120,93 +129,86 @@ class PopulationPPOLearner(PPOTorchLearner):
             batches: the env runners' batches, or references to them; all learners get the same list.
             rows: worlds in each batch.
             iteration: decides the order of the minibatches, together with the seed.
-            timesteps: RLlib's counters, for its schedules.
+            timesteps: RLlib's counters when this iteration began, which its schedules follow.
 
         Returns:
             RLlib's reduced metrics.
         """
         self.before_gradient_based_update(timesteps=dict(timesteps))
-        arrays = self._load(batches, rows)
+        rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.config.balanced_block
+        arrays = load_share(batches, rows, rank, self._workers, block, self.device)
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])
+        if self.config.autocast and worlds:
+            self._relive(arrays)
         order = np.random.default_rng(seed_of(self.config.seed, LEARNER_BRANCH, iteration))
         totals: Totals = {}
         updates = 0
         for epoch in range(self.config.num_epochs):
-            minibatches = list(self._minibatches(worlds, order))
-            for number, rows_of in enumerate(minibatches, 1):
-                part = arrays if rows_of is None else _select(arrays, rows_of)
-                last = epoch == self.config.num_epochs - 1 and number == len(minibatches)
-                self._update_once(part, totals, diagnose=last)
-            updates += len(minibatches)
+            parts = self._minibatches(worlds, order)
+            for number, chosen in enumerate(parts, 1):
+                last = epoch == self.config.num_epochs - 1 and number == len(parts)
+                self._update_once(select(arrays, chosen), totals, diagnose=last)
+            updates += len(parts)
         self._log(totals, arrays, updates)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
 
-    def _load(self, batches: Sequence[MultiAgentBatch | ray.ObjectRef], rows: Sequence[int]) -> Arrays:
-        """This learner's worlds as tensors on its device; batches that it has no share in are not fetched."""
-        total, rank = sum(rows), torch.distributed.get_rank() if self._workers > 1 else 0
-        block = self.config.balanced_block
-        edges = [round(total / block * i / self._workers) * block for i in range(self._workers)] + [total]
-        start, stop = edges[rank], edges[rank + 1]
-        mine: list[MultiAgentBatch] = []
-        offset, first = 0, None
-        for batch, count in zip(batches, rows, strict=True):
-            if offset < stop and offset + count > start:
-                first = offset if first is None else first
-                mine.append(ray.get(batch) if isinstance(batch, ray.ObjectRef) else batch)
-            offset += count
-        base = first or 0
-        share = take_rows(mine, start - base, stop - base)
-        return {
-            name: {key: _tensor(array).to(self.device) for key, array in arrays.items()}
-            for name, arrays in share.items()
-        }
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """RLlib's hook: learning rates and entropy coefficients are those of the step that is given.
+
+        RLlib looks at its schedules after an update, and they remember nothing: the first one after a restore would
+        have the values of step 0.
+        """
+        super().before_gradient_based_update(timesteps=timesteps)
+        step = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        for name in self.networks:
+            self.entropy_coeff_schedulers_per_module[name].update(timestep=step)
+            lr = self.config.get_config_for_module(name).lr
+            if not isinstance(lr, list | tuple):
+                continue
+            rate = Scheduler(fixed_value_or_schedule=lr, framework=self.framework).update(timestep=step)
+            for _, optimizer in self.get_optimizers_for_module(name):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
 
     def _add_advantages(self, arrays: Arrays) -> None:
         """Advantages and value targets for all worlds at once, and the statistics that normalise them."""
         for name, a in arrays.items():
             config, module = self.config.get_config_for_module(name), self.networks[name]
             members, kind = module.spec.members, self.species[name]
-            later = config.message_gradient == "reinforce" and config.message_credit == "next" and kind.speaks
-            # Whoever has one action decides by its messages alone; then its value is that of what they bring about.
+            by_message = config.message_gradient == "reinforce" and kind.speaks
+            later = by_message and config.message_credit == "next"
+            # Whoever has one action, or is taught, decides by its messages alone.
+            acts = "answers" not in a and getattr(kind.action_space, "n", 0) != 1
+            # Whoever has one action only brings about what its messages do: that is what its value is of.
             only_speaks = later and getattr(kind.action_space, "n", 0) == 1
-            known = a["alive"].clone()
+            known = _with_a_next_step(a) if only_speaks else a["alive"]
             if only_speaks:
-                known[:, -1] = False  # what the last row's messages bring about is in the next fragment
                 a["known"] = known
+            may_speak = known & a.get("voiced", known)
             estimate = (_of_messages if only_speaks else _of_steps)(a, config)
-            advantages = standardise(estimate.advantages, a["members"], known, members, self._reduce)
-            a["advantages"] = torch.where(known, advantages, 0.0)
+            decided = may_speak if by_message and not acts else known
+            advantages = standardise(estimate.advantages, a["members"], decided, members, self._reduce)
+            a["advantages"] = torch.where(decided, advantages, 0.0)
             a["value_targets"] = estimate.targets
             if later and not only_speaks:
                 # Shifted first: what happened in a message's own step must not even set the scale of its credit.
-                follows = a_step_later(torch.ones_like(a["rewards"]), a["alive"], a["first"]).bool() & a["alive"]
+                follows = a_step_later(torch.ones_like(a["rewards"]), a["alive"], a["first"]).bool() & may_speak
                 credit = a_step_later(estimate.advantages, a["alive"], a["first"])
                 credit = standardise(credit, a["members"], follows, members, self._reduce)
                 a["message_advantages"] = torch.where(follows, credit, 0.0)
             if config.normalize_returns and self.should_module_be_updated(name):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
-                module.returns.update(moments.float())
+                module.returns.update(moments)
 
-    def _minibatches(self, worlds: int, order: np.random.Generator) -> Any:
+    def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
         # The smallest share decides, so that nobody waits for a learner that has run out of worlds.
         smallest = self._smallest_share(worlds)
         size = self.config.worlds_in_minibatch(smallest)
         count = math.ceil(smallest / size) if smallest else 0
-        if count == 0:
-            return
-        if count == 1:
-            yield None
-            return
-        block = self.config.balanced_block
-        # Whole blocks keep every minibatch balanced over the members, with no padding.
-        block = block if size % block == 0 and worlds % block == 0 else 1
-        blocks = order.permutation(worlds // block)
-        rows = (blocks[:, None] * block + np.arange(block)).reshape(-1)
-        for part in np.array_split(rows.reshape(-1, block), count):
-            yield torch.from_numpy(part.reshape(-1)).to(self.device)
+        return list(minibatches(worlds, count, size, self.config.balanced_block, order, self.device))
 
     def _smallest_share(self, worlds: int) -> int:
         """The fewest worlds that any learner has; 0 when lost runners left one of them without."""
@@ -216,10 +218,26 @@ class PopulationPPOLearner(PPOTorchLearner):
         torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MIN)
         return int(count)
 
+    def _unroll(self, arrays: Arrays) -> dict[str, SpeciesUnroll]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
+            return self.unroller.run(arrays)
+
+    @torch.no_grad()
+    def _relive(self, arrays: Arrays) -> None:
+        """Replace the log-probabilities of what was decided by the learner's own, in its own precision.
+
+        Runners act in float32. In the ratio of the two the rounding of bfloat16 would pass for a change of the policy.
+        """
+        worlds = len(next(iter(arrays.values()))["alive"])
+        for rows in torch.arange(worlds, device=self.device).split(self.config.minibatch_size or worlds):
+            part = select(arrays, rows)
+            for name, run in self._unroll(part).items():
+                for key, values in self.losses[name].decided(part[name], run).items():
+                    arrays[name][key] = arrays[name][key].index_copy(0, rows, values)
+
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
         """One gradient step on some worlds; the sums of what is to be logged are added to `totals`."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
-            unrolled = self.unroller.run(arrays)
+        unrolled = self._unroll(arrays)
         losses: dict[str, Tensor] = {}
         reduce = self._reduce if self._workers > 1 else same
         for name, run in unrolled.items():
@@ -233,48 +251,42 @@ class PopulationPPOLearner(PPOTorchLearner):
         gradients = self.compute_gradients(losses)
         self.apply_gradients(self.postprocess_gradients(gradients))
 
+    @property
+    def _trained(self) -> list[str]:
+        return [name for name in self.networks if self.should_module_be_updated(name)]
+
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
-        """Drop those of frozen species, which others' losses reach through messages; sum over learners; clip."""
-        trained = {name: m for name, m in self.networks.items() if self.should_module_be_updated(name)}
-        refs = {name: [self.get_param_ref(p) for p in self._parameters(name)] for name in trained}
-        wanted = {ref for owned in refs.values() for ref in owned}
-        present = {ref: g for ref, g in gradients_dict.items() if g is not None and ref in wanted}
+        """Drop those of frozen species, which others' losses reach through messages; sum over learners; clip.
+
+        Returns:
+            {parameter reference: gradient} of the species that learn.
+        """
+        parameters = [p for name in self._trained for p in self._parameters(name)]
         if self._workers > 1:
-            flat = self._reduce(torch.cat([g.reshape(-1) for g in present.values()]))
-            for g, piece in zip(present.values(), flat.split([g.numel() for g in present.values()]), strict=True):
-                g.copy_(piece.view_as(g))
-        self.finite = True
-        for name, module in trained.items():
-            config = self.config.get_config_for_module(name)
-            own = [present[ref] for ref in refs[name] if ref in present]
+            sum_over_learners(parameters, self._reduce)
+        self._norms: dict[str, Tensor] = {}
+        for name in self._trained:
+            own = [p.grad for p in self._parameters(name) if p.grad is not None]
             if own:
-                norms = clip_per_member(own, module.spec.members, config.grad_clip or math.inf)
-                self.finite = self.finite and bool(norms.isfinite().all())
-        return present
+                limit = self.config.get_config_for_module(name).grad_clip or math.inf
+                self._norms[name] = clip_per_member(own, self.networks[name].spec.members, limit)
+        return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 
     def apply_gradients(self, gradients_dict: Any) -> None:
-        """Step the optimizers, unless a gradient is not finite: such an update is left out and counted."""
-        if not self.finite:
-            self.non_finite_in_a_row += 1
-            self.metrics.log_value((ALL_MODULES, "num_non_finite_updates"), 1, reduce="sum")
-            if self.non_finite_in_a_row >= self.config.max_nonfinite_updates:
-                raise FloatingPointError(
-                    f"the loss was not finite in {self.non_finite_in_a_row} updates in a row "
-                    "(fault_tolerance.max_nonfinite_updates); the weights are those of the last finite update. "
-                    "A lower training.lr or a smaller training.grad_clip may help"
-                )
-            return
-        self.non_finite_in_a_row = 0
-        for name in self.networks:
-            if self.should_module_be_updated(name):
-                for _, optimizer in self.get_optimizers_for_module(name):
-                    optimizer.step()
+        """Step the optimizers, but for members whose gradient is not finite: those are left out and counted.
+
+        Raises:
+            FloatingPointError: a species has had no finite gradient for fault_tolerance.max_nonfinite_updates updates.
+        """
+        for name, norms in self._norms.items():
+            optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(name)]
+            self.guards[name].step(optimizers, norms)
 
     # ---- logging ----
 
     def _log(self, totals: Totals, arrays: Arrays, updates: int) -> None:
         """Means over the iteration's updates, under the species' names."""
-        steps = 0
+        steps = lost = 0
         for name, sums in totals.items():
             means = torch.stack([torch.stack(values).mean() for values in sums.values()])
             # Each learner has its share of the sum that is a mean; RLlib will average over learners.
@@ -283,20 +295,16 @@ class PopulationPPOLearner(PPOTorchLearner):
                 self.metrics.log_value((name, key), value, window=1)
             a = arrays[name]
             steps = max(steps, int(a["alive"].any(2).sum()))
-            self.metrics.log_value((name, "vf_explained_var"), self._explained_variance(a), window=1)
+            known, values = a.get("known", a["alive"]), a["values"][:, :-1]
+            explained = explained_variance(values, a["value_targets"], known, self._reduce)
+            self.metrics.log_value((name, "vf_explained_var"), explained, window=1)
+            left_out = self.guards[name].read()
+            lost += left_out
+            self.metrics.log_value((name, "num_non_finite_updates"), left_out, window=1)
         self.metrics.log_value((ALL_MODULES, "num_updates"), updates, window=1)
+        self.metrics.log_value((ALL_MODULES, "num_non_finite_updates"), lost, window=1)
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
-
-    def _explained_variance(self, a: Mapping[str, Tensor]) -> float:
-        """1 - Var(target - value) / Var(target) of the values that acted; 0 where the targets do not vary."""
-        alive = a.get("known", a["alive"])
-        target, value = a["value_targets"][alive].double(), a["values"][:, :-1][alive].double()
-        residual = target - value
-        sums = torch.stack([x.sum() for x in (torch.ones_like(target), target, target**2, residual, residual**2)])
-        n, t, tt, r, rr = self._reduce(sums).tolist()
-        variance = tt / max(n, 1) - (t / max(n, 1)) ** 2
-        return 1 - (rr / n - (r / n) ** 2) / variance if variance > 1e-12 else 0.0
 
 
 def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:
@@ -310,23 +318,25 @@ def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:
 def _of_messages(a: Mapping[str, Tensor], config: Any) -> Advantages:
     """The same with every reward one step earlier, when the message was sent that brought it about.
 
-    The last row has no reward yet: its advantage is 0, and its target the value that it has.
+    Rows before a cut have no reward yet (`_with_a_next_step`): their advantage is 0, their target the value that they
+    have, and by that value the rows before them are bootstrapped.
     """
     rewards = a_step_later(a["rewards"], a["alive"], a["first"])
-    cut = {key: a[key][:, :-1] for key in ("values", "terminated", "truncated", "alive")}
-    estimate = _of_steps({**cut, "rewards": rewards[:, :-1]}, config)
+    known = _with_a_next_step(a)[:, :-1]
+    cut = {key: a[key][:, :-1] for key in ("values", "terminated", "truncated")}
+    estimate = _of_steps({**cut, "rewards": rewards[:, :-1], "alive": known}, config)
     nothing = torch.zeros_like(rewards[:, -1:])
     return Advantages(
         torch.cat([estimate.advantages, nothing], 1), torch.cat([estimate.targets, a["values"][:, -2:-1]], 1)
     )
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    """The array's memory as a tensor; arrays out of the object store are read-only, and are only read here."""
-    if not array.flags.writeable:
-        array = array.copy()
-    return torch.from_numpy(array)
+def _with_a_next_step(a: Mapping[str, Tensor]) -> Tensor:
+    """[B, T, N] bool, rows whose messages' doing is known: not where an episode is cut, nor the fragment's last row.
 
-
-def _select(arrays: Arrays, rows: Tensor) -> Arrays:
-    return {name: {key: values.index_select(0, rows) for key, values in a.items()} for name, a in arrays.items()}
+    A life that terminates has no next step, and that is known: nothing comes of its last message.
+    """
+    known = a["alive"] & (a["terminated"] | ~a["truncated"])
+    # What the last row's messages bring about is in the next fragment.
+    known[:, -1] = False
+    return known

@@ -72,6 +72,20 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             )
         return self.central_critic(world_state, obs)
 
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's {name: array}, but statistics in float64 stay so: it rounds them to float32."""
+        state = super().get_state(*args, **kwargs)
+        return state | {name: b.cpu().numpy().copy() for name, b in self._exact() if name in state}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        for name, buffer in self._exact():
+            if name in state:
+                buffer.copy_(torch.as_tensor(state[name]))
+
+    def _exact(self) -> list[tuple[str, Tensor]]:
+        return [(name, buffer) for name, buffer in self.named_buffers() if buffer.dtype == torch.float64]
+
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """One silent step on obs [P, R, O]; the env runner and the learner call the agent itself, with inboxes."""
         obs = batch[Columns.OBS]

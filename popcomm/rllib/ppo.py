@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,94 +44,131 @@ def generalised_advantages(
         truncated: [B, T, N] bool.
         alive: [B, T, N] bool, seats that acted.
     """
-    alive_f = alive.to(rewards.dtype)
-    future = ~terminated
-    carried = (future & ~truncated).to(rewards.dtype) * alive_f
-    deltas = (rewards + gamma * values[:, 1:] * future - values[:, :-1]) * alive_f
+    # where, and no products with 0: what is not finite in one life must not reach another on the same seat.
+    following = torch.where(terminated, 0.0, values[:, 1:])
+    carried = ~terminated & ~truncated & alive
+    deltas = torch.where(alive, rewards + gamma * following - values[:, :-1], 0.0)
     advantages = torch.empty_like(rewards)
     running = torch.zeros_like(rewards[:, 0])
     for t in range(rewards.shape[1] - 1, -1, -1):
-        running = deltas[:, t] + gamma * lambda_ * carried[:, t] * running
+        running = deltas[:, t] + torch.where(carried[:, t], gamma * lambda_ * running, 0.0)
         advantages[:, t] = running
     return Advantages(advantages, advantages + values[:, :-1])
 
 
 def member_moments(values: Tensor, members: Tensor, mask: Tensor, num_members: int, reduce: Reduce = same) -> Tensor:
-    """Count, sum and sum of squares per member over all learners' shards: [3, P] float64.
+    """Count, mean and variance per member over all learners' shards: [3, P] float64.
+
+    Two passes, the second over deviations from the first one's mean (Chan 1983, eq. 1.7): sums of squares would lose
+    the variance of values that are far from 0. Of a member without entries mean and variance are 0.
 
     Args:
         values, members, mask: [B, T, N]; only entries with `mask` count.
     """
     chosen = values[mask].double()
     owner = members[mask].long()
-    moments = torch.zeros(3, num_members, dtype=torch.float64, device=values.device)
-    for row, part in zip(moments, (torch.ones_like(chosen), chosen, chosen.square()), strict=True):
-        row.index_add_(0, owner, part)
-    return reduce(moments)
+
+    def sums(*parts: Tensor) -> Tensor:
+        result = torch.zeros(len(parts), num_members, dtype=torch.float64, device=values.device)
+        for row, part in zip(result, parts, strict=True):
+            row.index_add_(0, owner, part)
+        return reduce(result)
+
+    count, total = sums(torch.ones_like(chosen), chosen)
+    safe = count.clamp(min=1)
+    mean = total / safe
+    deviation = chosen - mean[owner]
+    rest, squares = sums(deviation, deviation.square())
+    variance = ((squares - rest.square() / safe) / safe).clamp(min=0)
+    return torch.stack([count, mean + rest / safe, variance])
 
 
 def standardise(values: Tensor, members: Tensor, mask: Tensor, num_members: int, reduce: Reduce = same) -> Tensor:
     """(x - mean) / max(1e-4, std), with each member's own mean and deviation as RLlib's PPO has each module's."""
-    count, total, squares = member_moments(values, members, mask, num_members, reduce)
-    mean = total / count.clamp(min=1)
-    deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt().clamp(min=1e-4)
+    _, mean, variance = member_moments(values, members, mask, num_members, reduce)
+    deviation = variance.sqrt().clamp(min=1e-4)
     owner = members.long()
     return ((values - mean[owner]) / deviation[owner]).to(values.dtype)
 
 
+def explained_variance(values: Tensor, targets: Tensor, mask: Tensor, reduce: Reduce = same) -> float:
+    """1 - Var(target - value) / Var(target) over all learners' shards; 0 where the targets do not vary.
+
+    Args:
+        values, targets: [B, T, N], in the units of the rewards.
+        mask: [B, T, N] bool, rows that acted.
+    """
+    nobody = torch.zeros_like(mask, dtype=torch.int64)
+    target, error = (
+        member_moments(x, nobody, mask, 1, reduce)[2].item() for x in (targets, targets.double() - values.double())
+    )
+    return 1 - error / target if target > 1e-12 else 0.0
+
+
 class ReturnNormaliser(nn.Module):
-    """Running mean and deviation of the returns, per member (PopArt's statistics, van Hasselt 2016, eq. 3).
+    """Running mean and variance of the returns, per member (PopArt's statistics, van Hasselt 2016, eq. 3).
 
     Networks predict normalised returns. The averages are exponential with weight `rate` for a new batch and are
-    unbiased from the first one on.
+    unbiased from the first one on. Mean and variance themselves are kept, not moments about 0 (West 1979): returns of
+    1e4 +- 1 have a deviation of 1.
 
-    Buffers: mean_sum, square_sum, weight [P] float32.
+    Buffers: running_mean, running_variance, weight [P] float64.
     """
 
-    mean_sum: Tensor
-    square_sum: Tensor
+    running_mean: Tensor
+    running_variance: Tensor
     weight: Tensor
 
     def __init__(self, members: int, rate: float = 0.02) -> None:
         super().__init__()
         self.rate = rate
-        for name in ("mean_sum", "square_sum", "weight"):
-            self.register_buffer(name, torch.zeros(members))
+        for name in ("running_mean", "running_variance", "weight"):
+            self.register_buffer(name, torch.zeros(members, dtype=torch.float64))
 
     def update(self, moments: Tensor) -> None:
-        """moments [3, P]: count, sum, sum of squares of a batch of returns.
+        """moments [3, P] float64: count, mean and variance of a batch of returns (`member_moments`).
 
         Members without samples keep their statistics, and so do those whose returns are not finite.
         """
         usable = moments.isfinite().all(0) & (moments[0] > 0)
-        count, total, squares = torch.where(usable, moments, 0.0)
+        _, mean, variance = torch.where(usable, moments, 0.0)
         rate = torch.where(usable, self.rate, 0.0)
-        safe = count.clamp(min=1)
-        for buffer, value in (
-            (self.mean_sum, total / safe),
-            (self.square_sum, squares / safe),
-            (self.weight, torch.ones_like(safe)),
-        ):
-            buffer.copy_(buffer + rate * (value - buffer))
+        weight = self.weight + rate * (1 - self.weight)
+        # The share of this batch in all that is remembered: 1 for the first.
+        share = rate / torch.where(usable, weight, 1.0)
+        delta = mean - self.running_mean
+        kept = self.running_variance + share * delta.square()
+        self.running_variance.copy_((1 - share) * kept + share * variance)
+        self.running_mean.add_(share * delta)
+        self.weight.copy_(weight)
 
     @property
     def mean(self) -> Tensor:
-        """[P]; 0 before the first batch."""
-        return self.mean_sum / self.weight.clamp(min=1e-8)
+        """[P] float64; 0 before the first batch."""
+        return self.running_mean
 
     @property
     def std(self) -> Tensor:
-        """[P]; 1 before the first batch."""
-        variance = self.square_sum / self.weight.clamp(min=1e-8) - self.mean.square()
-        return torch.where(self.weight > 0, variance.clamp(min=1e-8).sqrt().clamp(min=1e-3), 1.0)
+        """[P] float64; 1 before the first batch, never below 1e-3."""
+        return torch.where(self.weight > 0, self.running_variance.sqrt().clamp(min=1e-3), 1.0)
 
     def normalise(self, returns: Tensor) -> Tensor:
-        """[P, R] returns -> normalised."""
-        return (returns - self.mean[:, None]) / self.std[:, None]
+        """[P, R] returns -> normalised; the difference is taken in float64."""
+        return ((returns - self.mean[:, None]) / self.std[:, None]).to(returns.dtype)
 
     def denormalise(self, values: Tensor) -> Tensor:
         """[P, R] normalised values -> returns."""
-        return values * self.std[:, None] + self.mean[:, None]
+        return (values * self.std[:, None] + self.mean[:, None]).to(values.dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """torch's hook; args: local_metadata, strict, missing_keys, unexpected_keys, error_msgs."""
+        if f"{prefix}mean_sum" in state_dict:
+            args[-1].append(
+                "its return statistics are in float32, as an earlier popcomm kept them, and cannot be continued; "
+                "train anew, or use the popcomm that its manifest.json names"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip_param: float) -> tuple[Tensor, Tensor]:
@@ -141,7 +178,11 @@ def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip_p
 
 
 def value_error(values: Tensor, targets: Tensor, vf_clip_param: float) -> Tensor:
-    """RLlib's value loss: the squared error, clipped at vf_clip_param; all tensors [P, R]."""
+    """RLlib's value loss: the squared error, clipped at vf_clip_param; all tensors [P, R].
+
+    vf_clip_param is in the unit of `targets`, squared: variances of the returns where they are normalised, else
+    rewards squared. What is above it has no gradient; the default, infinity, lets every error teach.
+    """
     return (values - targets).square().clamp(0, vf_clip_param)
 
 

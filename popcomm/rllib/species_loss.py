@@ -114,6 +114,21 @@ class SpeciesLoss:
                 total = total + config.balance_weight * config.message_sharpness * unsure
         return total, logged
 
+    def decided(self, arrays: Mapping[str, Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
+        """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
+
+        Those of messages only where they are actions. What nobody lived keeps what the fragment holds.
+        """
+        laws = self._laws(run.outputs, _Rows(arrays, run.places, self.module.spec.members))
+        result = {}
+        for key, values in (("action_logp", laws.log_prob), ("message_logp", laws.message_log_prob)):
+            if values is not None:
+                lived = run.mask.reshape(-1)
+                places = torch.arange(lived.numel(), device=lived.device) if run.places is None else run.places
+                result[key] = arrays[key].clone()
+                result[key].view(-1)[places[lived]] = values.reshape(-1)[lived]
+        return result
+
     def _acts_by_message(self, output: AgentOutput) -> bool:
         return output.message is not None and self.config.message_gradient == "reinforce"
 

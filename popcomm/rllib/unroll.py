@@ -14,6 +14,7 @@ from popcomm.agents.seating import Seating
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox, gather_seats
 from popcomm.channels.messages import MessageKind, reparameterised
 from popcomm.rllib.fragment import STATE_IN
+from popcomm.rllib.gradients import kept_finite
 
 
 class LogOf(NamedTuple):
@@ -40,7 +41,7 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
     The receivers' permutation is applied to the small indices, not to the messages.
     """
     if mail.hears is not None:
-        return cast(Inbox, RoutedInbox(mail.messages, mail.mask[..., 0], mail.hears, seats, mail.soft))
+        return cast(Inbox, RoutedInbox(mail.messages, mail.mask[..., 0], mail.hears, seats, kept_finite(mail.soft)))
     worlds, posts = mail.messages.shape[:2]
     chosen, mask = mail.senders[:, seats], seating.to_members(mail.mask[:, seats])
     offsets = torch.arange(worlds, device=mask.device).view(-1, 1, 1) * posts
@@ -52,6 +53,8 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
         senders, direct = mail.log.sources.flatten()[index], mail.log.direct.flatten()[index]
         soft = None if soft is None else _soft_of_log(soft, mail.log)
     soft = None if soft is None else soft.flatten(0, 1)
+    if seating.members == 1:
+        soft = kept_finite(soft)
     inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft, direct)
     return _as_inbox(inbox, seating.members)
 
@@ -70,7 +73,8 @@ def _as_inbox(posted: PostedInbox, members: int) -> Inbox:
     """What is posted is read once for all by networks that share their weights, unless less is heard than posted."""
     if members == 1 and posted.index.numel() >= len(posted.posted):
         return cast(Inbox, posted)  # it has all that an Inbox has
-    return Inbox(posted.messages, posted.senders, posted.mask, posted.soft, posted.direct)
+    soft = posted.soft if members == 1 else kept_finite(posted.soft, members)
+    return Inbox(posted.messages, posted.senders, posted.mask, soft, posted.direct)
 
 
 def converse(

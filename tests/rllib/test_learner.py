@@ -28,9 +28,9 @@ def learner_of(config: PopulationPPOConfig) -> PopulationPPOLearner:
     return learner
 
 
-def update(learner: PopulationPPOLearner, runner: PopulationEnvRunner, iteration: int = 0) -> Any:
-    batch = runner.sample()
-    return learner.update_from_fragments([batch], [runner.num_worlds], iteration, {})
+def update(learner: PopulationPPOLearner, runner: PopulationEnvRunner, iteration: int = 0, steps: int = 0) -> Any:
+    batch, timesteps = runner.sample(), {"num_env_steps_sampled_lifetime": steps}
+    return learner.update_from_fragments([batch], [runner.num_worlds], iteration, timesteps)
 
 
 def weights(module: Any) -> dict[str, torch.Tensor]:
@@ -278,3 +278,52 @@ def test_bfloat16_autocast_learns_nearly_the_same_and_keeps_weights_in_float32()
     exact, rounded = results
     assert rounded.isfinite().all()
     assert torch.nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.8
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_an_iteration_learns_with_what_schedules_say_at_its_beginning(restored: bool) -> None:
+    """Also the first one of a learner that is new to the run: RLlib's schedulers remember nothing."""
+    schedules = {"lr": [[0, 1e-2], [100, 0.0]], "entropy_coeff": [[0, 1.0], [100, 0.0]]}
+    config = clock_config(agent="mlp").training(**schedules, num_epochs=1)
+    runner, learner = runner_of(config), learner_of(config)
+    if not restored:
+        update(learner, runner, 0, steps=50)
+    told = update(learner, runner, 1, steps=75)["speaker"]
+    assert told["curr_entropy_coeff"].peek() == pytest.approx(0.25)
+    assert told["default_optimizer_learning_rate"].peek() == pytest.approx(2.5e-3)
+    before = weights(learner.networks["speaker"])
+    update(learner, runner, 2, steps=100)
+    assert not changed(learner.networks["speaker"], before)
+
+
+def test_statistics_reach_another_process_as_exact_as_they_are() -> None:
+    """RLlib sends weights in float32."""
+    learner = learner_of(clock_config())
+    network = learner.networks["speaker"]
+    network.returns.update(torch.tensor([[2.0], [1e8 + 1 / 3], [1 / 7]], dtype=torch.float64))
+    other = learner_of(clock_config())
+    other.module.set_state(learner.module.get_state())
+    for name, buffer in network.returns.named_buffers():
+        assert torch.equal(dict(other.networks["speaker"].returns.named_buffers())[name], buffer)
+
+
+@pytest.mark.parametrize("minibatch_size", [None, 4])
+@pytest.mark.parametrize("members", [1, 5])
+def test_under_bfloat16_an_update_begins_at_the_policy_that_it_thinks_acted(
+    members: int, minibatch_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rollouts are in float32: their log-probabilities are those of another policy than the learner's."""
+    config = clock_config(agent="gru", members=members, gradient="reinforce", env_config={"death": 2})
+    config.acceleration(autocast="bf16").training(num_epochs=1, minibatch_size=minibatch_size, lr=0.0)
+    config.env_runners(num_worlds_per_env_runner=20)
+    runner, learner = runner_of(config), learner_of(config)
+    with torch.no_grad():  # heads start near zero: make decisions matter
+        for parameter in learner.networks["speaker"].parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.3)
+    runner.module.set_state(learner.module.get_state())
+    runner.sample()
+    told = update(learner, runner)
+    assert abs(told["speaker"]["approx_kl"].peek()) < 1e-7
+    # Without it the first ratios are off.
+    monkeypatch.setattr(PopulationPPOLearner, "_relive", lambda self, arrays: None)
+    assert update(learner, runner, 1)["speaker"]["approx_kl"].peek() > 1e-6

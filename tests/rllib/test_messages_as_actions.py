@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import Species, World, WorldStep
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.learner import _of_messages, _with_a_next_step
 from popcomm.rllib.ppo import a_step_later
 from popcomm.rllib.species_loss import _Rows
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
@@ -143,14 +145,58 @@ def test_messages_that_nothing_follows_yet_get_no_advantage(actions: int) -> Non
     given = a["advantages" if actions == 1 else "message_advantages"]
     assert given[:, 0].abs().min() > 0
     assert not given[:, 2:].any()
+    assert not given[:, 1].any()
     values = a["values"]
     if actions == 1:
-        # The return of a message leaves out its own step; the episode is cut, so the last one has the future's value.
-        torch.testing.assert_close(a["value_targets"][:, 1], 0.9 * values[:, 2])
-        discounted = 0.9 * 0.95 * (0.9 * values[:, 2] - values[:, 1]) + 0.9 * values[:, 1]
-        torch.testing.assert_close(a["value_targets"][:, 0], a["rewards"][:, 1] + discounted)
-    else:
-        assert not given[:, 1].any()
+        # The return of a message leaves out its own step. The episode is cut before the last one is heard: its value
+        # is what is known of that future, and is not learned from itself.
+        torch.testing.assert_close(a["value_targets"][:, 0], a["rewards"][:, 1] + 0.9 * values[:, 1])
+        assert a["known"][0, :, 0].tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(("ends", "targets"), [("truncated", [10, 10, 10, 10]), ("terminated", [1.9, 1, 0, 10])])
+def test_at_a_cut_the_value_goes_on_and_at_a_death_nothing_comes_of_the_last_message(
+    ends: str, targets: list[float]
+) -> None:
+    """Reward 1 in every step and gamma 0.9: worth 10 for ever. A life of three steps, its final row, a life cut by the
+    fragment, in which messages are credited from the next step on."""
+    alive, last = column([1, 1, 1, 0, 1, 1]).bool(), column([0, 0, 1, 0, 0, 0]).bool()
+    a = {"alive": alive, "first": column([1, 0, 0, 0, 1, 0, 0]).bool(), "rewards": alive.float()}
+    a |= {"values": torch.full((1, 7, 1), 10.0), "terminated": last & False, "truncated": last & False, ends: last}
+    estimate = _of_messages(a, SimpleNamespace(gamma=0.9, lambda_=1.0))
+    known = _with_a_next_step(a).flatten()
+    assert known.tolist() == [True, True, ends == "terminated", False, True, False]
+    got = estimate.targets.flatten()[[0, 1, 2, 4]]
+    assert got.tolist() == pytest.approx(targets)
+
+
+@pytest.mark.parametrize("credit", ["step", "next"])
+def test_a_message_is_measured_against_those_that_were_said(credit: str) -> None:
+    """Advantages of seats that decide by messages have mean 0 and deviation 1 where a seat may speak, 0 elsewhere."""
+    config = game_config(
+        env={"roles": "swapping", "num_agents": 3, "rounds": 4}, communication={"gradient": "reinforce"}
+    )
+    config.communication(credit=credit).training(gamma=0.9)
+    runner, learner = runner_of(config), learner_of(config)
+    arrays = {n: {k: torch.from_numpy(v) for k, v in a.items()} for n, a in runner.sample().policy_batches.items()}
+    learner._add_advantages(arrays)
+    a = arrays["agent"]
+    given = a["advantages" if credit == "step" else "message_advantages"]
+    said = given[a["voiced"] & (given != 0)]
+    assert not given[~a["voiced"]].any()
+    assert said.mean().item() == pytest.approx(0, abs=1e-5)
+    assert said.std(unbiased=False).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(("gamma", "looks"), [(0.9, 5), (0.0, 4)])
+def test_without_a_future_the_row_after_the_fragment_is_not_thought_about(gamma: float, looks: int) -> None:
+    config = echo_config().training(gamma=gamma).env_runners(rollout_fragment_length=4)
+    runner = runner_of(config)
+    calls: list[int] = []
+    runner.agent("talker").register_forward_hook(lambda *args: calls.append(1))
+    last = runner.sample().policy_batches["talker"]["values"][:, -1]
+    assert len(calls) == looks
+    assert bool(last.any()) == (gamma > 0)
 
 
 # ---- the unroll ----

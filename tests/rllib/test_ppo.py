@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+import yaml
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
@@ -21,6 +25,7 @@ from torch import nn
 
 from popcomm.agents.contract import AgentOutput
 from popcomm.agents.distributions import action_law
+from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.ppo import (
     ReturnNormaliser,
     clip_per_member,
@@ -28,9 +33,11 @@ from popcomm.rllib.ppo import (
     member_moments,
     same,
     standardise,
+    value_error,
 )
 from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rllib.unroll import SpeciesUnroll
+from tests.rllib.worlds import BanditWorld
 
 
 def row(*values: float) -> torch.Tensor:
@@ -74,7 +81,7 @@ def test_the_return_normaliser_is_unbiased_from_the_first_batch_on() -> None:
     returns = torch.tensor([2.0, 4.0]).view(1, 2, 1)
     moments = member_moments(returns, torch.zeros(1, 2, 1), flags(1, 1), 2)
     for _ in range(3):
-        normaliser.update(moments.float())
+        normaliser.update(moments)
     assert normaliser.mean.tolist() == pytest.approx([3, 0])
     assert normaliser.std.tolist() == pytest.approx([1, 1])
     values = torch.tensor([[0.5, -2.0], [1.0, 1.0]])
@@ -83,11 +90,70 @@ def test_the_return_normaliser_is_unbiased_from_the_first_batch_on() -> None:
 
 def test_returns_that_are_not_finite_leave_the_normaliser_as_it_was() -> None:
     normaliser = ReturnNormaliser(2, rate=0.5)
-    normaliser.update(torch.tensor([[2.0, 2.0], [6.0, 6.0], [20.0, 20.0]]))
+    normaliser.update(torch.tensor([[2.0, 2.0], [3.0, 3.0], [1.0, 1.0]]))
     before = normaliser.mean.clone()
-    normaliser.update(torch.tensor([[2.0, 2.0], [float("nan"), 8.0], [1.0, 34.0]]))
+    normaliser.update(torch.tensor([[2.0, 2.0], [float("nan"), 4.0], [1.0, 1.0]]))
     assert normaliser.mean[0] == before[0]
     assert normaliser.mean[1] > before[1]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, -1e6])
+def test_statistics_of_returns_far_from_zero_keep_their_deviation(offset: float) -> None:
+    normaliser, returns = ReturnNormaliser(1), offset + row(-1, 1, -1, 1)
+    mask, members = torch.ones(1, 4, 1, dtype=torch.bool), torch.zeros(1, 4, 1)
+    for _ in range(200):
+        normaliser.update(member_moments(returns, members, mask, 1))
+    assert normaliser.mean.item() == pytest.approx(offset, abs=1e-6)
+    assert normaliser.std.item() == pytest.approx(1, abs=1e-6)
+    assert normaliser.normalise(returns.view(1, 4)).flatten().tolist() == pytest.approx([-1, 1, -1, 1])
+    assert standardise(returns, members, mask, 1).flatten().tolist() == pytest.approx([-1, 1, -1, 1])
+
+
+def test_moments_of_two_learners_are_those_of_all_rows_however_far_from_zero() -> None:
+    """The reduction adds the sums of a second learner, worked out on paper."""
+    values = 1e8 + torch.arange(6, dtype=torch.float64).view(6, 1, 1)
+    members, mask = torch.zeros(6, 1, 1), torch.ones(6, 1, 1, dtype=torch.bool)
+    whole = member_moments(values, members, mask, 1)
+    assert whole.flatten().tolist() == pytest.approx([6, 1e8 + 2.5, 35 / 12], rel=1e-12)
+    # Of 2, 3, 4, 5: count and sum, then the sums of deviations from 2.5 and of their squares.
+    other = torch.tensor([[[4], [4e8 + 14]], [[4], [9]]], dtype=torch.float64)
+    rounds = iter(other)
+    got = member_moments(values[:2], members[:2], mask[:2], 1, reduce=lambda sums: sums + next(rounds))
+    assert got.flatten().tolist() == pytest.approx(whole.flatten().tolist(), rel=1e-12)
+
+
+def test_running_statistics_are_the_weighted_ones_of_all_batches() -> None:
+    """Batches {0, 2} and {4, 8} at rate 1/4: weights 3/16 and 4/16, so 3/7 and 4/7 of the whole."""
+    normaliser, zeros, both = ReturnNormaliser(1, rate=0.25), torch.zeros(1, 2, 1), flags(1, 1)
+    for batch in (row(0, 2), row(4, 8)):
+        normaliser.update(member_moments(batch, zeros, both, 1))
+    mean = 3 / 7 * 1 + 4 / 7 * 6
+    square = 3 / 7 * (0 + 4) / 2 + 4 / 7 * (16 + 64) / 2
+    assert normaliser.mean.item() == pytest.approx(mean)
+    assert normaliser.std.item() == pytest.approx((square - mean**2) ** 0.5)
+
+
+def test_statistics_of_an_earlier_popcomm_are_refused_in_a_sentence() -> None:
+    old = {name: torch.zeros(1) for name in ("returns.mean_sum", "returns.square_sum", "returns.weight")}
+    module = nn.ModuleDict({"returns": ReturnNormaliser(1)})
+    with pytest.raises(RuntimeError, match="return statistics are in float32, as an earlier popcomm kept them"):
+        module.load_state_dict(old)
+
+
+def test_an_error_of_five_deviations_still_teaches_unless_it_is_clipped() -> None:
+    for limit, slope in ((PopulationPPOConfig().vf_clip_param, -10.0), (10.0, 0.0)):
+        value = torch.zeros(1, 1, requires_grad=True)
+        value_error(value, torch.full((1, 1), 5.0), limit).sum().backward()
+        assert value.grad is not None
+        assert value.grad.item() == slope
+
+
+def test_no_clip_of_the_value_can_be_written_in_yaml_and_goes_into_checkpoints() -> None:
+    read = yaml.safe_load("{vf_clip_param: .inf}")
+    config = PopulationPPOConfig().environment(BanditWorld).communication(messages=None).training(**read)
+    config.validate()
+    assert yaml.safe_load(yaml.safe_dump(read)) == json.loads(json.dumps(read)) == read
+    assert cloudpickle.loads(cloudpickle.dumps(config)).vf_clip_param == config.vf_clip_param == math.inf
 
 
 def test_one_members_large_gradient_does_not_shrink_anothers() -> None:

@@ -97,6 +97,48 @@ def test_a_restored_run_continues_bit_for_bit(tmp_path: Path, runners: int, lear
         restored.stop()
 
 
+def test_fades_and_learning_go_on_with_another_number_of_runners(tmp_path: Path) -> None:
+    """The gate has closed for good where the reward was above 0; the new runners' worlds are new ones."""
+
+    def config(runners: int) -> PopulationPPOConfig:
+        gate = {"kind": "gated", "measure": "reward", "begin": -1.0, "end": 0.01, "smoothing": 0.0}
+        return (
+            PopulationPPOConfig()
+            .environment(ClockWorld)
+            .communication(
+                messages={"kind": "words", "bits": 8, "min_on": 1, "max_on": 4},
+                reflexes=[{"kind": "publishing", "schedule": gate}],
+            )
+            .population(agent="mlp")
+            .env_runners(num_env_runners=runners, num_worlds_per_env_runner=4, rollout_fragment_length=4)
+            .training(num_epochs=1)
+            .debugging(seed=5)
+        )
+
+    def strength(algorithm: PopulationPPO) -> float:
+        return algorithm.train()["popcomm"]["channel/publishing_strength"]
+
+    before = config(0).build_algo()
+    try:
+        assert [strength(before) for _ in range(2)] == [1.0, 0.0]
+        before.save_to_path(str(tmp_path / "saved"))
+        weights = weight_digest(before)
+        fades = before.fades()
+    finally:
+        before.stop()
+    after = config(2).build_algo()
+    try:
+        after.restore_from_path(str(tmp_path / "saved"))
+        assert weight_digest(after) == weights
+        assert after.fades() == fades
+        # As if no reward had been seen: what closed stays closed, in both runners.
+        after._performance = {"reward": -5.0}
+        assert strength(after) == 0.0
+        assert [f[0]["lowest"] for f in after._foreach_sampling_runner(lambda runner: runner.fades())] == [0.0, 0.0]
+    finally:
+        after.stop()
+
+
 def test_two_learners_learn_what_one_learns_from_the_same_batch() -> None:
     """Whole batches, no minibatches: the same sums in another order."""
     weights = []

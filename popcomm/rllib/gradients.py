@@ -1,0 +1,158 @@
+"""Gradients of a population: summed over learners, and left out of an update for members whose are not finite."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from popcomm.rllib.ppo import Reduce
+
+logger = logging.getLogger(__name__)
+
+
+def sum_over_learners(parameters: Sequence[nn.Parameter], reduce: Reduce) -> None:
+    """Sum the gradients over all learners, in place, in one reduction.
+
+    A learner whose worlds did not use a parameter has no gradient for it; it counts as zeros if another learner has
+    one, so that all reduce the same numbers and take the same step. What nobody used stays without a gradient.
+    """
+    if not parameters:
+        return
+    used = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device)
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = reduce(torch.cat([*(part.reshape(-1) for part in parts), used.to(parts[0].dtype)]))
+    sizes = [part.numel() for part in parts]
+    *sums, users = flat.split([*sizes, len(parts)])
+    for parameter, total, count in zip(parameters, sums, users.tolist(), strict=True):
+        if count:
+            parameter.grad = total.view_as(parameter).to(parameter.dtype)
+
+
+def kept_finite(soft: Tensor | None, members: int = 1) -> Tensor | None:
+    """What a species hears, such that a listener whose loss is not finite teaches its speakers nothing.
+
+    Its own update is left out (`MemberGuard`); through the channel it would take everybody's with it.
+
+    Args:
+        soft: [P, ...] of several members, each listening for itself; of one: any shape.
+    """
+    if soft is None or not soft.requires_grad:
+        return soft
+
+    def guard(gradient: Tensor) -> Tensor:
+        # One sum per listener finds what is not finite in a single pass.
+        finite = gradient.reshape(members, -1).sum(1).isfinite()
+        if gradient.device.type == "cpu" and bool(finite.all()):
+            return gradient
+        shape = (members, *[1] * (gradient.ndim - 1)) if members > 1 else ()
+        return torch.where(finite.view(shape), gradient, 0.0)
+
+    soft = soft.view_as(soft)  # a place of its own in the graph: others hear the same
+    soft.register_hook(guard)
+    return soft
+
+
+class MemberGuard:
+    """Steps a species' optimizers for the members whose gradients are finite; counts and names the others.
+
+    Args:
+        name: the species.
+        members: P.
+        patience: updates in a row without a finite gradient, of every member, that end the training.
+
+    Attributes:
+        left_out: updates of single members that were left out since the last `read`.
+    """
+
+    def __init__(self, name: str, members: int, patience: int) -> None:
+        self.name, self.patience = name, patience
+        self.left_out = 0
+        self._in_a_row = np.zeros(members, int)
+        self._told: set[tuple[int, bool]] = set()
+
+    def read(self) -> int:
+        """Updates of single members that were left out since the last call."""
+        count, self.left_out = self.left_out, 0
+        return count
+
+    def step(self, optimizers: Sequence[torch.optim.Optimizer], norms: Tensor) -> None:
+        """One update. norms: [P], of the members' gradients; the others' weights and moments stay as they are.
+
+        Raises:
+            FloatingPointError: no member has had a finite gradient for `patience` updates.
+        """
+        finite = norms.isfinite()
+        kept = finite.cpu().numpy()
+        self._in_a_row = np.where(kept, 0, self._in_a_row + 1)
+        if kept.all():
+            for optimizer in optimizers:
+                optimizer.step()
+            return
+        self.left_out += int((~kept).sum())
+        self._tell()
+        if self._in_a_row.min() >= self.patience:
+            raise FloatingPointError(
+                f"the loss of {self._named(~kept)} was not finite in {self._in_a_row.min()} updates in a row "
+                "(fault_tolerance.max_nonfinite_updates); the weights are those of the last finite update. "
+                "A lower training.lr or a smaller training.grad_clip may help"
+            )
+        if not kept.any():
+            return
+        for optimizer in optimizers:
+            with left_alone(optimizer, ~finite):
+                optimizer.step()
+
+    def _tell(self) -> None:
+        """Warn once of members that fall out, and once more of those that do not come back."""
+        for lasting in (False, True):
+            chosen = self._in_a_row >= (self.patience if lasting else 1)
+            new = chosen & [(m, lasting) not in self._told for m in range(len(chosen))]
+            if not new.any():
+                continue
+            self._told |= {(int(m), lasting) for m in np.flatnonzero(new)}
+            how_long = f" in {self.patience} updates in a row" if lasting else ""
+            logger.warning(
+                "the loss of %s was not finite%s: such updates are left out, of these alone, and counted in "
+                "num_non_finite_updates",
+                self._named(new),
+                how_long,
+            )
+
+    def _named(self, chosen: np.ndarray) -> str:
+        if len(chosen) == 1:
+            return f"species '{self.name}'"
+        which = ", ".join(map(str, np.flatnonzero(chosen)))
+        return f"member{'s' if chosen.sum() > 1 else ''} {which} of species '{self.name}'"
+
+
+@contextmanager
+def left_alone(optimizer: torch.optim.Optimizer, members: Tensor) -> Iterator[None]:
+    """Within, a step moves neither the weights nor the optimizer's moments of some members. members: [P] bool.
+
+    A gradient of zero is not enough: Adam would still move them by their momentum.
+    """
+    trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    saved = [
+        (p, p.detach()[members].clone(), {key: value[members].clone() for key, value in _moments(optimizer, p).items()})
+        for p in trained
+    ]
+    for p in trained:
+        assert p.grad is not None
+        p.grad[members] = 0.0  # an optimizer may look at a tensor as a whole
+    yield
+    with torch.no_grad():
+        for p, weights, before in saved:
+            p[members] = weights
+            for key, value in _moments(optimizer, p).items():
+                value[members] = before.get(key, 0.0)
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What the optimizer keeps of every weight, such as Adam's exp_avg: tensors of the parameter's shape."""
+    state = optimizer.state.get(parameter, {})
+    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape}

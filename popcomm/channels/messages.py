@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.channels.building import whole
-from popcomm.channels.relaxed import RelaxedSymbols
+from popcomm.channels.relaxed import RelaxedSymbols, at_least_single
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError
 
@@ -279,7 +279,8 @@ class Vectors:
 
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
         """params [..., size] and noise -> [..., size] float32; differentiable in params."""
-        return params.float() + self.std * noise if self.std else params.float()
+        full = at_least_single(params)
+        return full + self.std * noise if self.std else full
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))

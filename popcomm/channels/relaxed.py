@@ -24,6 +24,11 @@ from popcomm.errors import UserError
 LEAST = 1e-20
 
 
+def at_least_single(params: Tensor) -> Tensor:
+    """As float32, or as it is where it is wider: noise in bfloat16 would be too coarse."""
+    return params.to(torch.promote_types(params.dtype, torch.float32))
+
+
 @dataclass(frozen=True)
 class RelaxedSymbols:
     """`length` symbols out of `vocab_size`, each a point of the simplex in training; `Symbols(..., relaxed=True)`.
@@ -79,7 +84,7 @@ class RelaxedSymbols:
 
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
         """params and noise [..., L, V] -> [..., L, V] float32 on the simplex; differentiable in params."""
-        return ((params.float() + noise) / self.temperature).softmax(-1)
+        return ((at_least_single(params) + noise) / self.temperature).softmax(-1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))
@@ -182,7 +187,7 @@ class Dru:
 
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
         """params and noise [..., size] -> [..., size] float32 in (0, 1); differentiable in params."""
-        return (params.float() + self.noise * noise).sigmoid()
+        return (at_least_single(params) + self.noise * noise).sigmoid()
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))

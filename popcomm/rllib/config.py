@@ -257,7 +257,7 @@ class PopulationPPOConfig(PPOConfig):
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
                 QUALITY where messages carry gradients and the agent gives "features", and 0 elsewhere.
             message_balance_coeff: weight of the entropy (nats) of what a member says in a step on a seat, averaged over
-                worlds: no symbol stays unused. None: BALANCE where symbols can be counted, and 0 elsewhere.
+                worlds: no symbol stays unused. None: BALANCE where messages are learned and can be counted, else 0.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
         super().training(**kwargs)
@@ -416,7 +416,7 @@ class PopulationPPOConfig(PPOConfig):
         """The weight of the balance of symbols, chosen or not."""
         if self.message_balance_coeff is not None:
             return self.message_balance_coeff
-        return BALANCE if can_be_balanced(self.message_kind) else 0.0
+        return BALANCE if self.message_gradient != "none" and can_be_balanced(self.message_kind) else 0.0
 
     @property
     def seating_rule(self) -> SeatingRule:

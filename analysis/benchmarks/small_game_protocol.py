@@ -54,6 +54,8 @@ def said(game: Game, step: int, parts: Tensor, heard: Tensor) -> Tensor:
     if step == 0:
         everyone[:, speakers] = words(game, parts)
         return everyone
+    if step == game.max_steps - 1:
+        return everyone  # nobody will hear it
     # Whoever knows nothing says 0, so the largest symbol is the one that a single other said, or several said alike.
     again = heard.amax(-1)
     if game.swaps and step == 1:

@@ -5,7 +5,8 @@
 Draws games (`popcomm.analysis.benchmarks.small_game`), trains each agent on each of them with the defaults of
 PopulationPPOConfig, one process and one thread a training, and holds the greedy return at the end against the oracle.
 `--set section.key=value` compares other settings. Results are appended to small_games.jsonl one by one, and those that
-are there with the same seed, seconds and settings are not made again. Writes small_games.md and .json into the folder.
+are there with the same seed, seconds and settings are not made again, so defaults that have changed need another
+folder. Writes small_games.md and .json into the folder.
 """
 
 from __future__ import annotations
@@ -220,8 +221,10 @@ def check_settings(trial: Trial, out: Path) -> None:
         UserError: one of them is wrong.
     """
     from popcomm.cli import schema
+    from popcomm.cli.ray_session import quiet_ray
     from popcomm.rllib import PopulationPPOConfig  # imports Ray, which takes seconds
 
+    quiet_ray()
     file = out / "settings.yaml"
     documents.dump(trial.document, file)
     try:

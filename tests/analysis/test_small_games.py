@@ -225,7 +225,7 @@ class TestTheBenchmark:
     def test_training_follows_the_document_and_its_seconds(self) -> None:
         document = small_games.draw_trials(1, ["mlp"], 1, 1)[0].document
         result = train(document, seconds=0.5)
-        assert 0.5 <= result["cpu_s"] < 10
+        assert result["cpu_s"] >= 0.5
         assert len(result["curve"]) == 8
         assert result["greedy"] == result["curve"][-1][2]
         assert result["best"] == max(look[2] for look in result["curve"])

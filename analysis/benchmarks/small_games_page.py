@@ -111,7 +111,7 @@ def _summary(agent: str, rows: Rows) -> list[str]:
 
 def _method(rows: Rows) -> list[str]:
     seconds, seed, settings = (rows[0][key] for key in ("seconds", "seed", "settings")) if rows else ("", "", "")
-    chosen = f"the defaults but for `{settings}`" if settings else "the defaults"
+    chosen = f"at its default but for `{settings}`" if settings else "at its default"
     return [
         "## Method",
         "",
@@ -124,10 +124,11 @@ def _method(rows: Rows) -> list[str]:
         "",
         "All seats are one member of one species, told apart by the number of the seat in what they see. Every game "
         "can be won without memory too, by agents that tell each other again what they would forget: games with a "
-        "delay of 2 in which nobody could do that are not drawn (`small_game.Game` says which). So the oracle is 1 for "
-        'every agent. "Deaf" is the best constant answer, exact; games in which it is above .75 are not drawn.',
+        "delay of 2 that the plain protocol does not win so are not drawn (`small_game.Game` says which). So the "
+        'oracle is 1 for every agent. "Deaf" is the best constant answer, exact; games in which it is above .75 are '
+        "not drawn.",
         "",
-        f"Games and trainings have the seed {seed}. Every setting of PopulationPPOConfig is {chosen}; a training is a "
+        f"Games and trainings have the seed {seed}. Everything else in PopulationPPOConfig is {chosen}; a training is a "
         f"process of one thread that ends after {seconds:g} CPU seconds, looks included. Returns are means over one "
         "episode in each of 512 new worlds."
         if rows

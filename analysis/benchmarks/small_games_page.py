@@ -128,8 +128,8 @@ def _method(rows: Rows) -> list[str]:
         'oracle is 1 for every agent. "Deaf" is the best constant answer, exact; games in which it is above .75 are '
         "not drawn.",
         "",
-        f"Games and trainings have the seed {seed}. Everything else in PopulationPPOConfig is {chosen}; a training is a "
-        f"process of one thread that ends after {seconds:g} CPU seconds, looks included. Returns are means over one "
+        f"Games and trainings have the seed {seed}. Everything else in PopulationPPOConfig is {chosen}; a training is "
+        f"a process of one thread that ends after {seconds:g} CPU seconds, looks included. Returns are means over one "
         "episode in each of 512 new worlds."
         if rows
         else "Nothing was trained.",

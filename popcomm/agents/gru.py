@@ -17,6 +17,10 @@ from popcomm.channels.messages import Symbols
 from popcomm.errors import UserError
 
 
+# Root mean square, at the start, of what is seen and heard together.
+START_SCALE = 0.3
+
+
 class MessageReader(nn.Module):
     """A GRU over the symbols of each message: inbox [P, R, K, L] -> [P, R, K, hidden], its last state.
 
@@ -92,8 +96,9 @@ class GRUAgent(nn.Module):
             self.see = PopulationLinear(p, spec.obs_size, hidden, generator=generator)
         if spec.sends is not None:
             in_features = spec.obs_size + self.width
-            self.speech = AutoregressiveSpeech(p, in_features, spec.sends, hidden, embedding, generator)
-        self.policy = PopulationMLP(p, size, spec.action_params_size, gain=POLICY_GAIN, generator=generator)
+            self.speech = AutoregressiveSpeech(p, in_features, spec.sends, hidden, embedding, generator, START_SCALE)
+        gain = POLICY_GAIN / START_SCALE
+        self.policy = PopulationMLP(p, size, spec.action_params_size, gain=gain, generator=generator)
         self.critic = PopulationMLP(p, size, hidden // 2 or 1, 1, gain=1.0, generator=generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import Symbols
 from popcomm.errors import UserError
 
-
 # Root mean square, at the start, of what is seen and heard together.
 START_SCALE = 0.3
 

@@ -96,8 +96,8 @@ class AutoregressiveSpeech(nn.Module):
         self.symbols = PopulationEmbedding(members, vocab_size, embedding, generator=generator)
         self.cell = PopulationGRUCell(members, embedding, hidden, generator=generator)
         self.out = PopulationLinear(members, hidden, vocab_size, generator=generator)
-        # A GRU's state is half of what it was and half of what it is fed, first of all `start` with its variance of 1/3;
-        # both come through layers that start uniform, with the variance 1 / (3 width).
+        # A GRU's state is half of what it was and half of what it is fed, first `start` with its variance of 1/3; both
+        # come through layers that start uniform, with the variance 1 / (3 width).
         state = 0.5 * math.sqrt(scale**2 / 3 + embedding / (9 * hidden))
         start_message_head_(self.out, state, generator)
 

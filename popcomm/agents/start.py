@@ -25,7 +25,7 @@ def start_message_head_(layer: Any, scale: float, generator: torch.Generator | N
         layer: a PopulationLinear.
         scale: root mean square of its inputs at the start.
     """
-    # Of orthonormal columns w, w x has the deviation |x| / sqrt(in), which is the root mean square of x; where there are
-    # more columns than rows it is the rows that are orthonormal, and the deviation is |x| / sqrt(out).
+    # Of orthonormal columns w, w x has the deviation |x| / sqrt(in), which is the root mean square of x; where there
+    # are more columns than rows it is the rows that are orthonormal, and the deviation is |x| / sqrt(out).
     rows, columns = layer.weight.shape[-2:]
     orthogonal_layer_(layer, MESSAGE_SPREAD / scale * math.sqrt(max(1.0, columns / rows)), generator)

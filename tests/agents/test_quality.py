@@ -83,7 +83,9 @@ def test_members_learn_nothing_from_one_another() -> None:
 def test_its_error_tells_features_what_helped(action_space: spaces.Space) -> None:
     head = QualityHead(1, 2, action_space, generator=generator())
     features = torch.randn(1, 4, 2, generator=generator(1), requires_grad=True)
-    actions = torch.zeros(1, 4, dtype=torch.int64) if isinstance(action_space, spaces.Discrete) else torch.zeros(1, 4, 1)
+    actions = (
+        torch.zeros(1, 4, dtype=torch.int64) if isinstance(action_space, spaces.Discrete) else torch.zeros(1, 4, 1)
+    )
     (head(features, actions) - 1).square().sum().backward()
     assert features.grad is not None
     assert (features.grad.abs().sum(-1) > 0).all()

@@ -103,7 +103,7 @@ def test_a_member_is_balanced_in_each_step_and_seat_by_itself(members: int, worl
         for where in place[p][run.mask[p]].unique():
             mine = (place[p] == where) & run.mask[p]
             total += float(entropy(shares[p, mine].mean(0))) * int(mine.sum()) / lived
-    assert float(logged["message_balance"]) == pytest.approx(total / members, rel=1e-5)
+    assert logged["message_balance"].item() == pytest.approx(total / members, rel=1e-5)
 
 
 # ---- what follows a time limit ----
@@ -205,6 +205,28 @@ def test_losses_of_talk_follow_from_the_channel_where_a_config_leaves_them_open(
     results = learner.update_from_fragments([runner.sample()], [12], 0, {})["speaker"]
     assert {"quality_loss", "message_balance", "message_kl"} & set(results) == names
     assert (learner.networks["speaker"].quality is not None) == ("quality_loss" in names)
+
+
+def test_a_config_from_before_these_losses_goes_on_without_them() -> None:
+    """As it comes out of an old checkpoint: nothing of them stands in it."""
+    config = clock_config(agent="mlp")
+    for key in ("quality_coeff", "message_balance_coeff", "message_kl_coeff", "time_limit"):
+        del config.__dict__[key]
+    config.validate()
+    assert (config.quality_weight, config.balance_weight, config.keeps_message_logp) == (0.0, 0.0, False)
+    runner, learner = runner_of(config), learner_of(config)
+    results = learner.update_from_fragments([runner.sample()], [12], 0, {})["speaker"]
+    assert not {"quality_loss", "message_balance", "message_kl"} & set(results)
+
+
+def test_messages_that_are_not_learned_are_not_balanced_either() -> None:
+    """A control whose speakers say what they happen to."""
+    config = clock_config(agent="mlp", gradient="none")
+    runner, learner = runner_of(config), learner_of(config)
+    before = {k: v.clone() for k, v in learner.networks["speaker"].agent.message_head.named_parameters()}
+    learner.update_from_fragments([runner.sample()], [12], 0, {})
+    for key, now in learner.networks["speaker"].agent.message_head.named_parameters():
+        assert torch.equal(now, before[key])
 
 
 def test_messages_are_held_to_what_they_were_where_it_is_asked_for() -> None:

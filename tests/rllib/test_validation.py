@@ -64,7 +64,10 @@ class Plain(nn.Module):
         (lambda c: c.population(members=0), r"population.members is 0"),
         (lambda c: c.population(members=7), r"is 16: 16 worlds of 2 seats cannot seat 7 members evenly.*: 14 or 21"),
         (lambda c: c.training(minibatch_size=17), r"minibatch_size is 17 worlds, larger than .* at most 16"),
-        (lambda c: c.environment(time_limit="terminal"), r"environment.time_limit is 'terminal'.* 'bootstrap'"),
+        (
+            lambda c: c.environment(time_limit="terminal"),
+            r"environment.time_limit is 'terminal'; allowed: bootstrap, end",
+        ),
         (lambda c: c.training(quality_coeff=-0.1), r"training.quality_coeff is -0.1, and must be a number at least 0"),
         (
             lambda c: c.training(message_balance_coeff="x"),

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
-from popcomm.channels import Channel
+from popcomm.channels import Channel, Vectors
 from popcomm.channels.kinds import can_be_balanced
-from popcomm.channels.messages import reparameterised
+from popcomm.channels.relaxed import Dru
 from popcomm.channels.schedules import Gated
 from popcomm.errors import UserError, nearest, unknown
 
@@ -28,6 +28,8 @@ CREDITS = ("step", "next")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
+# Weights of losses that follow from the rest of a config where they are None.
+LEFT_OPEN = ("quality_coeff", "message_balance_coeff")
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
 
@@ -48,6 +50,7 @@ def check(config: PopulationPPOConfig) -> None:
     _check_communication(config)
     _check_members(config)
     _check_agent(config)
+    _check_talk_losses(config)
     _check_routing(config)
     if config.critic == "central" and not layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
@@ -93,11 +96,15 @@ def _check_fractions(config: PopulationPPOConfig) -> None:
     upper = {"gamma": 1.0, "lambda_": 1.0, "clip_param": math.inf, "vf_clip_param": math.inf, "vf_loss_coeff": math.inf}
     values = {key: (getattr(config, key), 0.0, limit) for key, limit in upper.items()}
     values["grad_clip"] = (math.inf if config.grad_clip is None else config.grad_clip, 1e-12, math.inf)
-    for key in ("message_entropy_coeff", "message_kl_coeff"):
-        values[key] = (getattr(config, key), 0.0, math.inf)
-    for key in ("quality_coeff", "message_balance_coeff"):  # None: where it can act
-        if getattr(config, key) is not None:
-            values[key] = (getattr(config, key), 0.0, math.inf)
+    for key in (
+        "message_entropy_coeff",
+        "quality_coeff",
+        "message_balance_coeff",
+        "message_kl_coeff",
+        "message_sharpness",
+    ):
+        chosen = getattr(config, key)
+        values[key] = (0.0 if chosen is None and key in LEFT_OPEN else chosen, 0.0, math.inf)
     if not isinstance(config.lr, list | tuple):  # a schedule is RLlib's to check
         values["lr"] = (config.lr, 0.0, math.inf)
     for key, (value, low, high) in values.items():
@@ -200,30 +207,31 @@ def _check_agent(config: PopulationPPOConfig) -> None:
             raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
 
 
-def _check_talk(config: PopulationPPOConfig) -> None:
-    """Whether the losses that were asked for can act."""
+def _check_talk_losses(config: PopulationPPOConfig) -> None:
+    """Losses that were asked for must have something to look at."""
     agent, kind = config.agent_class, config.message_kind
-    if config.quality_coeff and not getattr(agent, "gives_features", False):
+    if config.quality_weight and not hasattr(agent, "gives_features"):
         raise UserError(
-            f"training.quality_coeff is {config.quality_coeff}, and population.agent {agent.__name__} does not give "
-            "what its policy acts on (aux['features'], features_size and gives_features); use 0"
-        )
-    if kind is None:
-        return  # silence, whatever else messages would have had
-    if config.message_balance_coeff and not can_be_balanced(kind):
-        raise UserError(
-            f"training.message_balance_coeff is {config.message_balance_coeff}, and of {kind.kind} it cannot be told "
-            "how often each is said; use 0"
-        )
-    if config.message_kl_coeff and reparameterised(kind):
-        raise UserError(
-            f"training.message_kl_coeff is {config.message_kl_coeff}, and {kind.kind} are made anew in every update; "
-            "it is for symbols and words, use 0"
+            f"training.quality_coeff is {config.quality_coeff}, and population.agent {agent.__name__} gives no "
+            '"features" that an action\'s worth could be told from; use 0, or give it gives_features and features_size'
         )
     if config.gamma == 1 and config.time_limit == "bootstrap":
         logger.warning(
             "training.gamma is 1, and an episode that is cut by a time limit counts as if it went on: waiting for ever "
             "then costs nothing. Use environment.time_limit 'end', or a gamma below 1"
+        )
+    if kind is None:
+        return
+    if config.balance_weight and not can_be_balanced(kind):
+        raise UserError(
+            f"training.message_balance_coeff is {config.message_balance_coeff}, and messages of kind {kind.kind} have "
+            "no symbols whose use can be balanced; use 0"
+        )
+    silent = (isinstance(kind, Vectors) and not kind.std) or (isinstance(kind, Dru) and not kind.noise)
+    if config.message_kl_coeff and silent:
+        raise UserError(
+            f"training.message_kl_coeff is {config.message_kl_coeff}, and {kind.kind} without noise have no "
+            "probabilities that could be held to; use 0"
         )
 
 

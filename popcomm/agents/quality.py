@@ -47,7 +47,6 @@ class QualityHead(nn.Module):
 
     def forward(self, features: Tensor, actions: Tensor) -> Tensor:
         """features [P, R, F], actions [P, R, ...] -> [P, R], in the units of normalised returns."""
-        features = features.to(self.net.layers[0].weight.dtype)  # which autocast leaves as it is
         chosen = self.law.features(actions).to(features.dtype)
         if self.chooses:
             return (self.net(features) * chosen).sum(-1)

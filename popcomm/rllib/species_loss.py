@@ -111,7 +111,7 @@ class SpeciesLoss:
             spread = mean(marginal_entropy(shares, *rows.groups(run.places), rows.voices(run.mask), reduce))
             total, logged["message_balance"] = total - config.balance_weight * spread, spread / members
             if config.message_sharpness:
-                unsure = mean(torch.where(rows.voices(run.mask), self.messages.entropy(output.message.float()), 0.0))
+                unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
                 total = total + config.balance_weight * config.message_sharpness * unsure
         return total, logged
 

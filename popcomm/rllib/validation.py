@@ -54,7 +54,6 @@ def check(config: PopulationPPOConfig) -> None:
     _check_routing(config)
     if config.critic == "central" and not layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
-    _check_talk(config)
     _check_lessons(config)
     _check_credit(config)
     _check_minibatch(config)

@@ -30,7 +30,7 @@ MODULE_BRANCH = 5
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32
 # Weights of the losses that make messages learned, where a config leaves them open; docs/learning_to_talk.md.
-QUALITY, BALANCE = 0.5, 0.1
+QUALITY, BALANCE = 0.5, 0.3
 
 
 class PopulationPPOConfig(PPOConfig):
@@ -91,7 +91,7 @@ class PopulationPPOConfig(PPOConfig):
         self.quality_coeff: float | None = None
         self.message_balance_coeff: float | None = None
         self.message_kl_coeff = 0.0
-        self.message_sharpness = 0.0
+        self.message_sharpness = 0.3
         self.time_limit = "bootstrap"
         self.autocast: str | None = None
         self.tf32 = False
@@ -118,7 +118,7 @@ class PopulationPPOConfig(PPOConfig):
         self.clip_param = 0.2
         self.vf_loss_coeff = 0.5
         self.vf_clip_param = math.inf
-        self.entropy_coeff = 0.1
+        self.entropy_coeff = 0.05
         self.use_kl_loss = False
         self.callbacks_class = RecordingCallback
         self.delay_between_env_runner_restarts_s = 0.5
@@ -164,14 +164,16 @@ class PopulationPPOConfig(PPOConfig):
         """Choose the channel.
 
         Args:
-            messages: Symbols, Words, Vectors, or their mapping such as {"kind": "symbols", "vocab_size": 64,
-                "length": 5}; None silences the population, the same network otherwise.
+            messages: Symbols, Words, Vectors, Dru, or their mapping such as {"kind": "symbols", "vocab_size": 64,
+                "length": 5}, with relaxed: True points of the simplex in training; None silences the population, the
+                same network otherwise.
             topology: who hears whom: a Topology, or a mapping such as {"kind": "k_nearest", "k": 4}.
             gradient: how senders learn. Symbols and words: "straight_through" (from their receivers' losses),
-                "reinforce" (as actions), "none". Vectors: "through", "none".
+                "reinforce" (as actions), "none". Vectors, DRU and relaxed symbols: "through", "none".
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
-                unless the world charges for talk, so the estimate has less noise.
+                unless the world charges for talk, so the estimate has less noise. "receivers": what became of those
+                who heard it, in the mean; for worlds that pay each for its own doing.
             dropout: probability that a receiver misses a message; through a routed channel, that all do.
             noise: symbols: probability that a symbol is replaced by a random one; words: that a bit is flipped;
                 vectors: standard deviation.
@@ -258,6 +260,9 @@ class PopulationPPOConfig(PPOConfig):
                 QUALITY where messages carry gradients and the agent gives "features", and 0 elsewhere.
             message_balance_coeff: weight of the entropy (nats) of what a member says in a step on a seat, averaged over
                 worlds: no symbol stays unused. None: BALANCE where messages are learned and can be counted, else 0.
+            message_sharpness: share of that weight, 0 to 1, that goes to a low entropy of what is said in each world, so
+                that a message says something. At 1 both together are the information of messages on what the sender
+                knows, and senders name anything at all before anyone asked.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
         super().training(**kwargs)

@@ -22,6 +22,7 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_law
+from popcomm.rllib.credit import receivers_credit, senders_of
 from popcomm.rllib.gradients import MemberGuard, sum_over_learners
 from popcomm.rllib.ppo import (
     Advantages,
@@ -174,6 +175,8 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _add_advantages(self, arrays: Arrays) -> None:
         """Advantages and value targets for all worlds at once, and the statistics that normalise them."""
+        if self.config.message_gradient == "reinforce" and self.config.message_credit == "receivers":
+            self._credit_by_receivers(arrays)
         for name, a in arrays.items():
             config, module = self.config.get_config_for_module(name), self.networks[name]
             members, kind = module.spec.members, self.species[name]
@@ -201,6 +204,19 @@ class PopulationPPOLearner(PPOTorchLearner):
             if config.normalize_returns and self.should_module_be_updated(name):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
                 module.returns.update(moments)
+
+    def _credit_by_receivers(self, arrays: Arrays) -> None:
+        """What messages are credited with: the advantages of those who hear them, standardised per sender."""
+        estimates = [_of_steps(a, self.config.get_config_for_module(name)) for name, a in arrays.items()]
+        credit = receivers_credit(torch.cat([e.advantages for e in estimates], 2), *senders_of(arrays))
+        for name, a in arrays.items():
+            kind = self.species[name]
+            if not kind.speaks:
+                continue
+            heard = credit.heard[:, :, kind.seats] & a["alive"] & a.get("voiced", a["alive"])
+            members = self.networks[name].spec.members
+            values = standardise(credit.values[:, :, kind.seats], a["members"], heard, members, self._reduce)
+            a["message_advantages"] = torch.where(heard, values, 0.0)
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""

@@ -108,7 +108,9 @@ class SpeciesLoss:
         if output.message is not None and config.balance_weight:
             kind: Any = self.messages
             shares = kind.probabilities(output.message.float())
-            spread = mean(marginal_entropy(shares, *rows.groups(run.places), rows.voices(run.mask), reduce))
+            per_seat = members == 1 or config.seating == "fixed"
+            groups = rows.groups(run.places, per_seat)
+            spread = mean(marginal_entropy(shares, *groups, rows.voices(run.mask), reduce))
             total, logged["message_balance"] = total - config.balance_weight * spread, spread / members
             if config.message_sharpness:
                 unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
@@ -309,14 +311,18 @@ class _Rows:
         """[P, T R] bool, rows whose message goes out."""
         return mask & self["voiced"] if "voiced" in self.arrays else mask
 
-    def groups(self, places: Tensor | None) -> tuple[Tensor, int]:
-        """Which member spoke in which step on which seat: the number of every row, [P, T R] int64, and how many."""
+    def groups(self, places: Tensor | None, per_seat: bool) -> tuple[Tensor, int]:
+        """Which member spoke in which step (and on which seat): the number of every row, [P, T R] int64, and how many.
+
+        Members that are drawn to seats have few rows on each, too few to see what they leave unsaid there.
+        """
         worlds, length, seats = self.arrays["alive"].shape
         if places is None:
             places = torch.arange(worlds * length * seats, device=self.arrays["alive"].device)
         each = length * seats
         member = torch.arange(self.members, device=places.device).unsqueeze(1)
-        return places.view(self.members, -1) % each + member * each, self.members * each
+        group = places.view(self.members, -1) % each + member * each
+        return (group, self.members * each) if per_seat else (group // seats, self.members * length)
 
     def world_state(self) -> Tensor | None:
         """[P, T R, S], the latent state at each step."""

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 SAMPLED = ("straight_through", "reinforce", "none")
 THROUGH = ("through", "none")
 GRADIENTS = {"symbols": SAMPLED, "words": SAMPLED, "vectors": THROUGH, "relaxed symbols": THROUGH, "dru": THROUGH}
-CREDITS = ("step", "next")
+CREDITS = ("step", "next", "receivers")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
@@ -261,13 +261,19 @@ def _check_credit(config: PopulationPPOConfig) -> None:
     cost = config.env_config.get("message_cost")
     if cost:
         raise UserError(
-            f"communication.credit is 'next', which does not count environment.env_config.message_cost = {cost}; "
-            "use 'step'"
+            f"communication.credit is '{config.message_credit}', which does not count environment.env_config."
+            f"message_cost = {cost}; use 'step'"
         )
     # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
     if config.rollout_fragment_length < 2 and not config.in_evaluation:
         raise UserError(
-            "env_runners.rollout_fragment_length is 1, and communication.credit 'next' looks one step ahead: at least 2"
+            f"env_runners.rollout_fragment_length is 1, and communication.credit '{config.message_credit}' looks one "
+            "step ahead: at least 2"
+        )
+    if config.message_credit == "receivers" and any(config.agent_spec(name).latents for name in config.layout.species):
+        raise UserError(
+            "communication.credit is 'receivers', and through topology routed nobody hears a message of its own; use "
+            "'step' or 'next'"
         )
 
 

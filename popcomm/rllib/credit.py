@@ -1,0 +1,56 @@
+"""What messages that are learned as actions are credited with, where that is what became of those who heard them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Credit(NamedTuple):
+    """Result of `receivers_credit`."""
+
+    values: Tensor  # [B, T, N], 0 where nobody heard
+    heard: Tensor  # [B, T, N] bool, messages that somebody heard in the fragment
+
+
+def receivers_credit(advantages: Tensor, senders: Tensor, mask: Tensor) -> Credit:
+    """The mean of the advantages of those who hear a message, in the step in which it is said.
+
+    A message said at step t is heard at t + 1, so its doing is in the value that its receivers then have, and in all
+    that follows: both stand in *their* advantage of step t, r_t + gamma V_{t+1} - V_t + ..., whose baseline V_t does not
+    know the message yet. Where each is paid for its own doing, the sender's own advantage has none of this. What is
+    said in the last row is heard in the next fragment.
+
+    Args:
+        advantages: [B, T, N] float32, of all seats, not standardised.
+        senders: [B, T, N, K] int64, whose messages stand in each inbox; N or more where they are nobody's.
+        mask: [B, T, N, K] bool, which of them are real.
+    """
+    worlds, length, seats, slots = senders.shape
+    values, counts = (torch.zeros_like(advantages) for _ in range(2))
+    if length > 1:
+        # One more seat takes what is nobody's.
+        target = torch.where(mask, senders, seats).clamp(max=seats)[:, 1:].flatten(2)
+        gained = advantages[:, :-1].unsqueeze(-1).expand(-1, -1, -1, slots).flatten(2)
+        sums = advantages.new_zeros(worlds, length - 1, seats + 1)
+        values[:, :-1] = sums.scatter_add(2, target, gained)[..., :-1]
+        counts[:, :-1] = sums.scatter_add(2, target, torch.ones_like(gained))[..., :-1]
+    return Credit(values / counts.clamp(min=1), counts > 0)
+
+
+def senders_of(fragment: Mapping[str, Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Whose messages stand in all inboxes of a fragment, and which are real: [B, T, N, K] each, all seats in order.
+
+    Of a log of transmissions only what the sender itself said one step before counts.
+    """
+    arrays = list(fragment.values())
+    mask = torch.cat([a["inbox_mask"] for a in arrays], 2)
+    if "slots" not in arrays[0]:
+        return torch.cat([a["senders"] for a in arrays], 2), mask
+    slots = torch.cat([a["slots"] for a in arrays], 2).long()
+    flat = slots.flatten(2)
+    sources, direct = (arrays[0][key].gather(2, flat).view_as(slots) for key in ("log_sources", "log_direct"))
+    return sources, mask & direct

@@ -20,9 +20,9 @@ def receivers_credit(advantages: Tensor, senders: Tensor, mask: Tensor) -> Credi
     """The mean of the advantages of those who hear a message, in the step in which it is said.
 
     A message said at step t is heard at t + 1, so its doing is in the value that its receivers then have, and in all
-    that follows: both stand in *their* advantage of step t, r_t + gamma V_{t+1} - V_t + ..., whose baseline V_t does not
-    know the message yet. Where each is paid for its own doing, the sender's own advantage has none of this. What is
-    said in the last row is heard in the next fragment.
+    that follows: both stand in *their* advantage of step t, r_t + gamma V_{t+1} - V_t + ..., whose baseline V_t does
+    not know the message yet. Where each is paid for its own doing, the sender's own advantage has none of this. What
+    is said in the last row is heard in the next fragment.
 
     Args:
         advantages: [B, T, N] float32, of all seats, not standardised.

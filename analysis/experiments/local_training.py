@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from popcomm.rllib import PopulationPPOConfig
@@ -32,7 +31,7 @@ class LocalTraining:
 
     Args:
         config: not validated yet; its runners and learners are not looked at.
-        evaluation_worlds: worlds that an evaluation plays one episode in.
+        evaluation_worlds: worlds that an evaluation plays one episode in; rounded up to balance the members.
         evaluation_seed: of those worlds.
     """
 
@@ -43,12 +42,15 @@ class LocalTraining:
     def __post_init__(self) -> None:
         self.config.env_runners(num_env_runners=0).learners(num_learners=0)
         self.config.validate()
+        # Whole blocks, so that members sit equally often.
+        block = self.config.balanced_block
+        self.evaluation_worlds = -(-self.evaluation_worlds // block) * block
         self._start = time.process_time()
         self.runner = PopulationEnvRunner(config=self.config, worker_index=0)
         self.learner = PopulationPPOLearner(config=self.config, module_spec=self.config.get_multi_rl_module_spec())
         self.learner.build()
-        self.iteration = self.episodes = self.env_steps = self.updates = 0
-        self._players: dict[bool, PopulationEnvRunner] = {}
+        self.iteration = self.episodes = self.env_steps = 0
+        self._players: dict[bool, tuple[PopulationEnvRunner, dict[str, Any]]] = {}
 
     @property
     def cpu_s(self) -> float:
@@ -68,32 +70,43 @@ class LocalTraining:
         return results
 
     def evaluate(self, explore: bool) -> tuple[np.ndarray, dict[str, float]]:
-        """One episode in each of new worlds, the same ones every time.
+        """One episode in each of new worlds, the same ones every time; what it draws does not touch the training.
+
+        Args:
+            explore: sample actions and messages as in training, or take the likeliest ones.
 
         Returns:
-            returns [E, N] of the first E >= evaluation_worlds episodes, and the worlds' own metrics of them.
+            returns [evaluation_worlds, N] of the first episode of every world, whatever its length, and the worlds'
+            own metrics while they lasted (the mean over fragments).
         """
-        player = self._players.get(explore) or self._players.setdefault(explore, self._player(explore))
+        player, fresh = self._players.get(explore) or self._players.setdefault(explore, self._player(explore))
         player.module.set_state(self.learner.module.get_state())
-        player.set_run_state({**player.run_state(), "started": False})
-        player.generator.manual_seed(self.evaluation_seed)
-        finished: list[np.ndarray] = []
-        ended = torch.zeros(self.evaluation_worlds, dtype=torch.bool)
-        while not bool(ended.all()):
-            player.statistics.finished = []
-            fragment = player.sample()
-            arrays = list(fragment.policy_batches.values())
-            over = np.concatenate([a["terminated"] | a["truncated"] for a in arrays], 2)
-            ended |= torch.from_numpy(over.any((1, 2)))
-            finished += [returns for returns, _ in player.statistics.finished]
-        return np.concatenate(finished), player.statistics.world
+        player.set_run_state(fresh)
+        returns = np.zeros((self.evaluation_worlds, self.config.layout.num_agents))
+        running = np.ones(self.evaluation_worlds, bool)
+        told: list[dict[str, float]] = []
+        while running.any():
+            species = player.sample(self.env_steps).policy_batches.values()
+            rewards, alive, terminated, truncated = (
+                np.concatenate([arrays[key] for arrays in species], 2)
+                for key in ("rewards", "alive", "terminated", "truncated")
+            )
+            # [B, T], the steps after which nobody is left, and those up to the first of them.
+            over = alive.any(2) & ~(alive & ~terminated & ~truncated).any(2)
+            counted = running[:, None] & (np.cumsum(over, 1) - over == 0)
+            returns += (rewards * counted[..., None]).sum(1)
+            running &= ~over.any(1)
+            told.append(player.statistics.world)
+        names = dict.fromkeys(name for metrics in told for name in metrics)
+        return returns, {name: float(np.mean([m[name] for m in told if name in m])) for name in names}
 
-    def _player(self, explore: bool) -> PopulationEnvRunner:
+    def _player(self, explore: bool) -> tuple[PopulationEnvRunner, dict[str, Any]]:
+        """A runner of its own, and the state in which it has played nothing yet."""
         config = self.config.copy(copy_frozen=False)
         config.explore, config.seed = explore, self.evaluation_seed
-        config.num_worlds_per_env_runner = -(-self.evaluation_worlds // config.balanced_block) * config.balanced_block
-        self.evaluation_worlds = config.num_worlds_per_env_runner
-        return PopulationEnvRunner(config=config, worker_index=0)
+        config.num_worlds_per_env_runner = self.evaluation_worlds
+        player = PopulationEnvRunner(config=config, worker_index=0)
+        return player, player.run_state()
 
     def point(self) -> Point:
         """Both evaluations, now."""

@@ -16,11 +16,14 @@ from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.distributions import action_law
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind, Symbols
+from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.words import Words
 from popcomm.envs.flat_spaces import FlatAction, FlatObservation, mask_of
 from popcomm.envs.foreign import backing_world
 from popcomm.errors import UserError, unknown
 
+# Kinds whose messages are shown as symbols, and are no symbols themselves.
+MADE_OF_SYMBOLS = (Dru, RelaxedSymbols, Words)
 DEFAULT_SENDERS = 64  # seats that an agent built without a spec can tell apart
 
 
@@ -224,7 +227,7 @@ class Acting:
         # What is not real may be anything, and must still be found in the tables.
         messages = np.where(mask.reshape(slots, *[1] * len(shape)), messages, 0)
         heard = self._tensor(messages)
-        heard = kind.from_symbols(heard) if isinstance(kind, Words) else heard.to(kind.dtype)
+        heard = kind.from_symbols(heard) if isinstance(kind, MADE_OF_SYMBOLS) else heard.to(kind.dtype)
         return Inbox(heard, self._tensor(np.where(mask, senders, 0)).long(), self._tensor(mask))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -244,6 +247,8 @@ def _shape(kind: MessageKind) -> tuple[tuple[int, ...], str]:
     """The shape of one message as `with_messages` shows it, and what it is made of."""
     if isinstance(kind, Words):
         return ((kind.bits,), "bits") if kind.vocab is None else ((1,), "index in a lexicon")
+    if isinstance(kind, RelaxedSymbols):
+        return (kind.length,), "symbols"
     return kind.shape, "symbols" if isinstance(kind, Symbols) else "numbers"
 
 
@@ -251,6 +256,8 @@ def _shown(kind: MessageKind, message: Tensor) -> np.ndarray:
     """One message as `with_messages` takes it."""
     if isinstance(kind, Words):
         message = kind.as_symbols(message) if kind.vocab is None else kind.to_index(message)
+    elif isinstance(kind, MADE_OF_SYMBOLS):  # in play they are discrete
+        message = kind.as_symbols(message)
     return message.numpy()
 
 

@@ -112,7 +112,9 @@ class Agent(Protocol):
     `diagnostics(batch, outputs) -> dict of scalars` for numbers that are logged only; and
     `auxiliary_counts(batch) -> {name: [P]}`, over how many entries a loss is a mean where that is not the real rows, so
     that several learners' means can be put together exactly. `hears_routed = True` on the class of those that can hear
-    through a routed channel, whose forward gets a RoutedInbox where `spec.latents` is above 0.
+    through a routed channel, whose forward gets a RoutedInbox where `spec.latents` is above 0. `gives_features = True`
+    on the class of those whose `aux` has "features" [P, R, features_size], all that the policy acts on, with gradients:
+    what an action is worth is then learned from them (`popcomm.agents.quality`).
     """
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,6 +16,14 @@ from popcomm.agents.start import POLICY_GAIN
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import Symbols
 from popcomm.errors import UserError
+
+# Variance of a GRU's state at the start; that of an observation's numbers is taken for 1.
+START_VARIANCE = 0.05
+
+
+def start_scale(seen: int, heard: int) -> float:
+    """Root mean square, at the start, of so many numbers seen and heard."""
+    return math.sqrt((seen + START_VARIANCE * heard) / (seen + heard))
 
 
 class MessageReader(nn.Module):
@@ -91,9 +100,10 @@ class GRUAgent(nn.Module):
             self.reader = MessageReader(p, spec.receives, hidden, embedding, generator)
             self.see = PopulationLinear(p, spec.obs_size, hidden, generator=generator)
         if spec.sends is not None:
-            in_features = spec.obs_size + self.width
-            self.speech = AutoregressiveSpeech(p, in_features, spec.sends, hidden, embedding, generator)
-        self.policy = PopulationMLP(p, size, spec.action_params_size, gain=POLICY_GAIN, generator=generator)
+            in_features, scale = spec.obs_size + self.width, start_scale(spec.obs_size, self.width)
+            self.speech = AutoregressiveSpeech(p, in_features, spec.sends, hidden, embedding, generator, scale)
+        gain = POLICY_GAIN / 2 / start_scale(spec.obs_size, 2 * self.width)  # logits as large as those of an MLPAgent
+        self.policy = PopulationMLP(p, size, spec.action_params_size, gain=gain, generator=generator)
         self.critic = PopulationMLP(p, size, hidden // 2 or 1, 1, gain=1.0, generator=generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

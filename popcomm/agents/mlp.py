@@ -16,7 +16,6 @@ from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox
 from popcomm.errors import UserError
 
-
 # Root mean square of the actor's last activations at the start.
 START_SCALE = 0.5
 

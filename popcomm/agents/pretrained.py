@@ -18,7 +18,8 @@ from torch import nn
 
 from popcomm.agents.contract import AgentSpec
 from popcomm.channels.kinds import message_kind
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, Symbols
+from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.errors import UserError
 
 FORMAT_VERSION = 1
@@ -171,7 +172,7 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
     plain = {field.name: getattr(spec, field.name) for field in fields(AgentSpec)}
     messages = spec.messages
     plain["action_space"] = _space_to_json(spec.action_space)
-    plain["messages"] = None if messages is None else {"kind": messages.kind, **_kind_fields(messages)}
+    plain["messages"] = None if messages is None else _kind_to_json(messages)
     return plain
 
 
@@ -185,8 +186,12 @@ def spec_from_json(data: Mapping[str, Any]) -> AgentSpec:
     return AgentSpec(**{**data, "action_space": _space_from_json(data["action_space"]), "messages": messages})
 
 
-def _kind_fields(kind: MessageKind) -> dict[str, Any]:
-    return asdict(kind)  # type: ignore[call-overload]
+def _kind_to_json(kind: MessageKind) -> dict[str, Any]:
+    """The mapping that a config would have for it."""
+    own: dict[str, Any] = asdict(kind)  # type: ignore[call-overload]
+    if isinstance(kind, RelaxedSymbols):
+        return {"kind": Symbols.kind, **own, "relaxed": True}
+    return {"kind": kind.kind, **own}
 
 
 def _space_to_json(space: spaces.Space) -> dict[str, Any]:

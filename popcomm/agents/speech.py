@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from popcomm.agents.population import PopulationEmbedding, PopulationGRUCell, PopulationLinear, uniform
+from popcomm.agents.start import start_message_head_
 from popcomm.channels.messages import MessageKind
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError, unknown
@@ -17,14 +18,27 @@ class ParallelSpeech(nn.Module):
     """One linear layer gives the law of the whole message; its symbols are independent given the hidden state.
 
     The kind itself samples from such a law (`kind.sample`), so nothing is sampled here.
+
+    Args:
+        members: P.
+        in_features: width of the hidden state that is put into words.
+        kind: of the messages.
+        generator: source of the initial weights; torch's default one if None.
+        scale: root mean square of the hidden state at the start.
     """
 
     def __init__(
-        self, members: int, in_features: int, kind: MessageKind, generator: torch.Generator | None = None
+        self,
+        members: int,
+        in_features: int,
+        kind: MessageKind,
+        generator: torch.Generator | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.kind = kind
         self.out = PopulationLinear(members, in_features, math.prod(kind.params_shape), generator=generator)
+        start_message_head_(self.out, scale, generator)
 
     def forward(
         self,
@@ -53,6 +67,7 @@ class AutoregressiveSpeech(nn.Module):
         hidden: width of the GRU.
         embedding: width of the symbols' embeddings.
         generator: source of the initial weights; torch's default one if None.
+        scale: root mean square of the hidden state at the start.
 
     Raises:
         UserError: a kind of message that has no symbols, or a width below one.
@@ -66,6 +81,7 @@ class AutoregressiveSpeech(nn.Module):
         hidden: int = 64,
         embedding: int = 32,
         generator: torch.Generator | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         if kind.kind != "symbols":
@@ -80,6 +96,10 @@ class AutoregressiveSpeech(nn.Module):
         self.symbols = PopulationEmbedding(members, vocab_size, embedding, generator=generator)
         self.cell = PopulationGRUCell(members, embedding, hidden, generator=generator)
         self.out = PopulationLinear(members, hidden, vocab_size, generator=generator)
+        # A GRU's state is half of what it was and half of what it is fed, first `start` with its variance of 1/3; both
+        # come through layers that start uniform, with the variance 1 / (3 width).
+        state = 0.5 * math.sqrt(scale**2 / 3 + embedding / (9 * hidden))
+        start_message_head_(self.out, state, generator)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ The usual start of PPO, a policy of gain 0.01, is right where nobody talks; here
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,5 +25,7 @@ def start_message_head_(layer: Any, scale: float, generator: torch.Generator | N
         layer: a PopulationLinear.
         scale: root mean square of its inputs at the start.
     """
-    # Of orthonormal columns w, w x has the deviation |x| / sqrt(in), which is the root mean square of x.
-    orthogonal_layer_(layer, MESSAGE_SPREAD / scale, generator)
+    # Of orthonormal columns w, w x has the deviation |x| / sqrt(in), which is the root mean square of x; where there
+    # are more columns than rows it is the rows that are orthonormal, and the deviation is |x| / sqrt(out).
+    rows, columns = layer.weight.shape[-2:]
+    orthogonal_layer_(layer, MESSAGE_SPREAD / scale * math.sqrt(max(1.0, columns / rows)), generator)

@@ -23,6 +23,8 @@ from popcomm.errors import UserError
 
 # Root mean square of hidden states at the start.
 START_SCALE = 0.1
+# And of attended contexts, where something is heard.
+CONTEXT_SCALE = 0.6
 
 
 class SymbolicAgent(Grounding, nn.Module):
@@ -96,6 +98,8 @@ class SymbolicAgent(Grounding, nn.Module):
         if spec.sends is not None:
             self.message_head = PopulationLinear(p, 2 * h, math.prod(spec.sends.params_shape), generator=generator)
             start_message_head_(self.message_head, START_SCALE, generator)
+            # Else what was heard would drown what is seen and remembered.
+            self.message_head.weight.data[:, h:] *= START_SCALE / CONTEXT_SCALE
         if spec.receives is not None:
             self.encoder = MessageEncoder(p, spec.receives, h, generator=generator)
         if spec.receives is not None and spec.latents:

@@ -153,7 +153,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         # Estimators and critic hang on a wide trunk, and need not be as wide.
         p, narrow = spec.members, min(width, 256)
         self.policy = PopulationLinear(p, width, spec.action_params_size, generator=generator)
-        orthogonal_layer_(self.policy, POLICY_GAIN, generator)
+        # The token that is read out is normalised, twice as large as what others act on.
+        orthogonal_layer_(self.policy, POLICY_GAIN / 2, generator)
         self.features_size = width
         self.critic = PopulationMLP(p, width, narrow, 1, gain=1.0, generator=generator)
         self._add_estimators(width, narrow, generator)

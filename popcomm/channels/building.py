@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from inspect import signature
 from numbers import Integral
@@ -22,6 +23,17 @@ def whole(key: str, value: Any, at_least: int) -> int:
     if value < at_least:
         raise UserError(f"{key} is {value}, and must be at least {at_least}")
     return int(value)
+
+
+def not_negative(key: str, value: Any) -> float:
+    """The value, which must be a finite number, at least 0.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UserError(f"{key} is {value!r}, and must be a number that is not negative")
+    return float(value)
 
 
 def made(key: str, value: Any, classes: Mapping[str, type], method: str) -> Any:

@@ -43,5 +43,10 @@ def voiced(kind: MessageKind, messages: Tensor) -> Tensor:
 
 
 def can_be_balanced(kind: MessageKind | None) -> bool:
-    """Whether how often every symbol is used can be told from a network's output: not of vectors and bits of words."""
-    return hasattr(kind, "probabilities") and not (isinstance(kind, Words) and kind.vocab is None)
+    """Whether how often every symbol is used can be told from a network's output, and changed by it.
+
+    Not of vectors and bits of words, nor of bits without noise, which are all or nothing.
+    """
+    if isinstance(kind, Words):
+        return kind.vocab is not None
+    return hasattr(kind, "probabilities") and not (isinstance(kind, Dru) and not kind.noise)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.channels.building import whole
-from popcomm.channels.relaxed import RelaxedSymbols
+from popcomm.channels.relaxed import RelaxedSymbols, at_least_float32
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError
 
@@ -27,9 +27,10 @@ class MessageKind(Protocol):
 
     Leading axes `...` are free: [B, N] in worlds, [P, R] in networks, with T anywhere in front.
 
-    Optional, of kinds that are reparameterised: `noise_shape`, `draw_noise(params, generator) -> noise` and
-    `sample_with(params, noise) -> messages`, differentiable in params. The trainer keeps the noise of such messages, and
-    hands `sample_with` of the present parameters to `straight_through` as `soft`. And of kinds with an alphabet:
+    Optional, of kinds that are reparameterised: `noise_shape`, `draw_noise(params, generator) -> noise`,
+    `sample_with(params, noise) -> messages`, differentiable in params, and `transmitted_again(said, sent, heard)`: what
+    a noisy channel makes of `said` that made `heard` of `sent`. The trainer keeps the noise of such messages, and hands
+    `sample_with` of the present parameters to `straight_through` as `soft`. And of kinds with an alphabet:
     `probabilities(params) -> [..., positions, alphabet]` of the symbols at every position.
     """
 
@@ -130,9 +131,10 @@ class Symbols:
     temperature: float = 1.0
     kind: ClassVar[str] = "symbols"
 
-    def __new__(  # type: ignore[misc] - another class of the same symbols
-        cls, vocab_size: int = 2, length: int = 1, temperature: float = 1.0, relaxed: bool = False
+    def __new__(  # type: ignore[misc]  # another class of the same symbols
+        cls, vocab_size: Any = None, length: Any = None, temperature: float = 1.0, relaxed: bool = False
     ) -> Symbols | RelaxedSymbols:
+        # Pickle makes one without arguments; `__init__` and RelaxedSymbols want them.
         if not isinstance(relaxed, bool):
             raise UserError(f"messages.relaxed is {relaxed!r}, and must be true or false")
         return RelaxedSymbols(vocab_size, length, temperature) if relaxed else super().__new__(cls)
@@ -278,8 +280,9 @@ class Vectors:
         return torch.randn(*params.shape[:-1], *self.noise_shape, generator=generator, device=params.device)
 
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
-        """params [..., size] and noise -> [..., size] float32; differentiable in params."""
-        return params.float() + self.std * noise if self.std else params.float()
+        """params [..., size] and noise -> [..., size], float32 or wider; differentiable in params."""
+        params = at_least_float32(params)
+        return params + self.std * noise if self.std else params
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))
@@ -323,3 +326,7 @@ class Vectors:
     def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
         """Normal noise of standard deviation `noise` is added."""
         return messages + noise * torch.randn(messages.shape, generator=generator, device=messages.device)
+
+    def transmitted_again(self, said: Tensor, sent: Tensor, heard: Tensor) -> Tensor:
+        """What is heard of `said` where `heard` was heard of `sent`: the same noise is added."""
+        return said + (heard - sent)

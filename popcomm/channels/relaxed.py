@@ -17,11 +17,16 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels.building import whole
+from popcomm.channels.building import not_negative, whole
 from popcomm.errors import UserError
 
 # Least probability of a symbol of a relaxed message, so that its logarithm stays finite.
 LEAST = 1e-20
+
+
+def at_least_float32(params: Tensor) -> Tensor:
+    """What networks put out in bfloat16 is too coarse to be said with noise."""
+    return params.to(torch.promote_types(params.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class RelaxedSymbols:
     def __post_init__(self) -> None:
         whole("messages.vocab_size", self.vocab_size, 2)
         whole("messages.length", self.length, 1)
-        if self.temperature <= 0:
+        if not not_negative("messages.temperature", self.temperature):
             raise UserError(f"messages.temperature is {self.temperature}, and must be above 0")
 
     @property
@@ -78,8 +83,8 @@ class RelaxedSymbols:
         return -torch.empty(params.shape, device=params.device).exponential_(generator=generator).log()
 
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
-        """params and noise [..., L, V] -> [..., L, V] float32 on the simplex; differentiable in params."""
-        return ((params.float() + noise) / self.temperature).softmax(-1)
+        """params and noise [..., L, V] -> [..., L, V] on the simplex, float32 or wider; differentiable in params."""
+        return ((at_least_float32(params) + noise) / self.temperature).softmax(-1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))
@@ -124,12 +129,20 @@ class RelaxedSymbols:
         """The largest of each symbol's numbers: [..., L] int64."""
         return messages.argmax(-1)
 
+    def from_symbols(self, symbols: Tensor) -> Tensor:
+        """As in play: [..., L] int64 -> one-hot [..., L, V] float32."""
+        return F.one_hot(symbols.long(), self.vocab_size).float()
+
     def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
         """Each symbol is replaced by a uniform one, one-hot, with probability `noise`."""
         shape = messages.shape[:-1]
         uniform = torch.rand(shape, generator=generator, device=messages.device)
         other = torch.randint(self.vocab_size, shape, generator=generator, device=messages.device)
         return torch.where((uniform < noise).unsqueeze(-1), F.one_hot(other, self.vocab_size).float(), messages)
+
+    def transmitted_again(self, said: Tensor, sent: Tensor, heard: Tensor) -> Tensor:
+        """What is heard of `said` where `heard` was heard of `sent`: a symbol that was replaced is so again."""
+        return torch.where((heard != sent).any(-1, keepdim=True), heard.to(said.dtype), said)
 
 
 @dataclass(frozen=True)
@@ -150,8 +163,7 @@ class Dru:
 
     def __post_init__(self) -> None:
         whole("messages.size", self.size, 1)
-        if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or self.noise < 0:
-            raise UserError(f"messages.noise is {self.noise!r}, and must be a number that is not negative")
+        not_negative("messages.noise", self.noise)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -181,8 +193,8 @@ class Dru:
         return torch.empty(params.shape, device=params.device).normal_(generator=generator)
 
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
-        """params and noise [..., size] -> [..., size] float32 in (0, 1); differentiable in params."""
-        return (params.float() + self.noise * noise).sigmoid()
+        """params and noise [..., size] -> [..., size] in (0, 1), float32 or wider; differentiable in params."""
+        return (at_least_float32(params) + self.noise * noise).sigmoid()
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))
@@ -236,7 +248,15 @@ class Dru:
         """The bits: [..., size] int64."""
         return (messages > 0.5).long()
 
+    def from_symbols(self, symbols: Tensor) -> Tensor:
+        """As in play: bits [..., size] -> [..., size] float32."""
+        return symbols.float()
+
     def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
         """Each number x becomes 1 - x with probability `noise`: a bit flips."""
         flips = torch.rand(messages.shape, generator=generator, device=messages.device) < noise
         return torch.where(flips, 1.0 - messages, messages)
+
+    def transmitted_again(self, said: Tensor, sent: Tensor, heard: Tensor) -> Tensor:
+        """What is heard of `said` where `heard` was heard of `sent`: a bit that flipped does so again."""
+        return torch.where(heard != sent, 1.0 - said, said)

@@ -13,9 +13,10 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 from torch import Tensor
 
-from popcomm.channels import Channel, MessageKind, Topology, deliver, make_topology, message_kind
+from popcomm.channels import Channel, MessageKind, Symbols, Topology, deliver, make_topology, message_kind
 from popcomm.channels.air import Heard as Broadcast
 from popcomm.channels.reflexes import Reflex
+from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.schedules import Clock
 from popcomm.envs.deprivation import check_spaces, perceived
 from popcomm.envs.foreign import backing_world, position_source
@@ -78,6 +79,12 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
     kind, graph = message_kind(messages), make_topology(links)
     if kind is None:
         raise UserError(f"messages is {messages!r}, and must be Symbols, Words, Vectors or a mapping with their 'kind'")
+    if isinstance(kind, RelaxedSymbols | Dru):
+        played = Symbols(kind.alphabet, kind.shape[0])
+        raise UserError(
+            f"messages are {kind.kind}, which are real numbers in the trainer alone; an environment has what they are "
+            f"in play: Symbols(vocab_size={played.vocab_size}, length={played.length})"
+        )
     if graph.latents:
         raise UserError(
             "topology routed has no inboxes, which with_messages fills; use full, ring, chain, k_nearest or custom"

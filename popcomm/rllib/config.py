@@ -405,7 +405,8 @@ class PopulationPPOConfig(PPOConfig):
         """The weight of the balance of symbols, chosen or not."""
         if self.message_balance_coeff is not None:
             return self.message_balance_coeff
-        return BALANCE if can_be_balanced(self.message_kind) else 0.0
+        learned = self.message_gradient != "none"  # a control that speaks as it happens to
+        return BALANCE if learned and can_be_balanced(self.message_kind) else 0.0
 
     @property
     def seating_rule(self) -> SeatingRule:

@@ -409,7 +409,13 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.channel is not None and output.message is not None:
             kind = self.channel.messages
             said = output.said
-            if said is None and "message_noise" in view:
+            if "message_noise" in view:
+                if said is not None:
+                    agent = type(self.agent(name)).__name__
+                    raise UserError(
+                        f"population.agent {agent} says its messages itself, and {kind.kind} are said by the trainer, "
+                        "with noise that it keeps"
+                    )
                 said = self._say_with_noise(output.message, view["message_noise"][:, t], seating)
             elif said is None:
                 said = kind.sample(output.message, self.generator) if self.explore else kind.mode(output.message)

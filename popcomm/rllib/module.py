@@ -38,8 +38,8 @@ class CentralCritic(nn.Module):
 class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     """One species: P members' networks, an optional central critic, the running statistics of their returns.
 
-    model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "quality": bool, "seed": int}.
-    The weights are a function of the seed and of nothing else.
+    model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "quality": bool,
+    "seed": int}. The weights are a function of the seed and of nothing else.
     """
 
     spec: AgentSpec

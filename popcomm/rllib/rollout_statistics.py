@@ -136,7 +136,7 @@ class RolloutStatistics:
     def _count_agreement(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: MessageKind) -> None:
         """Do members call what they perceive by the same words? Of whole messages, where there are labels."""
         speakers = self._speakers()
-        length = int(np.prod(kind.shape))
+        length = kind.as_symbols(torch.zeros(1, *kind.shape, dtype=kind.dtype)).shape[-1] if kind.shape else 0
         if not self.labels or not speakers or (kind.alphabet or 0) ** length > 2**62:
             return
         worlds, steps = next(iter(fragments.values()))["alive"].shape[:2]
@@ -152,7 +152,9 @@ class RolloutStatistics:
         # Members of different species are different.
         offsets = np.cumsum([0, *(int(a["members"].max()) + 1 for a in arrays)])
         members = np.concatenate([a["members"][rows] + o for a, o in zip(arrays, offsets, strict=False)], 2)[alive]
-        words = said if not kind.shape else said @ (kind.alphabet or 0) ** np.arange(length) + 1
+        words = said
+        if kind.shape:
+            words = kind.as_symbols(torch.from_numpy(said)).numpy() @ (kind.alphabet or 0) ** np.arange(length) + 1
         told = jargon_agreement(words, labels[alive], members, self.layout.num_labels)
         self.language |= {
             "agreement": told.mean,

@@ -96,8 +96,9 @@ class SpeciesLoss:
         config, members = self.config, self.module.spec.members
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
-            worth = self.module.quality(output.aux["features"], rows["actions"]).float()
-            quality = mean((worth - rows.value_targets(self.module, config)).square())
+            worth = self.module.quality(output.aux["features"].float(), rows["actions"])
+            error = (worth - rows.value_targets(self.module, config)).square()
+            quality = mean(torch.where(rows["known"], error, 0.0) if "known" in rows.arrays else error)
             total, logged["quality_loss"] = total + config.quality_weight * quality, quality / members
         if output.message is not None and config.message_kl_coeff and "message_logp" in rows.arrays:
             assert self.messages is not None
@@ -105,8 +106,8 @@ class SpeciesLoss:
             kl = mean(torch.where(rows.voices(run.mask), moved.exp() - 1 - moved, 0.0))
             total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
         if output.message is not None and config.balance_weight:
-            assert self.messages is not None
-            shares = self.messages.probabilities(output.message.float())
+            kind: Any = self.messages
+            shares = kind.probabilities(output.message.float())
             spread = mean(marginal_entropy(shares, *rows.groups(run.places), rows.voices(run.mask), reduce))
             total, logged["message_balance"] = total - config.balance_weight * spread, spread / members
         return total, logged

@@ -135,8 +135,10 @@ def soft_of(kind: Any, params: Tensor, arrays: Mapping[str, Tensor], seating: Se
     if not reparameterised(kind):
         return seating.to_worlds(kind.soft(params))
     noise = seating.to_members(at(arrays["message_noise"]))
-    soft = seating.to_worlds(kind.sample_with(params, noise))
-    return soft + at(arrays["messages"][:, 1:] - arrays["sent"]) if "sent" in arrays else soft
+    said = seating.to_worlds(kind.sample_with(params, noise))
+    if "sent" not in arrays:
+        return said
+    return cast(Tensor, kind.transmitted_again(said, at(arrays["sent"]), at(arrays["messages"][:, 1:])))
 
 
 def _heard_later(soft: Tensor, before: Tensor) -> Tensor:

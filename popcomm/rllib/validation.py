@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
-from popcomm.channels import Channel
+from popcomm.channels import Channel, Vectors
+from popcomm.channels.kinds import can_be_balanced
+from popcomm.channels.relaxed import Dru
 from popcomm.channels.schedules import Gated
 from popcomm.errors import UserError, nearest, unknown
 
@@ -22,6 +24,9 @@ GRADIENTS = {"symbols": SAMPLED, "words": SAMPLED, "vectors": THROUGH, "relaxed 
 CREDITS = ("step", "next")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")
+TIME_LIMITS = ("bootstrap", "end")
+# Weights of losses that follow from the rest of a config where they are None.
+LEFT_OPEN = ("quality_coeff", "message_balance_coeff")
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
 
@@ -33,6 +38,7 @@ def check(config: PopulationPPOConfig) -> None:
     _choice("population.critic", config.critic, CRITICS)
     _choice("communication.credit", config.message_credit, CREDITS)
     _choice("training.learn_from", config.learn_from, LESSONS)
+    _choice("environment.time_limit", config.time_limit, TIME_LIMITS)
     _choice("population.seating", config.seating, SEATINGS)
     _check_communities(config)
     if config.autocast is not None:
@@ -41,6 +47,7 @@ def check(config: PopulationPPOConfig) -> None:
     _check_communication(config)
     _check_members(config)
     _check_agent(config)
+    _check_talk_losses(config)
     _check_routing(config)
     if config.critic == "central" and not layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
@@ -85,7 +92,9 @@ def _check_fractions(config: PopulationPPOConfig) -> None:
     upper = {"gamma": 1.0, "lambda_": 1.0, "clip_param": math.inf, "vf_clip_param": math.inf, "vf_loss_coeff": math.inf}
     values = {key: (getattr(config, key), 0.0, limit) for key, limit in upper.items()}
     values["grad_clip"] = (math.inf if config.grad_clip is None else config.grad_clip, 1e-12, math.inf)
-    values["message_entropy_coeff"] = (config.message_entropy_coeff, 0.0, math.inf)
+    for key in ("message_entropy_coeff", "quality_coeff", "message_balance_coeff", "message_kl_coeff"):
+        chosen = getattr(config, key)
+        values[key] = (0.0 if chosen is None and key in LEFT_OPEN else chosen, 0.0, math.inf)
     if not isinstance(config.lr, list | tuple):  # a schedule is RLlib's to check
         values["lr"] = (config.lr, 0.0, math.inf)
     for key, (value, low, high) in values.items():
@@ -186,6 +195,29 @@ def _check_agent(config: PopulationPPOConfig) -> None:
     for key in config.agent_config:
         if key not in names:
             raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
+
+
+def _check_talk_losses(config: PopulationPPOConfig) -> None:
+    """Losses that were asked for must have something to look at."""
+    agent, kind = config.agent_class, config.message_kind
+    if config.quality_weight and not hasattr(agent, "gives_features"):
+        raise UserError(
+            f"training.quality_coeff is {config.quality_coeff}, and population.agent {agent.__name__} gives no "
+            '"features" that an action\'s worth could be told from; use 0, or give it gives_features and features_size'
+        )
+    if kind is None:
+        return
+    if config.balance_weight and not can_be_balanced(kind):
+        raise UserError(
+            f"training.message_balance_coeff is {config.message_balance_coeff}, and messages of kind {kind.kind} have "
+            "no symbols whose use can be balanced; use 0"
+        )
+    silent = (isinstance(kind, Vectors) and not kind.std) or (isinstance(kind, Dru) and not kind.noise)
+    if config.message_kl_coeff and silent:
+        raise UserError(
+            f"training.message_kl_coeff is {config.message_kl_coeff}, and {kind.kind} without noise have no "
+            "probabilities that could be held to; use 0"
+        )
 
 
 def _check_lessons(config: PopulationPPOConfig) -> None:

@@ -1,5 +1,7 @@
 """What every agent promises: members apart, inboxes as sets, silence, gradients from listeners to speakers."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -252,10 +254,12 @@ def test_the_generator_alone_decides_the_initial_weights(name):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_policies_start_near_uniform(name):
+def test_policies_start_undecided_but_not_blind(name):
+    """Nine tenths of the largest entropy, and different probabilities in different situations."""
     agent = AGENTS[name](spec_of(), **SMALL.get(name, {}), generator=torch.Generator().manual_seed(1))
-    probabilities = agent(obs_of(), inbox_of(), agent.initial_state(R)).action_logits.softmax(-1)
-    torch.testing.assert_close(probabilities, torch.full_like(probabilities, 0.25), atol=0.02, rtol=0)
+    p = agent(obs_of(), inbox_of(), agent.initial_state(R)).action_logits.softmax(-1).detach()
+    assert -(p * p.log()).sum(-1).mean() > 0.9 * math.log(4)
+    assert (p.std(1).mean(-1) > 0.02).all()
 
 
 def test_the_mlp_agents_actor_and_critic_are_separate_networks():

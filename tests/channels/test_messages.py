@@ -133,10 +133,13 @@ def test_vectors_with_noise_follow_the_normal_law_they_are_scored_by() -> None:
 
 
 def test_vectors_pass_gradients_to_the_sender_unchanged() -> None:
-    kind, params = Vectors(3, std=0.1), torch.zeros(3, requires_grad=True)
-    stored = torch.tensor([5.0, 6.0, 7.0])
-    value = kind.straight_through(stored, kind.soft(params))
-    assert torch.equal(value.detach(), stored)
+    """What is heard is what the sender says now, with the noise of what it said then."""
+    kind, params = Vectors(3, std=0.1), torch.tensor([5.0, 6.0, 7.0], requires_grad=True)
+    noise = torch.tensor([1.0, -2.0, 0.0])
+    stored = torch.zeros(3)  # said by other weights
+    assert torch.equal(kind.straight_through(stored, None), stored)
+    value = kind.straight_through(stored, kind.sample_with(params, noise))
+    torch.testing.assert_close(value.detach(), torch.tensor([5.1, 5.8, 7.0]))
     weights = torch.tensor([1.0, -2.0, 3.0])
     (gradient,) = torch.autograd.grad((value * weights).sum(), params)
     assert torch.equal(gradient, weights)

@@ -190,7 +190,11 @@ def population_loss(
     run = SpeciesUnroll(output, None, None, arrays["alive"].view(1, ROWS))
     agent = SimpleNamespace(auxiliary_losses=lambda batch, outputs: {})
     module = SimpleNamespace(
-        spec=SimpleNamespace(members=1), agent=agent, auxiliary_weights={}, value=lambda value, obs, state: value
+        spec=SimpleNamespace(members=1),
+        agent=agent,
+        auxiliary_weights={},
+        value=lambda value, obs, state: value,
+        quality=None,
     )
     config = SimpleNamespace(
         **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0,

@@ -33,7 +33,8 @@ def language(kind: Words, messages: np.ndarray) -> dict[str, float]:
     space = layout()
     statistics = RolloutStatistics(space, Channel(kind, Full(), N))
     after = np.concatenate([np.zeros((1, N)), messages]).astype(np.int32)[None]
-    fragment = {"alive": np.ones((1, length, N), bool), "messages": after}
+    members = np.zeros((1, length, N), int)
+    fragment = {"alive": np.ones((1, length, N), bool), "messages": after, "members": members}
     statistics.count(length, {name: fragment for name in space.species}, {})
     return statistics.language
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from torch import nn
 
+from popcomm.agents import AgentSpec
 from popcomm.channels import Ring, Symbols
 from popcomm.cli import main as cli
 from popcomm.errors import UserError
@@ -16,11 +18,20 @@ from popcomm.rllib import PopulationPPOConfig
 from tests.rllib.worlds import BanditWorld, ClockWorld
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
+VECTORS = {"kind": "vectors", "size": 2}
 APART: dict[str, Any] = {"seating": "communities", "communities": 2}
 
 
 def config() -> PopulationPPOConfig:
-    return PopulationPPOConfig().environment(ClockWorld).communication(messages=SYMBOLS)
+    own = PopulationPPOConfig().environment(ClockWorld).communication(messages=SYMBOLS)
+    return own.env_runners(num_worlds_per_env_runner=16)
+
+
+class Plain(nn.Module):
+    """A network of a user's own, which does not say what its policy acts on."""
+
+    def __init__(self, spec: AgentSpec) -> None:
+        super().__init__()
 
 
 @pytest.mark.parametrize(
@@ -53,6 +64,29 @@ def config() -> PopulationPPOConfig:
         (lambda c: c.population(members=0), r"population.members is 0"),
         (lambda c: c.population(members=7), r"is 16: 16 worlds of 2 seats cannot seat 7 members evenly.*: 14 or 21"),
         (lambda c: c.training(minibatch_size=17), r"minibatch_size is 17 worlds, larger than .* at most 16"),
+        (
+            lambda c: c.environment(time_limit="terminal"),
+            r"environment.time_limit is 'terminal'; allowed: bootstrap, end",
+        ),
+        (lambda c: c.training(quality_coeff=-0.1), r"training.quality_coeff is -0.1, and must be a number at least 0"),
+        (
+            lambda c: c.training(message_balance_coeff="x"),
+            r"training.message_balance_coeff is 'x', and must be a number",
+        ),
+        (lambda c: c.training(message_kl_coeff=None), r"training.message_kl_coeff is None, and must be a number"),
+        (lambda c: c.training(quality_coeff=0.5).population(agent=Plain), r"quality_coeff is 0.5, .* Plain gives no"),
+        (
+            lambda c: c.communication(messages=VECTORS).training(message_balance_coeff=0.1),
+            r"message_balance_coeff is 0.1, and messages of kind vectors have no symbols",
+        ),
+        (
+            lambda c: c.communication(messages=VECTORS).training(message_kl_coeff=0.1),
+            r"message_kl_coeff is 0.1, and vectors without noise have no probabilities",
+        ),
+        (
+            lambda c: c.communication(messages={**SYMBOLS, "relaxed": True}, gradient="reinforce"),
+            r"gradient is 'reinforce', and for relaxed symbols must be one of: through, none",
+        ),
         (lambda c: c.learners(num_learners=3), r"num_learners is 3, and 16 worlds.* the nearest that can: 2"),
         (lambda c: c.env_runners(rollout_fragment_length="auto"), r"rollout_fragment_length is 'auto', and must be a"),
         (lambda c: c.training(use_kl_loss=True), r"training.use_kl_loss is true"),

@@ -277,8 +277,8 @@ CONDITIONS = {
     ),
     "vectors": Condition(
         "vectors",
-        "two real numbers with normal noise of standard deviation 0.3",
-        ("communication.messages={kind: vectors, size: 2, std: 0.3}",),
+        "two real numbers with normal noise of standard deviation 0.3; there are no symbols to balance",
+        ("communication.messages={kind: vectors, size: 2, std: 0.3}", "training.message_balance_coeff=0.0"),
     ),
     "reinforce": Condition("Reinforce", "symbols that are learned as actions", ("communication.gradient=reinforce",)),
     "silent": Condition(

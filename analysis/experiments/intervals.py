@@ -57,6 +57,18 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: i
     return Difference(mean, _student(apart, level), _welch(a, b, level), _bootstrap(apart, level, seed))
 
 
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Student's t interval of the mean of one group of runs, [S]; nan of fewer than two.
+
+    >>> mean_interval([1.0, 3.0], level=0.5)
+    Interval(low=1.0, high=3.0)
+    """
+    found = np.asarray(values, float)
+    if len(found) < 2 or not np.isfinite(found).all():
+        return Interval(float("nan"), float("nan"))
+    return _student(found, level)
+
+
 def _student(apart: np.ndarray, level: float) -> Interval:
     error = apart.std(ddof=1) / np.sqrt(len(apart))
     return _around(float(apart.mean()), float(error), len(apart) - 1, level)

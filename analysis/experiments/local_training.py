@@ -13,6 +13,9 @@ from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 
+# Steps; evaluations play episodes of worlds that may last as long in several fragments.
+LONG = 100
+
 
 class Point(NamedTuple):
     """Where a training stood; returns are means per agent and episode."""
@@ -50,7 +53,7 @@ class LocalTraining:
         self.learner = PopulationPPOLearner(config=self.config, module_spec=self.config.get_multi_rl_module_spec())
         self.learner.build()
         self.iteration = self.episodes = self.env_steps = 0
-        self._players: dict[bool, tuple[PopulationEnvRunner, dict[str, Any]]] = {}
+        self._players: dict[tuple[bool, int], tuple[PopulationEnvRunner, dict[str, Any]]] = {}
 
     @property
     def cpu_s(self) -> float:
@@ -69,46 +72,60 @@ class LocalTraining:
         self.iteration += 1
         return results
 
-    def evaluate(self, explore: bool) -> tuple[np.ndarray, dict[str, float]]:
+    def evaluate(self, explore: bool, seed: int | None = None) -> tuple[np.ndarray, dict[str, float]]:
         """One episode in each of new worlds, the same ones every time; what it draws does not touch the training.
 
         Args:
             explore: sample actions and messages as in training, or take the likeliest ones.
+            seed: of these worlds; None: `evaluation_seed`.
 
         Returns:
-            returns [evaluation_worlds, N] of the first episode of every world, whatever its length, and the worlds'
-            own metrics while they lasted (the mean over fragments).
+            returns [evaluation_worlds, N] of the first episode of every world, whatever its length; the mean "length"
+            (steps) of these episodes, and the worlds' own metrics, the mean over all episodes that ended meanwhile:
+            where episodes differ in length, second ones of worlds whose first ones were short count too.
         """
-        player, fresh = self._players.get(explore) or self._players.setdefault(explore, self._player(explore))
+        player, fresh = self._player(explore, self.evaluation_seed if seed is None else seed)
         player.module.set_state(self.learner.module.get_state())
         player.set_run_state(fresh)
         returns = np.zeros((self.evaluation_worlds, self.config.layout.num_agents))
-        running = np.ones(self.evaluation_worlds, bool)
-        told: list[dict[str, float]] = []
+        lengths, running = np.zeros(self.evaluation_worlds), np.ones(self.evaluation_worlds, bool)
+        told: list[tuple[int, dict[str, float]]] = []
         while running.any():
+            player.statistics.finished = []
             species = player.sample(self.env_steps).policy_batches.values()
-            rewards, alive, terminated, truncated = (
-                np.concatenate([arrays[key] for arrays in species], 2)
-                for key in ("rewards", "alive", "terminated", "truncated")
-            )
-            # [B, T], the steps after which nobody is left, and those up to the first of them.
-            over = alive.any(2) & ~(alive & ~terminated & ~truncated).any(2)
-            counted = running[:, None] & (np.cumsum(over, 1) - over == 0)
+            rewards, alive = (np.concatenate([arrays[key] for arrays in species], 2) for key in ("rewards", "alive"))
+            # [B, T], the steps up to the first row in which nobody lives: seats may be left and taken before.
+            counted = np.logical_and.accumulate(alive.any(2), 1) & running[:, None]
             returns += (rewards * counted[..., None]).sum(1)
-            running &= ~over.any(1)
-            told.append(player.statistics.world)
-        names = dict.fromkeys(name for metrics in told for name in metrics)
-        return returns, {name: float(np.mean([m[name] for m in told if name in m])) for name in names}
+            lengths += counted.sum(1)
+            running = counted[:, -1]
+            told.append((sum(len(ended) for _, ended in player.statistics.finished), player.statistics.world))
+        return returns, {"length": float(lengths.mean()), **_pooled(told)}
 
-    def _player(self, explore: bool) -> tuple[PopulationEnvRunner, dict[str, Any]]:
+    def _player(self, explore: bool, seed: int) -> tuple[PopulationEnvRunner, dict[str, Any]]:
         """A runner of its own, and the state in which it has played nothing yet."""
-        config = self.config.copy(copy_frozen=False)
-        config.explore, config.seed = explore, self.evaluation_seed
-        config.num_worlds_per_env_runner = self.evaluation_worlds
-        player = PopulationEnvRunner(config=config, worker_index=0)
-        return player, player.run_state()
+        if (explore, seed) not in self._players:
+            config = self.config.copy(copy_frozen=False)
+            config.explore, config.seed = explore, seed
+            config.num_worlds_per_env_runner = self.evaluation_worlds
+            longest = getattr(self.runner.env, "max_steps", None)
+            if longest is not None and longest < LONG:
+                config.rollout_fragment_length = longest + 1  # the longest episode, and the row in which it is over
+            player = PopulationEnvRunner(config=config, worker_index=0)
+            self._players[explore, seed] = player, player.run_state()
+        return self._players[explore, seed]
 
     def point(self) -> Point:
         """Both evaluations, now."""
         greedy, sampled = (float(self.evaluate(explore)[0].mean()) for explore in (False, True))
         return Point(self.episodes, self.cpu_s, greedy, sampled)
+
+
+def _pooled(told: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """The metrics of fragments, weighted by how many episodes ended in each."""
+    names = dict.fromkeys(name for episodes, metrics in told if episodes for name in metrics)
+    pooled = {}
+    for name in names:
+        weights, values = zip(*((e, metrics[name]) for e, metrics in told if e and name in metrics), strict=True)
+        pooled[name] = float(np.average(values, weights=weights))
+    return pooled

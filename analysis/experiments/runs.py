@@ -1,4 +1,4 @@
-"""Runs of an experiment: `popcomm train` in processes of their own, few at a time, and none of them twice."""
+"""Runs of an experiment: in processes of their own, few at a time, and none of them twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -23,7 +23,32 @@ LOG_TAIL = 15  # lines of a failed run's log that its error shows
 
 
 class TrainingError(RuntimeError):
-    """`popcomm train` failed; the text has the end of its log."""
+    """A training failed; the text has the end of its log."""
+
+
+class Trainable(Protocol):
+    """What `train_all` needs of a run."""
+
+    @property
+    def path(self) -> Path:
+        """Where its result goes; names it."""
+        ...
+
+    def is_complete(self) -> bool:
+        """Whether all of it is there.
+
+        Raises:
+            UserError: what is there is another run's.
+        """
+        ...
+
+    def train(self) -> None:
+        """Make it, in a process of its own.
+
+        Raises:
+            TrainingError: it failed.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,18 +117,25 @@ class Run:
         Raises:
             TrainingError: it failed.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            code = subprocess.run(self.command(), stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
-        if code:
-            tail = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-            raise TrainingError(
-                f"{self.path.name} ended with exit code {code}; the end of {self.log}:\n" + "\n".join(tail)
-            )
+        run_logged(self.path.name, self.command(), self.log)
 
 
-def train_all(runs: Sequence[Run], jobs: int = 2, say: Callable[[str], None] = print) -> None:
+def run_logged(name: str, command: Sequence[str], log: Path) -> None:
+    """Run a command on one thread to its end; what it prints is added to the log.
+
+    Raises:
+        TrainingError: its exit code is not 0.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
+    if code:
+        tail = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+        raise TrainingError(f"{name} ended with exit code {code}; the end of {log}:\n" + "\n".join(tail))
+
+
+def train_all(runs: Sequence[Trainable], jobs: int = 2, say: Callable[[str], None] = print) -> None:
     """Train those that are not complete, `jobs` at a time.
 
     Raises:

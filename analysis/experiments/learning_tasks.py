@@ -1,0 +1,341 @@
+"""The games of the learning-to-talk experiment, what is asked of agents in each, and the ways to talk compared.
+
+A task is a shipped config with overrides; a condition is overrides on top of these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from string import Template
+from typing import Any
+
+import torch
+
+from popcomm.cli import documents
+from popcomm.envs import colour_digit_v0, predator_prey_references, relay_v0, switch_riddle_v0
+from popcomm.envs.predator_prey_v0 import PredatorPreyWorld
+from popcomm.envs.scripted import episode_returns
+from popcomm.envs.traffic_junction_references import Planner, gas, played, randomly
+from popcomm.envs.traffic_junction_v0 import TrafficJunctionWorld
+from popcomm.errors import UserError, unknown
+
+RETURN = "return"
+SCRIPTED_EPISODES = 500  # of references that are measured
+MPE = ("env_runners.rollout_fragment_length=25", "communication.messages.vocab_size=8")
+
+References = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A game and its bar.
+
+    Args:
+        name: as on the command line.
+        title: as on the page.
+        file: name of a shipped config.
+        overrides: "section.key=value" each.
+        seats: agents in a world.
+        scripts: name -> what is earned by scripts or published, in the units of `measure`; "random", "silent" and
+            "oracle" where they are known.
+        bar: what the greedy policy must come to: a share of the oracle's, or with `of_oracle` False a value.
+        measure: "return" per agent and episode, or a metric of `LocalTraining.evaluate`.
+        unit: of the measure, as on axes.
+        lower: whether less is better.
+        seconds: CPU budget until the bar.
+        most_episodes: the same in episodes; None: as many as the time allows.
+        stays: episodes trained on after the bar is first met.
+        worlds: of an evaluation.
+        long: runs only when it is named.
+        note: a sentence for the page.
+    """
+
+    name: str
+    title: str
+    file: str
+    seats: int
+    scripts: Callable[[], References]
+    bar: float
+    overrides: tuple[str, ...] = ()
+    of_oracle: bool = True
+    measure: str = RETURN
+    unit: str = "return per agent and episode"
+    lower: bool = False
+    seconds: float = 120.0
+    most_episodes: int | None = 100_000
+    stays: int = 50_000
+    worlds: int = 512
+    long: bool = False
+    note: str = ""
+
+    @property
+    def references(self) -> References:
+        """`scripts`, which some take seconds for, told once."""
+        return _told(self.name)
+
+    @property
+    def threshold(self) -> float:
+        """The bar in the units of the measure."""
+        return self.bar * self.references["oracle"] if self.of_oracle else self.bar
+
+    def meets(self, value: float) -> bool:
+        return value <= self.threshold if self.lower else value >= self.threshold
+
+    def close(self, sampled: float, greedy: float) -> bool:
+        """Whether sampling costs a tenth of the greedy value at most."""
+        lost = sampled - greedy if self.lower else greedy - sampled
+        return lost <= 0.1 * abs(greedy)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A way to talk.
+
+    Args:
+        title: as in the legend.
+        about: as on the page.
+        overrides: with $vocab, $bits and $seats of the task.
+        control: without a word to understand: the bar is not asked of it.
+        tasks: names of those that it is run in; None: all.
+    """
+
+    title: str
+    about: str
+    overrides: tuple[str, ...] = ()
+    control: bool = False
+    tasks: tuple[str, ...] | None = None
+
+
+def _of(module: Any, made: Callable[[], Any]) -> Callable[[], References]:
+    """What the `references` of a world's file say of a world."""
+    return lambda: dict(module.references(made())._asdict())
+
+
+def _traffic() -> References:
+    """Measured; see `popcomm.envs.traffic_junction_references`."""
+    world = TrafficJunctionWorld(num_worlds=SCRIPTED_EPISODES)
+    scripts = {"random": randomly(), "silent": gas, "oracle": Planner(world)}
+    return {name: played(world, script).success for name, script in scripts.items()}
+
+
+def _mpe(creator: str, published: References) -> Callable[[], References]:
+    """What random actions earn, measured, beside what others have published."""
+
+    def told() -> References:
+        from popcomm.rllib.worlds import make_world
+
+        world = make_world(creator, {"max_cycles": 25, "continuous_actions": False}, 100)
+        generator = torch.Generator().manual_seed(0)
+
+        def even(world: Any) -> dict[str, torch.Tensor]:
+            return {
+                name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=generator)
+                for name, s in world.species.items()
+            }
+
+        seeds = range(SCRIPTED_EPISODES // world.num_worlds)
+        return {"random": torch.cat([episode_returns(world, even, seed) for seed in seeds]).mean().item(), **published}
+
+    return told
+
+
+def _mpe_task(name: str, title: str, creator: str, seats: int, published: References, note: str) -> Task:
+    env = f"environment={{env: '{creator}', env_config: {{max_cycles: 25, continuous_actions: false}}}}"
+    return Task(
+        name,
+        title,
+        "switch_riddle",
+        seats,
+        _mpe(creator, published),
+        bar=-13.0,
+        overrides=(env, *MPE),
+        of_oracle=False,
+        seconds=1800.0,
+        most_episodes=None,
+        worlds=128,
+        long=True,
+        note=note,
+    )
+
+
+OWN_WORDS = (
+    "The game has words of its own among the actions, heard through the observations in every condition, silence too; "
+    "the channel that the conditions are about comes on top of them."
+)
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "switch_riddle_3",
+            "Switch riddle, 3 prisoners",
+            "switch_riddle",
+            3,
+            _of(switch_riddle_v0, lambda: switch_riddle_v0.SwitchRiddleWorld(num_agents=3)),
+            bar=0.95,
+            overrides=("environment.env_config.num_agents=3",),
+        ),
+        Task(
+            "switch_riddle_4",
+            "Switch riddle, 4 prisoners",
+            "switch_riddle",
+            4,
+            _of(switch_riddle_v0, lambda: switch_riddle_v0.SwitchRiddleWorld(num_agents=4)),
+            bar=0.9,
+            overrides=("environment.env_config.num_agents=4",),
+        ),
+        Task(
+            "colour_digit",
+            "Colour and digit",
+            "colour_digit",
+            2,
+            _of(colour_digit_v0, colour_digit_v0.ColourDigitWorld),
+            bar=0.95,
+        ),
+        Task(
+            "relay_3",
+            "Relay of 3",
+            "relay",
+            3,
+            _of(relay_v0, lambda: relay_v0.RelayWorld(num_agents=3)),
+            bar=0.95,
+            overrides=("environment.env_config.num_agents=3",),
+        ),
+        Task(
+            "relay_4",
+            "Relay of 4",
+            "relay",
+            4,
+            _of(relay_v0, lambda: relay_v0.RelayWorld(num_agents=4)),
+            bar=0.9,
+            overrides=("environment.env_config.num_agents=4",),
+        ),
+        Task(
+            "predator_prey",
+            "Predator-prey, easy",
+            "predator_prey",
+            3,
+            _of(predator_prey_references, PredatorPreyWorld),
+            bar=9.5,
+            of_oracle=False,
+            measure="length",  # episodes end with the step in which all are there
+            unit="steps until all are at the prey",
+            lower=True,
+            seconds=1200.0,
+            most_episodes=None,
+            long=True,
+            note="Less is better. IC3Net publishes 8.9 steps, for rewards without the shared part.",
+        ),
+        Task(
+            "traffic_junction",
+            "Traffic junction, easy",
+            "traffic_junction",
+            5,
+            _traffic,
+            bar=0.95,
+            of_oracle=False,
+            measure="success",
+            unit="share of episodes without a crash",
+            seconds=1200.0,
+            most_episodes=None,
+            long=True,
+            note="Silent: all drive on and never brake; no script is known that does better in silence.",
+        ),
+        _mpe_task(
+            "speaker_listener",
+            "MPE, simple speaker listener",
+            "mpe2.simple_speaker_listener_v4:parallel_env",
+            2,
+            {"deaf": -17.6, "IPPO, published": -13.1, "MAPPO, published": -10.7},
+            OWN_WORDS,
+        ),
+        _mpe_task(
+            "simple_reference",
+            "MPE, simple reference",
+            "mpe2.simple_reference_v3:parallel_env",
+            2,
+            {},
+            OWN_WORDS,
+        ),
+    )
+}
+
+CONDITIONS = {
+    "straight_through": Condition("straight-through", "symbols, with the gradient of their softmax"),
+    "relaxed": Condition(
+        "relaxed",
+        "symbols that are points of the simplex in training (Gumbel-softmax), and symbols in play when greedy",
+        ("communication.messages={kind: symbols, vocab_size: $vocab, length: 1, relaxed: true}",),
+    ),
+    "dru": Condition(
+        "DRU",
+        "DIAL's noisy channel: real numbers in training, bits in play when greedy",
+        ("communication.messages={kind: dru, size: $bits}",),
+    ),
+    "vectors": Condition(
+        "vectors",
+        "two real numbers with normal noise of standard deviation 0.3; there are no symbols to balance",
+        ("communication.messages={kind: vectors, size: 2, std: 0.3}", "training.message_balance_coeff=0.0"),
+    ),
+    "reinforce": Condition("Reinforce", "symbols that are learned as actions", ("communication.gradient=reinforce",)),
+    "silent": Condition(
+        "silent", "the same network, and nothing is said", ("communication.messages=null",), control=True
+    ),
+    "noise": Condition(
+        "random messages",
+        "the same network and losses, and every symbol is replaced on the way by one drawn evenly",
+        ("communication.noise=1.0",),
+        control=True,
+    ),
+    "members": Condition(
+        "own weights",
+        "straight-through, and each seat has weights of its own",
+        ("population.members=$seats", "population.seating=fixed"),
+        tasks=("switch_riddle_3", "colour_digit"),
+    ),
+    "mlp": Condition(
+        "MLP", "straight-through, with the agent `mlp`", ("population.agent=mlp", "population.agent_config={}")
+    ),
+}
+
+
+def task_named(name: str) -> Task:
+    """Raises UserError: there is none."""
+    if name not in TASKS:
+        raise unknown("--tasks", name, TASKS)
+    return TASKS[name]
+
+
+def condition_named(name: str) -> Condition:
+    """Raises UserError: there is none."""
+    if name not in CONDITIONS:
+        raise unknown("--conditions", name, CONDITIONS)
+    return CONDITIONS[name]
+
+
+def runs_in(condition: str, task: str) -> bool:
+    """Whether that condition is run in that task."""
+    chosen = condition_named(condition).tasks
+    return chosen is None or task in chosen
+
+
+def document(task: Task, condition: str, seed: int) -> dict[str, Any]:
+    """The configuration of a run, {section: {key: value}}.
+
+    Raises:
+        UserError: the condition is not run in that task.
+    """
+    if not runs_in(condition, task.name):
+        raise UserError(f"--conditions {condition} is not run in {task.name}")
+    vocab = int(documents.load(task.file, list(task.overrides))["communication"]["messages"]["vocab_size"])
+    values = {"vocab": vocab, "bits": math.ceil(math.log2(vocab)), "seats": task.seats}
+    changes = [Template(text).substitute(values) for text in CONDITIONS[condition].overrides]
+    return documents.load(task.file, [*task.overrides, *changes, f"debugging.seed={seed}"])
+
+
+@cache
+def _told(name: str) -> References:
+    return TASKS[name].scripts()

@@ -60,8 +60,8 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: i
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of one group of runs, [S]; nan of fewer than two.
 
-    >>> mean_interval([1.0, 3.0], level=0.5)
-    Interval(low=1.0, high=3.0)
+    >>> mean_interval([1.0, 3.0], level=0.5).shown(2)  # t is 1 at the 75th percentile, with one degree of freedom
+    '[+1.00, +3.00]'
     """
     found = np.asarray(values, float)
     if len(found) < 2 or not np.isfinite(found).all():

@@ -282,7 +282,10 @@ CONDITIONS = {
     ),
     "reinforce": Condition("Reinforce", "symbols that are learned as actions", ("communication.gradient=reinforce",)),
     "silent": Condition(
-        "silent", "the same network, and nothing is said", ("communication.messages=null",), control=True
+        "silent",
+        "nothing is said; the network is without the parts that speak and listen, and without their losses",
+        ("communication.messages=null",),
+        control=True,
     ),
     "noise": Condition(
         "random messages",

@@ -94,7 +94,7 @@ def sentence(task: Task, condition: str, runs: Runs) -> str:
     asked = f"{task.title}, {way.title}: greedy {sign} {task.threshold:.4g} on {told.met} of {told.seeds} seeds"
     if way.control:
         return f"{asked}; a control, of which it is not asked."
-    after = f"sampled within a tenth of greedy at the end on {told.close}"
+    after = f"sampled within a tenth of greedy at the end on {told.close} of {told.seeds}"
     if told.met:
         after += f"; still there {task.stays:,} episodes later on {told.stayed} of {told.met}"
     return f"{asked}; {after}: {'met' if told.holds else '**missed**'}."
@@ -108,8 +108,9 @@ def markdown(groups: Mapping[str, Mapping[str, Runs]], command: str) -> str:
         "# Learning to talk",
         "",
         "Do agents learn to communicate in the small games of the literature, and by which way of talking? Each game "
-        "is trained under the same settings but for the number of worlds; the conditions differ in what passes "
-        "between agents and how senders learn. Silence and random messages stand beside them.",
+        "is trained under the same settings but for the number of worlds, the size of the alphabet and who hears whom; "
+        "the conditions differ in what passes between agents and how senders learn. Silence and random messages stand "
+        "beside them.",
         "",
         f"Written by `{command}` with {versions}; results that were in its folder already are shown too, and not made "
         "again.",
@@ -212,9 +213,9 @@ def _method() -> list[str]:
     return [
         "## How it was measured",
         "",
-        "- Each run is a process of its own on one thread. CPU seconds are those of this process since its networks "
-        "were made: training and evaluations both count, starting Python does not. Other work on the machine makes "
-        "them longer, for caches are shared.",
+        "- Each run is a process of its own on one thread. CPU seconds are those of this process: making worlds and "
+        "networks (about one), training and evaluations all count, starting Python does not. Other work on the machine "
+        "makes them longer, for caches are shared.",
         "- Greedy: the likeliest actions and messages. Sampled: both as in training, messages with training's noise. "
         "On the way both play one episode in each of the same new worlds (512; 128 of MPE), first after one "
         "second, then ever more seldom, so that evaluations cost a fifth of the time at most.",
@@ -224,8 +225,9 @@ def _method() -> list[str]:
         "- Brackets are 95 % intervals of the mean (Student's t over seeds); they are not cut at what is possible. "
         "Medians are over the seeds that met the bar, whose number stands beside them, so they flatter a "
         "condition in which few do.",
-        "- Silence and random messages change the inputs of networks, not their size or losses; under random messages "
-        "what was said is replaced on the way, in evaluations too.",
+        "- Random messages leave the network and its losses as they are; what was said is replaced on the way, in "
+        "evaluations too. Silence takes out more than what is heard: a network that neither speaks nor listens is "
+        "smaller and faster.",
         "",
         f"Every number of the page and all curves are in [{NAME}.json]({NAME}.json).",
     ]

@@ -114,7 +114,9 @@ class Agent(Protocol):
     that several learners' means can be put together exactly. `hears_routed = True` on the class of those that can hear
     through a routed channel, whose forward gets a RoutedInbox where `spec.latents` is above 0. `gives_features = True`
     on the class of those whose `aux` has "features" [P, R, features_size], all that the policy acts on, with gradients:
-    what an action is worth is then learned from them (`popcomm.agents.quality`).
+    what an action is worth is then learned from them (`popcomm.agents.quality`). `takes_relaxed = True` on the class of
+    those that read messages by the kind's `straight_through` alone, as MessageEncoder does, so that symbols may be
+    points of the simplex in training.
     """
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

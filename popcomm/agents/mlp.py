@@ -39,7 +39,7 @@ class MLPAgent(nn.Module):
     """
 
     has_auxiliary_losses = False
-    gives_features = True
+    gives_features = takes_relaxed = True
 
     def __init__(
         self, spec: AgentSpec, hidden: int = 64, activation: str = "tanh", generator: torch.Generator | None = None

@@ -61,7 +61,7 @@ class SymbolicAgent(Grounding, nn.Module):
     """
 
     hears_routed = True
-    gives_features = True
+    gives_features = takes_relaxed = True
 
     def __init__(
         self,

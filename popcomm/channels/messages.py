@@ -150,6 +150,10 @@ class Symbols:
         if self.temperature <= 0:
             raise UserError(f"messages.temperature is {self.temperature}, and must be above 0")
 
+    def relaxed(self) -> RelaxedSymbols:
+        """The same symbols as points of the simplex."""
+        return RelaxedSymbols(self.vocab_size, self.length, self.temperature)
+
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.length,)

@@ -15,8 +15,9 @@ from ray.rllib.policy.policy import PolicySpec
 from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.seating import SeatingRule, block_of_worlds
-from popcomm.channels import Channel, make_topology, message_kind
+from popcomm.channels import Channel, Symbols, make_topology, message_kind
 from popcomm.channels.kinds import can_be_balanced
+from popcomm.channels.messages import reparameterised
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import attribute
@@ -29,8 +30,12 @@ from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
 MODULE_BRANCH = 5
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32
+# Numbers in a message up to which symbols are relaxed, where a config leaves it open: twice as many are kept of each.
+RELAXED = 64
+# Gradients that go from receivers' losses to senders.
+CARRYING = ("relaxed", "straight_through", "through")
 # Weights of the losses that make messages learned, where a config leaves them open; docs/learning_to_talk.md.
-QUALITY, BALANCE = 0.5, 0.3
+QUALITY, BALANCE = 0.5, 0.1
 
 
 class PopulationPPOConfig(PPOConfig):
@@ -70,7 +75,7 @@ class PopulationPPOConfig(PPOConfig):
         self.world: Any = None
         self.messages: Any = None
         self.channel_topology: Any = {"kind": "full"}
-        self.message_gradient = "straight_through"
+        self.message_gradient: str | None = None
         self.message_credit = "step"
         self.message_dropout = 0.0
         self.message_noise = 0.0
@@ -91,7 +96,7 @@ class PopulationPPOConfig(PPOConfig):
         self.quality_coeff: float | None = None
         self.message_balance_coeff: float | None = None
         self.message_kl_coeff = 0.0
-        self.message_sharpness = 0.3
+        self.message_sharpness = 0.1
         self.time_limit = "bootstrap"
         self.autocast: str | None = None
         self.tf32 = False
@@ -153,7 +158,7 @@ class PopulationPPOConfig(PPOConfig):
         self,
         messages: Any = NotProvided,
         topology: Any = NotProvided,
-        gradient: str = NotProvided,
+        gradient: str | None = NotProvided,
         credit: str = NotProvided,
         dropout: float = NotProvided,
         noise: float = NotProvided,
@@ -168,8 +173,12 @@ class PopulationPPOConfig(PPOConfig):
                 "length": 5}, with relaxed: True points of the simplex in training; None silences the population, the
                 same network otherwise.
             topology: who hears whom: a Topology, or a mapping such as {"kind": "k_nearest", "k": 4}.
-            gradient: how senders learn. Symbols and words: "straight_through" (from their receivers' losses),
-                "reinforce" (as actions), "none". Vectors, DRU and relaxed symbols: "through", "none".
+            gradient: how senders learn. Symbols: "relaxed" (from their receivers' losses: in training a symbol is a
+                point of the simplex, drawn anew by the present sender in every update, in play it is the likeliest
+                symbol), "straight_through" (the same losses, through the symbol that was drawn), "reinforce" (as
+                actions), "none". Words: all but the first. Vectors, DRU and relaxed symbols: "through", "none". None:
+                "relaxed" where a message is at most 64 numbers and the agent says that it `takes_relaxed` ("symbolic"
+                and "mlp" do), else the next one that the kind has.
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
                 unless the world charges for talk, so the estimate has less noise. "receivers": what became of those
@@ -360,8 +369,20 @@ class PopulationPPOConfig(PPOConfig):
 
     @property
     def message_kind(self) -> Any:
-        """Symbols, Words, Vectors or None."""
-        return message_kind(self.messages)
+        """The kind of message that is sent in training, or None."""
+        kind = message_kind(self.messages)
+        return kind.relaxed() if self.gradient == "relaxed" and isinstance(kind, Symbols) else kind
+
+    @property
+    def gradient(self) -> str:
+        """How senders learn, chosen or not: see `communication`."""
+        kind = message_kind(self.messages)
+        if reparameterised(kind) and self.message_gradient in (None, "straight_through", "relaxed"):
+            return "through"  # each is what the others are for symbols
+        if self.message_gradient is not None:
+            return self.message_gradient
+        small = isinstance(kind, Symbols) and kind.length * kind.vocab_size <= RELAXED
+        return "relaxed" if small and getattr(self.agent_class, "takes_relaxed", False) else "straight_through"
 
     def make_channel(self, layout: WorldLayout) -> Channel | None:
         """A channel for worlds of that layout; None in silence."""
@@ -400,12 +421,12 @@ class PopulationPPOConfig(PPOConfig):
     @property
     def carries_gradients(self) -> bool:
         """Whether senders learn from their receivers' losses, through messages."""
-        return self.message_kind is not None and self.message_gradient in ("straight_through", "through")
+        return self.message_kind is not None and self.gradient in CARRYING
 
     @property
     def keeps_message_logp(self) -> bool:
         """Whether log-probabilities of messages are kept: where they are actions, or held to what they were."""
-        return self.message_gradient == "reinforce" or self.message_kl_coeff > 0
+        return self.gradient == "reinforce" or self.message_kl_coeff > 0
 
     @property
     def quality_weight(self) -> float:
@@ -421,7 +442,7 @@ class PopulationPPOConfig(PPOConfig):
         """The weight of the balance of symbols, chosen or not."""
         if self.message_balance_coeff is not None:
             return self.message_balance_coeff
-        learned = self.message_gradient != "none"  # a control that speaks as it happens to
+        learned = self.gradient != "none"  # a control that speaks as it happens to
         return BALANCE if learned and can_be_balanced(self.message_kind) else 0.0
 
     @property

@@ -67,7 +67,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             self.networks,
             {name: s.seats for name, s in self.species.items()},
             config.message_kind,
-            config.message_gradient in ("straight_through", "through"),
+            config.carries_gradients,
         )
         self.guards = {
             name: MemberGuard(name, module.spec.members, config.max_nonfinite_updates)
@@ -175,12 +175,12 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _add_advantages(self, arrays: Arrays) -> None:
         """Advantages and value targets for all worlds at once, and the statistics that normalise them."""
-        if self.config.message_gradient == "reinforce" and self.config.message_credit == "receivers":
+        if self.config.gradient == "reinforce" and self.config.message_credit == "receivers":
             self._credit_by_receivers(arrays)
         for name, a in arrays.items():
             config, module = self.config.get_config_for_module(name), self.networks[name]
             members, kind = module.spec.members, self.species[name]
-            by_message = config.message_gradient == "reinforce" and kind.speaks
+            by_message = config.gradient == "reinforce" and kind.speaks
             later = by_message and config.message_credit == "next"
             # Whoever has one action, or is taught, decides by its messages alone.
             acts = "answers" not in a and getattr(kind.action_space, "n", 0) != 1

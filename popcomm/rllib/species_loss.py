@@ -133,7 +133,7 @@ class SpeciesLoss:
         return result
 
     def _acts_by_message(self, output: AgentOutput) -> bool:
-        return output.message is not None and self.config.message_gradient == "reinforce"
+        return output.message is not None and self.config.gradient == "reinforce"
 
     def _taught(self, rows: _Rows) -> bool:
         return "answers" in rows.arrays

@@ -23,7 +23,13 @@ logger = logging.getLogger(__name__)
 
 SAMPLED = ("straight_through", "reinforce", "none")
 THROUGH = ("through", "none")
-GRADIENTS = {"symbols": SAMPLED, "words": SAMPLED, "vectors": THROUGH, "relaxed symbols": THROUGH, "dru": THROUGH}
+GRADIENTS = {
+    "symbols": ("relaxed", *SAMPLED),
+    "words": SAMPLED,
+    "vectors": THROUGH,
+    "relaxed symbols": ("relaxed", *THROUGH),
+    "dru": THROUGH,
+}
 CREDITS = ("step", "next", "receivers")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")
@@ -126,15 +132,10 @@ def _check_communication(config: PopulationPPOConfig) -> None:
     if channel is not None:
         _check_measures(channel, config.layout.num_labels)
     allowed = GRADIENTS.get(kind.kind, ("none",))
-    if config.message_gradient not in allowed:
-        # The default suits symbols; for vectors its counterpart is meant.
-        if config.message_gradient == "straight_through" and "through" in allowed:
-            config.message_gradient = "through"
-        else:
-            raise UserError(
-                f"communication.gradient is {config.message_gradient!r}, and for {kind.kind} must be one of: "
-                f"{', '.join(allowed)}"
-            )
+    if config.gradient not in allowed:
+        raise UserError(
+            f"communication.gradient is {config.gradient!r}, and for {kind.kind} must be one of: {', '.join(allowed)}"
+        )
 
 
 def _check_measures(channel: Channel, num_labels: int) -> None:
@@ -249,7 +250,7 @@ def _check_lessons(config: PopulationPPOConfig) -> None:
 
 def _check_credit(config: PopulationPPOConfig) -> None:
     """Whether messages that are learned as actions get any credit, and get it for what they did."""
-    if config.message_kind is None or config.message_gradient != "reinforce":
+    if config.message_kind is None or config.gradient != "reinforce":
         return
     if config.message_credit == "step":
         if config.gamma == 0:

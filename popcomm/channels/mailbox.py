@@ -14,6 +14,7 @@ from popcomm.channels.building import whole
 from popcomm.channels.dimensions import dimensions
 from popcomm.channels.messages import MessageKind
 from popcomm.channels.reflexes import Reflex, check_together, make_reflex
+from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.topology import Links, Topology
 from popcomm.errors import UserError
 
@@ -198,7 +199,8 @@ class Channel:
         if self.reflexes or given:
             if messages.kind != "words":
                 cause = "reflexes" if self.reflexes else given[0]
-                raise UserError(f"communication.{cause} act on words, and messages are {messages.kind}; use kind words")
+                told = "symbols" if isinstance(messages, RelaxedSymbols) else messages.kind
+                raise UserError(f"communication.{cause} act on words, and messages are {told}; use kind words")
             check_together(self.reflexes)
             self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
             self.inbox_size = self.size.inbox

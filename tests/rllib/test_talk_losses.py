@@ -83,11 +83,12 @@ def test_two_learners_together_find_what_one_finds_on_all_rows() -> None:
 
 
 @pytest.mark.parametrize("world", [ClockWorld, OneWayWorld])
-@pytest.mark.parametrize("members", [1, 3])
-def test_a_member_is_balanced_in_each_step_and_seat_by_itself(members: int, world: type) -> None:
-    """The logged number is the mean, over members and their rows, of the entropy of what they say in a step on a seat;
-    here by loops over all of them."""
+@pytest.mark.parametrize(("members", "seating"), [(1, "shuffled"), (3, "fixed"), (3, "shuffled")])
+def test_a_member_is_balanced_in_each_step_and_on_seats_that_it_keeps(members: int, seating: str, world: type) -> None:
+    """The logged number is the mean, over members and their rows, of the entropy of what they say in a step (on a seat,
+    unless they are drawn to seats); here by loops over all of them."""
     config = clock_config(agent="mlp", members=members, env_config={"death": 2}).environment(world)
+    config.population(seating=seating)
     runner, learner = runner_of(config), learner_of(config)
     runner.sample()
     arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
@@ -97,6 +98,7 @@ def test_a_member_is_balanced_in_each_step_and_seat_by_itself(members: int, worl
     rows = _Rows(a, run.places, members)
     worlds, steps, seats = a["alive"].shape
     place = rows.gather(torch.arange(steps * seats).view(1, steps, seats).expand(worlds, -1, -1))
+    place = place if members == 1 or seating == "fixed" else place // seats
     shares, total = run.outputs.message.detach().softmax(-1), 0.0
     for p in range(members):
         lived = int(run.mask[p].sum())

@@ -85,7 +85,7 @@ class Plain(nn.Module):
         ),
         (
             lambda c: c.communication(messages={**SYMBOLS, "relaxed": True}, gradient="reinforce"),
-            r"gradient is 'reinforce', and for relaxed symbols must be one of: through, none",
+            r"gradient is 'reinforce', and for relaxed symbols must be one of: relaxed, through, none",
         ),
         (lambda c: c.learners(num_learners=3), r"num_learners is 3, and 16 worlds.* the nearest that can: 2"),
         (lambda c: c.env_runners(rollout_fragment_length="auto"), r"rollout_fragment_length is 'auto', and must be a"),

@@ -264,23 +264,34 @@ TASKS = {
 }
 
 CONDITIONS = {
-    "straight_through": Condition("straight-through", "symbols, with the gradient of their softmax"),
     "relaxed": Condition(
         "relaxed",
-        "symbols that are points of the simplex in training (Gumbel-softmax), and symbols in play when greedy",
-        ("communication.messages={kind: symbols, vocab_size: $vocab, length: 1, relaxed: true}",),
+        "the shipped config: in training symbols are points of the simplex (Gumbel-softmax)",
+    ),
+    "straight_through": Condition(
+        "straight-through",
+        "symbols that were drawn, with the gradient of their softmax",
+        ("communication.gradient=straight_through",),
     ),
     "dru": Condition(
         "DRU",
         "DIAL's noisy channel: real numbers in training, bits in play when greedy",
-        ("communication.messages={kind: dru, size: $bits}",),
+        ("communication.messages={kind: dru, size: $bits}", "communication.gradient=through"),
     ),
     "vectors": Condition(
         "vectors",
         "two real numbers with normal noise of standard deviation 0.3; there are no symbols to balance",
-        ("communication.messages={kind: vectors, size: 2, std: 0.3}", "training.message_balance_coeff=0.0"),
+        (
+            "communication.messages={kind: vectors, size: 2, std: 0.3}",
+            "communication.gradient=through",
+            "training.message_balance_coeff=0.0",
+        ),
     ),
-    "reinforce": Condition("Reinforce", "symbols that are learned as actions", ("communication.gradient=reinforce",)),
+    "reinforce": Condition(
+        "Reinforce",
+        "symbols that are learned as actions, credited with what became of those who heard them",
+        ("communication.gradient=reinforce", "communication.credit=receivers"),
+    ),
     "silent": Condition(
         "silent",
         "nothing is said; the network is without the parts that speak and listen, and without their losses",
@@ -295,13 +306,11 @@ CONDITIONS = {
     ),
     "members": Condition(
         "own weights",
-        "straight-through, and each seat has weights of its own",
+        "relaxed, and each seat has weights of its own",
         ("population.members=$seats", "population.seating=fixed"),
         tasks=("switch_riddle_3", "colour_digit"),
     ),
-    "mlp": Condition(
-        "MLP", "straight-through, with the agent `mlp`", ("population.agent=mlp", "population.agent_config={}")
-    ),
+    "mlp": Condition("MLP", "relaxed, with the agent `mlp`", ("population.agent=mlp", "population.agent_config={}")),
 }
 
 

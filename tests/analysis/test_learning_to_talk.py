@@ -71,15 +71,16 @@ def page_of(*results: dict[str, Any]) -> str:
 def test_every_run_is_valid_and_has_the_messages_that_its_condition_is_named_for(task: str, condition: str) -> None:
     config, vocab = config_of(task, condition), config_of(task, "straight_through").messages["vocab_size"]
     kinds = {
-        "relaxed": RelaxedSymbols(vocab, 1),
+        "straight_through": Symbols(vocab, 1),
+        "reinforce": Symbols(vocab, 1),
         "dru": Dru(int(np.ceil(np.log2(vocab)))),
         "vectors": Vectors(2, 0.3),
         "silent": None,
     }
-    assert config.message_kind == kinds.get(condition, Symbols(vocab, 1))
+    assert config.message_kind == kinds.get(condition, RelaxedSymbols(vocab, 1))
     assert config.message_noise == (1.0 if condition == "noise" else 0.0)
     assert config.agent == ("mlp" if condition == "mlp" else "symbolic")
-    assert (config.message_gradient == "reinforce") == (condition == "reinforce")
+    assert (config.gradient == "reinforce") == (condition == "reinforce")
     assert config.carries_gradients == (condition not in ("reinforce", "silent"))
     assert config.layout.num_agents == TASKS[task].seats
     members = {config.members_of(species) for species in config.layout.species}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from popcomm.analysis.benchmarks.common import Measurement, Work, alternating, median, median_ratio
-from popcomm.analysis.benchmarks.training import local_ray, trained
+from popcomm.analysis.benchmarks.training import PLAIN_TALK, PPO, local_ray, trained
 
 from popcomm.channels import Full, Words
 from popcomm.channels.air import Air
@@ -118,14 +118,15 @@ def _parts(quick: bool) -> list[Measurement]:
 
 def training_config(quick: bool, **communication: Any) -> PopulationPPOConfig:
     """swarm.yaml's sizes with words: the default network, ten agents, full graph."""
+    worlds = 10 if quick else 120
     return (
         PopulationPPOConfig()
         .environment("swarm_v0", env_config={"num_agents": 10})
         .communication(messages={"kind": "words"}, topology={"kind": "full"}, **communication)
         .population(agent="symbolic", members=10)
-        .env_runners(num_env_runners=0, num_worlds_per_env_runner=10 if quick else 120, rollout_fragment_length=8)
+        .env_runners(num_env_runners=0, num_worlds_per_env_runner=worlds, rollout_fragment_length=8)
         .learners(num_learners=0)
-        .training(num_epochs=4)
+        .training(**PPO, **PLAIN_TALK, num_epochs=4, minibatch_size=worlds)
         .debugging(seed=0)
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from popcomm.analysis.benchmarks.common import Measurement, alternating, median
-from popcomm.analysis.benchmarks.training import local_ray, trained
+from popcomm.analysis.benchmarks.training import PLAIN_TALK, PPO, local_ray, trained
 
 from popcomm.rllib import PopulationPPOConfig
 
@@ -71,6 +71,6 @@ def scaled_config(agents: int, members: int, seats: int, topology: dict[str, Any
         .population(agent="mlp", members=members)
         .env_runners(num_env_runners=0, num_worlds_per_env_runner=worlds, rollout_fragment_length=LENGTH)
         .learners(num_learners=0)
-        .training(num_epochs=2, minibatch_size=worlds // MINIBATCHES)
+        .training(**PPO, **PLAIN_TALK, num_epochs=2, minibatch_size=worlds // MINIBATCHES)
         .debugging(seed=0)
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import ray
 import torch
-from popcomm.analysis.benchmarks.bare_loop import HIDDEN, BareLoop
+from popcomm.analysis.benchmarks.bare_loop import CLIP, GAMMA, HIDDEN, LAMBDA, BareLoop
 from popcomm.analysis.benchmarks.common import Measurement, Work, alternating, median, median_ratio, rate
 from popcomm.analysis.benchmarks.free_world import FreeMultiAgentEnv, FreeWorld
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -18,6 +18,19 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from popcomm.rllib import PopulationPPOConfig
 
 EPOCHS, MINIBATCHES, MAX_STEPS = 4, 4, 64
+# What popcomm and RLlib are both told, so that neither's own defaults make its work another.
+PPO: dict[str, float] = {
+    "lr": 1e-3,
+    "gamma": GAMMA,
+    "lambda_": LAMBDA,
+    "clip_param": CLIP,
+    "vf_clip_param": 10.0,
+    "entropy_coeff": 0.01,
+    "vf_loss_coeff": 0.5,
+    "grad_clip": 1.0,
+}
+# The losses that make messages learned would be work of which earlier measurements know nothing.
+PLAIN_TALK: dict[str, float] = {"quality_coeff": 0.0, "message_balance_coeff": 0.0}
 DISTINCT_RATE, DISTINCT_TIMES, SHARED_TIMES, OF_BARE_LOOP = 80_000.0, 20.0, 8.0, 0.7
 
 
@@ -117,7 +130,7 @@ def popcomm_config(case: Case) -> PopulationPPOConfig:
         .population(agent="mlp", members=case.members, agent_config={"hidden": HIDDEN}, seating="fixed")
         .env_runners(num_env_runners=0, num_worlds_per_env_runner=case.worlds, rollout_fragment_length=case.length)
         .learners(num_learners=0)
-        .training(num_epochs=EPOCHS, minibatch_size=case.worlds // MINIBATCHES)
+        .training(**PPO, **PLAIN_TALK, num_epochs=EPOCHS, minibatch_size=case.worlds // MINIBATCHES)
         .debugging(seed=0)
     )
 
@@ -163,14 +176,8 @@ def rllib_config(case: Case, envs: int) -> PPOConfig:
             train_batch_size_per_learner=case.steps,
             minibatch_size=steps_per_policy // MINIBATCHES,
             num_epochs=EPOCHS,
-            lr=1e-3,
-            gamma=0.95,
-            lambda_=0.95,
-            clip_param=0.2,
-            entropy_coeff=0.01,
-            vf_loss_coeff=0.5,
-            grad_clip=1.0,
             use_kl_loss=False,
+            **PPO,
         )
         .debugging(log_level="ERROR", seed=0)
     )

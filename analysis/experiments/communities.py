@@ -54,9 +54,13 @@ def settings(communities: int, mixing: float, seed: int) -> PopulationPPOConfig:
             learn_from="answers",
             lr=5e-3,
             gamma=0.0,
+            vf_clip_param=10.0,
+            entropy_coeff=0.01,
             num_epochs=1,
             minibatch_size=MINIBATCH,
             message_entropy_coeff=0.1,
+            quality_coeff=0.0,
+            message_balance_coeff=0.0,
         )
         .env_runners(num_worlds_per_env_runner=WORLDS, rollout_fragment_length=8)
         .debugging(seed=seed)

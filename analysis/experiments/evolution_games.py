@@ -84,9 +84,13 @@ class Play:
                 learn_from="answers",
                 lr=5e-3,
                 gamma=0.0,
+                vf_clip_param=10.0,
+                entropy_coeff=0.01,
                 num_epochs=1,
                 minibatch_size=WORLDS // 4,
                 message_entropy_coeff=self.bonus,
+                quality_coeff=0.0,
+                message_balance_coeff=0.0,
             )
             .env_runners(num_worlds_per_env_runner=WORLDS, rollout_fragment_length=FRAGMENT)
             .debugging(seed=self.seed)

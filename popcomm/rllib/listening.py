@@ -131,7 +131,7 @@ class Listening:
             chosen, said = get("senders"), get("messages")
             # Who is heard by anybody was on the air.
             count = torch.zeros(said.shape[:2], device=device)
-            there = count.scatter_add_(1, chosen.flatten(1), mask.flatten(1).float()) > 0
+            there = count.scatter_add_(1, chosen.flatten(1), mask.flatten(1).to(count.dtype)) > 0
         other = swapped(said, there)
         differs = ((said - other).abs() > SAME).flatten(2).any(2) if said.dim() > 2 else said != other
         hears = None

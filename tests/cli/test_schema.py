@@ -351,6 +351,19 @@ def test_every_line_of_a_shipped_config_has_a_comment(name: str) -> None:
     assert bare == []
 
 
+# What decides how agents learn, and has defaults that follow what was found out.
+SETTLED = {"lr", "gamma", "entropy_coeff", "vf_clip_param", "num_epochs", "minibatch_size"}
+SETTLED |= {"quality_coeff", "message_balance_coeff"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["swarm", "swarm_silent", "swarm_large", "jargon", "referential", "referential_population", "model_size_sweep"],
+)
+def test_a_published_experiment_does_not_follow_the_defaults(name: str) -> None:
+    assert SETTLED - set(schema.load(name)["training"]) == set()
+
+
 def test_the_silent_ablation_differs_in_its_communication_only() -> None:
     loud, silent = schema.load("swarm"), schema.load("swarm_silent")
     del loud["communication"]

@@ -192,10 +192,14 @@ class PopulationMLP(nn.Module):
             for i, layer in enumerate(self.layers):
                 orthogonal_layer_(layer, gain if i == len(pairs) - 1 else math.sqrt(2), generator)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last layer gets: x [P, R, ..., sizes[0]] -> [P, R, ..., sizes[-2]]."""
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
-        return self.layers[-1](x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[-1](self.hidden(x))
 
 
 def orthogonal_layer_(layer: Any, gain: float, generator: torch.Generator | None = None) -> None:

@@ -14,7 +14,7 @@ from popcomm.agents.distributions import action_law
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
-from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP, orthogonal_layer_
+from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP
 from popcomm.agents.routing import RoutedHearing
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox, RoutedInbox
@@ -30,11 +30,11 @@ class SymbolicAgent(Grounding, nn.Module):
     1. Memory: an LSTM on the observation and the last attended context.
     2. Decoder: every message heard -> what its sender saw. Only in the losses.
     3. Attention over the inbox with `num_heads` heads; the query is the hidden state.
-    4. Thought: one tanh layer on the observation, the hidden state and the attended context, from which actions *and*
-       messages are read, so that what is heard in a step can be said in the same step, and what a listener learns to
-       tell apart a speaker can name. With heads of their own, agents stayed deaf for several times as long
-       (docs/learning_to_talk.md). The value head is a network of its own on the same; its gradient stops before
-       the memory. In PPO trials with 8 members (returns not normalised, value coefficient 0.5) the mean reward over
+    4. Thought: the hidden layer of the policy, tanh on the observation, the hidden state and the attended context.
+       Actions *and* messages are read from it, so that what is heard in a step can be said in the same step, and what a
+       listener learns to tell apart a speaker can name. With heads of their own, agents stayed deaf for longer
+       (docs/learning_to_talk.md). The value head is a network of its own on the same; its gradient stops before the
+       memory. In PPO trials with 8 members (returns not normalised, value coefficient 0.5) the mean reward over
        training was 0.45 so and 0.32 with a shared gradient when remembering a cue, 0.53 and 0.33 when acting on a
        partner's message, but -0.27 and -0.25 when steering to a point, with nothing to remember or hear.
     5. World estimator: the attended context, without the own observation -> the world's latent state. Only in the
@@ -83,10 +83,7 @@ class SymbolicAgent(Grounding, nn.Module):
         self.lstm = PopulationLSTMCell(p, spec.obs_size + h, h, generator=generator)
         width = spec.obs_size + 2 * h
         self.features_size = h
-        self.trunk = PopulationLinear(p, width, h, generator=generator)
-        orthogonal_layer_(self.trunk, math.sqrt(2), generator)
-        self.policy = PopulationLinear(p, h, spec.action_params_size, generator=generator)
-        orthogonal_layer_(self.policy, POLICY_GAIN, generator)
+        self.policy = PopulationMLP(p, width, h, spec.action_params_size, gain=POLICY_GAIN, generator=generator)
         self.critic = PopulationMLP(p, width, h, 1, gain=1.0, generator=generator)
         self._add_estimators(h, h, generator)
         if spec.sends is not None:
@@ -125,11 +122,11 @@ class SymbolicAgent(Grounding, nn.Module):
             next_state["context"] = context
         aux["context"] = context
         known = torch.cat([obs, hidden, context], -1)
-        aux["features"] = thought = tanh(self.trunk(known))
+        aux["features"] = thought = self.policy.hidden(known)
         if self.spec.sends is not None:
             message = self.message_head(thought).unflatten(-1, self.spec.sends.params_shape)
         value = self.critic(known.detach()).squeeze(-1)
-        return AgentOutput(self.policy(thought), message, value, next_state, aux)
+        return AgentOutput(self.policy.layers[-1](thought), message, value, next_state, aux)
 
     def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         return tanh(self.encoder.encode(messages, soft))

@@ -175,6 +175,9 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _add_advantages(self, arrays: Arrays) -> None:
         """Advantages and value targets for all worlds at once, and the statistics that normalise them."""
+        if self.config.time_limit == "end":  # which leaves nothing to be hoped for after it
+            for a in arrays.values():
+                a["terminated"] = a["terminated"] | a["truncated"]
         if self.config.gradient == "reinforce" and self.config.message_credit == "receivers":
             self._credit_by_receivers(arrays)
         for name, a in arrays.items():
@@ -324,10 +327,8 @@ class PopulationPPOLearner(PPOTorchLearner):
 
 
 def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:
-    # A time limit that is an end leaves nothing to be hoped for after it.
-    ended = a["terminated"] | a["truncated"] if config.time_limit == "end" else a["terminated"]
     return generalised_advantages(
-        a["rewards"], a["values"], ended, a["truncated"], a["alive"], config.gamma, config.lambda_
+        a["rewards"], a["values"], a["terminated"], a["truncated"], a["alive"], config.gamma, config.lambda_
     )
 
 

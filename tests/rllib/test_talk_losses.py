@@ -11,7 +11,6 @@ import torch
 
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.fragment import as_tensors
-from popcomm.rllib.learner import _of_steps
 from popcomm.rllib.ppo import same
 from popcomm.rllib.species_loss import _Rows, marginal_entropy
 from tests.rllib.test_learner import learner_of
@@ -109,30 +108,6 @@ def test_a_member_is_balanced_in_each_step_and_on_seats_that_it_keeps(members: i
 
 
 # ---- what follows a time limit ----
-
-
-@pytest.mark.parametrize(
-    ("time_limit", "terminates", "expected"),
-    [("bootstrap", False, [2.75, 3.5, 5.0]), ("end", False, [1.75, 1.5, 1.0]), ("bootstrap", True, [1.75, 1.5, 1.0])],
-)
-def test_a_truncated_episode_is_worth_what_would_follow_or_nothing_more(
-    time_limit: str, terminates: bool, expected: list[float]
-) -> None:
-    """Three rewards of 1, gamma 1/2, and a final observation that is worth 8: the last step's return is 1 + 8 / 2, or
-    1. What ends by itself has no future anyway."""
-    config = PopulationPPOConfig().environment(BanditWorld, time_limit=time_limit)
-    config.training(gamma=0.5, lambda_=1.0)
-    last, no = torch.tensor([False, False, True]).view(1, 3, 1), torch.zeros(1, 3, 1, dtype=torch.bool)
-    arrays = {
-        "rewards": torch.ones(1, 3, 1),
-        "values": torch.tensor([3.0, -1.0, 2.0, 8.0]).view(1, 4, 1),
-        "terminated": last if terminates else no,
-        "truncated": no if terminates else last,
-        "alive": ~no,
-    }
-    estimate = _of_steps(arrays, config)
-    assert estimate.targets.flatten().tolist() == pytest.approx(expected)
-    assert estimate.advantages.flatten().tolist() == pytest.approx([expected[0] - 3, expected[1] + 1, expected[2] - 2])
 
 
 @pytest.mark.parametrize("time_limit", ["bootstrap", "end"])

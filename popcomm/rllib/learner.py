@@ -178,7 +178,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.config.time_limit == "end":  # which leaves nothing to be hoped for after it
             for a in arrays.values():
                 a["terminated"] = a["terminated"] | a["truncated"]
-        if self.config.gradient == "reinforce" and self.config.message_credit == "receivers":
+        by_receivers = self.config.gradient == "reinforce" and self.config.message_credit == "receivers"
+        if by_receivers and self.config.message_kind is not None:  # in silence nobody hears anybody
             self._credit_by_receivers(arrays)
         for name, a in arrays.items():
             config, module = self.config.get_config_for_module(name), self.networks[name]

@@ -129,6 +129,14 @@ def test_the_sender_is_credited_where_only_the_receiver_is_paid() -> None:
     assert credit[right == 1].mean() > credit[right == 0].mean() + 0.5
 
 
+def test_the_silenced_control_learns_under_credit_of_receivers() -> None:
+    config = config_of("receivers").communication(messages=None)
+    config.validate()
+    arrays = {n: as_tensors(dict(a)) for n, a in runner_of(config).sample().policy_batches.items()}
+    learner_of(config)._add_advantages(arrays)
+    assert arrays["pair"]["advantages"].abs().sum() > 0
+
+
 def test_credit_of_receivers_is_refused_where_nobody_hears_a_message_of_its_own() -> None:
     config = config_of("receivers").communication(topology={"kind": "routed", "latents": 2})
     config.population(agent="symbolic", agent_config={})

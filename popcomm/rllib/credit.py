@@ -13,27 +13,30 @@ class Credit(NamedTuple):
     """Result of `receivers_credit`."""
 
     values: Tensor  # [B, T, N], 0 where nobody heard
-    heard: Tensor  # [B, T, N] bool, messages that somebody heard in the fragment
+    heard: Tensor  # [B, T, N] bool, messages that somebody heard in the fragment whose life goes on
 
 
-def receivers_credit(advantages: Tensor, senders: Tensor, mask: Tensor) -> Credit:
+def receivers_credit(advantages: Tensor, senders: Tensor, mask: Tensor, goes_on: Tensor) -> Credit:
     """The mean of the advantages of those who hear a message, in the step in which it is said.
 
     A message said at step t is heard at t + 1, so its doing is in the value that its receivers then have, and in all
     that follows: both stand in *their* advantage of step t, r_t + gamma V_{t+1} - V_t + ..., whose baseline V_t does
     not know the message yet. Where each is paid for its own doing, the sender's own advantage has none of this. What
-    is said in the last row is heard in the next fragment.
+    is said in the last row is heard in the next fragment. Inboxes of empty seats, and those in the row after a life's
+    end, count for nothing: nobody is there to whom a message could do anything.
 
     Args:
         advantages: [B, T, N] float32, of all seats, not standardised.
         senders: [B, T, N, K] int64, whose messages stand in each inbox; N or more where they are nobody's.
         mask: [B, T, N, K] bool, which of them are real.
+        goes_on: [B, T, N] bool, lives that have a next step, or a value in place of it.
     """
     worlds, length, seats, slots = senders.shape
     values, counts = (torch.zeros_like(advantages) for _ in range(2))
     if length > 1:
         # One more seat takes what is nobody's.
-        target = torch.where(mask, senders, seats).clamp(max=seats)[:, 1:].flatten(2)
+        counts_for = mask[:, 1:] & goes_on[:, :-1].unsqueeze(-1)
+        target = torch.where(counts_for, senders[:, 1:], seats).clamp(max=seats).flatten(2)
         gained = advantages[:, :-1].unsqueeze(-1).expand(-1, -1, -1, slots).flatten(2)
         sums = advantages.new_zeros(worlds, length - 1, seats + 1)
         values[:, :-1] = sums.scatter_add(2, target, gained)[..., :-1]

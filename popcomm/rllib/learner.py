@@ -212,7 +212,8 @@ class PopulationPPOLearner(PPOTorchLearner):
     def _credit_by_receivers(self, arrays: Arrays) -> None:
         """What messages are credited with: the advantages of those who hear them, standardised per sender."""
         estimates = [_of_steps(a, self.config.get_config_for_module(name)) for name, a in arrays.items()]
-        credit = receivers_credit(torch.cat([e.advantages for e in estimates], 2), *senders_of(arrays))
+        goes_on = torch.cat([a["alive"] & ~a["terminated"] for a in arrays.values()], 2)
+        credit = receivers_credit(torch.cat([e.advantages for e in estimates], 2), *senders_of(arrays), goes_on)
         for name, a in arrays.items():
             kind = self.species[name]
             if not kind.speaks:

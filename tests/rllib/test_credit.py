@@ -26,27 +26,44 @@ def heard(*inboxes: list[list[int]]) -> tuple[Tensor, Tensor]:
     return senders.clamp(min=0), senders >= 0
 
 
+def all_live(mask: Tensor) -> Tensor:
+    """[B, T, N]: no life ends."""
+    return torch.ones(mask.shape[:3], dtype=torch.bool)
+
+
 def test_a_message_is_credited_with_the_mean_of_those_who_hear_it_in_the_next_step() -> None:
     advantages = torch.tensor([[[1.0, 2.0, 6.0], [10.0, 20.0, 60.0], [0.0, 0.0, 0.0]]])
     senders, mask = heard([[1], [0], [0]], [[], [0], [0, 1]], [[], [], [0]])
-    credit = receivers_credit(advantages, senders, mask)
+    credit = receivers_credit(advantages, senders, mask, all_live(mask))
     # Said by seat 0 at step 0 and heard by 1 and 2 at step 1: the mean of 2 and 6. By seat 1: heard by 2 alone.
     assert credit.values[0, 0].tolist() == [4.0, 6.0, 0.0]
     assert credit.values[0, 1].tolist() == [60.0, 0.0, 0.0]
     assert credit.heard[0, 0].tolist() == [True, True, False]
 
 
+def test_who_is_dead_does_not_dilute_the_credit() -> None:
+    advantages = torch.tensor([[[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]]])
+    senders, mask = heard([[], [], []], [[1], [0], [0]])
+    # Seat 2 is empty in step 0, and seat 0 ends there: what stands in their inboxes at step 1 nobody reads.
+    goes_on = torch.tensor([[[False, True, False], [False, True, False]]])
+    credit = receivers_credit(advantages, senders, mask, goes_on)
+    assert credit.values[0, 0].tolist() == [2.0, 0.0, 0.0]
+    assert credit.heard[0, 0].tolist() == [True, False, False]
+
+
 def test_what_is_said_in_the_last_row_has_no_credit_yet() -> None:
     senders, mask = heard([[1], [0], [0]], [[1], [0], [0]])
-    credit = receivers_credit(torch.ones(1, 2, 3), senders, mask)
+    credit = receivers_credit(torch.ones(1, 2, 3), senders, mask, all_live(mask))
     assert not credit.heard[:, -1].any()
     assert not credit.values[:, -1].any()
-    assert not receivers_credit(torch.ones(1, 1, 3), senders[:, :1], mask[:, :1]).heard.any()
+    alone = mask[:, :1]
+    assert not receivers_credit(torch.ones(1, 1, 3), senders[:, :1], alone, all_live(alone)).heard.any()
 
 
 def test_what_nobody_said_is_nobodys_credit() -> None:
     senders, mask = heard([[], [], []], [[NOBODY], [0], [NOBODY, 1]])
-    credit = receivers_credit(torch.tensor([[[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]]), senders, mask)
+    advantages = torch.tensor([[[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]])
+    credit = receivers_credit(advantages, senders, mask, all_live(mask))
     assert credit.values[0, 0].tolist() == [2.0, 3.0, 0.0]
 
 
@@ -127,6 +144,8 @@ def test_the_sender_is_credited_where_only_the_receiver_is_paid() -> None:
     right = pair["rewards"][:, [1, 4, 7], 1]
     credit = pair["message_advantages"][:, [0, 3, 6], 0]
     assert credit[right == 1].mean() > credit[right == 0].mean() + 0.5
+    # Steps 1, 4 and 7 end them: what is said there comes too late for anybody.
+    assert not pair["message_advantages"][:, [1, 4, 7]].any()
 
 
 def test_the_silenced_control_learns_under_credit_of_receivers() -> None:

@@ -252,12 +252,12 @@ def _check_credit(config: PopulationPPOConfig) -> None:
     """Whether messages that are learned as actions get any credit, and get it for what they did."""
     if config.message_kind is None or config.gradient != "reinforce":
         return
+    if config.message_credit != "next" and config.gamma == 0:
+        raise UserError(
+            f"training.gamma is 0, and under communication.credit '{config.message_credit}' messages, heard one step "
+            "later, then get no credit; use credit 'next' or a gamma above 0"
+        )
     if config.message_credit == "step":
-        if config.gamma == 0:
-            raise UserError(
-                "training.gamma is 0, and under communication.credit 'step' messages, heard one step later, then "
-                "get no credit; use credit 'next' or a gamma above 0"
-            )
         return
     cost = config.env_config.get("message_cost")
     if cost:

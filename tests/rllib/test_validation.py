@@ -128,6 +128,10 @@ def test_blocks_of_worlds_suit_all_species_at_once() -> None:
     ("change", "words"),
     [
         (lambda c: c.training(gamma=0.0).communication(credit="step"), "training.gamma is 0, and under .* 'step'"),
+        (
+            lambda c: c.training(gamma=0.0).communication(credit="receivers"),
+            "training.gamma is 0, and under .* 'receivers'",
+        ),
         (lambda c: c.env_runners(rollout_fragment_length=1), "rollout_fragment_length is 1, and communication.credit"),
         (
             lambda c: c.environment("referential_v0", env_config={"message_cost": 0.1}),

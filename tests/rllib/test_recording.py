@@ -131,6 +131,12 @@ def test_the_share_of_entropy_is_over_those_who_may_speak() -> None:
     assert spoken["popcomm"]["language/message_entropy_share"] == pytest.approx(1.0)
 
 
+def test_bits_without_noise_have_no_share_of_entropy() -> None:
+    training = _Training(None)
+    training.config.communication(messages={"kind": "dru", "size": 2, "noise": 0.0})
+    assert "language/message_entropy_share" not in training.train({}, entropy=0.0)["popcomm"]
+
+
 def test_a_resumed_run_remembers_for_how_long_listeners_were_deaf(tmp_path: Path) -> None:
     """Ten iterations before and fifteen after make twenty-five in a row; the file goes on beyond the checkpoint."""
     deaf = {"messages_per_speaker": 3.0, "listening": 0.0}

@@ -87,7 +87,7 @@ def test_a_users_own_kind_needs_no_registration() -> None:
             {"kind": "popcomm_user_file:number"},
             "communication.messages.kind 'popcomm_user_file:number' names 3, and must",
         ),
-        ({"kind": 3}, "communication.messages.kind is 3, and must be a text; allowed: symbols, vectors, words"),
+        ({"kind": 3}, "communication.messages.kind is 3, and must be a text; allowed: dru, symbols, vectors, words"),
     ],
 )
 def test_mistakes_with_ones_own_kind_are_told(config: dict, said: str) -> None:

@@ -191,6 +191,8 @@ def _kind_to_json(kind: MessageKind) -> dict[str, Any]:
     own: dict[str, Any] = asdict(kind)  # type: ignore[call-overload]
     if isinstance(kind, RelaxedSymbols):
         return {"kind": Symbols.kind, **own, "relaxed": True}
+    if isinstance(kind, Symbols):  # which are not, as everything saved before could not be
+        del own["relaxed"]
     return {"kind": kind.kind, **own}
 
 

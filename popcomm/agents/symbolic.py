@@ -21,7 +21,7 @@ from popcomm.channels.mailbox import Inbox, RoutedInbox
 from popcomm.errors import UserError
 
 # Root mean square of thoughts at the start.
-START_SCALE = 0.4
+START_SCALE = 0.5
 
 
 class SymbolicAgent(Grounding, nn.Module):

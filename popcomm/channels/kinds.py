@@ -18,12 +18,14 @@ MESSAGE_KINDS: dict[str, type] = {"dru": Dru, "symbols": Symbols, "vectors": Vec
 def message_kind(value: MessageKind | dict[str, Any] | None) -> MessageKind | None:
     """A kind of message from its config mapping, e.g. {"kind": "symbols", "vocab_size": 64, "length": 5}.
 
-    The kind may also be "module:Class", a class of the user's own with MessageKind's methods.
+    The kind may also be "module:Class", a class of the user's own with MessageKind's methods. Symbols with `relaxed`
+    become RelaxedSymbols.
 
     Raises:
         UserError: no such kind, or arguments that do not fit it.
     """
-    return None if value is None else made("communication.messages", value, MESSAGE_KINDS, "sample")
+    kind = None if value is None else made("communication.messages", value, MESSAGE_KINDS, "sample")
+    return kind.on_simplex() if isinstance(kind, Symbols) and kind.relaxed else kind
 
 
 def voiced(kind: MessageKind, messages: Tensor) -> Tensor:

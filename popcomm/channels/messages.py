@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels.building import whole
+from popcomm.channels.building import not_negative, whole
 from popcomm.channels.relaxed import RelaxedSymbols, at_least_float32
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError
@@ -120,7 +120,11 @@ class Symbols:
     There is no hidden end symbol: every message has `length` symbols, all of which the listener sees. The blank is a
     symbol like the others to the networks; it only is the one that `message_cost` does not charge for.
 
-    Symbols(..., relaxed=True) is a `popcomm.channels.relaxed.RelaxedSymbols`: points of the simplex in training.
+    Args:
+        vocab_size: V, how many there are to choose from.
+        length: L, how many make a message.
+        temperature: of the softmax that carries gradients to the sender.
+        relaxed: in the trainer they are points of the simplex (`popcomm.channels.relaxed`); `message_kind` sees to it.
 
     Raises:
         UserError: fewer than two symbols, or a length below one.
@@ -129,28 +133,18 @@ class Symbols:
     vocab_size: int
     length: int
     temperature: float = 1.0
+    relaxed: bool = False
     kind: ClassVar[str] = "symbols"
-
-    def __new__(  # type: ignore[misc]  # another class of the same symbols
-        cls, vocab_size: Any = None, length: Any = None, temperature: float = 1.0, relaxed: bool = False
-    ) -> Symbols | RelaxedSymbols:
-        # Pickle makes one without arguments; `__init__` and RelaxedSymbols want them.
-        if not isinstance(relaxed, bool):
-            raise UserError(f"messages.relaxed is {relaxed!r}, and must be true or false")
-        return RelaxedSymbols(vocab_size, length, temperature) if relaxed else super().__new__(cls)
-
-    def __init__(self, vocab_size: int, length: int, temperature: float = 1.0, relaxed: bool = False) -> None:
-        for name, value in (("vocab_size", vocab_size), ("length", length), ("temperature", temperature)):
-            object.__setattr__(self, name, value)
-        self.__post_init__()
 
     def __post_init__(self) -> None:
         whole("messages.vocab_size", self.vocab_size, 2)
         whole("messages.length", self.length, 1)
-        if self.temperature <= 0:
+        if not not_negative("messages.temperature", self.temperature):
             raise UserError(f"messages.temperature is {self.temperature}, and must be above 0")
+        if not isinstance(self.relaxed, bool):
+            raise UserError(f"messages.relaxed is {self.relaxed!r}, and must be true or false")
 
-    def relaxed(self) -> RelaxedSymbols:
+    def on_simplex(self) -> RelaxedSymbols:
         """The same symbols as points of the simplex."""
         return RelaxedSymbols(self.vocab_size, self.length, self.temperature)
 

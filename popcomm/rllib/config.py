@@ -371,7 +371,7 @@ class PopulationPPOConfig(PPOConfig):
     def message_kind(self) -> Any:
         """The kind of message that is sent in training, or None."""
         kind = message_kind(self.messages)
-        return kind.relaxed() if self.gradient == "relaxed" and isinstance(kind, Symbols) else kind
+        return kind.on_simplex() if self.gradient == "relaxed" and isinstance(kind, Symbols) else kind
 
     @property
     def gradient(self) -> str:

@@ -192,6 +192,7 @@ def test_a_message_is_measured_against_those_that_were_said(credit: str) -> None
 def test_without_a_future_the_row_after_the_fragment_is_not_thought_about(gamma: float, looks: int) -> None:
     config = echo_config().training(gamma=gamma).env_runners(rollout_fragment_length=4)
     runner = runner_of(config)
+    runner.sample()  # in which it is also asked how it listens
     calls: list[int] = []
     runner.agent("talker").register_forward_hook(lambda *args: calls.append(1))
     last = runner.sample().policy_batches["talker"]["values"][:, -1]

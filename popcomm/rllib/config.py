@@ -123,7 +123,7 @@ class PopulationPPOConfig(PPOConfig):
         self.clip_param = 0.2
         self.vf_loss_coeff = 0.5
         self.vf_clip_param = math.inf
-        self.entropy_coeff = 0.1
+        self.entropy_coeff = 0.05
         self.use_kl_loss = False
         self.callbacks_class = RecordingCallback
         self.delay_between_env_runner_restarts_s = 0.5

@@ -112,9 +112,9 @@ class SpeciesLoss:
             groups = rows.groups(run.places, per_seat)
             spread = mean(marginal_entropy(shares, *groups, rows.voices(run.mask), reduce))
             total, logged["message_balance"] = total - config.balance_weight * spread, spread / members
-            if config.message_sharpness:
+            if config.sharpness:
                 unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
-                total = total + config.balance_weight * config.message_sharpness * unsure
+                total = total + config.balance_weight * config.sharpness * unsure
         return total, logged
 
     def decided(self, arrays: Mapping[str, Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:

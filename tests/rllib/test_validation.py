@@ -93,7 +93,7 @@ class Featureless(Plain):
         ),
         (lambda c: c.training(message_kl_coeff=None), r"training.message_kl_coeff is None, and must be a number"),
         (lambda c: c.training(quality_coeff=0.5).population(agent=Plain), r"quality_coeff is 0.5, .* Plain gives no"),
-        (lambda c: c.training(quality_coeff=0.5).population(agent=Featureless), r"quality_coeff .* Featureless gives no"),
+        (lambda c: c.training(quality_coeff=0.5).population(agent=Featureless), r"quality_coeff .* Featureless gives"),
         (
             lambda c: c.communication(messages=VECTORS).training(message_balance_coeff=0.1),
             r"message_balance_coeff is 0.1, and messages of kind vectors have no symbols",

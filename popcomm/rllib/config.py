@@ -381,7 +381,8 @@ class PopulationPPOConfig(PPOConfig):
             return "through"  # each is what the others are for symbols
         if self.message_gradient is not None:
             return self.message_gradient
-        small = isinstance(kind, Symbols) and kind.length * kind.vocab_size <= RELAXED
+        # Symbols of the user's own have methods that points of the simplex would not have.
+        small = type(kind) is Symbols and kind.length * kind.vocab_size <= RELAXED
         return "relaxed" if small and getattr(self.agent_class, "takes_relaxed", False) else "straight_through"
 
     def make_channel(self, layout: WorldLayout) -> Channel | None:

@@ -285,6 +285,7 @@ CONDITIONS = {
             "communication.messages={kind: vectors, size: 2, std: 0.3}",
             "communication.gradient=through",
             "training.message_balance_coeff=0.0",
+            "training.message_sharpness=0.0",
         ),
     ),
     "reinforce": Condition(

@@ -63,11 +63,12 @@ class LocalTraining:
     def iterate(self) -> dict[str, Any]:
         """Sample one fragment and learn from it; the learner's metrics."""
         self.runner.module.set_state(self.learner.module.get_state())
+        # Schedules look at the steps before this iteration, as in PopulationPPO.
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
         batch = self.runner.sample(self.env_steps)
         self.env_steps = self.runner.num_env_steps_sampled_lifetime
         self.episodes += sum(len(lengths) for _, lengths in self.runner.statistics.finished)
         self.runner.statistics.finished = []
-        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
         results = self.learner.update_from_fragments([batch], [self.config.total_worlds], self.iteration, timesteps)
         self.iteration += 1
         return results

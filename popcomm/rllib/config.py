@@ -35,7 +35,7 @@ RELAXED = 64
 # Gradients that go from receivers' losses to senders.
 CARRYING = ("relaxed", "straight_through", "through")
 # Weights of the losses that make messages learned, where a config leaves them open; docs/learning_to_talk.md.
-QUALITY, BALANCE = 0.5, 0.1
+QUALITY, BALANCE, SHARPNESS = 0.5, 0.1, 0.1
 
 
 class PopulationPPOConfig(PPOConfig):
@@ -60,7 +60,7 @@ class PopulationPPOConfig(PPOConfig):
     quality_coeff: float | None = 0.0
     message_balance_coeff: float | None = 0.0
     message_kl_coeff = 0.0
-    message_sharpness = 0.0
+    message_sharpness: float | None = 0.0
     time_limit = "bootstrap"
     communities = 1
     mixing = 0.0
@@ -96,7 +96,7 @@ class PopulationPPOConfig(PPOConfig):
         self.quality_coeff: float | None = None
         self.message_balance_coeff: float | None = None
         self.message_kl_coeff = 0.0
-        self.message_sharpness = 0.1
+        self.message_sharpness: float | None = None
         self.time_limit = "bootstrap"
         self.autocast: str | None = None
         self.tf32 = False
@@ -247,7 +247,7 @@ class PopulationPPOConfig(PPOConfig):
         quality_coeff: float | None = NotProvided,
         message_balance_coeff: float | None = NotProvided,
         message_kl_coeff: float = NotProvided,
-        message_sharpness: float = NotProvided,
+        message_sharpness: float | None = NotProvided,
         normalize_returns: bool = NotProvided,
         message_entropy_coeff: float = NotProvided,
         **kwargs: Any,
@@ -271,7 +271,7 @@ class PopulationPPOConfig(PPOConfig):
                 worlds: no symbol stays unused. None: BALANCE where messages are learned and can be counted, else 0.
             message_sharpness: share of that weight, 0 to 1, that goes to a low entropy of what is said in each world,
                 so that a message says something. At 1 both together are the information of messages on what the sender
-                knows, and senders name anything at all before anyone asked.
+                knows, and senders name anything at all before anyone asked. None: SHARPNESS.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
         super().training(**kwargs)
@@ -381,7 +381,8 @@ class PopulationPPOConfig(PPOConfig):
             return "through"  # each is what the others are for symbols
         if self.message_gradient is not None:
             return self.message_gradient
-        small = isinstance(kind, Symbols) and kind.length * kind.vocab_size <= RELAXED
+        # Symbols of the user's own have methods that points of the simplex would not have.
+        small = type(kind) is Symbols and kind.length * kind.vocab_size <= RELAXED
         return "relaxed" if small and getattr(self.agent_class, "takes_relaxed", False) else "straight_through"
 
     def make_channel(self, layout: WorldLayout) -> Channel | None:
@@ -444,6 +445,11 @@ class PopulationPPOConfig(PPOConfig):
             return self.message_balance_coeff
         learned = self.gradient != "none"  # a control that speaks as it happens to
         return BALANCE if learned and can_be_balanced(self.message_kind) else 0.0
+
+    @property
+    def sharpness(self) -> float:
+        """The share of the balance's weight that goes to sharpness, chosen or not."""
+        return SHARPNESS if self.message_sharpness is None else self.message_sharpness
 
     @property
     def seating_rule(self) -> SeatingRule:

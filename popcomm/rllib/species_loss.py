@@ -112,19 +112,24 @@ class SpeciesLoss:
             groups = rows.groups(run.places, per_seat)
             spread = mean(marginal_entropy(shares, *groups, rows.voices(run.mask), reduce))
             total, logged["message_balance"] = total - config.balance_weight * spread, spread / members
-            if config.message_sharpness:
+            if config.sharpness:
                 unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
-                total = total + config.balance_weight * config.message_sharpness * unsure
+                total = total + config.balance_weight * config.sharpness * unsure
         return total, logged
 
     def decided(self, arrays: Mapping[str, Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
 
-        Those of messages only where they are actions. What nobody lived keeps what the fragment holds.
+        Those of messages only where the fragment has them. What nobody lived keeps what the fragment holds.
         """
-        laws = self._laws(run.outputs, _Rows(arrays, run.places, self.module.spec.members))
+        rows = _Rows(arrays, run.places, self.module.spec.members)
+        laws, params = self._laws(run.outputs, rows), run.outputs.message
+        said = laws.message_log_prob
+        if said is None and params is not None and "message_logp" in arrays:  # kept to hold them to what they were
+            assert self.messages is not None
+            said = self.messages.log_prob(params.float(), rows.sent())
         result = {}
-        for key, values in (("action_logp", laws.log_prob), ("message_logp", laws.message_log_prob)):
+        for key, values in (("action_logp", laws.log_prob), ("message_logp", said)):
             if values is not None:
                 lived = run.mask.reshape(-1)
                 places = torch.arange(lived.numel(), device=lived.device) if run.places is None else run.places

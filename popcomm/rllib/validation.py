@@ -34,8 +34,8 @@ CREDITS = ("step", "next", "receivers")
 CRITICS = ("independent", "central")
 LESSONS = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
-# Weights of losses that follow from the rest of a config where they are None.
-LEFT_OPEN = ("quality_coeff", "message_balance_coeff")
+# Weights and shares of losses that follow from the rest of a config where they are None.
+LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness")
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
 
@@ -109,7 +109,8 @@ def _check_fractions(config: PopulationPPOConfig) -> None:
         "message_sharpness",
     ):
         chosen = getattr(config, key)
-        values[key] = (0.0 if chosen is None and key in LEFT_OPEN else chosen, 0.0, math.inf)
+        limit = 1.0 if key == "message_sharpness" else math.inf  # it is a share
+        values[key] = (0.0 if chosen is None and key in LEFT_OPEN else chosen, 0.0, limit)
     if not isinstance(config.lr, list | tuple):  # a schedule is RLlib's to check
         values["lr"] = (config.lr, 0.0, math.inf)
     for key, (value, low, high) in values.items():
@@ -210,7 +211,7 @@ def _check_agent(config: PopulationPPOConfig) -> None:
 def _check_talk_losses(config: PopulationPPOConfig) -> None:
     """Losses that were asked for must have something to look at."""
     agent, kind = config.agent_class, config.message_kind
-    if config.quality_weight and not hasattr(agent, "gives_features"):
+    if config.quality_weight and not getattr(agent, "gives_features", False):
         raise UserError(
             f"training.quality_coeff is {config.quality_coeff}, and population.agent {agent.__name__} gives no "
             '"features" that an action\'s worth could be told from; use 0, or give it gives_features and features_size'
@@ -226,6 +227,11 @@ def _check_talk_losses(config: PopulationPPOConfig) -> None:
         raise UserError(
             f"training.message_balance_coeff is {config.message_balance_coeff}, and messages of kind {kind.kind} have "
             "no symbols whose use can be balanced; use 0"
+        )
+    if config.message_sharpness and not config.balance_weight:
+        raise UserError(
+            f"training.message_sharpness is {config.message_sharpness}, a share of training.message_balance_coeff, and "
+            "that is 0 here; use 0, or give messages a balance"
         )
     silent = (isinstance(kind, Vectors) and not kind.std) or (isinstance(kind, Dru) and not kind.noise)
     if config.message_kl_coeff and silent:

@@ -90,7 +90,8 @@ def test_every_run_is_valid_and_has_the_messages_that_its_condition_is_named_for
 @pytest.mark.parametrize("task", TASKS)
 def test_conditions_share_all_settings_of_training_and_of_the_world(task: str) -> None:
     documents = {way: document(TASKS[task], way, 3) for way in CONDITIONS if runs_in(way, task)}
-    documents["vectors"]["training"]["message_balance_coeff"] = 0.1  # but they have no symbols to balance
+    for key in ("message_balance_coeff", "message_sharpness"):
+        documents["vectors"]["training"][key] = 0.1  # but they have no symbols to balance
     for section in ("environment", "training", "env_runners", "debugging"):
         assert all(d[section] == documents["silent"][section] for d in documents.values())
     assert documents["silent"]["debugging"] == {"seed": 3}

@@ -95,3 +95,10 @@ def test_every_world_plays_one_episode_whatever_its_length() -> None:
             head.bias[..., 1] = 1.0
     returns, _ = training.evaluate(explore=False)
     assert returns.tolist() == [[3.0] * 4, [20.0] * 4] * 3
+
+
+def test_schedules_look_at_the_steps_before_an_iteration_as_those_of_the_algorithm_do() -> None:
+    """The first iteration has the first value, whatever it samples."""
+    training = LocalTraining(small_config().training(lr=[[0, 1e-2], [10, 1e-3]]), evaluation_worlds=8)
+    rates = [training.iterate()["player"]["default_optimizer_learning_rate"].peek() for _ in range(2)]
+    assert rates == pytest.approx([1e-2, 1e-3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from popcomm.channels import Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
@@ -44,6 +45,17 @@ def test_relaxed_symbols_are_what_is_sent_only_where_that_is_how_senders_learn()
     for gradient in ("straight_through", "reinforce", "none"):
         assert config_of(SMALL, gradient=gradient).message_kind == Symbols(8, 2)
     assert config_of({**SMALL, "vocab_size": 100}, gradient="relaxed").message_kind == RelaxedSymbols(100, 2)
+
+
+class DearSymbols(Symbols):
+    """Symbols of a user's own."""
+
+    def load(self, messages: Tensor) -> Tensor:
+        return 3 * super().load(messages)
+
+
+def test_symbols_of_the_users_own_stay_what_they_are_where_nothing_is_chosen() -> None:
+    assert type(config_of(DearSymbols(8, 2)).message_kind) is DearSymbols
 
 
 def test_a_gradient_that_the_kind_does_not_have_is_told_with_those_that_it_has() -> None:

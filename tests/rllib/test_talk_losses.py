@@ -216,3 +216,10 @@ def test_messages_are_held_to_what_they_were_where_it_is_asked_for() -> None:
     second = learner.update_from_fragments([batch], [12], 1, {})["speaker"]["message_kl"].peek()
     assert second > first
     assert np.isfinite(second)
+
+
+def test_the_rounding_of_bfloat16_does_not_pass_for_a_change_of_messages() -> None:
+    config = clock_config(agent="mlp").training(message_kl_coeff=1.0, num_epochs=1).acceleration(autocast="bf16")
+    runner, learner = runner_of(config), learner_of(config)
+    result = learner.update_from_fragments([runner.sample()], [12], 0, {})["speaker"]
+    assert result["message_kl"].peek() == pytest.approx(0.0, abs=1e-8)

@@ -34,6 +34,12 @@ class Plain(nn.Module):
         super().__init__()
 
 
+class Featureless(Plain):
+    """One that says that it has none, as a variant of an agent that has."""
+
+    gives_features = False
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -73,8 +79,21 @@ class Plain(nn.Module):
             lambda c: c.training(message_balance_coeff="x"),
             r"training.message_balance_coeff is 'x', and must be a number",
         ),
+        (
+            lambda c: c.training(message_sharpness=1.5),
+            r"training.message_sharpness is 1.5, and must be a number between 0 and 1",
+        ),
+        (
+            lambda c: c.communication(messages=VECTORS).training(message_sharpness=0.1),
+            r"message_sharpness is 0.1, a share of training.message_balance_coeff, and that is 0",
+        ),
+        (
+            lambda c: c.communication(gradient="none").training(message_sharpness=0.1),
+            r"message_sharpness is 0.1, a share of training.message_balance_coeff, and that is 0",
+        ),
         (lambda c: c.training(message_kl_coeff=None), r"training.message_kl_coeff is None, and must be a number"),
         (lambda c: c.training(quality_coeff=0.5).population(agent=Plain), r"quality_coeff is 0.5, .* Plain gives no"),
+        (lambda c: c.training(quality_coeff=0.5).population(agent=Featureless), r"quality_coeff .* Featureless gives"),
         (
             lambda c: c.communication(messages=VECTORS).training(message_balance_coeff=0.1),
             r"message_balance_coeff is 0.1, and messages of kind vectors have no symbols",

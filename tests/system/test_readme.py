@@ -80,7 +80,7 @@ def test_the_example_learns_to_talk_from_other_seeds(seed: int, capsys: pytest.C
 
 def test_the_defaults_are_those_that_the_readme_tells() -> None:
     from popcomm.rllib import PopulationPPOConfig
-    from popcomm.rllib.config import BALANCE, QUALITY
+    from popcomm.rllib.config import BALANCE, QUALITY, SHARPNESS
 
     config = PopulationPPOConfig().environment("swarm_v0").communication(messages={"kind": "symbols"})
     for said in (
@@ -88,7 +88,7 @@ def test_the_defaults_are_those_that_the_readme_tells() -> None:
         f"minibatches of {config.worlds_in_minibatch(config.num_worlds_per_env_runner)} worlds",
         f"an entropy bonus of {config.entropy_coeff:g}, gamma {config.gamma:g}, errors of values unclipped",
         f"{QUALITY:g} unless set",
-        f"{BALANCE:g} and {config.message_sharpness:g} unless set",
+        f"{BALANCE:g} and {SHARPNESS:g} unless set",
         f"{config.message_kl_coeff:g} unless set",
     ):
         assert said in TEXT

@@ -23,7 +23,7 @@ START_SCALE = 0.5
 class MLPAgent(nn.Module):
     """Separate actor and critic of two hidden layers each; no recurrent state.
 
-    Orthogonal start as in CleanRL's PPO: gain sqrt(2) in hidden layers, 0.01 in the policy head, 1 in the value head.
+    Orthogonal start: gain sqrt(2) in hidden layers, as in CleanRL's PPO, and 1 in both heads (`popcomm.agents.start`).
     The first layers of actor and critic lie side by side in one weight: one product, two networks. What is heard enters
     both: encoded per message (so that two messages are told from their mixture), averaged over the real messages, added
     before the first activation. In silence those parts do not exist and all the others are the same.

@@ -497,7 +497,7 @@ class PopulationPPOConfig(PPOConfig):
                     "agent": self.agent_class,
                     "agent_config": dict(self.agent_config),
                     "critic": self.critic,
-                    "quality": self.quality_weight > 0,
+                    "quality": self.get_config_for_module(name).quality_weight > 0,
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                 },
             )

@@ -250,7 +250,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         Runners act in float32. In the ratio of the two the rounding of bfloat16 would pass for a change of the policy.
         """
         worlds = len(next(iter(arrays.values()))["alive"])
-        for rows in torch.arange(worlds, device=self.device).split(self.config.minibatch_size or worlds):
+        for rows in torch.arange(worlds, device=self.device).split(self.config.worlds_in_minibatch(worlds)):
             part = select(arrays, rows)
             for name, run in self._unroll(part).items():
                 for key, values in self.losses[name].decided(part[name], run).items():

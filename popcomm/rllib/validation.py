@@ -256,7 +256,14 @@ def _check_lessons(config: PopulationPPOConfig) -> None:
 
 def _check_credit(config: PopulationPPOConfig) -> None:
     """Whether messages that are learned as actions get any credit, and get it for what they did."""
-    if config.message_kind is None or config.gradient != "reinforce":
+    if config.message_kind is None:
+        return
+    if config.gradient != "reinforce":
+        if config.message_credit == "receivers":
+            raise UserError(
+                f"communication.credit is 'receivers', and communication.gradient is '{config.gradient}', under which "
+                "messages are no actions; use gradient 'reinforce'"
+            )
         return
     if config.message_credit != "next" and config.gamma == 0:
         raise UserError(

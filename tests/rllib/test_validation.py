@@ -103,6 +103,10 @@ class Featureless(Plain):
             r"message_kl_coeff is 0.1, and vectors without noise have no probabilities",
         ),
         (
+            lambda c: c.communication(messages=SYMBOLS, credit="receivers"),
+            r"credit is 'receivers', and communication.gradient is 'relaxed', under which messages are no actions",
+        ),
+        (
             lambda c: c.communication(messages={**SYMBOLS, "relaxed": True}, gradient="reinforce"),
             r"gradient is 'reinforce', and for relaxed symbols must be one of: relaxed, through, none",
         ),

@@ -58,8 +58,8 @@ def test_the_python_runs_as_written(folder: Path, capsys: pytest.CaptureFixture[
         if "algo" in names:
             names["algo"].stop()
     numbers = [float(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(numbers) == 1 + 1 + 6 + 1
-    assert numbers[7] >= 0.9  # at the end the listener of TellMe knows what it is told; deaf ones get 0.25
+    assert len(numbers) == 1 + 1 + 4 + 1
+    assert numbers[5] >= 0.9  # at the end the listener of TellMe knows what it is told; deaf ones get 0.25
     assert (folder / "agent_0" / "model.safetensors").is_file()
     assert np.isfinite(numbers).all()
     progress.append(folder / "progress.jsonl", {"env_steps": 100, "charts/reward": 0.5})
@@ -74,7 +74,7 @@ def test_the_example_learns_to_talk_from_other_seeds(seed: int, capsys: pytest.C
     assert "seed=1" in program
     exec(compile(program.replace("seed=1", f"seed={seed}"), "README.md", "exec"), {})
     rewards = [float(line) for line in capsys.readouterr().out.splitlines()]
-    assert rewards[0] < 0.5
+    assert rewards[0] < 0.8
     assert rewards[-1] >= 0.9
 
 
@@ -103,7 +103,7 @@ def test_the_yaml_is_a_valid_config_of_ones_own_environment_and_agent(folder: Pa
     config.validate()
     assert set(config.layout.species) == {"speaker", "listener"}
     assert config.agent_class.__name__ == "OwnAgent"
-    assert schema.stop_bounds(document) == {"training_iteration": 60}
+    assert schema.stop_bounds(document) == {"training_iteration": 40}
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if "popcomm train" in line])

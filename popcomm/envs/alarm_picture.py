@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from popcomm.envs.drawn_links import draw_links
+
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape or mark.
 BLUE, ORANGE, GREEN, VERMILION, BLACK = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000"
 PIXELS, DPI = 480, 100
@@ -50,7 +52,7 @@ def draw_alarm(
     places = np.stack((1.15 * np.cos(angles), 1.15 * np.sin(angles)), 1)
     size = min(15.0, 110.0 / len(sees))  # of half a marker, in points
     if links is not None:
-        _draw_links(axes, places, links, size)
+        draw_links(axes, places, links, size, alpha=0.5)
     calm = kind < 0
     axes.text(0, 0.1, "calm" if calm else f"kind {kind}", ha="center", fontsize=15, color=BLUE if calm else VERMILION)
     if not calm:
@@ -68,14 +70,6 @@ def draw_alarm(
     _legend(figure, links is not None)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _draw_links(axes: Any, places: np.ndarray, links: np.ndarray, size: float) -> None:
-    for sender, receiver in links:
-        style = {"arrowstyle": "->", "color": GREEN, "alpha": 0.5, "shrinkA": size, "shrinkB": size}
-        # A bend keeps the two directions of a pair apart.
-        style["connectionstyle"] = "arc3,rad=0.12"
-        axes.annotate("", xy=places[receiver], xytext=places[sender], arrowprops=style, zorder=2)
 
 
 def _legend(figure: Figure, has_links: bool) -> None:

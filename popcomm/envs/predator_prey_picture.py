@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from popcomm.envs.drawn_links import draw_links
+
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
 BLUE, ORANGE, GREEN, YELLOW, BLACK = "#56B4E9", "#E69F00", "#009E73", "#F0E442", "#000000"
 PIXELS, DPI = 480, 100
@@ -48,7 +50,7 @@ def draw_hunt(
     axes.plot(prey % size + 0.5, prey // size + 0.5, markersize=0.85 * points, zorder=2, **star)
     places = _places_in_cells(cells, size)
     if links is not None:
-        _draw_links(axes, places, links, 0.2 * points)
+        draw_links(axes, places, links, 0.2 * points, zorder=3)
     width = 0.42 * points
     for seat, (x, y) in enumerate(places):
         there = cells[seat] == prey
@@ -70,14 +72,6 @@ def _places_in_cells(cells: np.ndarray, size: int) -> np.ndarray:
         places[seats, 0] = cell % size + 0.5 + radius * np.cos(angles)
         places[seats, 1] = cell // size + 0.5 + radius * np.sin(angles)
     return places
-
-
-def _draw_links(axes: Any, places: np.ndarray, links: np.ndarray, gap: float) -> None:
-    for sender, receiver in links:
-        style = {"arrowstyle": "->", "color": GREEN, "alpha": 0.7, "shrinkA": gap, "shrinkB": gap}
-        # A bend keeps the two directions of a pair apart.
-        style["connectionstyle"] = "arc3,rad=0.12"
-        axes.annotate("", xy=places[receiver], xytext=places[sender], arrowprops=style, zorder=3)
 
 
 def _legend(figure: Figure, has_links: bool) -> None:

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from popcomm.envs.drawn_links import draw_links
+
 if TYPE_CHECKING:
     from popcomm.envs.referential_v0 import ReferentialWorld
 
@@ -43,7 +45,7 @@ def draw_world(game: ReferentialWorld, world: int, links: Tensor | None = None) 
     places = np.stack((1.1 * np.cos(angles), 1.1 * np.sin(angles)), 1)
     size = min(15.0, 90.0 / len(speaks))  # of half a marker, in points
     if links is not None:
-        _draw_links(axes, places, links.cpu().numpy(), size)
+        draw_links(axes, places, links.cpu().numpy(), size)
     for seat, (x, y) in enumerate(places):
         kind: dict[str, Any] = {"marker": "D", "color": ORANGE} if speaks[seat] else {"marker": "o", "color": BLUE}
         axes.plot(x, y, markersize=1.4 * size, markeredgecolor=BLACK, zorder=3, **kind)
@@ -57,14 +59,6 @@ def draw_world(game: ReferentialWorld, world: int, links: Tensor | None = None) 
     _legend(figure, links is not None)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _draw_links(axes: Any, places: np.ndarray, links: np.ndarray, size: float) -> None:
-    for sender, receiver in links:
-        style = {"arrowstyle": "->", "color": GREEN, "alpha": 0.7, "shrinkA": size, "shrinkB": size}
-        # A bend keeps the two directions of a pair apart.
-        style["connectionstyle"] = "arc3,rad=0.12"
-        axes.annotate("", xy=places[receiver], xytext=places[sender], arrowprops=style, zorder=2)
 
 
 def _marks(game: ReferentialWorld, world: int) -> dict[int, str]:

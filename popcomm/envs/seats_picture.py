@@ -14,6 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from popcomm.envs.drawn_links import draw_links
+
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds of seat also differ in their shape.
 BLUE, ORANGE, GREEN, VERMILION, BLACK = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000"
 LOOKS: tuple[dict[str, Any], ...] = ({"marker": "o", "color": BLUE}, {"marker": "D", "color": ORANGE})
@@ -58,7 +60,7 @@ def draw_seats(
     places = _in_row(count) if row else _in_circle(count)
     size = min(15.0, 90.0 / count)  # of half a marker, in points
     if links is not None:
-        _draw_links(axes, places, links, size)
+        draw_links(axes, places, links, size, bend=-0.15, alpha=1.0, linewidth=1.5)
     for seat, (x, y) in zip(seats, places, strict=True):
         axes.plot(x, y, markersize=1.5 * size, markeredgecolor=BLACK, zorder=3, **LOOKS[seat.kind])
         axes.text(x, y, seat.text, ha="center", va="center", fontsize=0.75 * size, zorder=4)
@@ -89,14 +91,6 @@ def _in_row(count: int) -> np.ndarray:
     """[count, 2]."""
     width = 4.2 / count
     return np.stack(((np.arange(count) + 0.5) * width - 2.1, np.full(count, 0.25)), 1)
-
-
-def _draw_links(axes: Any, places: np.ndarray, links: np.ndarray, size: float) -> None:
-    for sender, receiver in links:
-        style = {"arrowstyle": "->", "color": GREEN, "linewidth": 1.5, "shrinkA": size, "shrinkB": size}
-        # A bend keeps the two directions of a pair apart.
-        style["connectionstyle"] = "arc3,rad=-0.15"
-        axes.annotate("", xy=places[receiver], xytext=places[sender], arrowprops=style, zorder=2)
 
 
 def _legend(figure: Figure, kinds: tuple[str, str], has_links: bool) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.traffic_roads import Roads
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
@@ -53,7 +54,7 @@ def draw_traffic(
     places = _places_in_cells(roads, cells, driving)
     ahead = (roads.cells[following] - roads.cells[cells])[:, ::-1]
     if links is not None:
-        _draw_links(axes, places, links, 0.25 * points)
+        draw_links(axes, places, links, 0.25 * points, bend=0.2)
     for row, column in roads.cells[np.unique(cells[crashed])].tolist():
         cross: dict[str, Any] = {"marker": "X", "color": VERMILION, "markeredgecolor": BLACK, "markeredgewidth": 0.7}
         axes.plot(column + 0.5, row + 0.5, markersize=1.2 * points, zorder=3, **cross)
@@ -83,14 +84,6 @@ def _draw_car(axes: Any, seat: int, place: np.ndarray, ahead: np.ndarray, braked
         axes.annotate("", xy=place + 0.72 * ahead, xytext=place, arrowprops=style, zorder=4)
     axes.plot(*place, markersize=width, markeredgecolor=BLACK, markeredgewidth=0.7, zorder=5, **look)
     axes.text(*place, str(seat), ha="center", va="center", fontsize=max(0.55 * width, 4.0), zorder=6)
-
-
-def _draw_links(axes: Any, places: np.ndarray, links: np.ndarray, gap: float) -> None:
-    for sender, receiver in links:
-        style = {"arrowstyle": "->", "color": GREEN, "alpha": 0.7, "shrinkA": gap, "shrinkB": gap}
-        # A bend keeps the two directions of a pair apart.
-        style["connectionstyle"] = "arc3,rad=0.2"
-        axes.annotate("", xy=places[receiver], xytext=places[sender], arrowprops=style, zorder=2)
 
 
 def _legend(figure: Figure, has_links: bool) -> None:

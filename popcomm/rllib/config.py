@@ -252,7 +252,7 @@ class PopulationPPOConfig(PPOConfig):
         message_entropy_coeff: float = NotProvided,
         **kwargs: Any,
     ) -> PopulationPPOConfig:
-        """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner.
+        """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner (None: 32, `worlds_in_minibatch`).
 
         `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
         lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with

@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 
-from popcomm.agents.population import orthogonal_layer_
+from popcomm.agents.population import orthogonal_, orthogonal_layer_
 
 # Standard deviation of the logits of messages at the start: 0.9 to 0.99 of the largest entropy for 2 to 64 symbols.
 MESSAGE_SPREAD = 0.4
 POLICY_GAIN = 1.0
+# Of what enters a memory and of what stays of its last state; of the doors that keep it and let it out, in logits.
+MEMORY_GAIN, RECURRENT_GAIN = 3.0, 0.5
+MEMORY_OPEN = 1.0
 
 
 def start_message_head_(layer: Any, scale: float, generator: torch.Generator | None = None) -> None:
@@ -29,3 +32,26 @@ def start_message_head_(layer: Any, scale: float, generator: torch.Generator | N
     # are more columns than rows it is the rows that are orthonormal, and the deviation is |x| / sqrt(out).
     rows, columns = layer.weight.shape[-2:]
     orthogonal_layer_(layer, MESSAGE_SPREAD / scale * math.sqrt(max(1.0, columns / rows)), generator)
+
+
+def start_memory_(cell: Any, generator: torch.Generator | None = None) -> None:
+    """A memory whose state is about as loud as what is seen and heard, and that keeps it.
+
+    As torch starts it, an LSTM forgets half in every step and its state has a tenth of the size of an observation: what
+    was heard two steps ago then moves nobody, and nobody says it again. Here new content is an orthogonal function of
+    the input, and the doors that keep it and let it out are more open than not (Jozefowicz 2015, section 4, for the
+    first of them).
+
+    Args:
+        cell: a PopulationLSTMCell, as torch starts it; its blocks are input, forget, new, output.
+    """
+    new = cell.hidden_size * 2, cell.hidden_size * 3
+    for weight, gain in ((cell.weight_ih, MEMORY_GAIN), (cell.weight_hh, RECURRENT_GAIN)):
+        members, inputs, _ = weight.shape
+        block = orthogonal_(weight.new_empty(members, inputs, cell.hidden_size), gain, generator)
+        weight.data[..., slice(*new)] = block
+    with torch.no_grad():
+        for bias in (cell.bias_ih, cell.bias_hh):
+            bias[:, slice(*new)] = 0.0
+        for first in (cell.hidden_size, cell.hidden_size * 3):
+            cell.bias_ih[:, first : first + cell.hidden_size] += MEMORY_OPEN

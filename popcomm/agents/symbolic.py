@@ -16,7 +16,7 @@ from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP
 from popcomm.agents.routing import RoutedHearing
-from popcomm.agents.start import POLICY_GAIN, start_message_head_
+from popcomm.agents.start import POLICY_GAIN, start_memory_, start_message_head_
 from popcomm.channels.mailbox import Inbox, RoutedInbox
 from popcomm.errors import UserError
 
@@ -81,6 +81,7 @@ class SymbolicAgent(Grounding, nn.Module):
         self.law = action_law(spec.action_space)
         p, h = spec.members, hidden_dim
         self.lstm = PopulationLSTMCell(p, spec.obs_size + h, h, generator=generator)
+        start_memory_(self.lstm, generator)
         width = spec.obs_size + 2 * h
         self.features_size = h
         self.policy = PopulationMLP(p, width, h, spec.action_params_size, gain=POLICY_GAIN, generator=generator)

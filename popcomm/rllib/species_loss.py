@@ -15,6 +15,9 @@ from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
 from popcomm.rllib.teaching import answer_log_prob, due
 from popcomm.rllib.unroll import SpeciesUnroll, said_in
 
+# Weight of the pull at symbols that are hardly said, beside the entropy; and how seldom is hardly.
+RARE, SCARCE = 0.2, 1e-3
+
 
 class _Laws(NamedTuple):
     """How likely the decisions of a step were; each [P, R]."""
@@ -110,7 +113,7 @@ class SpeciesLoss:
             shares = kind.probabilities(output.message.float())
             per_seat = members == 1 or config.seating == "fixed"
             groups = rows.groups(run.places, per_seat)
-            spread = mean(marginal_entropy(shares, *groups, rows.voices(run.mask), reduce))
+            spread = mean(evenness(shares, *groups, rows.voices(run.mask), reduce))
             total, logged["message_balance"] = total - config.balance_weight * spread, spread / members
             if config.sharpness:
                 unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
@@ -233,11 +236,13 @@ class SpeciesLoss:
         return total, logged
 
 
-def marginal_entropy(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce) -> Tensor:
-    """How evenly the symbols of a group of rows are used, as a surrogate: minus the sum of p log m.
+def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce) -> Tensor:
+    """How evenly the symbols of a group of rows are used: a surrogate of H(m) + RARE / V sum_i log m_i, for gradients.
 
-    m is the mean of p over the group's rows, over all learners, and is taken as given: then the mean of the result over
-    a group is the entropy of m, and its gradient that of the entropy (the sum of m d log m is 0).
+    m is the mean of p over the group's rows, over all learners. Its entropy alone hardly pulls at a symbol that nobody
+    says: the gradient has the factor m_i. That of the second term, the cross-entropy of the even distribution (V
+    symbols in each position), has the factor p_i / m_i instead, which is as large for a symbol that all have forgotten,
+    and largest for the row that is nearest to saying it. So two things that share a word part again.
 
     Args:
         shares: p, [P, R, positions, alphabet], probabilities of the symbols.
@@ -246,16 +251,20 @@ def marginal_entropy(shares: Tensor, group: Tensor, groups: int, mask: Tensor, r
         mask: [P, R] bool, rows that count.
 
     Returns:
-        [P, R] nats; 0 where the mask is False.
+        [P, R] nats, sum_i p_i (RARE / (V max(m_i, SCARCE)) - log m_i) - RARE for each position, where m is taken as
+        given; its mean over a group is H(m) where all symbols are said in at least SCARCE of the rows, and else less by
+        at most RARE. 0 where the mask is False.
     """
     real = mask.reshape(-1, *[1] * (shares.dim() - 2))
+    positions, alphabet = shares.shape[-2:]
     with torch.no_grad():
         flat = torch.where(real, shares.flatten(0, 1), 0.0)
         sums = flat.new_zeros(groups, *flat.shape[1:]).index_add_(0, group.flatten(), flat)
         counts = torch.bincount(group.flatten()[mask.flatten()], minlength=groups).to(sums.dtype)
         mean = reduce(sums) / reduce(counts).clamp(min=1).view(-1, *[1] * (sums.dim() - 1))
-        logs = mean.clamp(min=1e-8).log().index_select(0, group.flatten()).view_as(shares)
-    return torch.where(mask, -(shares * logs).sum((-1, -2)), 0.0)
+        pull = RARE / alphabet / mean.clamp(min=SCARCE) - mean.clamp(min=1e-8).log()
+        pull = pull.index_select(0, group.flatten()).view_as(shares)
+    return torch.where(mask, (shares * pull).sum((-1, -2)) - RARE * positions, 0.0)
 
 
 def _voiced(values: Tensor, rows: _Rows) -> Tensor:

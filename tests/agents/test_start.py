@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from gymnasium import spaces
 
 from popcomm.agents import AGENTS, AgentSpec
-from popcomm.agents.population import PopulationLinear
-from popcomm.agents.start import MESSAGE_SPREAD, start_message_head_
+from popcomm.agents.population import PopulationLinear, PopulationLSTMCell
+from popcomm.agents.start import MESSAGE_SPREAD, start_memory_, start_message_head_
 from popcomm.channels import Inbox, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
 
@@ -121,3 +121,32 @@ def test_features_are_all_that_actions_follow_from(name: str) -> None:
     assert features.shape == (1, ROWS, agent.features_size)
     assert torch.autograd.grad(features.square().sum(), soft)[0].abs().max() > 0
     assert math.isfinite(float(features.detach().abs().max()))
+
+
+# ---- memory ----
+
+
+@pytest.mark.parametrize("inputs", [12, 80])
+def test_a_memory_starts_loud_and_still_tells_inputs_apart_three_steps_later(inputs: int) -> None:
+    """Inputs of length 2, as an observation of a few ones beside what is heard; then the same input in all rows."""
+    generator = torch.Generator().manual_seed(0)
+    cell = PopulationLSTMCell(3, inputs, 64, generator=generator)
+    start_memory_(cell, generator)
+    seen = 2 * F.normalize(torch.randn(3, 500, inputs, generator=generator), dim=-1)
+    state = (torch.zeros(3, 500, 64), torch.zeros(3, 500, 64))
+    with torch.no_grad():
+        state = cell(seen, state)
+        at_once = state[0].std(1).mean()
+        for _ in range(3):
+            state = cell(torch.ones(3, 500, inputs) * 2 / math.sqrt(inputs), state)
+    assert 0.1 < float(at_once) < 0.5
+    assert float(state[0].std(1).mean()) > 0.25 * float(at_once)
+
+
+def test_a_memory_keeps_and_lets_out_more_than_it_forgets_and_prefers_no_content() -> None:
+    cell = PopulationLSTMCell(2, 20, 64, generator=torch.Generator().manual_seed(0))
+    start_memory_(cell, torch.Generator().manual_seed(1))
+    enter, forget, new, leave = (cell.bias_ih + cell.bias_hh).detach().chunk(4, -1)
+    assert not new.any()
+    for block, open_ in ((enter, 0.0), (forget, 1.0), (leave, 1.0)):
+        assert float(block.mean()) == pytest.approx(open_, abs=0.1)

@@ -12,7 +12,7 @@ import torch
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.ppo import same
-from popcomm.rllib.species_loss import _Rows, marginal_entropy
+from popcomm.rllib.species_loss import RARE, SCARCE, _Rows, evenness
 from tests.rllib.test_learner import learner_of
 from tests.rllib.test_relaxed_messages import OneWayWorld
 from tests.rllib.test_rollout import SYMBOLS, clock_config, runner_of
@@ -34,29 +34,45 @@ def random_shares(members: int, rows: int, seed: int = 0) -> torch.Tensor:
 def test_its_mean_over_a_group_is_the_entropy_of_the_mean() -> None:
     shares = random_shares(1, 12)
     group = torch.arange(12).remainder(3).unsqueeze(0)
-    found = marginal_entropy(shares, group, 3, torch.ones(1, 12, dtype=torch.bool), same)
+    found = evenness(shares, group, 3, torch.ones(1, 12, dtype=torch.bool), same)
     for g in range(3):
         mine = group[0] == g
         torch.testing.assert_close(found[0, mine].mean(), entropy(shares[0, mine].mean(0)))
 
 
-def test_its_gradient_is_that_of_the_entropy_of_the_mean() -> None:
+def test_its_gradient_is_that_of_the_entropy_of_the_mean_and_of_the_mean_log_share() -> None:
     logits = torch.randn(1, 8, 2, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     given = logits.clone().requires_grad_()
     one = torch.zeros(1, 8, dtype=torch.int64)
-    marginal_entropy(given.softmax(-1), one, 1, torch.ones(1, 8, dtype=torch.bool), same).mean().backward()
+    evenness(given.softmax(-1), one, 1, torch.ones(1, 8, dtype=torch.bool), same).mean().backward()
     true = logits.clone().requires_grad_()
-    entropy(true.softmax(-1).mean((0, 1))).backward()
+    mean = true.softmax(-1).mean((0, 1))
+    (entropy(mean) + RARE * mean.log().mean(-1).sum()).backward()
     assert true.grad is not None
     assert true.grad.abs().max() > 1e-3
     torch.testing.assert_close(given.grad, true.grad)
+
+
+def test_a_symbol_that_is_hardly_said_is_pulled_at_by_the_row_that_is_nearest_to_it() -> None:
+    """Two rows, three symbols; the third one has the shares e and e / 4. By hand, e -> 0: its logits are pulled at with
+    RARE / 3 * p / m each, so by RARE / 3 * 1.6 and RARE / 3 * 0.4; the entropy's pull is e log e."""
+    for rare in (SCARCE * 4, SCARCE * 2):
+        logits = torch.tensor([[4.0, 4.0, math.log(rare)], [4.0, 4.0, math.log(rare / 4)]]).view(1, 2, 1, 3)
+        logits[..., :2] = math.log(0.5)
+        given = logits.double().requires_grad_()
+        both = torch.zeros(1, 2, dtype=torch.int64)
+        evenness(given.softmax(-1), both, 1, torch.ones(1, 2, dtype=torch.bool), same).mean().backward()
+        assert given.grad is not None
+        near, far = (2 * given.grad[0, :, 0, 2]).tolist()  # the mean halves them
+        assert near == pytest.approx(RARE / 3 * 1.6, rel=0.35)
+        assert far == pytest.approx(RARE / 3 * 0.4, rel=0.35)
 
 
 def test_rows_that_do_not_count_and_members_of_others_change_nothing() -> None:
     shares = random_shares(2, 6)
     mask = torch.tensor([[True, True, False, True, True, False], [False, True, True, True, True, True]])
     group = torch.tensor([[0, 1, 0, 0, 1, 1], [2, 2, 3, 3, 2, 3]])
-    found = marginal_entropy(shares, group, 4, mask, same)
+    found = evenness(shares, group, 4, mask, same)
     assert not found[~mask].any()
     for g in range(4):
         mine = (group == g) & mask
@@ -66,18 +82,16 @@ def test_rows_that_do_not_count_and_members_of_others_change_nothing() -> None:
 def test_two_learners_together_find_what_one_finds_on_all_rows() -> None:
     shares, group = random_shares(1, 10), torch.arange(10).remainder(2).unsqueeze(0)
     mask = torch.arange(10).ne(3).unsqueeze(0)
-    whole = marginal_entropy(shares, group, 2, mask, same)
+    whole = evenness(shares, group, 2, mask, same)
     halves = (slice(0, 4), slice(4, 10))
     told: list[list[torch.Tensor]] = []
     for half in halves:  # what each hands to the others does not depend on what it gets from them
         own: list[torch.Tensor] = []
-        marginal_entropy(
-            shares[:, half], group[:, half], 2, mask[:, half], lambda v, own=own: own.append(v.clone()) or v
-        )
+        evenness(shares[:, half], group[:, half], 2, mask[:, half], lambda v, own=own: own.append(v.clone()) or v)
         told.append(own)
     for half in halves:
         sums = iter([a + b for a, b in zip(*told, strict=True)])
-        found = marginal_entropy(shares[:, half], group[:, half], 2, mask[:, half], lambda v, sums=sums: next(sums))
+        found = evenness(shares[:, half], group[:, half], 2, mask[:, half], lambda v, sums=sums: next(sums))
         torch.testing.assert_close(found, whole[:, half])
 
 

@@ -192,7 +192,7 @@ def _kind_to_json(kind: MessageKind) -> dict[str, Any]:
     if isinstance(kind, RelaxedSymbols):
         return {"kind": Symbols.kind, **own, "relaxed": True}
     if isinstance(kind, Symbols):  # which are not, as everything saved before could not be
-        del own["relaxed"]
+        del own["relaxed"], own["noise"]
     return {"kind": kind.kind, **own}
 
 

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.channels.building import not_negative, whole
-from popcomm.channels.relaxed import RelaxedSymbols, at_least_float32
+from popcomm.channels.relaxed import NOISE, RelaxedSymbols, at_least_float32
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError
 
@@ -125,15 +125,18 @@ class Symbols:
         length: L, how many make a message.
         temperature: of the softmax that carries gradients to the sender.
         relaxed: in the trainer they are points of the simplex (`popcomm.channels.relaxed`); `message_kind` sees to it.
+        noise: how loud the noise of relaxed ones is beside the logits; None: `popcomm.channels.relaxed.NOISE`.
 
     Raises:
-        UserError: fewer than two symbols, or a length below one.
+        UserError: fewer than two symbols, a length below one, a temperature or a noise that is not above 0, or a noise
+            of symbols that are not relaxed.
     """
 
     vocab_size: int
     length: int
     temperature: float = 1.0
     relaxed: bool = False
+    noise: float | None = None
     kind: ClassVar[str] = "symbols"
 
     def __post_init__(self) -> None:
@@ -143,10 +146,15 @@ class Symbols:
             raise UserError(f"messages.temperature is {self.temperature}, and must be above 0")
         if not isinstance(self.relaxed, bool):
             raise UserError(f"messages.relaxed is {self.relaxed!r}, and must be true or false")
+        if self.noise is not None and not self.relaxed:
+            raise UserError(f"messages.noise is {self.noise}, and only relaxed symbols have some: set messages.relaxed")
+        if self.noise is not None:
+            self.on_simplex()  # which says what is wrong with it
 
     def on_simplex(self) -> RelaxedSymbols:
         """The same symbols as points of the simplex."""
-        return RelaxedSymbols(self.vocab_size, self.length, self.temperature)
+        noise = NOISE if self.noise is None else self.noise
+        return RelaxedSymbols(self.vocab_size, self.length, self.temperature, noise)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from popcomm.errors import UserError
 
 # Least probability of a symbol of a relaxed message, so that its logarithm stays finite.
 LEAST = 1e-20
+NOISE = 0.5
 
 
 def at_least_float32(params: Tensor) -> Tensor:
@@ -33,24 +34,33 @@ def at_least_float32(params: Tensor) -> Tensor:
 class RelaxedSymbols:
     """`length` symbols out of `vocab_size`, each a point of the simplex in training; `Symbols(..., relaxed=True)`.
 
-    In training a symbol is softmax((logits + g) / temperature) with Gumbel noise g, the concrete distribution (Jang
-    2017, eq. 2; Maddison 2017, section 3); in play it is the likeliest symbol, one-hot. A message is V numbers for each
-    symbol, and as many of noise are kept beside it.
+    In training a symbol is softmax((logits / noise + g) / temperature) with Gumbel noise g: the concrete distribution
+    (Jang 2017, eq. 2; Maddison 2017, section 3) of the logits over the noise. In play it is the likeliest symbol,
+    one-hot. A message is V numbers for each symbol, and as many of noise are kept beside it.
+
+    Args:
+        vocab_size: V.
+        length: L.
+        temperature: how soft a symbol is; towards 0 it is one-hot.
+        noise: how loud the noise is beside the logits. Below 1 more of what little senders tell apart at the start
+            comes through, and receivers begin to listen sooner (docs/learning_to_talk.md).
 
     Raises:
-        UserError: fewer than two symbols, a length below one, or a temperature that is not above 0.
+        UserError: fewer than two symbols, a length below one, or a temperature or a noise that is not above 0.
     """
 
     vocab_size: int
     length: int
     temperature: float = 1.0
+    noise: float = NOISE
     kind: ClassVar[str] = "relaxed symbols"
 
     def __post_init__(self) -> None:
         whole("messages.vocab_size", self.vocab_size, 2)
         whole("messages.length", self.length, 1)
-        if not not_negative("messages.temperature", self.temperature):
-            raise UserError(f"messages.temperature is {self.temperature}, and must be above 0")
+        for key in ("temperature", "noise"):
+            if not not_negative(f"messages.{key}", getattr(self, key)):
+                raise UserError(f"messages.{key} is {getattr(self, key)}, and must be above 0")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,8 +80,8 @@ class RelaxedSymbols:
         bits = self.length * math.log2(self.vocab_size)
         return (
             f"a message is {self.length} symbols out of {self.vocab_size} ({bits:.1f} bits at most in play); in "
-            f"training each is a point of the simplex, with Gumbel noise at temperature {self.temperature:g}; symbol 0 "
-            "is the blank, the only one that costs nothing"
+            f"training each is a point of the simplex, with {self.noise:g} times Gumbel noise at temperature "
+            f"{self.temperature:g}; symbol 0 is the blank, the only one that costs nothing"
         )
 
     def space(self) -> spaces.Box:
@@ -84,7 +94,7 @@ class RelaxedSymbols:
 
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
         """params and noise [..., L, V] -> [..., L, V] on the simplex, float32 or wider; differentiable in params."""
-        return ((at_least_float32(params) + noise) / self.temperature).softmax(-1)
+        return ((at_least_float32(params) / self.noise + noise) / self.temperature).softmax(-1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))
@@ -97,21 +107,22 @@ class RelaxedSymbols:
         """Log-density on the simplex (Maddison 2017, eq. 10), summed over the L symbols: [...]."""
         n, tau = self.vocab_size, self.temperature
         log_x = messages.clamp(min=LEAST).log()
-        each = (params - (tau + 1) * log_x).sum(-1) - n * (params - tau * log_x).logsumexp(-1)
+        location = params / self.noise
+        each = (location - (tau + 1) * log_x).sum(-1) - n * (location - tau * log_x).logsumexp(-1)
         return (each + math.lgamma(n) + (n - 1) * math.log(tau)).sum(-1)
 
     def probabilities(self, params: Tensor) -> Tensor:
-        """Of the symbols in play, had they been drawn: [..., L, V]."""
+        """Of symbols drawn by the logits alone, as Symbols are: [..., L, V]."""
         return params.softmax(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Of the symbols, without the relaxation: [...] nats."""
+        """Of symbols drawn by the logits alone: [...] nats."""
         log_p = params.log_softmax(-1)
         return -(log_p.exp() * log_p).sum((-1, -2))
 
     def soft(self, params: Tensor) -> Tensor:
         """What is said without noise: [..., L, V]."""
-        return (params / self.temperature).softmax(-1)
+        return (params / (self.noise * self.temperature)).softmax(-1)
 
     def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         """The message itself; `soft` is what the present sender says with the noise that was kept."""

@@ -53,21 +53,23 @@ def test_bfloat16_params_are_said_in_float32_and_float64_ones_in_float64(kind: A
     assert torch.equal(kind.sample_with(coarse, noise), kind.sample_with(coarse.float(), noise))
 
 
-def test_samples_lie_on_the_simplex_and_their_largest_part_is_as_frequent_as_the_softmax() -> None:
+@pytest.mark.parametrize("noise", [0.5, 1.0])
+def test_samples_lie_on_the_simplex_and_their_largest_part_is_as_frequent_as_the_softmax(noise: float) -> None:
     """The argmax of logits plus Gumbel noise is a sample of the softmax, at any temperature (Maddison 2014)."""
     logits, count = torch.tensor([[0.0, 1.0, -1.0, 2.0]]), 40_000
-    samples = RelaxedSymbols(4, 1, 0.3).sample(logits.expand(count, 1, 4), generator())
+    samples = RelaxedSymbols(4, 1, 0.3, noise).sample(logits.expand(count, 1, 4), generator())
     torch.testing.assert_close(samples.sum(-1), torch.ones(count, 1))
     assert float(samples.min()) >= 0.0
     found = torch.bincount(samples.argmax(-1).flatten(), minlength=4) / count
     # Five standard deviations of a frequency at its widest.
-    torch.testing.assert_close(found, logits[0].softmax(-1), atol=5 * 0.5 / math.sqrt(count), rtol=0.0)
+    expected = (logits[0] / noise).softmax(-1)
+    torch.testing.assert_close(found, expected, atol=5 * 0.5 / math.sqrt(count), rtol=0.0)
 
 
 def test_cold_samples_are_one_hot_and_hot_ones_uniform() -> None:
     logits, noise = torch.randn(50, 2, 4, generator=generator()), torch.randn(50, 2, 4, generator=generator(1))
-    cold = RelaxedSymbols(4, 2, 1e-4).sample_with(logits, noise)
-    torch.testing.assert_close(cold, RelaxedSymbols(4, 2).mode(logits + noise))
+    cold = RelaxedSymbols(4, 2, 1e-4, noise=0.5).sample_with(logits, noise)
+    torch.testing.assert_close(cold, RelaxedSymbols(4, 2).mode(logits + 0.5 * noise))
     hot = RelaxedSymbols(4, 2, 1e4).sample_with(logits, noise)
     torch.testing.assert_close(hot, torch.full_like(hot, 0.25), atol=1e-3, rtol=0.0)
 
@@ -84,15 +86,17 @@ def test_play_says_the_likeliest_symbols_and_the_bits() -> None:
     assert dru.from_symbols(torch.tensor([1, 0, 1])).tolist() == [1.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_the_density_of_two_relaxed_symbols_integrates_to_one(temperature: float) -> None:
+@pytest.mark.parametrize(("temperature", "noise"), [(0.5, 1.0), (1.0, 0.5), (2.0, 1.0), (1.0, 2.0)])
+def test_the_density_of_two_relaxed_symbols_integrates_to_one(temperature: float, noise: float) -> None:
     """In y = logit(x), so that the tails are far from the ends of the interval; dx = x (1 - x) dy."""
     y = torch.linspace(-40, 40, 20_001, dtype=torch.float64)
     x = torch.stack([y.sigmoid(), (-y).sigmoid()], -1).unsqueeze(-2)
     logits = torch.tensor([[0.3, -1.1]], dtype=torch.float64).expand(len(y), 1, 2)
-    log_p = RelaxedSymbols(2, 1, temperature).log_prob(logits, x)
+    log_p = RelaxedSymbols(2, 1, temperature, noise).log_prob(logits, x)
     density = log_p.exp() * x.prod(-1).squeeze(-1)
     assert float(torch.trapezoid(density, y)) == pytest.approx(1.0, abs=1e-6)
+    first_is_larger = float(torch.trapezoid(density[10_000:], y[10_000:]))
+    assert first_is_larger == pytest.approx(1 / (1 + math.exp(-1.4 / noise)), abs=1e-3)
 
 
 def test_the_density_of_a_noisy_bit_integrates_to_one_and_its_share_above_one_half_is_the_probability() -> None:
@@ -170,6 +174,7 @@ def test_symbols_are_relaxed_where_a_config_says_so() -> None:
     given = {"kind": "symbols", "vocab_size": 6, "length": 2}
     assert message_kind({**given, "relaxed": True}) == RelaxedSymbols(6, 2)
     assert message_kind({**given, "temperature": 0.5, "relaxed": True}) == RelaxedSymbols(6, 2, 0.5)
+    assert message_kind({**given, "noise": 1.0, "relaxed": True}) == RelaxedSymbols(6, 2, 1.0, 1.0)
     assert message_kind({**given, "relaxed": False}) == Symbols(6, 2)
     assert message_kind(Symbols(6, 2, relaxed=True)) == RelaxedSymbols(6, 2)
     assert message_kind({"kind": "dru", "size": 3}) == Dru(3, 2.0)
@@ -195,6 +200,14 @@ def test_symbols_are_relaxed_where_a_config_says_so() -> None:
         (
             {"kind": "symbols", "vocab_size": 4, "length": 2, "temperature": "cold", "relaxed": True},
             r"messages.temperature is 'cold', and must be a number",
+        ),
+        (
+            {"kind": "symbols", "vocab_size": 4, "length": 2, "noise": 0, "relaxed": True},
+            r"messages.noise is 0, and must be above 0",
+        ),
+        (
+            {"kind": "symbols", "vocab_size": 4, "length": 2, "noise": 0.5},
+            r"messages.noise is 0.5, and only relaxed symbols have some",
         ),
         ({"kind": "dru", "size": 0}, r"messages.size is 0, and must be at least 1"),
         ({"kind": "dru", "size": 1, "noise": -1}, r"messages.noise is -1, and must be a number that is not negative"),

@@ -38,16 +38,11 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, generator: torch.Generator | 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [P, R, ..., in], weight [P, in, out], bias [P, out] -> [P, R, ..., out], each member with its own weights."""
-    members, _, out = weight.shape
-    shape = (*x.shape[:-1], out)
-    if members == 1:
-        # squeeze, not weight[0]: the gradient of an index is a zeroed copy of the whole weight.
-        rows, matrix = x.flatten(0, -2), weight.squeeze(0)
-        y = rows.mm(matrix) if bias is None else torch.addmm(bias.squeeze(0), rows, matrix)
-    else:
-        rows = x.flatten(1, -2)
-        y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
-    return y.view(shape)
+    # One member, too: the batched product of one costs what the plain one does, and half of the nodes of the graph.
+    # Weights without a choice of member take any rows, such as [worlds, R, in].
+    rows = x.flatten(0, -2).unsqueeze(0) if len(weight) == 1 != len(x) else x.flatten(1, -2)
+    y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
+    return y if y.shape[:-1] == x.shape[:-1] else y.view(*x.shape[:-1], weight.shape[-1])
 
 
 class PopulationLinear(nn.Module):
@@ -150,12 +145,8 @@ class PopulationLSTMCell(_RecurrentCell):
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         h, c = state
-        bias = self.bias_ih + self.bias_hh
-        if self.weight_ih.shape[0] == 1:
-            from_x = torch.addmm(bias.squeeze(0), x.squeeze(0), self.weight_ih.squeeze(0))
-            gates = torch.addmm(from_x, h.squeeze(0), self.weight_hh.squeeze(0)).unsqueeze(0)
-        else:
-            gates = torch.baddbmm(torch.baddbmm(bias.unsqueeze(1), x, self.weight_ih), h, self.weight_hh)
+        bias = (self.bias_ih + self.bias_hh).unsqueeze(1)
+        gates = torch.baddbmm(torch.baddbmm(bias, x, self.weight_ih), h, self.weight_hh)
         return _lstm_step(gates, c)
 
 
@@ -194,7 +185,8 @@ class PopulationMLP(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the last layer gets: x [P, R, ..., sizes[0]] -> [P, R, ..., sizes[-2]]."""
-        for layer in self.layers[:-1]:
+        # As a list: a slice of a ModuleList is a new module.
+        for layer in list(self.layers)[:-1]:
             x = self.activation(layer(x))
         return x
 

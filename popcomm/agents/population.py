@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from popcomm.agents.activations import activation_function, tanh
 from popcomm.errors import UserError, unknown
 
+sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+
 
 def uniform(bound: float, *shape: int, generator: torch.Generator | None = None) -> nn.Parameter:
     """A parameter of independent uniform numbers in [-bound, bound)."""
@@ -152,9 +154,39 @@ class PopulationLSTMCell(_RecurrentCell):
 
 def _lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """gates [P, R, 4H] before their nonlinearities, in the order input, forget, new, output; c [P, R, H] -> (h, c)."""
-    enter, forget, new, leave = gates.chunk(4, -1)
-    c = torch.addcmul(enter.sigmoid() * tanh(new), forget.sigmoid(), c)
-    return leave.sigmoid() * tanh(c), c
+    return _LSTMStep.apply(gates, c)
+
+
+class _LSTMStep(torch.autograd.Function):
+    """What a cell does after its products, as one node of the graph where autograd makes twelve.
+
+    Forward and backward took 1.2 times as long with these on 96 rows of 64 numbers, 1.6 times on 3,200 (one thread).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        opened = gates.sigmoid()
+        enter, forget, new, leave = opened.chunk(4, -1)
+        new.copy_(tanh(gates.chunk(4, -1)[2]))
+        after = torch.addcmul(enter * new, forget, c)
+        shown = tanh(after)
+        ctx.save_for_backward(c, opened, shown)
+        return leave * shown, after
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, to_h: Tensor, to_c: Tensor) -> tuple[Tensor, Tensor]:
+        c, opened, shown = ctx.saved_tensors
+        enter, forget, new, leave = opened.chunk(4, -1)
+        # Sums, and no in-place ones: the gradients that come in may be others' too.
+        to_c = to_c + tanh_backward(to_h * leave, shown)
+        to_gates = (
+            sigmoid_backward(to_c * new, enter),
+            sigmoid_backward(to_c * c, forget),
+            tanh_backward(to_c * enter, new),
+            sigmoid_backward(to_h * shown, leave),
+        )
+        return torch.cat(to_gates, -1).to(opened.dtype), (to_c * forget).to(c.dtype)
 
 
 class PopulationMLP(nn.Module):

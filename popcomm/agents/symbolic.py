@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from popcomm.agents.activations import tanh
-from popcomm.agents.contract import AgentOutput, AgentSpec
+from popcomm.agents.contract import AgentOutput, AgentSpec, later
 from popcomm.agents.distributions import action_law
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
@@ -104,8 +104,10 @@ class SymbolicAgent(Grounding, nn.Module):
         shape = (self.spec.members, rows, self.hidden_dim)
         return {name: self.lstm.weight_ih.new_zeros(shape) for name in names}
 
-    def forward(self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]) -> AgentOutput:
-        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput.
+    def forward(
+        self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor], undecided: bool = False
+    ) -> AgentOutput:
+        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput; `undecided`: see `Agent`.
 
         `aux` has "hidden", "context" and "features" (the thought), [P, R, hidden_dim], and unless silent "attention"
         [P, R, K], the mean over heads: it sums to one over the real messages, and to zero where there is none.
@@ -125,8 +127,13 @@ class SymbolicAgent(Grounding, nn.Module):
         aux["features"] = thought = self.policy.hidden(known)
         if self.spec.sends is not None:
             message = self.message_head(thought).unflatten(-1, self.spec.sends.params_shape)
-        value = self.critic(known.detach()).squeeze(-1)
-        return AgentOutput(self.policy.layers[-1](thought), message, value, next_state, aux)
+        logits, value = later(obs) if undecided else self.decide(obs, aux)
+        return AgentOutput(logits, message, value, next_state, aux)
+
+    def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """obs [P, R, O] and `aux` of those rows -> action logits [P, R, A], values [P, R]."""
+        known = torch.cat([obs, aux["hidden"], aux["context"]], -1).detach()
+        return self.policy.layers[-1](aux["features"]), self.critic(known).squeeze(-1)
 
     def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         return tanh(self.encoder.encode(messages, soft))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from popcomm.agents.contract import AgentOutput, AgentSpec
+from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
 from popcomm.agents.seating import Seating
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox, gather_seats
 from popcomm.channels.messages import MessageKind, reparameterised
@@ -86,15 +86,17 @@ def converse(
     said: Tensor | None = None,
     generator: torch.Generator | None = None,
     greedy: bool = False,
+    undecided: bool = False,
 ) -> AgentOutput:
     """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it.
 
-    What networks of a species that never speaks may say all the same is left out.
+    What networks of a species that never speaks may say all the same is left out. undecided: leave out the action and
+    the value (`popcomm.agents.contract.Agent`).
     """
+    how: dict[str, Any] = {"undecided": True} if undecided else {}
     if getattr(agent, "autoregressive", False):
-        output = agent(obs, inbox, state, said=said, generator=generator, greedy=greedy)
-    else:
-        output = agent(obs, inbox, state)
+        how |= {"said": said, "generator": generator, "greedy": greedy}
+    output = agent(obs, inbox, state, **how)
     return output._replace(message=None, said=None) if spec.sends is None else output
 
 
@@ -276,17 +278,19 @@ class _Walk:
         self.length = arrays["alive"].shape[1]
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
-        self.seating = Seating(arrays["members"][:, 0], self.members)
+        self.decides_later = decides_later(self.agent)
+        self._seat(0)
         carried = {k.removeprefix(STATE_IN): v for k, v in arrays.items() if k.startswith(STATE_IN)}
         self.state = {name: self.seating.to_members(value) for name, value in carried.items()}
         self.outputs: list[AgentOutput] = []
         self.inboxes: list[Any] = []  # of PostedInbox, or of Inbox
+        self.seen: list[Tensor] = []
         self.indices: list[Tensor] = []
         self.masks: list[Tensor] = []
 
     def step(self, t: int, mail: Mail | None, seats: slice) -> None:
         if self.opens[t] and t:
-            self._reseat(Seating(self.arrays["members"][:, t], self.members))
+            self._reseat(t)
         seating = self.seating
         state = self.state
         if self.opens[t]:
@@ -294,12 +298,13 @@ class _Walk:
         inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
         said = None if self.spec.sends is None else seating.to_members(said_in(self.arrays)[:, t])
         obs = seating.to_members(self.arrays["obs"][:, t])
-        output = converse(self.agent, self.spec, obs, inbox, state, said)
+        output = converse(self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later)
         self.state = output.state
         self.outputs.append(output._replace(state={}, said=None))
         if _single(inbox) is not None:
             self.inboxes.append(inbox)
-        self.indices.append(self._flat_index(t))
+        self.seen.append(obs)
+        self.indices.append(self._index + t * seating.num_seats)
         self.masks.append(seating.row_mask(self.arrays["alive"][:, t]))
 
     def soft(self, kind: MessageKind) -> Tensor:
@@ -309,29 +314,33 @@ class _Walk:
             return self.arrays["obs"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
         return soft_of(kind, params, self.arrays, self.seating, len(self.outputs) - 1)
 
-    def _reseat(self, seating: Seating) -> None:
-        if self.members > 1:
-            self.state = {k: seating.to_members(self.seating.to_worlds(v)) for k, v in self.state.items()}
-        self.seating = seating
+    def _seat(self, t: int) -> None:
+        """Take the seats of step t."""
+        self.seating = seating = Seating(self.arrays["members"][:, t], self.members)
+        n, rows = seating.num_seats, seating.rows
+        index = torch.arange(rows, device=self.arrays["obs"].device).view(1, -1) if self.members == 1 else seating.index
+        # [P, R], the rows' places in [B T N] at step 0.
+        self._index = index // n * (self.length * n) + index % n
 
-    def _flat_index(self, t: int) -> Tensor:
-        """[P, R] indices of this step's rows into [B T N]."""
-        seating, n = self.seating, self.seating.num_seats
-        if seating.members == 1:
-            index = torch.arange(seating.rows, device=self.arrays["obs"].device).view(1, -1)
-        else:
-            index = seating.index
-        return index // n * (self.length * n) + t * n + index % n
+    def _reseat(self, t: int) -> None:
+        if self.members == 1:
+            return
+        old = self.seating
+        self._seat(t)
+        self.state = {k: self.seating.to_members(old.to_worlds(v)) for k, v in self.state.items()}
 
     def joined(self, with_soft: bool) -> SpeciesUnroll:
         first = self.outputs[0]
-        outputs = AgentOutput(
-            torch.cat([o.action_logits for o in self.outputs], 1),
-            None if first.message is None else torch.cat([o.message for o in self.outputs if o.message is not None], 1),
-            torch.cat([o.value for o in self.outputs], 1),
-            {},
-            {key: torch.cat([o.aux[key] for o in self.outputs], 1) for key in first.aux},
-        )
+        message = None
+        if first.message is not None:
+            message = torch.cat([o.message for o in self.outputs if o.message is not None], 1)
+        aux = {key: torch.cat([o.aux[key] for o in self.outputs], 1) for key in first.aux}
+        if self.decides_later:
+            logits, value = self.agent.decide(torch.cat(self.seen, 1), aux)
+        else:
+            logits = torch.cat([o.action_logits for o in self.outputs], 1)
+            value = torch.cat([o.value for o in self.outputs], 1)
+        outputs = AgentOutput(logits, message, value, {}, aux)
         return SpeciesUnroll(
             outputs, self._joined_inbox(with_soft), torch.cat(self.indices, 1).reshape(-1), torch.cat(self.masks, 1)
         )

@@ -30,11 +30,12 @@ from popcomm.errors import UserError
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
+from popcomm.rllib.mail import LogOf, Mail, inbox_of
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.teaching import taught_rewards
 from popcomm.rllib.transcript import Transcript
-from popcomm.rllib.unroll import LogOf, Mail, converse, inbox_of, open_lives
+from popcomm.rllib.unroll import converse, open_lives
 from popcomm.rllib.worlds import WorldLayout, make_world, seed_of, surroundings
 
 logger = logging.getLogger(__name__)

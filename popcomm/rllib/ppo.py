@@ -160,6 +160,10 @@ class ReturnNormaliser(nn.Module):
         """[P, R] normalised values -> returns."""
         return (values * self.std[:, None] + self.mean[:, None]).to(values.dtype)
 
+    def denormalise_of(self, values: Tensor, members: Tensor) -> Tensor:
+        """Normalised values of those members, both of one shape -> returns."""
+        return (values * self.std[members] + self.mean[members]).to(values.dtype)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """torch's hook; args: local_metadata, strict, missing_keys, unexpected_keys, error_msgs."""
         if f"{prefix}mean_sum" in state_dict:

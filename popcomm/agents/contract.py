@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from gymnasium import spaces
@@ -85,6 +86,17 @@ class AgentOutput(NamedTuple):
     said: Tensor | None = None
 
 
+def later(obs: Tensor) -> tuple[Tensor, Tensor]:
+    """Action logits [P, R, 0] and values [P, R, 0] in place of those that are made for all steps at once."""
+    nothing = obs.new_empty(*obs.shape[:2], 0)
+    return nothing, nothing
+
+
+def decides_later(agent: Any) -> bool:
+    """Whether its forward takes `undecided`; one that was overridden without it decides in every step."""
+    return "undecided" in signature(agent.forward).parameters
+
+
 class AuxiliaryBatch(NamedTuple):
     """Targets for a network's own losses; the steps of a fragment are joined along the rows."""
 
@@ -116,7 +128,9 @@ class Agent(Protocol):
     on the class of those whose `aux` has "features" [P, R, features_size], all that the policy acts on, with gradients:
     what an action is worth is then learned from them (`popcomm.agents.quality`). `takes_relaxed = True` on the class of
     those that read messages by the kind's `straight_through` alone, as MessageEncoder does, so that symbols may be
-    points of the simplex in training.
+    points of the simplex in training. `undecided`, one more keyword of forward: where it is True, `action_logits`
+    and `value` are `later(obs)`, and the trainer gets them for the rows of all steps at once from
+    `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
     """
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from popcomm.agents.activations import activation_function
-from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch, later
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, orthogonal_, orthogonal_layer_
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
@@ -81,19 +81,30 @@ class MLPAgent(nn.Module):
         """Nothing is remembered."""
         return {}
 
-    def forward(self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]) -> AgentOutput:
-        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput without state."""
+    def forward(
+        self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor], undecided: bool = False
+    ) -> AgentOutput:
+        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput without state; `undecided`: see `Agent`.
+
+        `aux` has "features", the actor's second hidden layer, and "judged", the critic's first one, [P, R, hidden].
+        """
         first = self.first(obs)
         if inbox is not None and self.spec.receives is not None:
             first = first + self.heard(self._pool(inbox))
         # Views: the second layers read their half where it lies.
         actor, critic = self.activation(first).chunk(2, -1)
         actor = self.activation(self.actor(actor))
-        value = self.value_head(self.activation(self.critic(critic))).squeeze(-1)
         message = None
         if self.spec.sends is not None:
             message = self.message_head(actor).unflatten(-1, self.spec.sends.params_shape)
-        return AgentOutput(self.policy_head(actor), message, value, {}, {"features": actor})
+        aux = {"features": actor, "judged": critic}
+        logits, value = later(obs) if undecided else self.decide(obs, aux)
+        return AgentOutput(logits, message, value, {}, aux)
+
+    def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """obs [P, R, O] and `aux` of those rows -> action logits [P, R, A], values [P, R]."""
+        value = self.value_head(self.activation(self.critic(aux["judged"]))).squeeze(-1)
+        return self.policy_head(aux["features"]), value
 
     def _pool(self, inbox: Inbox) -> Tensor:
         """[P, R, hidden], the mean over real messages; zero where there is none."""

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from popcomm.agents.activations import activation_function, tanh
 from popcomm.errors import UserError, unknown
 
+sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+
 
 def uniform(bound: float, *shape: int, generator: torch.Generator | None = None) -> nn.Parameter:
     """A parameter of independent uniform numbers in [-bound, bound)."""
@@ -38,16 +40,15 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, generator: torch.Generator | 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [P, R, ..., in], weight [P, in, out], bias [P, out] -> [P, R, ..., out], each member with its own weights."""
-    members, _, out = weight.shape
-    shape = (*x.shape[:-1], out)
-    if members == 1:
-        # squeeze, not weight[0]: the gradient of an index is a zeroed copy of the whole weight.
-        rows, matrix = x.flatten(0, -2), weight.squeeze(0)
-        y = rows.mm(matrix) if bias is None else torch.addmm(bias.squeeze(0), rows, matrix)
-    else:
-        rows = x.flatten(1, -2)
-        y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
-    return y.view(shape)
+    members = weight.size(0)
+    if x.dim() != 3 or x.size(0) != members:
+        # Weights of one member take any rows, such as [worlds, R, in].
+        rows = x.flatten(0, -2).unsqueeze(0) if members == 1 else x.flatten(1, -2)
+        return linear(rows, weight, bias).view(*x.shape[:-1], weight.size(-1))
+    # One member, too: the batched product of one costs what the plain one does, and half of the nodes of the graph.
+    if bias is None:
+        return torch.bmm(x, weight)
+    return torch.baddbmm(bias if members == 1 else bias.unsqueeze(1), x, weight)
 
 
 class PopulationLinear(nn.Module):
@@ -144,26 +145,85 @@ class PopulationGRUCell(_RecurrentCell):
 
 
 class PopulationLSTMCell(_RecurrentCell):
-    """`torch.nn.LSTMCell` for P members. x [P, R, in], (h, c) each [P, R, H] -> (h, c)."""
+    """`torch.nn.LSTMCell` for P members. x [P, R, in], (h, c) each [P, R, H] -> (h, c).
+
+    x may be given in parts that lie side by side, [P, R, in_i] each.
+    """
 
     gates = 4
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | tuple[Tensor, ...], state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         h, c = state
+        parts = x if isinstance(x, tuple) else (x,)
         bias = self.bias_ih + self.bias_hh
-        if self.weight_ih.shape[0] == 1:
-            from_x = torch.addmm(bias.squeeze(0), x.squeeze(0), self.weight_ih.squeeze(0))
-            gates = torch.addmm(from_x, h.squeeze(0), self.weight_hh.squeeze(0)).unsqueeze(0)
-        else:
-            gates = torch.baddbmm(torch.baddbmm(bias.unsqueeze(1), x, self.weight_ih), h, self.weight_hh)
-        return _lstm_step(gates, c)
+        bias = bias if bias.size(0) == 1 else bias.unsqueeze(1)
+        if torch.is_autocast_enabled(h.device.type):
+            # Products in bfloat16 are autograd's to follow.
+            gates = torch.baddbmm(torch.baddbmm(bias, torch.cat(parts, -1), self.weight_ih), h, self.weight_hh)
+            h, c, *_ = _lstm_step(gates, c)
+            return h, c
+        return _LSTMStep.apply(h, c, self.weight_ih, self.weight_hh, bias, *parts)
 
 
-def _lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """gates [P, R, 4H] before their nonlinearities, in the order input, forget, new, output; c [P, R, H] -> (h, c)."""
-    enter, forget, new, leave = gates.chunk(4, -1)
-    c = torch.addcmul(enter.sigmoid() * tanh(new), forget.sigmoid(), c)
-    return leave.sigmoid() * tanh(c), c
+def _lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What follows the products.
+
+    Args:
+        gates: [P, R, 4H] before their nonlinearities, in the order input, forget, new, output.
+        c: [P, R, H].
+
+    Returns:
+        h and c [P, R, H], the gates after their nonlinearities, tanh(c).
+    """
+    enter, forget, new, leave = gates.unflatten(-1, (4, -1)).unbind(-2)
+    opened = torch.stack([enter.sigmoid(), forget.sigmoid(), tanh(new), leave.sigmoid()], -2)
+    enter, forget, new, leave = opened.unbind(-2)
+    c = torch.addcmul(enter * new, forget, c)
+    shown = tanh(c)
+    return leave * shown, c, opened, shown
+
+
+class _LSTMStep(torch.autograd.Function):
+    """A cell as one node of the graph where autograd makes fifteen: in small networks they are what an update costs.
+
+    Parts of x without a gradient, such as observations, are spared the product that would make one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, c: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, *parts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        x = torch.cat(parts, -1)
+        gates = torch.baddbmm(torch.baddbmm(bias, x, weight_ih), h, weight_hh)
+        after_h, after_c, opened, shown = _lstm_step(gates, c)
+        ctx.save_for_backward(x, h, c, weight_ih, weight_hh, opened, shown)
+        ctx.sizes = [part.size(-1) for part in parts]
+        return after_h, after_c
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, to_h: Tensor, to_c: Tensor) -> tuple[Tensor | None, ...]:
+        x, h, c, weight_ih, weight_hh, opened, shown = ctx.saved_tensors
+        enter, forget, new, leave = opened.unbind(-2)
+        # A sum, and no in-place one: the gradient that comes in may be another's too.
+        to_c = to_c + tanh_backward(to_h * leave, shown)
+        gates = (
+            sigmoid_backward(to_c * new, enter),
+            sigmoid_backward(to_c * c, forget),
+            tanh_backward(to_c * enter, new),
+            sigmoid_backward(to_h * shown, leave),
+        )
+        to_gates, need = torch.cat(gates, -1), ctx.needs_input_grad
+        rows = weight_ih.split(ctx.sizes, 1)
+        to_parts = [torch.bmm(to_gates, w.mT) if needed else None for w, needed in zip(rows, need[5:], strict=True)]
+        return (
+            torch.bmm(to_gates, weight_hh.mT) if need[0] else None,
+            to_c * forget if need[1] else None,
+            torch.bmm(x.mT, to_gates),
+            torch.bmm(h.mT, to_gates),
+            to_gates.sum(1, keepdim=weight_ih.size(0) > 1),
+            *to_parts,
+        )
 
 
 class PopulationMLP(nn.Module):
@@ -194,7 +254,8 @@ class PopulationMLP(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the last layer gets: x [P, R, ..., sizes[0]] -> [P, R, ..., sizes[-2]]."""
-        for layer in self.layers[:-1]:
+        # As a list: a slice of a ModuleList is a new module.
+        for layer in list(self.layers)[:-1]:
             x = self.activation(layer(x))
         return x
 

@@ -30,11 +30,12 @@ from popcomm.errors import UserError
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
+from popcomm.rllib.mail import LogOf, Mail, inbox_of
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.teaching import taught_rewards
 from popcomm.rllib.transcript import Transcript
-from popcomm.rllib.unroll import LogOf, Mail, converse, inbox_of, open_lives
+from popcomm.rllib.unroll import converse, open_lives
 from popcomm.rllib.worlds import WorldLayout, make_world, seed_of, surroundings
 
 logger = logging.getLogger(__name__)
@@ -336,11 +337,16 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         step = self._step
         assert step is not None
         state = dict(self.state)
-        values = {
-            name: self._think(name, step)[1] if self._foresees[name] else torch.zeros(self.members[name].shape)
-            for name in self.state
-        }
-        writer.last(step, values)
+        for name, view in writer.views.items():
+            if self._foresees[name]:
+                view["values"][:, -1] = self._think(name, step)[1]
+            # All rows at once: the statistics stand still within a fragment.
+            members = torch.cat([view["members"], torch.from_numpy(self.members[name]).unsqueeze(1)], 1)
+            values = self.module[name].returns.denormalise_of(*(x.to(self._device) for x in (view["values"], members)))
+            view["values"][:] = values
+            if not self._foresees[name]:
+                view["values"][:, -1] = 0.0
+        writer.last(step)
         self.state = state
 
     def _advance(self, t: int, writer: FragmentWriter) -> None:
@@ -413,7 +419,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         return torch.cat([m for m in messages.values() if m is not None], 1)
 
     def _think(self, name: str, step: WorldStep) -> tuple[AgentOutput, Tensor]:
-        """The network's output [P, R, ...] and value [B, N_s] (units of the rewards) on the present observations."""
+        """The network's output [P, R, ...] and value [B, N_s] (normalised) on the present observations."""
         module: PopulationRLModule = self.module[name]
         seating, seats = self.seatings[name], self.layout.species[name].seats
         obs = seating.to_members(step.observations[name])
@@ -437,7 +443,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             per_seat = step.state.unsqueeze(1).expand(-1, seating.num_seats, -1)
             world_state = seating.to_members(per_seat)
         value = module.value(output.value, obs, world_state)
-        return output, seating.to_worlds(module.returns.denormalise(value))
+        return output, seating.to_worlds(value)
 
     def _act(
         self, name: str, t: int, view: dict[str, Tensor], step: WorldStep

@@ -112,6 +112,27 @@ def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+class Steps:
+    """Arrays [B, T, ...] as [T, B, ...], copied when first asked for: the rows of a step are then a view."""
+
+    def __init__(self, arrays: Mapping[str, Tensor]) -> None:
+        self.arrays = arrays
+        self._known: dict[str, Tensor] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.arrays
+
+    def at(self, t: int, key: str) -> Tensor:
+        """[B, ...], row t."""
+        if key not in self._known:
+            self._known[key] = self.arrays[key].transpose(0, 1).contiguous()
+        return self._known[key][t]
+
+    def said_at(self, t: int) -> Tensor:
+        """[B, N, ...], what was said at step t, before the channel's noise."""
+        return self.at(t, "sent") if "sent" in self else self.at(t + 1, "messages")
+
+
 def as_batch(fragments: Mapping[str, dict[str, np.ndarray]], env_steps: int) -> MultiAgentBatch:
     """The batch that travels by reference to the learners."""
     return MultiAgentBatch({name: SampleBatch(arrays) for name, arrays in fragments.items()}, env_steps=env_steps)

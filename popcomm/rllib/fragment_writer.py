@@ -101,9 +101,8 @@ class FragmentWriter:
             if "sent" in view:
                 view["sent"][:, t] = sent[:, seats]
 
-    def last(self, step: WorldStep, values: dict[str, Tensor]) -> None:
-        """The row after the fragment: observations, and values [B, N_s] in the units of the rewards."""
+    def last(self, step: WorldStep) -> None:
+        """The row after the fragment: its observations."""
         for name, view in self.views.items():
             view["obs"][:, self.length] = step.observations[name]
             view["first"][:, self.length] = step.first[:, self.layout.species[name].seats]
-            view["values"][:, self.length] = values[name]

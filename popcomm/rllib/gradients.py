@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -45,10 +46,10 @@ def kept_finite(soft: Tensor | None, members: int = 1) -> Tensor | None:
         return soft
 
     def guard(gradient: Tensor) -> Tensor:
-        # One sum per listener finds what is not finite in a single pass.
-        finite = gradient.reshape(members, -1).sum(1).isfinite()
-        if gradient.device.type == "cpu" and bool(finite.all()):
+        # A sum finds what is not finite in a single pass; one for each listener says whose it is.
+        if gradient.device.type == "cpu" and math.isfinite(gradient.sum().item()):
             return gradient
+        finite = gradient.reshape(members, -1).sum(1).isfinite()
         shape = (members, *[1] * (gradient.ndim - 1)) if members > 1 else ()
         return torch.where(finite.view(shape), gradient, 0.0)
 

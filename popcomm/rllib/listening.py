@@ -12,7 +12,8 @@ from torch import Tensor
 from popcomm.agents.distributions import ActionLaw, Categorical, DiagonalGaussian, MultiCategorical, allow
 from popcomm.agents.seating import Seating
 from popcomm.channels import Channel
-from popcomm.rllib.unroll import LogOf, Mail, converse, inbox_of, open_lives
+from popcomm.rllib.mail import LogOf, Mail, inbox_of
+from popcomm.rllib.unroll import converse, open_lives
 from popcomm.rllib.worlds import WorldLayout
 
 Fragments = Mapping[str, Mapping[str, np.ndarray]]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -160,6 +161,10 @@ class ReturnNormaliser(nn.Module):
         """[P, R] normalised values -> returns."""
         return (values * self.std[:, None] + self.mean[:, None]).to(values.dtype)
 
+    def denormalise_of(self, values: Tensor, members: Tensor) -> Tensor:
+        """Normalised values of those members, both of one shape -> returns."""
+        return (values * self.std[members] + self.mean[members]).to(values.dtype)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """torch's hook; args: local_metadata, strict, missing_keys, unexpected_keys, error_msgs."""
         if f"{prefix}mean_sum" in state_dict:
@@ -210,8 +215,14 @@ def clip_per_member(gradients: list[Tensor], members: int, max_norm: float) -> T
     With one member this is torch's clip_grad_norm_. With more, the first axis of every gradient is the members', and no
     member's large gradient shrinks another's.
     """
-    norms = torch.stack([g.reshape(members, -1).norm(dim=1) for g in gradients]).norm(dim=0)
+    if members == 1:
+        norms = get_total_norm(gradients).view(1)
+    else:
+        norms = torch.stack([g.reshape(members, -1).norm(dim=1) for g in gradients]).norm(dim=0)
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    if members == 1:
+        torch._foreach_mul_(gradients, scale.squeeze(0))
+        return norms
     for g in gradients:
-        g.mul_(scale.view(-1, *[1] * (g.ndim - 1)) if members > 1 else scale.squeeze(0))
+        g.mul_(scale.view(-1, *[1] * (g.ndim - 1)))
     return norms

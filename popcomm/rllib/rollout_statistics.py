@@ -50,7 +50,7 @@ class RolloutStatistics:
         self.lengths: Tensor | None = None  # [B]
         self.finished: list[tuple[np.ndarray, np.ndarray]] = []  # returns [E, N], lengths [E]
         self.labels: list[Tensor] = []
-        self.attention: list[float] = []
+        self.attention: list[Tensor] = []  # of steps: weights of top neighbours, added up, and how many listened
         self.counts: dict[str, Any] = {}
         self.language: dict[str, float] = {}
         self.world: dict[str, float] = {}
@@ -77,8 +77,8 @@ class RolloutStatistics:
     def listened(self, attention: Tensor, mask: Tensor) -> None:
         """attention [P, R, K], mask [P, R, K] bool: remember the mean weight of each listener's top neighbour."""
         heard = mask.any(-1)
-        if bool(heard.any()):
-            self.attention.append(float(attention.amax(-1)[heard].mean()))
+        # Looked at when the fragment is over: no synchronisation in every step.
+        self.attention.append(torch.stack([(attention.amax(-1) * heard).sum(), heard.sum()]))
 
     def count(
         self, env_steps: int, fragments: Mapping[str, Mapping[str, np.ndarray]], world: Mapping[str, float]
@@ -99,7 +99,9 @@ class RolloutStatistics:
             if self._speakers():
                 self.language |= speaking(fragments, self._speakers(), self.labels, self.channel.messages)
         if self.attention:
-            self.language["top_attention"] = float(np.mean(self.attention))
+            total, listeners = torch.stack(self.attention, 1).double()
+            if bool((listeners > 0).any()):
+                self.language["top_attention"] = float((total / listeners)[listeners > 0].mean())
         self.labels, self.attention = [], []
 
     def _language(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: MessageKind) -> dict[str, float]:

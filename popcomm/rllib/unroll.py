@@ -2,79 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from popcomm.agents.contract import AgentOutput, AgentSpec
+from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
 from popcomm.agents.seating import Seating
-from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox, gather_seats
+from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
-from popcomm.rllib.fragment import STATE_IN
-from popcomm.rllib.gradients import kept_finite
-
-
-class LogOf(NamedTuple):
-    """Where the entries of a log come from (`popcomm.channels.air.Heard`)."""
-
-    sources: Tensor  # [B, L] int64, seats; N where nobody said the word
-    direct: Tensor  # [B, L] bool, what the source itself said one step before
-
-
-class Mail(NamedTuple):
-    """What is under way in the channel at a step: sent one step before, heard now."""
-
-    messages: Tensor  # [B, N, ...], as transmitted by each seat; [B, L, ...], the entries of a log
-    senders: Tensor  # [B, N, K] int64, which of them stand in each inbox
-    mask: Tensor  # [B, N, K] bool
-    soft: Tensor | None = None  # [B, N, *features shape], of what each seat said
-    hears: Tensor | None = None  # [B, N] bool, who listens; only where there are no inboxes (`Routed`)
-    log: LogOf | None = None
-
-
-def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
-    """The inboxes of one species in member-major order [P, R, K, ...]: one gather from world order.
-
-    The receivers' permutation is applied to the small indices, not to the messages.
-    """
-    if mail.hears is not None:
-        return cast(Inbox, RoutedInbox(mail.messages, mail.mask[..., 0], mail.hears, seats, kept_finite(mail.soft)))
-    worlds, posts = mail.messages.shape[:2]
-    chosen, mask = mail.senders[:, seats], seating.to_members(mail.mask[:, seats])
-    offsets = torch.arange(worlds, device=mask.device).view(-1, 1, 1) * posts
-    index = seating.to_members(chosen + offsets)
-    soft, direct = mail.soft, None
-    if mail.log is None:
-        senders = seating.to_members(chosen)
-    else:
-        senders, direct = mail.log.sources.flatten()[index], mail.log.direct.flatten()[index]
-        soft = None if soft is None else _soft_of_log(soft, mail.log)
-    soft = None if soft is None else soft.flatten(0, 1)
-    if seating.members == 1:
-        soft = kept_finite(soft)
-    inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft, direct)
-    return _as_inbox(inbox, seating.members)
-
-
-def _soft_of_log(soft: Tensor, log: LogOf) -> Tensor:
-    """What seats said, [B, N, ...], at the entries that are theirs: [B, L, ...]; zeros, without gradient, elsewhere.
-
-    Nobody chose to repeat a word, or to publish it.
-    """
-    seats = log.sources.clamp(max=soft.shape[1] - 1)
-    found = gather_seats(soft, seats.unsqueeze(-1)).squeeze(2)
-    return found * log.direct.view(*seats.shape, *[1] * (soft.dim() - 2))
-
-
-def _as_inbox(posted: PostedInbox, members: int) -> Inbox:
-    """What is posted is read once for all by networks that share their weights, unless less is heard than posted."""
-    if members == 1 and posted.index.numel() >= len(posted.posted):
-        return cast(Inbox, posted)  # it has all that an Inbox has
-    soft = posted.soft if members == 1 else kept_finite(posted.soft, members)
-    return Inbox(posted.messages, posted.senders, posted.mask, soft, posted.direct)
+from popcomm.rllib.fragment import STATE_IN, Steps
+from popcomm.rllib.mail import LogOf, Mail, inbox_of
 
 
 def converse(
@@ -86,15 +27,17 @@ def converse(
     said: Tensor | None = None,
     generator: torch.Generator | None = None,
     greedy: bool = False,
+    undecided: bool = False,
 ) -> AgentOutput:
     """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it.
 
-    What networks of a species that never speaks may say all the same is left out.
+    What networks of a species that never speaks may say all the same is left out. undecided: leave out the action and
+    the value (`popcomm.agents.contract.Agent`).
     """
+    how: dict[str, Any] = {"undecided": True} if undecided else {}
     if getattr(agent, "autoregressive", False):
-        output = agent(obs, inbox, state, said=said, generator=generator, greedy=greedy)
-    else:
-        output = agent(obs, inbox, state)
+        how |= {"said": said, "generator": generator, "greedy": greedy}
+    output = agent(obs, inbox, state, **how)
     return output._replace(message=None, said=None) if spec.sends is None else output
 
 
@@ -119,30 +62,35 @@ def said_in(arrays: Mapping[str, Tensor]) -> Tensor:
     return arrays["sent"] if "sent" in arrays else arrays["messages"][:, 1:]
 
 
-def soft_of(kind: Any, params: Tensor, arrays: Mapping[str, Tensor], seating: Seating, t: int | None) -> Tensor:
+def soft_of(kind: Any, params: Tensor, seating: Seating, get: Callable[[str, int], Tensor], noisy: bool) -> Tensor:
     """The differentiable form of what a species said, in world order.
 
     Of a reparameterised kind it is what the present sender says with the noise that was kept, and what the channel
     did to the message afterwards.
 
     Args:
-        params: [P, R, *params shape], rows of step t, or of all steps (worlds count B T then).
-        t: the step; None for all of them.
+        params: [P, R, *params shape], rows of one step, or of all steps (worlds count B T then).
+        get: (key, steps later) -> [B, N_s, ...], what a fragment has for these rows.
+        noisy: whether it has what was sent beside what was heard.
 
     Returns:
         [B, N_s, *features shape], or [B T, N_s, *features shape].
     """
-
-    def at(values: Tensor) -> Tensor:
-        return values.flatten(0, 1) if t is None else values[:, t]
-
     if not reparameterised(kind):
         return seating.to_worlds(kind.soft(params))
-    noise = seating.to_members(at(arrays["message_noise"]))
+    noise = seating.to_members(get("message_noise", 0))
     said = seating.to_worlds(kind.sample_with(params, noise))
-    if "sent" not in arrays:
-        return said
-    return cast(Tensor, kind.transmitted_again(said, at(arrays["sent"]), at(arrays["messages"][:, 1:])))
+    return cast(Tensor, kind.transmitted_again(said, get("sent", 0), get("messages", 1))) if noisy else said
+
+
+def _all_steps(arrays: Mapping[str, Tensor], length: int, key: str, ahead: int) -> Tensor:
+    """Rows of all steps, so many steps later: [B T, N_s, ...]."""
+    return arrays[key][:, ahead : ahead + length].flatten(0, 1)
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """What all species have, [B, N_s, ...] each, as [B, N, ...]."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
 def _heard_later(soft: Tensor, before: Tensor) -> Tensor:
@@ -199,7 +147,7 @@ class Unroller:
         def fold(values: Tensor) -> Tensor:
             return values.reshape(worlds * length, *values.shape[2:])
 
-        mail = self._mail(fragment, lambda arrays, key: fold(arrays[key][:, :length]))
+        mail = self._mail(list(fragment.values()), lambda arrays, key: fold(arrays[key][:, :length]))
         result: dict[str, SpeciesUnroll] = {}
         softs: dict[str, Tensor] = {}
         for name in sorted(fragment, key=lambda name: self.specs[name].hears):
@@ -214,7 +162,8 @@ class Unroller:
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
             output = converse(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
             if self.through and spec.sends is not None and output.message is not None:
-                soft = soft_of(spec.sends, output.message, arrays, seating, None)
+                noisy = "sent" in arrays
+                soft = soft_of(spec.sends, output.message, seating, partial(_all_steps, arrays, length), noisy)
                 softs[name] = soft.unflatten(0, (worlds, length))
             index = None if seating.members == 1 else seating.index.reshape(-1)
             result[name] = SpeciesUnroll(
@@ -239,31 +188,33 @@ class Unroller:
             parts.append(softs[name] if name in softs else arrays["obs"].new_zeros(shape))
         return torch.cat(parts, 2)
 
-    def _mail(self, fragment: Mapping[str, Mapping[str, Tensor]], get: Any, soft: Tensor | None = None) -> Mail | None:
+    def _mail(self, fragment: Sequence[Any], get: Any, soft: Tensor | None = None) -> Mail | None:
+        """What is under way where `get(arrays of a species, key)` says what is in a fragment, [B, N_s, ...]."""
         if self.messages is None:
             return None
-        first = next(iter(fragment.values()))
+        first = fragment[0]
         keys = ("slots", "inbox_mask") if "slots" in first else ("senders", "inbox_mask", "messages")
-        senders, mask, *said = (torch.cat([get(arrays, key) for arrays in fragment.values()], 1) for key in keys)
+        senders, mask, *said = (_together([get(arrays, key) for arrays in fragment]) for key in keys)
         if "slots" in first:  # the log is the same in the arrays of all species
             log = LogOf(get(first, "log_sources"), get(first, "log_direct"))
             return Mail(get(first, "log_words"), senders, mask, soft, log=log)
         hears = None
         if any(spec.latents for spec in self.specs.values()):
-            hears = ~torch.cat([get(arrays, "first") for arrays in fragment.values()], 1)
+            hears = ~_together([get(arrays, "first") for arrays in fragment])
         return Mail(said[0], senders, mask, soft, hears)
 
     def _step_by_step(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
         """Step t hears what the graph said at step t - 1: stored samples forward, gradients back to the senders."""
         length = next(iter(fragment.values()))["alive"].shape[1]
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
+        steps = [walk.steps for walk in walks.values()]
         soft: Tensor | None = None
         for t in range(length):
-            mail = self._mail(fragment, lambda arrays, key, t=t: arrays[key][:, t], soft if self.through else None)
+            mail = self._mail(steps, lambda arrays, key, t=t: arrays.at(t, key), soft)
             for name, walk in walks.items():
                 walk.step(t, mail, self.seats[name])
             if self.through and self.messages is not None:
-                soft = torch.cat([walk.soft(self.messages) for walk in walks.values()], 1)
+                soft = _together([walk.soft(t, self.messages) for walk in walks.values()])
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 
@@ -272,66 +223,75 @@ class _Walk:
 
     def __init__(self, module: Any, arrays: Mapping[str, Tensor]) -> None:
         self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
-        self.arrays = arrays
+        self.arrays, self.steps = arrays, Steps(arrays)
         self.length = arrays["alive"].shape[1]
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
-        self.seating = Seating(arrays["members"][:, 0], self.members)
+        self.decides_later = decides_later(self.agent)
+        self._seat(0)
         carried = {k.removeprefix(STATE_IN): v for k, v in arrays.items() if k.startswith(STATE_IN)}
         self.state = {name: self.seating.to_members(value) for name, value in carried.items()}
         self.outputs: list[AgentOutput] = []
         self.inboxes: list[Any] = []  # of PostedInbox, or of Inbox
+        self.seen: list[Tensor] = []
         self.indices: list[Tensor] = []
         self.masks: list[Tensor] = []
 
     def step(self, t: int, mail: Mail | None, seats: slice) -> None:
         if self.opens[t] and t:
-            self._reseat(Seating(self.arrays["members"][:, t], self.members))
+            self._reseat(t)
         seating = self.seating
         state = self.state
         if self.opens[t]:
-            state = open_lives(self.agent, state, seating.to_members(self.arrays["first"][:, t]))
+            state = open_lives(self.agent, state, seating.to_members(self.steps.at(t, "first")))
         inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
-        said = None if self.spec.sends is None else seating.to_members(said_in(self.arrays)[:, t])
-        obs = seating.to_members(self.arrays["obs"][:, t])
-        output = converse(self.agent, self.spec, obs, inbox, state, said)
+        said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t))
+        obs = seating.to_members(self.steps.at(t, "obs"))
+        output = converse(self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later)
         self.state = output.state
         self.outputs.append(output._replace(state={}, said=None))
         if _single(inbox) is not None:
             self.inboxes.append(inbox)
-        self.indices.append(self._flat_index(t))
-        self.masks.append(seating.row_mask(self.arrays["alive"][:, t]))
+        self.seen.append(obs)
+        self.indices.append(self._index + t * seating.num_seats)
+        self.masks.append(seating.row_mask(self.steps.at(t, "alive")))
 
-    def soft(self, kind: MessageKind) -> Tensor:
-        """The differentiable form [B, N_s, *features shape] of what was said at the last step; zeros of the mute."""
+    def soft(self, t: int, kind: MessageKind) -> Tensor:
+        """The differentiable form [B, N_s, *features shape] of what was said at step t, the last; zeros of the mute."""
         params = self.outputs[-1].message
         if params is None:
             return self.arrays["obs"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
-        return soft_of(kind, params, self.arrays, self.seating, len(self.outputs) - 1)
+        return soft_of(
+            kind, params, self.seating, lambda key, ahead: self.steps.at(t + ahead, key), "sent" in self.steps
+        )
 
-    def _reseat(self, seating: Seating) -> None:
-        if self.members > 1:
-            self.state = {k: seating.to_members(self.seating.to_worlds(v)) for k, v in self.state.items()}
-        self.seating = seating
+    def _seat(self, t: int) -> None:
+        """Take the seats of step t."""
+        self.seating = seating = Seating(self.arrays["members"][:, t], self.members)
+        n, rows = seating.num_seats, seating.rows
+        index = torch.arange(rows, device=self.arrays["obs"].device).view(1, -1) if self.members == 1 else seating.index
+        # [P, R], the rows' places in [B T N] at step 0.
+        self._index = index // n * (self.length * n) + index % n
 
-    def _flat_index(self, t: int) -> Tensor:
-        """[P, R] indices of this step's rows into [B T N]."""
-        seating, n = self.seating, self.seating.num_seats
-        if seating.members == 1:
-            index = torch.arange(seating.rows, device=self.arrays["obs"].device).view(1, -1)
-        else:
-            index = seating.index
-        return index // n * (self.length * n) + t * n + index % n
+    def _reseat(self, t: int) -> None:
+        if self.members == 1:
+            return
+        old = self.seating
+        self._seat(t)
+        self.state = {k: self.seating.to_members(old.to_worlds(v)) for k, v in self.state.items()}
 
     def joined(self, with_soft: bool) -> SpeciesUnroll:
         first = self.outputs[0]
-        outputs = AgentOutput(
-            torch.cat([o.action_logits for o in self.outputs], 1),
-            None if first.message is None else torch.cat([o.message for o in self.outputs if o.message is not None], 1),
-            torch.cat([o.value for o in self.outputs], 1),
-            {},
-            {key: torch.cat([o.aux[key] for o in self.outputs], 1) for key in first.aux},
-        )
+        message = None
+        if first.message is not None:
+            message = torch.cat([o.message for o in self.outputs if o.message is not None], 1)
+        aux = {key: torch.cat([o.aux[key] for o in self.outputs], 1) for key in first.aux}
+        if self.decides_later:
+            logits, value = self.agent.decide(torch.cat(self.seen, 1), aux)
+        else:
+            logits = torch.cat([o.action_logits for o in self.outputs], 1)
+            value = torch.cat([o.value for o in self.outputs], 1)
+        outputs = AgentOutput(logits, message, value, {}, aux)
         return SpeciesUnroll(
             outputs, self._joined_inbox(with_soft), torch.cat(self.indices, 1).reshape(-1), torch.cat(self.masks, 1)
         )

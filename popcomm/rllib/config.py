@@ -430,6 +430,11 @@ class PopulationPPOConfig(PPOConfig):
         return self.gradient == "reinforce" or self.message_kl_coeff > 0
 
     @property
+    def reads_state(self) -> bool:
+        """Whether anybody looks at the world's latent state: a central critic, or losses of the agent's own."""
+        return self.critic == "central" or bool(getattr(self.agent_class, "has_auxiliary_losses", True))
+
+    @property
     def quality_weight(self) -> float:
         """The weight of the quality loss, chosen or not."""
         if self.quality_coeff is not None:

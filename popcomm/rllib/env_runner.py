@@ -19,6 +19,7 @@ from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+from popcomm.agents.action_bounds import ActionBounds
 from popcomm.agents.contract import AgentOutput
 from popcomm.agents.distributions import ActionLaw, action_law
 from popcomm.agents.seating import Seating, draw, redraw
@@ -114,7 +115,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         idle = self.worker_index == 0 and config.num_env_runners > 0
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
         self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
+        self.env.tells_state = self._reads_state = config.reads_state
         self.layout = WorldLayout.of(self.env)
+        self._bounds = {n: ActionBounds(s.action_space, self._device) for n, s in self.layout.species.items()}
         self.channel: Channel | None = config.make_channel(self.layout)
         species = list(self.layout.species.values())
         self._speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in species]).to(self._device)  # [N]
@@ -183,7 +186,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         taught = self.config.learn_from == "answers"
         takes_turns = (self._step is not None and self._step.speaks is not None) or self._takes_turns()
         writer = FragmentWriter(
-            self.layout, self.channel, self.num_worlds, length, acts_by_message, takes_turns, taught
+            self.layout, self.channel, self.num_worlds, length, acts_by_message, takes_turns, taught, self._reads_state
         )
         fragments = writer.arrays
         carried = {n: {k: self.seatings[n].to_worlds(v) for k, v in s.items()} for n, s in self.state.items()}
@@ -351,7 +354,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self._reseat(self.reopened)
         self.listening.remember(t, self.state, self.seatings)
         outputs = {name: self._act(name, t, view, step) for name, view in writer.views.items()}
-        actions = {name: o[0] for name, o in outputs.items()}
+        # Networks learn from what they chose, worlds get it in their bounds.
+        actions = {name: self._bounds[name].of(o[0]) for name, o in outputs.items()}
         sent = None
         spoken = None
         voice = self._voice(step)
@@ -584,6 +588,14 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     def surroundings(self) -> dict[str, str]:
         """What a `run_state` must have in common with this runner, for it to go on from there."""
         return surroundings(self.config, self.layout, self.num_worlds, self.channel)
+
+    def start_anew(self) -> None:
+        """Forget the worlds and all that went on in them: the next sample starts new episodes, with random numbers that
+        are a function of the steps made so far."""
+        self._new = True
+        self._step = self.air = self.transmitted = self.heard = None
+        self.statistics = RolloutStatistics(self.layout, self.channel)
+        self.listening = self._listening()
 
     def set_run_state(self, state: dict[str, Any]) -> None:
         """Go on from a `run_state`."""

@@ -112,7 +112,7 @@ class Choice(Part):
         array = self._array(value)
         if array.dtype.kind not in "iub":
             raise self._misfit(value)
-        index = int(array.reshape(-1)[0]) - int(self.space.start)  # type: ignore[attr-defined]
+        index = int(array.reshape(-1)[0]) - int(self.space.start)
         if not 0 <= index < self.size:
             raise self._misfit(value)
         out[:] = 0.0
@@ -124,7 +124,7 @@ class Choices(Part):
 
     def __init__(self, space: spaces.Space, path: Path) -> None:
         super().__init__(space, path)
-        self._sizes, self._start = (np.ravel(x).astype(np.int64) for x in (space.nvec, space.start))  # type: ignore[attr-defined]
+        self._sizes, self._start = (np.ravel(x).astype(np.int64) for x in (space.nvec, space.start))
         self._first = np.cumsum(self._sizes) - self._sizes
 
     def write(self, out: np.ndarray, value: Any) -> None:

@@ -16,11 +16,11 @@ STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 class Answer(NamedTuple):
     """What is told of every agent, by agent; of reset there are observations and infos alone."""
 
-    observations: Mapping[Any, Any]
-    rewards: Mapping[Any, Any]
-    terminated: Mapping[Any, Any]
-    truncated: Mapping[Any, Any]
-    infos: Mapping[Any, Any]
+    observations: dict[Any, Any]
+    rewards: dict[Any, Any]
+    terminated: dict[Any, Any]
+    truncated: dict[Any, Any]
+    infos: dict[Any, Any]
 
 
 def reset_env(env: Any, seed: int | None = None, options: Any = None) -> Answer:
@@ -55,7 +55,7 @@ def step_env(env: Any, actions: Mapping[Any, Any]) -> Answer:
     return Answer(*_unpacked(env, "step", told, STEP))
 
 
-def _unpacked(env: Any, call: str, told: Any, names: tuple[str, ...]) -> tuple[Mapping[Any, Any], ...]:
+def _unpacked(env: Any, call: str, told: Any, names: tuple[str, ...]) -> tuple[dict[Any, Any], ...]:
     if not isinstance(told, tuple | list) or len(told) != len(names):
         count = f"{len(told)} values" if isinstance(told, tuple | list) else f"a {type(told).__name__}"
         raise UserError(f"{call}() of '{env}' returned {count}, and must return {_listed(names)}")

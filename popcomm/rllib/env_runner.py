@@ -28,7 +28,7 @@ from popcomm.channels.air import Air, Heard
 from popcomm.channels.schedules import Clock
 from popcomm.envs.world import World, WorldStep
 from popcomm.errors import UserError
-from popcomm.rllib.fragment import as_batch
+from popcomm.rllib.fragment import as_batch, not_finite
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.module import PopulationRLModule
@@ -195,12 +195,28 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         for t in range(length):
             self._advance(t, writer)
         self._write_last(writer)
+        self._check_numbers(fragments)
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.num_env_steps_sampled_lifetime += stepped
         self.statistics.count(stepped, fragments, self.env.metrics())
         self.statistics.language |= self.listening.measure(fragments, dict(self.module.items()), self.laws)
         return as_batch(fragments, stepped)
+
+    def _check_numbers(self, fragments: Mapping[str, dict[str, np.ndarray]]) -> None:
+        """What a world says must be finite: else learning would fail later, and say something else."""
+        # Of answers the rewards are the networks' doing.
+        told = ("obs",) if self.config.learn_from == "answers" else ("obs", "rewards")
+        broken = not_finite(fragments, told)
+        if broken is None:
+            return
+        name, key, (world, step, seat) = broken
+        agent = self.layout.agents[self.layout.species[name].start + seat]
+        what = "an observation" if key == "obs" else "a reward"
+        raise UserError(
+            f"the environment gave agent '{agent}' in world {world} {what} that is not finite, in step {step} of the "
+            f"{self.config.rollout_fragment_length} of this fragment"
+        )
 
     def _listening(self) -> Listening:
         return Listening(self.layout, self.channel, self.num_worlds, self.config.rollout_fragment_length)

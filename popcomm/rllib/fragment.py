@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from popcomm.channels.messages import reparameterised
 from popcomm.envs.world import Species
 
 STATE_IN = "state_in."
+Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,21 @@ def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 def as_batch(fragments: Mapping[str, dict[str, np.ndarray]], env_steps: int) -> MultiAgentBatch:
     """The batch that travels by reference to the learners."""
     return MultiAgentBatch({name: SampleBatch(arrays) for name, arrays in fragments.items()}, env_steps=env_steps)
+
+
+def not_finite(fragments: Mapping[str, dict[str, np.ndarray]], keys: Sequence[str]) -> tuple[str, str, Place] | None:
+    """The first number of those arrays that is not finite: its species, its key, and where it is: world, step, seat.
+
+    None where all are, which costs a sum.
+    """
+    for name, arrays in fragments.items():
+        for key in keys:
+            # Large numbers may have no finite sum.
+            if math.isfinite(arrays[key].sum()) or np.isfinite(arrays[key]).all():
+                continue
+            world, step, seat = np.argwhere(~np.isfinite(arrays[key]))[0, :3].tolist()
+            return name, key, (world, step, seat)
+    return None
 
 
 def nbytes(batch: MultiAgentBatch) -> int:

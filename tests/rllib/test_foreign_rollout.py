@@ -86,7 +86,9 @@ def test_a_world_of_ones_own_that_gives_what_is_no_number_is_told_so() -> None:
     config = config_of(BanditWorld)
     config.environment(env_config={"nan": True})
     runner = runner_of(config)
-    with pytest.raises(UserError, match="gave agent 'player_0' in world 0 an observation that is not finite, in step 9"):
+    with pytest.raises(
+        UserError, match="gave agent 'player_0' in world 0 an observation that is not finite, in step 9"
+    ):
         runner.sample()
 
 

@@ -65,10 +65,10 @@ def with_messages(
     sender is who repeated it), and words that nobody said, whose sender is N.
 
     Raises:
-        UserError: fewer than two agents, an unknown layout, reflexes with messages that are no words, a topology that
-            does not fit the environment's agents or needs positions that it has not (see
+        UserError: no ParallelEnv, fewer than two agents, an unknown layout, reflexes with messages that are no words, a
+            topology that does not fit the environment's agents or needs positions that it has not (see
             `popcomm.envs.foreign.position_source`), spaces that cannot be flat; in `step`, an action or message that
-            does not fit its space.
+            does not fit its space; in `reset` and `step`, answers of an older API.
     """
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)

@@ -139,7 +139,7 @@ class PopulationPPOConfig(PPOConfig):
 
         Args:
             env: a popcomm name ("swarm_v0"), a World class, "module:attribute", or a creator: any callable that takes
-                the env_config and returns a PettingZoo ParallelEnv.
+                the env_config and returns a PettingZoo ParallelEnv. Box actions are mapped to their finite bounds.
             env_config: its arguments.
             time_limit: what follows when an episode is truncated. "bootstrap": the value of its final observation, as
                 if it went on; with gamma 1 and a limit that agents can count on, waiting for ever then costs nothing.

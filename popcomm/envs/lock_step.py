@@ -54,7 +54,7 @@ def differing(one: Row, other: Row, spaces_of: Any) -> str:
     """Where two plain loops with the same seed and actions differ, in words; "" where they do not."""
     if one.there != other.there:
         return f"`agents` is {sorted(map(str, one.there))} in one, {sorted(map(str, other.there))} in the other"
-    for agent in one.acted | one.there:
+    for agent in sorted(one.acted | one.there, key=str):
         for field in ("rewards", "terminated", "truncated"):
             a, b = (getattr(row, field).get(agent) for row in (one, other))
             if not _same(a, b):

@@ -113,7 +113,7 @@ def test_an_adapter_that_errs_is_found_out(field: str, spoil: Any, said: str, mo
 
 
 class Forgetful(Duo):
-    """Its second reset with the same seed opens another episode than its first."""
+    """An episode is not that of its seed alone, but of how many there were before it."""
 
     resets = 0
 
@@ -147,7 +147,7 @@ class Blank(Duo):
             Unseeded,
             "with the same seed and actions two copies differ, .*: in step 0 the observations of agent 'bird_0'",
         ),
-        (Forgetful, "two copies differ, one of which had an episode before; .*: in step 0 the observations of agent"),
+        (Forgetful, "an episode is not a function of its seed and actions alone: step 0: .*`observations` differs"),
         (Broken, "it raises AttributeError: 'Broken' object has no attribute 'no_such_part'"),
         (Blank, "step 2 of the episode .* number 0 of the observation of agent 'bird_0' is nan"),
         (object, "the creator returned a object without 'possible_agents'"),

@@ -52,8 +52,8 @@ def check_env(
         num_steps: of every trial; more than an episode has, or the end of an episode is not looked at.
         seed: of worlds and actions.
 
-    >>> from popcomm.envs import alarm_v0
-    >>> check = check_env(alarm_v0.parallel_env, {"num_agents": 3}, num_steps=12)
+    >>> from popcomm.envs import swarm_v0
+    >>> check = check_env(swarm_v0.parallel_env, {"num_agents": 3, "max_steps": 5}, num_steps=12)
     >>> check.wrong, check.facts["lock step"]
     ([], ['20 steps in 4 episodes: lives, rewards, flags, masks and observations are those of a plain loop'])
     """

@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.agents.action_bounds import ActionBounds
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.distributions import action_law
 from popcomm.channels.mailbox import Inbox
@@ -117,6 +118,7 @@ class _Faces:
         if isinstance(spec, EnvSpec):
             own, action = spec.env_observation_space or own, spec.env_action_space or action
         self.law = action_law(spec.action_space)
+        self.bounds = ActionBounds(spec.action_space)
         self.action = FlatAction(action, "agent")
         self.observation = FlatObservation(own, "agent", split_mask=not self.action.is_box)
 
@@ -148,7 +150,7 @@ class Acting:
             observation: {"observation": the environment's, "inbox": [K, L] int64 or [K, D] float32 (words: bits
                 [K, bits], with a lexicon [K, 1]), "senders": [K] int, "mask": [K] int or bool}, K any number; an agent
                 that never hears takes the observation alone, too.
-                An "action_mask" beside an "observation" in the environment's part is obeyed.
+                An "action_mask" in the environment's part is obeyed.
             greedy: the likeliest action and symbols instead of samples.
             generator: source of the samples; torch's default one if None.
 
@@ -175,7 +177,7 @@ class Acting:
         law = self._faces.law
         logits = output.action_logits
         action = law.mode(logits, mask) if greedy else law.sample(logits, generator, mask)
-        chosen = self._faces.action.to_env(action[0, 0].cpu().numpy())
+        chosen = self._faces.action.to_env(self._faces.bounds.of(action[0, 0].cpu()).numpy())
         return chosen[()], self._message(output, greedy, generator)
 
     def _message(self, output: AgentOutput, greedy: bool, generator: torch.Generator | None) -> np.ndarray | None:

@@ -141,7 +141,9 @@ class MultiCategorical:
 
 
 class DiagonalGaussian:
-    """Box: actions [..., d] float32, params [..., 2 d]: means, then log standard deviations. Actions are not clipped.
+    """Box: actions [..., d] float32, params [..., 2 d]: means, then log standard deviations.
+
+    Actions are in the unit of networks, and not clipped: `popcomm.agents.action_bounds` takes them to their space.
 
     Raises:
         UserError: an action mask is given.

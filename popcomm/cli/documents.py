@@ -57,7 +57,7 @@ def load(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]
     with naming(path):
         document = {str(section): _section(section, content) for section, content in document.items()}
         for override in overrides or []:
-            _put(document, override)
+            put(document, override)
     return document
 
 
@@ -117,7 +117,12 @@ def _section(name: Any, content: Any) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _put(document: dict[str, Any], override: str) -> None:
+def put(document: dict[str, Any], override: str) -> None:
+    """Put "section.key=value" into a document, the value in YAML.
+
+    Raises:
+        UserError: not of that form, or a key within what is no mapping.
+    """
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):

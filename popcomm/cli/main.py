@@ -1,4 +1,7 @@
-"""popcomm train | sweep | report | play | channel | list. A user's mistake is one sentence on stderr, exit code 2."""
+"""popcomm train | sweep | report | play | channel | check-env | list.
+
+A user's mistake is one sentence on stderr, exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -173,6 +176,32 @@ def channel(
         typer.echo(f"{plot}: survival of a word, and the tail of the load")
 
 
+@app.command("check-env")
+def check_env(
+    environment: Annotated[
+        str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="What makes a PettingZoo ParallelEnv.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A key of its env_config; may be given often."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each trial; more than an episode has.")] = 200,
+    worlds: Annotated[int, typer.Option(min=1, help="Copies in training.")] = 16,
+    iterations: Annotated[int, typer.Option(min=0, help="Of the training that is timed; 0: no training.")] = 3,
+) -> int:
+    """Look at an environment before training in it: what popcomm finds, what is wrong, how fast it is.
+
+    Two copies are held against plain loops with the same seeds and actions. Exit code 1 if something is wrong.
+    """
+    from rich.console import Console
+
+    from popcomm.cli import check_env as checking
+
+    found = checking.check(environment, checking.env_config_of(settings or []), steps, worlds, iterations)
+    checking.print_check(environment, found, Console(highlight=False))
+    return FAILURE if found.wrong else 0
+
+
 @app.command("list")
 def list_() -> None:
     """List environments, agents, message kinds, topologies, reflexes and the configs that ship with popcomm."""
@@ -184,7 +213,9 @@ def list_() -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line; returns its exit code: 0, 1 for a failed trial, 2 for a user's mistake, 130 after Ctrl-C.
+    """Run the command line; returns its exit code.
+
+    0, 1 for a failed trial or something wrong with an environment, 2 for a user's mistake, 130 after Ctrl-C.
 
     Any other exception is a defect of popcomm or of the user's own code, and keeps its traceback (exit code 1).
     """

@@ -7,55 +7,90 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from popcomm.envs.flat_parts import parts_of
 from popcomm.errors import UserError
 
 MASK = "action_mask"
+LARGEST = np.finfo(np.float32).max
 
 
 class FlatObservation:
-    """Observations of one agent as a vector of `size` float32 numbers (`gymnasium.spaces.flatten`).
+    """Observations of one agent as a vector of `size` float32 numbers, those of `gymnasium.spaces.flatten`.
 
-    With `split_mask`, the entry "action_mask" of a Dict that also has "observation" is left out of the vector: it says
-    what may be done, not what is seen. `has_mask` tells whether there is one.
+    With `split_mask`, the entry "action_mask" of a Dict is left out of the vector: it says what may be done, not what
+    is seen. `has_mask` tells whether there is one. All other entries are in the vector, whatever their names.
+
+    An observation of no numbers (a Box of shape (0,)) is one zero, for a network needs something to stand on.
+
+    Attributes:
+        low, high: [O] float32, between which every number must lie: the bounds of whole numbers, else all that is
+            finite.
 
     Raises:
-        UserError: a space without a fixed size, such as Graph or Sequence.
+        UserError: a space without a fixed size, such as Graph or Sequence, or one that is none of Gymnasium's.
     """
 
     def __init__(self, space: spaces.Space, agent: Any, split_mask: bool = True) -> None:
+        _check_kind(space, agent, "observation")
         keys = set(space.spaces) if isinstance(space, spaces.Dict) else set()
-        self.has_mask = split_mask and {"observation", MASK} <= keys
+        self.has_mask = split_mask and MASK in keys
         # A Dict keeps its other entries, such as a communication state, in the vector.
-        rest = {key: space[key] for key in sorted(keys - {MASK})} if self.has_mask else {}
-        self.space = spaces.Dict(rest) if rest else space
+        self.space = spaces.Dict({key: space[key] for key in sorted(keys - {MASK})}) if self.has_mask else space
         if not self.space.is_np_flattenable:
             kind = type(space).__name__
             raise UserError(f"agent '{agent}' observes a {kind} space without a fixed size, and it must be flattenable")
-        self.box: spaces.Box = spaces.flatten_space(self.space)
-        self.size = int(self.box.shape[0])
-        self._is_box = isinstance(self.space, spaces.Box)
+        self._parts = list(parts_of(self.space))
+        self._numbers = sum(part.size for part in self._parts)
+        self.size = max(self._numbers, 1)
+        nothing = spaces.Box(0, 0, (1,), np.float32)
+        self.box: spaces.Box = spaces.flatten_space(self.space) if self._numbers else nothing
+        self.low, self.high = np.full(self.size, -LARGEST), np.full(self.size, LARGEST)
+        for part, start in zip(self._parts, self._starts(), strict=True):
+            if part.limits is not None:
+                self.low[start : start + part.size], self.high[start : start + part.size] = part.limits
+
+    def _starts(self) -> list[int]:
+        """Where each part begins in the vector."""
+        ends = np.cumsum([0, *(part.size for part in self._parts)])
+        return ends[:-1].tolist()
 
     def write(self, out: np.ndarray, observation: Any) -> None:
-        """Flatten one observation into out [O] float32."""
-        if self._is_box:
-            out[:] = np.ravel(observation)
-        elif self.has_mask:
-            out[:] = spaces.flatten(self.space, {key: observation[key] for key in self.space.spaces})
-        else:
-            out[:] = spaces.flatten(self.space, observation)
+        """Flatten one observation into out [O] float32.
+
+        Raises:
+            UserError: entries are missing, or have another shape, or are not among the choices of their space.
+        """
+        if not self._numbers:
+            out[:] = 0.0
+        start = 0
+        for part in self._parts:
+            part.write(out[start : start + part.size], part.find(observation))
+            start += part.size
+
+    def wrong(self, rows: np.ndarray) -> tuple[int, ...] | None:
+        """Where the first number is that is not finite, or outside the bounds of whole numbers; None if all is well.
+
+        Args:
+            rows: [..., O] float32, as `write` made them.
+        """
+        # NaN is in no interval.
+        fits = (rows >= self.low) & (rows <= self.high)
+        return None if fits.all() else tuple(int(i) for i in np.argwhere(~fits)[0])
 
 
 class FlatAction:
     """Actions of one agent as Discrete(n), MultiDiscrete([k]) or Box([d]), all starting at zero.
 
-    `space` is what a network acts in; `to_env` gives what the environment wants: MultiBinary is a MultiDiscrete of
-    twos, `start` is added, and numbers are clipped to the bounds of their Box.
+    `space` is what a World is stepped with; `to_env` gives what the environment wants: MultiBinary is a MultiDiscrete
+    of twos, `start` is added, and numbers are clipped to the bounds of their Box. `idle` is the first action, or the
+    Box's number nearest to zero, in the environment's form.
 
     Raises:
-        UserError: any other space.
+        UserError: any other space, or one of no choices and no numbers.
     """
 
     def __init__(self, space: spaces.Space, agent: Any) -> None:
+        _check_kind(space, agent, "action")
         self.env_space = space
         self.start: np.ndarray | int = 0
         if isinstance(space, spaces.Discrete):
@@ -70,12 +105,18 @@ class FlatAction:
         elif isinstance(space, spaces.Box):
             self.nvec = np.zeros(0, np.int64)
             self.low, self.high = (np.ravel(x).astype(np.float64) for x in (space.low, space.high))
-            self.space = spaces.Box(self.low.astype(np.float32), self.high.astype(np.float32), dtype=np.float32)
+            self.space = _bounded(space)
         else:
             kind = type(space).__name__
             raise UserError(
                 f"agent '{agent}' has actions of type {kind}; allowed: Discrete, MultiDiscrete, MultiBinary or Box"
             )
+        if not (self.nvec.size or (self.is_box and self.low.size)):
+            raise UserError(
+                f"agent '{agent}' has the action space {space}, in which there is nothing to choose; an agent that "
+                "only speaks has Discrete(1)"
+            )
+        self.idle = self.to_env(np.zeros(self.space.shape, np.float64 if self.is_box else np.int64))
 
     @property
     def is_box(self) -> bool:
@@ -97,6 +138,11 @@ class FlatAction:
             actions = actions if np.issubdtype(space.dtype, np.floating) else np.rint(actions)
         return (actions + self.start).astype(space.dtype).reshape(*lead, *space.shape)
 
+    def from_env(self, action: Any) -> np.ndarray:
+        """One action as the environment has it -> [], [k] or [d], as networks have it: the inverse of `to_env`."""
+        flat = np.ravel(np.asarray(action))
+        return np.asarray(flat[0] if isinstance(self.env_space, spaces.Discrete) else flat) - self.start
+
     def read_mask(self, mask: Any) -> np.ndarray:
         """A mask as Gymnasium or PettingZoo gives it (one array, or one per component) as [A] bool, True = allowed.
 
@@ -116,7 +162,28 @@ class FlatAction:
 
 
 def mask_of(observation: Any, info: Any, flat: FlatObservation) -> Any | None:
-    """The action mask that came with an observation, or in its info; None where there is none."""
-    if flat.has_mask:
+    """The action mask that came with an observation, or in its info; None where there is none.
+
+    Raises:
+        UserError: the space has one, and the observation has not.
+    """
+    if not flat.has_mask:
+        return info.get(MASK) if info else None
+    try:
         return observation[MASK]
-    return info.get(MASK) if info else None
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(f"its observation has no '{MASK}', and its space has one") from error
+
+
+def _check_kind(space: Any, agent: Any, what: str) -> None:
+    if isinstance(space, spaces.Space):
+        return
+    kind = f"{type(space).__module__}.{type(space).__name__}"
+    raise UserError(f"the {what} space of agent '{agent}' is of type {kind}, and must be one of gymnasium.spaces")
+
+
+def _bounded(space: spaces.Box) -> spaces.Box:
+    """The Box as [d] float32; infinite where Gymnasium puts the dtype's limits for want of a bound."""
+    low = np.where(space.bounded_below, space.low.astype(np.float64), -np.inf)
+    high = np.where(space.bounded_above, space.high.astype(np.float64), np.inf)
+    return spaces.Box(low.ravel().astype(np.float32), high.ravel().astype(np.float32), dtype=np.float32)

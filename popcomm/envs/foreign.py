@@ -1,8 +1,7 @@
-"""What a ParallelEnv of others says of itself: its agents in order, their groups, where they stand, its state."""
+"""What a ParallelEnv of others says of itself: what it is, its agents in order, their groups, where they stand."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -16,7 +15,6 @@ from popcomm.envs.world import World
 from popcomm.errors import UserError
 
 PositionSource = Callable[[], Mapping[Any, Any]]
-logger = logging.getLogger(__name__)
 
 
 def create_env(creator: Callable[..., Any], env_config: dict[str, Any]) -> ParallelEnv:
@@ -27,20 +25,55 @@ def create_env(creator: Callable[..., Any], env_config: dict[str, Any]) -> Paral
     """
     config = dict(env_config)
     env = creator(**config) if _takes_keywords(creator, config) else creator(config)
+    check_parallel(env, "the creator returned")
+    return env
+
+
+def check_parallel(env: Any, what: str = "the environment is") -> None:
+    """Whether it is a ParallelEnv, by what it can do; wrappers need no base class.
+
+    Args:
+        what: how the sentence begins.
+
+    Raises:
+        UserError: it is not, in a sentence that says what it is instead.
+    """
+    ancestors = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(env).__mro__}
     if isinstance(env, AECEnv):
-        raise UserError(f"the creator returned the AECEnv '{env}', and a ParallelEnv is needed; use its parallel_env()")
-    missing = [
-        name
-        for name in ("possible_agents", "reset", "step", "observation_space", "action_space")
-        if not hasattr(env, name)
-    ]
-    if missing:
+        raise UserError(f"{what} the AECEnv '{env}', and a ParallelEnv is needed; use its parallel_env()")
+    if "ray.MultiAgentEnv" in ancestors and not isinstance(env, ParallelEnv):
         raise UserError(
-            f"the creator returned a {type(env).__name__} without '{missing[0]}'; it must return a ParallelEnv"
+            f"{what} {type(env).__name__}, a MultiAgentEnv of RLlib, and a ParallelEnv of PettingZoo is needed: spaces "
+            "by agent from methods, `agents`, flags for each agent and no '__all__'. ParallelPettingZooEnv keeps the "
+            "one that it wraps in `par_env`"
         )
+    if "gymnasium.Env" in ancestors and not hasattr(env, "possible_agents"):
+        raise UserError(f"{what} {type(env).__name__}, a Gymnasium Env of one agent, and a ParallelEnv is needed")
+    for name in ("possible_agents", "reset", "step", "observation_space", "action_space"):
+        if not hasattr(env, name):
+            raise UserError(f"{what} a {type(env).__name__} without '{name}', and it must be a ParallelEnv")
+        if name != "possible_agents" and not callable(getattr(env, name)):
+            raise UserError(
+                f"{what} a {type(env).__name__} whose '{name}' is {type(getattr(env, name)).__name__}, and in a "
+                "ParallelEnv it is a method"
+            )
     if not env.possible_agents:
         raise UserError(f"environment '{env}' has no possible_agents, and needs at least one")
-    return env
+    if not _takes_seed(env):
+        raise UserError(
+            f"reset() of '{env}' takes no seed, and a ParallelEnv's is reset(seed=None, options=None): without one no "
+            "episode could be played again"
+        )
+
+
+def _takes_seed(env: Any) -> bool:
+    try:
+        signature(env.reset).bind(seed=0)
+    except TypeError:
+        return False
+    except ValueError:  # what is not written in Python may not tell
+        return True
+    return True
 
 
 def _takes_keywords(creator: Callable[..., Any], config: dict[str, Any]) -> bool:
@@ -128,15 +161,3 @@ def _as_mapping(env: ParallelEnv, value: Any) -> Mapping[Any, Any]:
     if np.ndim(value) != 2 or len(value) != len(env.possible_agents):
         return {}
     return dict(zip(env.possible_agents, value, strict=True))
-
-
-def flat_state(env: ParallelEnv) -> np.ndarray | None:
-    """env.state() as [S] float32, or None (and one line in the log) where it does not work or is not of numbers."""
-    try:
-        value = np.asarray(env.state())
-        if not np.issubdtype(value.dtype, np.number) and value.dtype != bool:
-            raise TypeError(f"its entries are of type {value.dtype}")
-    except Exception as error:  # a foreign method may fail in any way, and training without a state is possible
-        logger.info("'%s' is used without a latent state: state() gives none (%s)", env, error)
-        return None
-    return value.astype(np.float32).ravel() if value.size else None

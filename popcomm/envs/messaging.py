@@ -19,7 +19,8 @@ from popcomm.channels.reflexes import Reflex
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.schedules import Clock
 from popcomm.envs.deprivation import check_spaces, perceived
-from popcomm.envs.foreign import backing_world, position_source
+from popcomm.envs.foreign import backing_world, check_parallel, position_source
+from popcomm.envs.foreign_answers import reset_env, step_env
 from popcomm.envs.messaging_layouts import LAYOUTS, Heard, Layout
 from popcomm.errors import UserError, unknown
 
@@ -64,10 +65,10 @@ def with_messages(
     sender is who repeated it), and words that nobody said, whose sender is N.
 
     Raises:
-        UserError: fewer than two agents, an unknown layout, reflexes with messages that are no words, a topology that
-            does not fit the environment's agents or needs positions that it has not (see
+        UserError: no ParallelEnv, fewer than two agents, an unknown layout, reflexes with messages that are no words, a
+            topology that does not fit the environment's agents or needs positions that it has not (see
             `popcomm.envs.foreign.position_source`), spaces that cannot be flat; in `step`, an action or message that
-            does not fit its space.
+            does not fit its space; in `reset` and `step`, answers of an older API.
     """
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
@@ -89,8 +90,7 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
         raise UserError(
             "topology routed has no inboxes, which with_messages fills; use full, ring, chain, k_nearest or custom"
         )
-    if not hasattr(env, "possible_agents"):
-        raise UserError(f"'{env}' does not tell its possible_agents, and each of them needs a seat")
+    check_parallel(env)
     seats = len(env.possible_agents)
     if seats < 2:
         raise UserError(f"'{env}' has {seats} agents, and messages need at least 2")
@@ -128,7 +128,7 @@ class MessagingEnv(BaseParallelWrapper):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[Any, Any], dict[Any, Any]]:
-        observations, infos = self.env.reset(seed=seed, options=options)
+        observations, *_, infos = reset_env(self.env, seed, options)
         if self._air is not None:
             if seed is not None:
                 self._air.seed(seed)
@@ -150,7 +150,7 @@ class MessagingEnv(BaseParallelWrapper):
             sent = self._transmit(sent)
         if sent and hasattr(self.env, "speak"):
             self.env.speak(self._loads(sent))
-        told = self.env.step({agent: action for agent, (action, _) in split.items()})
+        told = step_env(self.env, {agent: action for agent, (action, _) in split.items()})
         observations, rewards, terminated, truncated, infos = told
         living = [a for a in self.env.agents if not (terminated.get(a, False) or truncated.get(a, False))]
         # Nobody hears what was said before it came to life.

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from popcomm.envs.env_pickle import dump_envs
-from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation, mask_of
-from popcomm.envs.foreign import create_env, flat_state, group_agents, position_source
+from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation
+from popcomm.envs.foreign import create_env, group_agents, position_source
+from popcomm.envs.foreign_answers import Answer, reset_env, step_env
+from popcomm.envs.foreign_rows import Face, ForeignRows
+from popcomm.envs.foreign_state import StateReader
 from popcomm.envs.world import Species, World, WorldStep
 from popcomm.errors import UserError
 
@@ -25,18 +28,24 @@ class ParallelEnvWorld(World):
     """B copies of a ParallelEnv.
 
     Agents with equal observation and action spaces are one species; seats follow the natural order of the agents' names
-    (agent_2 before agent_10), species by species. Observations are flattened (`gymnasium.spaces.flatten`). Networks act
-    in Discrete, MultiDiscrete or Box spaces that begin at zero: `start` is added, Box actions are clipped to their
-    bounds, and MultiBinary is a MultiDiscrete of twos.
+    (agent_2 before agent_10), species by species. Observations are flattened (`gymnasium.spaces.flatten`) and held
+    against their spaces: shapes, choices, bounds of whole numbers; bounds of real numbers are not, for few environments
+    keep them. Networks act in Discrete, MultiDiscrete or Box spaces that begin at zero: `start` is added, Box actions
+    are clipped to their bounds, and MultiBinary is a MultiDiscrete of twos.
 
-    Action masks come from a Dict observation that holds "action_mask" beside "observation", or from the infos; they are
-    all True for seats that do not act and for a choice that the environment allows nothing in.
+    Action masks come from a Dict observation that holds "action_mask", or from the infos; they are all True for seats
+    that do not act and for a choice that the environment allows nothing in.
 
     An agent that is both terminated and truncated counts as terminated, and so does one that leaves `env.agents`
-    without a word; agents may be born, and born again, within an episode. When no agent is left, the world is over.
+    without a word; agents may be born, and born again, within an episode. One that ends and stays in `env.agents`,
+    while others go on, was put back at once: the row holds the first observation of its new life, and since there is no
+    final one it counts as terminated. If that life ends in its first step, the environment merely keeps its dead in
+    `env.agents`: they wait there, are given the first action of their space, and live again when no flag says
+    otherwise. When no agent is left that goes on, the world is over.
 
     Positions are there if the environment, or `env.unwrapped`, has a method `agent_positions()` that returns
-    {agent: [D] array}, or `positions` (see `popcomm.envs.foreign.position_source`). The latent state is `env.state()`.
+    {agent: [D] array}, or `positions` (see `popcomm.envs.foreign.position_source`). The latent state is `env.state()`
+    (see `popcomm.envs.foreign_state`), asked for while `tells_state` is True.
 
     Args:
         creator: `creator(env_config)` returns a ParallelEnv; a function with the keys of env_config as its arguments,
@@ -47,7 +56,8 @@ class ParallelEnvWorld(World):
 
     Raises:
         UserError: num_worlds below one, a creator that does not return a ParallelEnv, spaces that are not supported,
-            copies that differ in agents or spaces.
+            copies that differ in agents or spaces; in reset and step, an answer that does not fit what was declared, or
+            a number that is not finite, with the world, the step, the agent and the episode's seed.
         RuntimeError: an error inside a copy, with the world, the step and the episode's seed; the copy's own traceback
             is its cause.
     """
@@ -65,35 +75,60 @@ class ParallelEnvWorld(World):
         self._envs = [create_env(creator, env_config) for _ in range(num_worlds)]
         groups = group_agents(self._envs[0])
         self._agents = [agent for group in groups.values() for agent in group]
-        self._known = frozenset(self._agents)
         self._check_copies()
         first = self._envs[0]
-        self._actions = {name: FlatAction(first.action_space(g[0]), g[0]) for name, g in groups.items()}
-        self._obs = {
-            name: FlatObservation(first.observation_space(g[0]), g[0], split_mask=not self._actions[name].is_box)
-            for name, g in groups.items()
-        }
-        # What only a running episode shows: masks in infos, the sizes of positions and of the state.
-        _, infos = first.reset(seed=0)
-        self.species = self._make_species(groups, infos)
-        positions = self._sources = [position_source(env) for env in self._envs]
-        shown = positions[0]() if positions[0] is not None else {}
-        self.position_size = next((len(p) for agent, p in shown.items() if agent in self._agents), 0)
-        state = flat_state(first)
-        self.state_size = 0 if state is None else state.size
-        self._rows = self._allocate()
-        self._views = self._seat_views()
-        self._streams = _streams(None, num_worlds)
+        self._faces = {name: _face(first, group[0]) for name, group in groups.items()}
         self._episode = [{"seed": 0, "step": 0} for _ in range(num_worlds)]
+        self._streams = _streams(None, num_worlds)
         self._warned = False
         self._last: WorldStep | None = None
+        self._look(groups)
+
+    def _look(self, groups: dict[str, list[Any]]) -> None:
+        """Open one episode, for what only a running one shows: masks in infos, positions, the state, and mistakes."""
+        first = self._envs[0]
+        with self._blame(0):
+            opening = reset_env(first, 0)
+        self.species = self._make_species(groups, opening.infos)
+        self._sources = [position_source(env) for env in self._envs]
+        source = self._sources[0]
+        shown = source() if source is not None else {}
+        self.position_size = next((len(p) for agent, p in shown.items() if agent in self._agents), 0)
+        self._state = StateReader(first)
+        self.state_size = self._state.size
+        sizes = (self.position_size, self.state_size)
+        trial = ForeignRows(self.species, self._agents, self._faces, 1, *sizes)
+        with self._blame(0):
+            trial.absorb(0, first, opening)
+        self._check_numbers(trial)
+        self._rows = ForeignRows(self.species, self._agents, self._faces, self.num_worlds, *sizes)
+
+    @property
+    def agents(self) -> list[Any]:
+        """The agents in the order of seats, as the environment calls them."""
+        return list(self._agents)
+
+    def face_of(self, agent: Any) -> Face:
+        """How an agent's observations are read and its actions told."""
+        return next(self._faces[n] for n, s in self.species.items() if str(agent) in s.agents)
+
+    @property
+    def state_failure(self) -> str:
+        """How state() first failed, or ""."""
+        return self._state.failure
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of the episode that runs in each world."""
+        return [episode["seed"] for episode in self._episode]
 
     def reset(self, seed: int | None = None) -> WorldStep:
         if seed is not None:
             self._streams = _streams(seed, self.num_worlds)
-        self._clear()
+        self._rows.clear()
         for world in range(self.num_worlds):
             self._open(world)
+        self._check_numbers(self._rows)
         return self._publish()
 
     def step(self, actions: dict[str, Tensor], spoken: Tensor | None = None) -> WorldStep:
@@ -101,13 +136,14 @@ class ParallelEnvWorld(World):
             raise UserError("the worlds were never reset; call reset before step")
         choices = self._choices(actions)
         symbols = None if spoken is None else spoken.detach().cpu().numpy()
-        over = [not row.any() for row in self._rows["alive"]]
-        self._clear()
+        over = [not row.any() for row in self._rows.arrays["alive"]]
+        self._rows.clear()
         for world in range(self.num_worlds):
             if over[world]:
                 self._open(world)
             else:
                 self._advance(world, choices, symbols)
+        self._check_numbers(self._rows)
         return self._publish()
 
     def get_state(self) -> dict[str, Any] | None:
@@ -123,7 +159,7 @@ class ParallelEnvWorld(World):
             "envs": envs,
             "streams": [stream.bit_generator.state for stream in self._streams],
             "episodes": [dict(episode) for episode in self._episode],
-            "rows": {key: torch.tensor(row) for key, row in self._rows.items()},
+            "rows": {key: torch.from_numpy(row.copy()) for key, row in self._rows.arrays.items()},
         }
 
     def set_state(self, state: dict[str, Any]) -> WorldStep:
@@ -134,8 +170,8 @@ class ParallelEnvWorld(World):
         self._episode = [dict(episode) for episode in state["episodes"]]
         for stream, saved in zip(self._streams, state["streams"], strict=True):
             stream.bit_generator.state = saved
-        for key, row in self._rows.items():
-            row[...] = state["rows"][key].numpy()
+        for key, row in self._rows.arrays.items():
+            row[...] = state["rows"][key].numpy() if key in state["rows"] else 0  # older checkpoints have fewer
         return self._publish()
 
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
@@ -169,7 +205,7 @@ class ParallelEnvWorld(World):
     def _make_species(self, groups: dict[str, list[Any]], infos: dict[Any, Any]) -> dict[str, Species]:
         species, start = {}, 0
         for name, group in groups.items():
-            flat, action = self._obs[name], self._actions[name]
+            flat, action = self._faces[name]
             told = any(MASK in (infos.get(agent) or {}) for agent in group)
             masked = not action.is_box and (flat.has_mask or told)
             names, stop = tuple(map(str, group)), start + len(group)
@@ -177,129 +213,64 @@ class ParallelEnvWorld(World):
             start = stop
         return species
 
-    def _allocate(self) -> dict[str, np.ndarray]:
-        worlds, n = self.num_worlds, len(self._agents)
-        rows = {name: np.zeros((worlds, n), bool) for name in ("terminated", "truncated", "alive", "first")}
-        rows["rewards"] = np.zeros((worlds, n), np.float32)
-        rows["positions"] = np.zeros((worlds, n, self.position_size), np.float32)
-        rows["state"] = np.zeros((worlds, self.state_size), np.float32)
-        for name, s in self.species.items():
-            rows[f"observations/{name}"] = np.zeros((worlds, s.num_seats, s.obs_size), np.float32)
-            if s.has_action_mask:
-                rows[f"masks/{name}"] = np.ones((worlds, s.num_seats, self._actions[name].mask_size), bool)
-        return rows
-
-    def _seat_views(self) -> list[tuple[FlatObservation, FlatAction, np.ndarray, np.ndarray | None]]:
-        """For every seat: how to read it, and where its observations [B, O] and masks [B, A] are kept."""
-        views = []
-        for name, s in self.species.items():
-            masks = self._rows.get(f"masks/{name}")
-            for i in range(s.num_seats):
-                mask = None if masks is None else masks[:, i]
-                views.append((self._obs[name], self._actions[name], self._rows[f"observations/{name}"][:, i], mask))
-        return views
-
     def _choices(self, actions: dict[str, Tensor]) -> list[np.ndarray]:
         """{species: [B, N_s, ...]} -> for every seat [B, ...], as the environment wants them."""
         choices: list[np.ndarray] = []
         for name, s in self.species.items():
             values = actions[name].detach().cpu().numpy()
-            if self._actions[name].is_box:
-                broken = ~np.isfinite(values).all(-1) & self._rows["alive"][:, s.seats]
+            action = self._faces[name].action
+            if action.is_box:
+                broken = ~np.isfinite(values).all(-1) & self._rows.arrays["alive"][:, s.seats]
                 if broken.any():
                     world, seat = np.argwhere(broken)[0]
                     raise ValueError(f"the action of '{s.agents[seat]}' in world {world} is not finite")
                 values = np.nan_to_num(values)
-            values = self._actions[name].to_env(values)
+            values = action.to_env(values)
             choices.extend(values[:, i] for i in range(s.num_seats))
         return choices
-
-    def _clear(self) -> None:
-        for key in ("rewards", "terminated", "truncated", "first"):
-            self._rows[key][...] = 0
 
     def _open(self, world: int) -> None:
         """Begin a new episode in one world."""
         seed = int(self._streams[world].integers(2**31 - 1))
         self._episode[world] = {"seed": seed, "step": 0}
-        self._rows["alive"][world] = False
+        self._rows.close(world)
         with self._blame(world):
-            observations, infos = self._envs[world].reset(seed=seed)
-            if not self._envs[world].agents:
-                raise UserError(f"'{self._envs[world]}' has no agents after reset, so it can never be stepped")
-            self._absorb(world, observations, {}, {}, {}, infos)
+            self._absorb(world, reset_env(self._envs[world], seed))
 
     def _advance(self, world: int, choices: list[np.ndarray], spoken: np.ndarray | None) -> None:
         """One step of one world."""
         env = self._envs[world]
         self._episode[world]["step"] += 1
-        acting = self._rows["alive"][world].nonzero()[0].tolist()
         with self._blame(world):
             if spoken is not None and hasattr(env, "speak"):
+                acting = self._rows.arrays["alive"][world].nonzero()[0].tolist()
                 env.speak({self._agents[seat]: float(spoken[world, seat]) for seat in acting})
-            told = env.step({self._agents[seat]: choices[seat][world] for seat in acting})
-            self._absorb(world, *told)
+            self._absorb(world, step_env(env, self._rows.actions_in(world, env, choices)))
 
-    def _absorb(self, world: int, observations: Any, rewards: Any, terminated: Any, truncated: Any, infos: Any) -> None:
-        """Write what a copy says into the rows of its world."""
-        self._check_known(world)
-        rows, living = self._rows, set(self._envs[world].agents)
-        for seat, agent in enumerate(self._agents):
-            acted = rows["alive"][world, seat]
-            cut, ended = bool(truncated.get(agent, False)), bool(terminated.get(agent, False))
-            alive = agent in living and not cut and not ended
-            if acted:
-                rows["rewards"][world, seat] = rewards.get(agent, 0.0)
-                rows["terminated"][world, seat] = not alive and (ended or not cut)
-                rows["truncated"][world, seat] = cut and not ended
-            else:
-                rows["first"][world, seat] = alive
-            rows["alive"][world, seat] = alive
-            self._observe(world, seat, observations, infos, acted or alive, alive)
-        self._read_globals(world)
-
-    def _check_known(self, world: int) -> None:
-        strange = set(self._envs[world].agents) - self._known
-        if strange:
-            raise UserError(f"agent '{min(strange)}' is not in possible_agents of '{self._envs[world]}'")
-
-    def _observe(self, world: int, seat: int, observations: Any, infos: Any, shown: bool, alive: bool) -> None:
-        """One seat's observation and mask. A seat that ends without a final observation keeps the one before it."""
-        agent = self._agents[seat]
-        flat, action, rows, masks = self._views[seat]
-        if not shown:
-            rows[world] = 0.0
-        elif agent in observations:
-            flat.write(rows[world], observations[agent])
-        elif alive:
-            raise UserError(f"agent '{agent}' lives, and '{self._envs[world]}' gave no observation for it")
-        given = mask_of(observations[agent], infos.get(agent), flat) if alive and not action.is_box else None
-        if masks is not None:
-            masks[world] = True if given is None else action.read_mask(given)
-        elif given is not None:
-            raise UserError(f"agent '{agent}' got an action_mask in its info, but agents of its kind had none at reset")
-
-    def _read_globals(self, world: int) -> None:
-        """Positions of the agents that are shown (others keep theirs), and the state."""
-        source = self._sources[world]
+    def _absorb(self, world: int, answer: Answer) -> None:
+        """Take in what a copy says, positions of the agents that are shown (others keep theirs), and the state where
+        somebody reads it."""
+        env, source, rows = self._envs[world], self._sources[world], self._rows.arrays
+        self._rows.absorb(world, env, answer)
         if self.position_size and source is not None:
             shown = source()
             for seat, agent in enumerate(self._agents):
                 if agent in shown:
-                    self._rows["positions"][world, seat] = shown[agent]
-        if self.state_size:
-            state = np.ravel(np.asarray(self._envs[world].state(), np.float32))
-            if state.size == self.state_size:
-                self._rows["state"][world] = state
-            # Environments that build the state from living agents have none at the end: the one before stands for it.
-            elif self._rows["alive"][world].any():
-                raise UserError(
-                    f"state() of '{self._envs[world]}' had {self.state_size} numbers, and now has {state.size}"
-                )
+                    rows["positions"][world, seat] = shown[agent]
+        if self.state_size and self.tells_state:
+            self._state.read(env, rows["state"][world], bool(rows["alive"][world].any()))
+
+    def _check_numbers(self, rows: ForeignRows) -> None:
+        """Raises UserError for the first number that cannot be, with its world, step and agent."""
+        wrong = rows.wrong_number()
+        if wrong is not None:
+            with self._blame(wrong[0]):
+                raise UserError(wrong[1])
 
     def _publish(self) -> WorldStep:
         """The rows as tensors of their own: the rows are written again in the next step."""
-        row = {key: torch.tensor(value, device=self.device) for key, value in self._rows.items()}
+        # torch.tensor would take ten times as long for the same copy.
+        row = {key: torch.from_numpy(value.copy()).to(self.device) for key, value in self._rows.arrays.items()}
         masks = {name: row[f"masks/{name}"] for name, s in self.species.items() if s.has_action_mask}
         self._last = WorldStep(
             observations={name: row[f"observations/{name}"] for name in self.species},
@@ -309,20 +280,28 @@ class ParallelEnvWorld(World):
             alive=row["alive"],
             first=row["first"],
             positions=row["positions"] if self.position_size else None,
-            state=row["state"] if self.state_size else None,
+            state=row["state"] if self.state_size and self.tells_state else None,
             action_masks=masks or None,
         )
         return self._last
 
     @contextmanager
     def _blame(self, world: int) -> Iterator[None]:
-        """Say where a foreign error happened; its own traceback stays as the cause."""
+        """Say where it happened: what the environment's answer lacks, or a foreign error, whose traceback stays."""
         try:
             yield
         except Exception as error:
-            at = self._episode[world]
+            at, env = self._episode[world], self._envs[world]
             where = f"world {world} failed in step {at['step']} of the episode with seed {at['seed']}"
-            raise RuntimeError(f"'{self._envs[world]}', {where}: {type(error).__name__}: {error}") from error
+            if isinstance(error, UserError):
+                raise UserError(f"'{env}', {where}: {error}") from error
+            raise RuntimeError(f"'{env}', {where}: {type(error).__name__}: {error}") from error
+
+
+def _face(env: Any, agent: Any) -> Face:
+    """How an agent is read and answered. Only choices can be masked."""
+    action = FlatAction(env.action_space(agent), agent)
+    return Face(FlatObservation(env.observation_space(agent), agent, split_mask=not action.is_box), action)
 
 
 def _streams(seed: int | None, worlds: int) -> list[np.random.Generator]:

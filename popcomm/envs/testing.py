@@ -125,16 +125,17 @@ def check_transition(before: WorldStep, now: WorldStep, where: str) -> None:
     )
     ghosts = ended & ~before.alive
     assert not ghosts.any(), f"{where}: a seat of {_worlds(ghosts)} ended, and was not alive in the row before"
-    assert not (ended & now.alive).any(), (
-        f"{where}: a seat of {_worlds(ended & now.alive)} is terminated or truncated, and still alive; the row where a "
-        "life ends holds its final observation, with alive False"
+    lingers = ended & now.alive & ~(now.terminated & now.first)
+    assert not lingers.any(), (
+        f"{where}: a seat of {_worlds(lingers)} is terminated or truncated, and still alive; the row where a life ends "
+        "holds its final observation, with alive False, or (terminated) the first one of the next life, with `first`"
     )
     vanished = before.alive & ~now.alive & ~ended
     assert not vanished.any(), (
         f"{where}: a seat of {_worlds(vanished)} is no longer alive, and neither terminated nor truncated says why"
     )
-    assert not (before.alive & now.first).any(), (
-        f"{where}: `first` is True in {_worlds(before.alive & now.first)} for a seat whose life goes on"
+    assert not (before.alive & now.first & ~ended).any(), (
+        f"{where}: `first` is True in {_worlds(before.alive & now.first & ~ended)} for a seat whose life goes on"
     )
     silent_birth = ~before.alive & now.alive & ~now.first
     assert not silent_birth.any(), f"{where}: a seat of {_worlds(silent_birth)} came to life without `first`"

@@ -17,7 +17,8 @@ class Species:
     """A kind of agent: seats `start` ... `stop - 1` of every world, with the same spaces.
 
     Observations are flat float32 vectors of `obs_size` numbers. `observation_space` and `action_space` are those of one
-    agent; actions are Discrete (int64 [B, N_s]), MultiDiscrete (int64 [B, N_s, k]) or Box (float32 [B, N_s, d]).
+    agent; actions are Discrete (int64 [B, N_s]), MultiDiscrete (int64 [B, N_s, k]) or Box (float32 [B, N_s, d], between
+    its bounds).
     """
 
     name: str
@@ -50,7 +51,8 @@ class WorldStep(NamedTuple):
     Autoreset is by the next step: when the last seat of a world has ended, the observations are the *final* ones, no
     seat is alive, and the next `step` ignores that world's actions, gives no reward, and returns the first observations
     of a new episode (`first` is True there). So the value of a truncated state is the value of the row that follows it.
-    A seat that ends alone (a death) likewise has its final observation in the row where it first is not alive.
+    A seat that ends alone (a death) likewise has its final observation in the row where it first is not alive; unless
+    its next life begins at once: then it is terminated, alive and `first` in one row, which holds what that life sees.
     """
 
     observations: dict[str, Tensor]  # {species: [B, N_s, O_s] float32}
@@ -79,6 +81,8 @@ class World(ABC):
         position_size: D, 0 where agents have no positions.
         torus: extent of each of the D axes where the world wraps round, or None.
         num_labels: classes in `labels`, 0 where there are none.
+        tells_state: whoever steps the world may set it to False: nobody reads the state then, and `WorldStep.state` may
+            be None, where it would cost something.
         reopens_seats: whether a seat whose life ended may open another one before its world is over.
         device: where the tensors live.
     """
@@ -86,6 +90,7 @@ class World(ABC):
     num_worlds: int
     species: dict[str, Species]
     state_size: int = 0
+    tells_state: bool = True
     position_size: int = 0
     torus: tuple[float, ...] | None = None
     num_labels: int = 0

@@ -163,6 +163,7 @@ class PopulationPPO(PPO):
                 "the checkpoint's env runners have %s: learning and fades go on, and the worlds start new episodes",
                 difference,
             )
+            self._foreach_sampling_runner(lambda runner: runner.start_anew())
             return
 
         def restore(runner: Any) -> None:

@@ -139,7 +139,7 @@ class PopulationPPOConfig(PPOConfig):
 
         Args:
             env: a popcomm name ("swarm_v0"), a World class, "module:attribute", or a creator: any callable that takes
-                the env_config and returns a PettingZoo ParallelEnv.
+                the env_config and returns a PettingZoo ParallelEnv. Box actions are mapped to their finite bounds.
             env_config: its arguments.
             time_limit: what follows when an episode is truncated. "bootstrap": the value of its final observation, as
                 if it went on; with gamma 1 and a limit that agents can count on, waiting for ever then costs nothing.
@@ -428,6 +428,11 @@ class PopulationPPOConfig(PPOConfig):
     def keeps_message_logp(self) -> bool:
         """Whether log-probabilities of messages are kept: where they are actions, or held to what they were."""
         return self.gradient == "reinforce" or self.message_kl_coeff > 0
+
+    @property
+    def reads_state(self) -> bool:
+        """Whether anybody looks at the world's latent state: a central critic, or losses of the agent's own."""
+        return self.critic == "central" or bool(getattr(self.agent_class, "has_auxiliary_losses", True))
 
     @property
     def quality_weight(self) -> float:

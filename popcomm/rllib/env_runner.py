@@ -19,6 +19,7 @@ from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+from popcomm.agents.action_bounds import ActionBounds
 from popcomm.agents.contract import AgentOutput
 from popcomm.agents.distributions import ActionLaw, action_law
 from popcomm.agents.seating import Seating, draw, redraw
@@ -27,7 +28,7 @@ from popcomm.channels.air import Air, Heard
 from popcomm.channels.schedules import Clock
 from popcomm.envs.world import World, WorldStep
 from popcomm.errors import UserError
-from popcomm.rllib.fragment import as_batch
+from popcomm.rllib.fragment import as_batch, not_finite
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.mail import LogOf, Mail, inbox_of
@@ -115,7 +116,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         idle = self.worker_index == 0 and config.num_env_runners > 0
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
         self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
+        self.env.tells_state = self._reads_state = config.reads_state
         self.layout = WorldLayout.of(self.env)
+        self._bounds = {n: ActionBounds(s.action_space, self._device) for n, s in self.layout.species.items()}
         self.channel: Channel | None = config.make_channel(self.layout)
         species = list(self.layout.species.values())
         self._speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in species]).to(self._device)  # [N]
@@ -184,7 +187,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         taught = self.config.learn_from == "answers"
         takes_turns = (self._step is not None and self._step.speaks is not None) or self._takes_turns()
         writer = FragmentWriter(
-            self.layout, self.channel, self.num_worlds, length, acts_by_message, takes_turns, taught
+            self.layout, self.channel, self.num_worlds, length, acts_by_message, takes_turns, taught, self._reads_state
         )
         fragments = writer.arrays
         carried = {n: {k: self.seatings[n].to_worlds(v) for k, v in s.items()} for n, s in self.state.items()}
@@ -193,12 +196,28 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         for t in range(length):
             self._advance(t, writer)
         self._write_last(writer)
+        self._check_numbers(fragments)
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.num_env_steps_sampled_lifetime += stepped
         self.statistics.count(stepped, fragments, self.env.metrics())
         self.statistics.language |= self.listening.measure(fragments, dict(self.module.items()), self.laws)
         return as_batch(fragments, stepped)
+
+    def _check_numbers(self, fragments: Mapping[str, dict[str, np.ndarray]]) -> None:
+        """What a world says must be finite: else learning would fail later, and say something else."""
+        # Of answers the rewards are the networks' doing.
+        told = ("obs",) if self.config.learn_from == "answers" else ("obs", "rewards")
+        broken = not_finite(fragments, told)
+        if broken is None:
+            return
+        name, key, (world, step, seat) = broken
+        agent = self.layout.agents[self.layout.species[name].start + seat]
+        what = "an observation" if key == "obs" else "a reward"
+        raise UserError(
+            f"the environment gave agent '{agent}' in world {world} {what} that is not finite, in step {step} of the "
+            f"{self.config.rollout_fragment_length} of this fragment"
+        )
 
     def _listening(self) -> Listening:
         return Listening(self.layout, self.channel, self.num_worlds, self.config.rollout_fragment_length)
@@ -357,7 +376,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self._reseat(self.reopened)
         self.listening.remember(t, self.state, self.seatings)
         outputs = {name: self._act(name, t, view, step) for name, view in writer.views.items()}
-        actions = {name: o[0] for name, o in outputs.items()}
+        # Networks learn from what they chose, worlds get it in their bounds.
+        actions = {name: self._bounds[name].of(o[0]) for name, o in outputs.items()}
         sent = None
         spoken = None
         voice = self._voice(step)
@@ -590,6 +610,14 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     def surroundings(self) -> dict[str, str]:
         """What a `run_state` must have in common with this runner, for it to go on from there."""
         return surroundings(self.config, self.layout, self.num_worlds, self.channel)
+
+    def start_anew(self) -> None:
+        """Forget the worlds and all that went on in them: the next sample starts new episodes, with random numbers that
+        are a function of the steps made so far."""
+        self._new = True
+        self._step = self.air = self.transmitted = self.heard = None
+        self.statistics = RolloutStatistics(self.layout, self.channel)
+        self.listening = self._listening()
 
     def set_run_state(self, state: dict[str, Any]) -> None:
         """Go on from a `run_state`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from popcomm.channels.messages import reparameterised
 from popcomm.envs.world import Species
 
 STATE_IN = "state_in."
+Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,6 @@ class FragmentLayout:
     length: int
     messages: MessageKind | None
     inbox_size: int
-    state_size: int
     noisy: bool
     """Whether what was transmitted differs from what was sent, so that both are kept."""
     acts_by_message: bool = False
@@ -59,7 +60,7 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         log_words, log_sources, log_direct [B, T, L] (see `popcomm.channels.air.Heard`),
         message_logp [B, T, N] (only where it is asked for), message_noise [B, T, N, ...] (only of reparameterised
         kinds), sent [B, T, N, ...] (only when the channel is noisy),
-        voiced [B, T, N] (only where the world says who may speak), world_state [B, T, S], action_mask [B, T, N, A],
+        voiced [B, T, N] (only where the world says who may speak), action_mask [B, T, N, A],
         answers [B, T, N, ...] (only where they are learned from)
     """
     b, t, n = layout.num_worlds, layout.length, species.num_seats
@@ -96,8 +97,6 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
             arrays["voiced"] = np.empty((b, t, n), np.bool_)
         if layout.noisy:
             arrays["sent"] = np.empty((b, t, n, *kind.shape), dtype)
-    if layout.state_size:
-        arrays["world_state"] = np.empty((b, t, layout.state_size), np.float32)
     if species.has_action_mask:
         actions = species.action_space
         size = int(actions.n) if isinstance(actions, spaces.Discrete) else int(actions.nvec.sum())
@@ -138,18 +137,35 @@ def as_batch(fragments: Mapping[str, dict[str, np.ndarray]], env_steps: int) -> 
     return MultiAgentBatch({name: SampleBatch(arrays) for name, arrays in fragments.items()}, env_steps=env_steps)
 
 
+def not_finite(fragments: Mapping[str, dict[str, np.ndarray]], keys: Sequence[str]) -> tuple[str, str, Place] | None:
+    """The first number of those arrays that is not finite: its species, its key, and where it is: world, step, seat.
+
+    None where all are, which costs a sum.
+    """
+    for name, arrays in fragments.items():
+        for key in keys:
+            # Large numbers may have no finite sum.
+            if math.isfinite(arrays[key].sum()) or np.isfinite(arrays[key]).all():
+                continue
+            world, step, seat = np.argwhere(~np.isfinite(arrays[key]))[0, :3].tolist()
+            return name, key, (world, step, seat)
+    return None
+
+
 def nbytes(batch: MultiAgentBatch) -> int:
-    """Bytes of all arrays of a batch."""
-    return sum(array.nbytes for part in batch.policy_batches.values() for array in part.values())
+    """Bytes of all arrays of a batch; one that several species share counts once."""
+    arrays = {id(array): array for part in batch.policy_batches.values() for array in part.values()}
+    return sum(array.nbytes for array in arrays.values())
 
 
 def take_rows(batches: Sequence[MultiAgentBatch], start: int, stop: int) -> dict[str, dict[str, np.ndarray]]:
     """Rows start ... stop - 1 of the batches joined along the worlds; copies only where a joint is crossed.
 
-    Returns {species: {key: array}}.
+    Returns {species: {key: array}}; what species share in the batches they share here.
     """
     names = batches[0].policy_batches.keys()
     parts: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
+    shared: dict[int, np.ndarray] = {}
     offset = 0
     for batch in batches:
         rows = len(next(iter(next(iter(batch.policy_batches.values())).values())))
@@ -159,8 +175,11 @@ def take_rows(batches: Sequence[MultiAgentBatch], start: int, stop: int) -> dict
             continue
         for name in names:
             for key, array in batch.policy_batches[name].items():
-                parts[name].setdefault(key, []).append(array[low:high])
-    return {
-        name: {key: pieces[0] if len(pieces) == 1 else np.concatenate(pieces) for key, pieces in keys.items()}
-        for name, keys in parts.items()
-    }
+                parts[name].setdefault(key, []).append(shared.setdefault(id(array), array[low:high]))
+    joined: dict[tuple[int, ...], np.ndarray] = {}
+    for keys in parts.values():
+        for pieces in keys.values():
+            name_of = tuple(map(id, pieces))
+            if name_of not in joined:
+                joined[name_of] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return {n: {key: joined[tuple(map(id, p))] for key, p in keys.items()} for n, keys in parts.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from popcomm.channels import Channel, Links
@@ -15,7 +17,8 @@ class FragmentWriter:
     """New arrays for one fragment, and their tensor views.
 
     Attributes:
-        arrays: {species: arrays of `fragment.allocate`}.
+        arrays: {species: arrays of `fragment.allocate`}, and with `keeps_state` "world_state" [B, T, S], the same array
+            for all.
         views: the same memory as tensors.
     """
 
@@ -28,6 +31,7 @@ class FragmentWriter:
         acts_by_message: bool,
         takes_turns: bool = False,
         taught: bool = False,
+        keeps_state: bool = True,
     ) -> None:
         self.layout, self.length = layout, length
         shape = FragmentLayout(
@@ -35,7 +39,6 @@ class FragmentWriter:
             length,
             channel.messages if channel else None,
             channel.inbox_size if channel else 0,
-            layout.state_size,
             bool(channel and channel.noise and channel.size is None),
             acts_by_message,
             takes_turns,
@@ -43,6 +46,12 @@ class FragmentWriter:
             channel.size.capacity if channel and channel.size else 0,
         )
         self.arrays = {name: allocate(species, shape) for name, species in layout.species.items()}
+        self.world_state: Tensor | None = None
+        if layout.state_size and keeps_state:
+            # One array in the hands of all species: it is the same for all, and may be large.
+            state = np.empty((num_worlds, length, layout.state_size), np.float32)
+            self.arrays = {name: {**arrays, "world_state": state} for name, arrays in self.arrays.items()}
+            self.world_state = torch.from_numpy(state)
         self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
 
     def carried(
@@ -72,6 +81,9 @@ class FragmentWriter:
 
         voice: [B, N] bool, whose message went out. rewards: [B, N], those that are learned from.
         """
+        if self.world_state is not None:
+            assert step.state is not None
+            self.world_state[:, t] = step.state
         for name, view in self.views.items():
             seats = self.layout.species[name].seats
             view["obs"][:, t] = step.observations[name]
@@ -83,8 +95,6 @@ class FragmentWriter:
             if "answers" in view:
                 assert step.answers is not None
                 view["answers"][:, t] = step.answers[name]
-            if step.state is not None:
-                view["world_state"][:, t] = step.state
             if links is None or sent is None or transmitted is None:
                 continue
             if heard is None:

@@ -43,7 +43,10 @@ def load_share(
         offset += count
     base = first or 0
     share = take_rows(mine, start - base, stop - base)
-    return {name: {key: _tensor(array).to(device) for key, array in arrays.items()} for name, arrays in share.items()}
+    # What species share is one tensor here, too.
+    distinct = {id(array): array for arrays in share.values() for array in arrays.values()}
+    tensors = {place: _tensor(array).to(device) for place, array in distinct.items()}
+    return {name: {key: tensors[id(array)] for key, array in arrays.items()} for name, arrays in share.items()}
 
 
 def minibatches(

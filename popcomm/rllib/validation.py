@@ -331,6 +331,11 @@ def _check_minibatch(config: PopulationPPOConfig) -> None:
 def _check_unsupported(config: PopulationPPOConfig) -> None:
     if config.use_kl_loss:
         raise UserError("training.use_kl_loss is true, and the population's PPO has no KL penalty; use clip_param")
+    if config.normalize_actions is False:
+        raise UserError(
+            "environment.normalize_actions is false, and Box actions are always mapped to the bounds of their space; "
+            "a Box without bounds takes the networks' own numbers"
+        )
     if config.evaluation_interval:
         raise UserError(
             "evaluation.evaluation_interval is set, and RLlib's evaluation is not supported; use popcomm play"

@@ -193,7 +193,7 @@ def test_masks_that_come_up_late_are_an_error_rather_than_overlooked() -> None:
     world = ParallelEnvWorld(lambda _: env, 1)
     world.reset(0)
     env.mask = "info"
-    with pytest.raises(RuntimeError, match="had none at reset"):
+    with pytest.raises(UserError, match=r"step 1 .* agent 'a_0' .* had none at reset"):
         world.step({"a": torch.zeros(1, 4, dtype=torch.int64)})
 
 

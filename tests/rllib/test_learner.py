@@ -182,7 +182,7 @@ def _copy_member_zero(population: Any, single: Any) -> None:
 def test_an_update_that_is_not_finite_is_left_out_and_ends_the_training_after_a_few() -> None:
     config = (
         PopulationPPOConfig()
-        .environment(BanditWorld, env_config={"nan": True})
+        .environment(BanditWorld)
         .communication(messages=None)
         .population(agent="mlp")
         .env_runners(num_worlds_per_env_runner=4, rollout_fragment_length=16)
@@ -191,10 +191,16 @@ def test_an_update_that_is_not_finite_is_left_out_and_ends_the_training_after_a_
     )
     runner, learner = runner_of(config), learner_of(config)
     before = weights(learner.networks["player"])
-    update(learner, runner)
+
+    def update_with_broken_values(iteration: int) -> None:
+        batch = runner.sample()
+        batch["player"]["values"][...] = np.nan
+        learner.update_from_fragments([batch], [runner.num_worlds], iteration, {})
+
+    update_with_broken_values(0)
     assert not changed(learner.networks["player"], before)
     with pytest.raises(FloatingPointError, match="not finite in 2 updates in a row"):
-        update(learner, runner, 1)
+        update_with_broken_values(1)
     assert not changed(learner.networks["player"], before)
 
 

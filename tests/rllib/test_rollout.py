@@ -46,6 +46,10 @@ def fragments(runner: PopulationEnvRunner, times: int) -> list[dict[str, dict[st
     return [{k: dict(v) for k, v in runner.sample().policy_batches.items()} for _ in range(times)]
 
 
+def parts_of(batch: Any, key: str) -> np.ndarray:
+    return next(iter(batch.policy_batches.values()))[key]
+
+
 def test_the_worlds_of_these_tests_keep_the_contract() -> None:
     world_api_test(ClockWorld(6, death=2))
     world_api_test(ClockWorld(6, terminal=True))
@@ -171,7 +175,14 @@ def test_take_rows_joins_batches_along_the_worlds() -> None:
     whole = take_rows(batches, 0, 24)["speaker"]["obs"]
     np.testing.assert_array_equal(take_rows(batches, 9, 15)["speaker"]["obs"], whole[9:15])
     np.testing.assert_array_equal(whole[12:], batches[1].policy_batches["speaker"]["obs"])
-    assert nbytes(batches[0]) == sum(a.nbytes for part in batches[0].policy_batches.values() for a in part.values())
+    parts = list(batches[0].policy_batches.values())
+    # The worlds' state is in both species' batches, and there only once.
+    assert parts[0]["world_state"] is parts[1]["world_state"]
+    once = sum(a.nbytes for part in parts for a in part.values()) - parts[0]["world_state"].nbytes
+    assert nbytes(batches[0]) == once
+    shares = take_rows(batches, 9, 15)
+    assert shares["speaker"]["world_state"] is shares["listener"]["world_state"]
+    np.testing.assert_array_equal(shares["speaker"]["world_state"][3:], parts_of(batches[1], "world_state")[:3])
 
 
 def test_noise_keeps_what_was_sent_beside_what_was_heard() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,42 @@ def test_species_cannot_be_removed_from_a_running_population() -> None:
             algorithm.remove_module("swarm")
     finally:
         algorithm.stop()
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ({"agents": 12}, r"env_config .*'num_agents', 4\)\], not .*'num_agents', 12\)\]"),
+        ({"worlds": 4}, "num_worlds_per_env_runner 8, not 4"),
+        ({"runners": 2}, "1 runners, not 2"),
+    ],
+)
+def test_learning_goes_on_with_other_seats_worlds_or_runners_in_new_episodes(
+    then: dict[str, int], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = config_of().build_algo()
+    try:
+        first.train()
+        saved, weights = first.save_to_path(tmp_path / "few"), weight_digest(first)
+        env_steps = first.env_steps
+    finally:
+        first.stop()
+    config = config_of(runners=then.get("runners", 0))
+    config.environment(env_config={"num_agents": then.get("agents", 4), "max_steps": 6})
+    config.env_runners(num_worlds_per_env_runner=then.get("worlds", 8))
+    second = config.build_algo()
+    try:
+        second.train()  # in the middle of episodes that are not those of the checkpoint
+        with caplog.at_level("WARNING"):
+            second.restore_from_path(saved)
+        assert [r for r in caplog.records if re.search(f"have {said}: .* start new episodes", r.message)]
+        assert weight_digest(second) == weights
+        assert (second.training_iteration, second.env_steps) == (1, env_steps)
+        result = second.train()
+        assert result["training_iteration"] == 2
+        # Four steps of all worlds: the first of them opens episodes of six.
+        sampled = then.get("worlds", 8) * then.get("runners", 1) * 4
+        assert result["num_env_steps_sampled_lifetime"] == env_steps + sampled
+        assert weight_digest(second) != weights
+    finally:
+        second.stop()

@@ -18,6 +18,7 @@ from popcomm.channels.kinds import MESSAGE_KINDS
 from popcomm.channels.reflexes import REFLEXES
 from popcomm.channels.topology import TOPOLOGIES
 from popcomm.cli import documents, schema
+from popcomm.cli import main as cli
 from popcomm.envs import WORLDS
 from popcomm.language import progress
 
@@ -106,6 +107,15 @@ def test_the_yaml_is_a_valid_config_of_ones_own_environment_and_agent(folder: Pa
     assert schema.stop_bounds(document) == {"training_iteration": 40}
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "popcomm check-env" in line])
+def test_nothing_is_wrong_with_the_environments_that_are_checked(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*shlex.split(command)[1:], "--iterations", "0", "--steps", "40"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["wrong", "nothing"]
+
+
 @pytest.mark.parametrize("command", [line for line in COMMANDS if "popcomm train" in line])
 def test_the_settings_of_a_command_are_valid(command: str) -> None:
     from popcomm.rllib import PopulationPPOConfig
@@ -123,7 +133,7 @@ def test_other_commands_exist() -> None:
         if program == "make":
             assert re.search(rf"^{rest.split()[0]}:", makefile, re.MULTILINE), line
         elif program == "popcomm":
-            assert rest.split()[0] in {"train", "sweep", "channel", "report", "play", "list"}, line
+            assert rest.split()[0] in {"train", "sweep", "channel", "report", "play", "check-env", "list"}, line
 
 
 def test_every_name_of_the_table_exists_and_every_name_is_in_the_table() -> None:

@@ -268,7 +268,8 @@ class PopulationPPOConfig(PPOConfig):
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
                 QUALITY where messages carry gradients and the agent gives "features", and 0 elsewhere.
             message_balance_coeff: weight of the entropy (nats) of what a member says in a step on a seat, averaged over
-                worlds: no symbol stays unused. None: BALANCE where messages are learned and can be counted, else 0.
+                worlds, and of a pull at symbols that are hardly said (`popcomm.rllib.balance`): no symbol
+                stays unused. None: BALANCE where messages are learned and can be counted, else 0.
             message_sharpness: share of that weight, 0 to 1, that goes to a low entropy of what is said in each world,
                 so that a message says something. At 1 both together are the information of messages on what the sender
                 knows, and senders name anything at all before anyone asked. None: SHARPNESS.

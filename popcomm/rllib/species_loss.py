@@ -11,12 +11,11 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw
 from popcomm.channels.messages import MessageKind
+from popcomm.rllib.balance import evenness
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
+from popcomm.rllib.rows import Rows as _Rows
 from popcomm.rllib.teaching import answer_log_prob, due
-from popcomm.rllib.unroll import SpeciesUnroll, said_in
-
-# Weight of the pull at symbols that are hardly said, beside the entropy; and how seldom is hardly.
-RARE, SCARCE = 0.2, 1e-3
+from popcomm.rllib.unroll import SpeciesUnroll
 
 
 class _Laws(NamedTuple):
@@ -236,37 +235,6 @@ class SpeciesLoss:
         return total, logged
 
 
-def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce) -> Tensor:
-    """How evenly the symbols of a group of rows are used: a surrogate of H(m) + RARE / V sum_i log m_i, for gradients.
-
-    m is the mean of p over the group's rows, over all learners. Its entropy alone hardly pulls at a symbol that nobody
-    says: the gradient has the factor m_i. That of the second term, the cross-entropy of the even distribution (V
-    symbols in each position), has the factor p_i / m_i instead, which is as large for a symbol that all have forgotten,
-    and largest for the row that is nearest to saying it. So two things that share a word part again.
-
-    Args:
-        shares: p, [P, R, positions, alphabet], probabilities of the symbols.
-        group: [P, R] int64, 0 ... groups - 1: rows that speak at the same step on the same seat, in other worlds.
-        groups: how many there are.
-        mask: [P, R] bool, rows that count.
-
-    Returns:
-        [P, R] nats, sum_i p_i (RARE / (V max(m_i, SCARCE)) - log m_i) - RARE for each position, where m is taken as
-        given; its mean over a group is H(m) where all symbols are said in at least SCARCE of the rows, and else less by
-        at most RARE. 0 where the mask is False.
-    """
-    real = mask.reshape(-1, *[1] * (shares.dim() - 2))
-    positions, alphabet = shares.shape[-2:]
-    with torch.no_grad():
-        flat = torch.where(real, shares.flatten(0, 1), 0.0)
-        sums = flat.new_zeros(groups, *flat.shape[1:]).index_add_(0, group.flatten(), flat)
-        counts = torch.bincount(group.flatten()[mask.flatten()], minlength=groups).to(sums.dtype)
-        mean = reduce(sums) / reduce(counts).clamp(min=1).view(-1, *[1] * (sums.dim() - 1))
-        pull = RARE / alphabet / mean.clamp(min=SCARCE) - mean.clamp(min=1e-8).log()
-        pull = pull.index_select(0, group.flatten()).view_as(shares)
-    return torch.where(mask, (shares * pull).sum((-1, -2)) - RARE * positions, 0.0)
-
-
 def _voiced(values: Tensor, rows: _Rows) -> Tensor:
     """[P, R]; 0 where a seat may not speak, and its message is no decision."""
     return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
@@ -278,80 +246,6 @@ def _shares(agent: Any, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tens
         return {}
     counts = {name: count.double() for name, count in agent.auxiliary_counts(batch).items()}
     return {name: (count / reduce(count.clone()).clamp(min=1)).float() for name, count in counts.items()}
-
-
-class _Rows:
-    """Arrays [B, T, N, ...] seen as member-major rows [P, T R, ...]; gathered once, when asked for."""
-
-    def __init__(self, arrays: Mapping[str, Tensor], index: Tensor | None, members: int) -> None:
-        self.arrays, self.index, self.members = arrays, index, members
-        self.length = arrays["alive"].shape[1]
-        self._known: dict[str, Tensor] = {}
-
-    def optional(self, key: str) -> Tensor | None:
-        return self[key] if key in self.arrays else None
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._known:
-            # Rows of T + 1 (observations, messages) are cut to the T steps.
-            self._known[key] = self.gather(self.arrays[key][:, : self.length])
-        return self._known[key]
-
-    def gather(self, values: Tensor) -> Tensor:
-        """values [B, T, N, ...] -> [P, T R, ...]."""
-        flat = values.reshape(-1, *values.shape[3:])
-        if self.index is not None:
-            flat = flat.index_select(0, self.index)
-        return flat.view(self.members, -1, *values.shape[3:])
-
-    def sent(self) -> Tensor:
-        """What was said at each step, before the channel's noise."""
-        if "said" not in self._known:
-            self._known["said"] = self.gather(said_in(self.arrays))
-        return self._known["said"]
-
-    def message_advantages(self) -> Tensor:
-        """[P, T R], what messages are credited with."""
-        return self["message_advantages" if "message_advantages" in self.arrays else "advantages"]
-
-    def value_targets(self, module: Any, config: Any) -> Tensor:
-        """[P, T R], the returns to be predicted, in the units of the value network."""
-        if "targets" not in self._known:
-            targets = self["value_targets"]
-            self._known["targets"] = module.returns.normalise(targets) if config.normalize_returns else targets
-        return self._known["targets"]
-
-    def voices(self, mask: Tensor) -> Tensor:
-        """[P, T R] bool, rows whose message goes out."""
-        return mask & self["voiced"] if "voiced" in self.arrays else mask
-
-    def groups(self, places: Tensor | None, per_seat: bool) -> tuple[Tensor, int]:
-        """Which member spoke in which step (and on which seat): the number of every row, [P, T R] int64, and how many.
-
-        Members that are drawn to seats have few rows on each, too few to see what they leave unsaid there.
-        """
-        worlds, length, seats = self.arrays["alive"].shape
-        if places is None:
-            places = torch.arange(worlds * length * seats, device=self.arrays["alive"].device)
-        each = length * seats
-        member = torch.arange(self.members, device=places.device).unsqueeze(1)
-        group = places.view(self.members, -1) % each + member * each
-        return (group, self.members * each) if per_seat else (group // seats, self.members * length)
-
-    def world_state(self) -> Tensor | None:
-        """[P, T R, S], the latent state at each step."""
-        if "world_state" not in self.arrays:
-            return None
-        if "world_state" not in self._known:
-            state = self.arrays["world_state"]
-            seats = self.arrays["alive"].shape[2]
-            flat = state.reshape(-1, state.shape[-1])
-            if self.index is None:
-                rows = flat.repeat_interleave(seats, 0)
-            else:
-                rows = flat.index_select(0, self.index // seats)
-            self._known["world_state"] = rows.view(self.members, -1, state.shape[-1])
-        return self._known["world_state"]
 
 
 def auxiliary_batch(

@@ -13,7 +13,7 @@ from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import as_tensors, not_finite
-from popcomm.rllib.species_loss import _Rows
+from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import Unroller
 from tests.envs.test_foreign_answers import Arena, Duo, Stateful
 from tests.rllib.test_rollout import runner_of
@@ -113,7 +113,7 @@ def test_lives_that_are_put_back_at_once_begin_without_memory_in_runner_and_lear
     networks = {name: runner.module[name] for name in arrays}
     run = Unroller(networks, {"bird": slice(0, 2)}, config.message_kind, through=False).run(arrays)["bird"]
     value = networks["bird"].returns.denormalise(run.outputs.value)
-    rows = _Rows(bird, run.places, 2)
+    rows = Rows(bird, run.places, 2)
     torch.testing.assert_close(value[run.mask], rows["values"][run.mask], atol=1e-5, rtol=1e-5)
     # Nobody hears what was said before it came to life, nor the words of who died.
     assert not bird["inbox_mask"][:, 2].any()

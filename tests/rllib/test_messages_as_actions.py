@@ -16,7 +16,7 @@ from popcomm.envs.world import Species, World, WorldStep
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.learner import _of_messages, _with_a_next_step
 from popcomm.rllib.ppo import a_step_later
-from popcomm.rllib.species_loss import _Rows
+from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from tests.rllib.test_learner import learner_of, update, weights
 from tests.rllib.test_rollout import runner_of
@@ -215,7 +215,7 @@ def test_symbols_said_one_by_one_are_as_likely_to_the_learner_as_to_the_runner(m
     unroller = Unroller(networks, seats, config.message_kind, through=False)
     for runs in (unroller._folded(fragment), unroller._step_by_step(fragment)):
         for name, run in runs.items():
-            rows, mask = _Rows(fragment[name], run.places, members), run.mask
+            rows, mask = Rows(fragment[name], run.places, members), run.mask
             law = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
             torch.testing.assert_close(law[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
             if runner.layout.species[name].speaks:
@@ -236,7 +236,7 @@ def test_the_first_update_finds_the_policy_that_acted(credit: str) -> None:
 def by_place(run: SpeciesUnroll, a: dict[str, Tensor], members: int) -> Tensor:
     """[rows, A], the logits of lived rows in the order of [B, T, N]."""
     order = torch.arange(a["alive"].numel()).view_as(a["alive"])
-    places = _Rows(a, run.places, members).gather(order)[run.mask]
+    places = Rows(a, run.places, members).gather(order)[run.mask]
     return run.outputs.action_logits[run.mask][places.argsort()]
 
 

@@ -30,7 +30,7 @@ from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import AIR_BRANCH, PopulationEnvRunner
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.playback import player
-from popcomm.rllib.species_loss import _Rows
+from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import Unroller
 from tests.rllib.test_learner import learner_of, update, weights
 from tests.rllib.test_rollout import clock_config, fragments, runner_of
@@ -265,7 +265,7 @@ def unrolled(runner: PopulationEnvRunner, config: Any, arrays: Any, through: boo
     seats = {name: s.seats for name, s in runner.layout.species.items()}
     unroller = Unroller(networks, seats, config.message_kind, through)
     runs = getattr(unroller, method)(arrays)
-    return [(run, _Rows(arrays[name], run.places, networks[name].spec.members), name) for name, run in runs.items()]
+    return [(run, Rows(arrays[name], run.places, networks[name].spec.members), name) for name, run in runs.items()]
 
 
 class Ear(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
-from popcomm.rllib.species_loss import _Rows
+from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from tests.rllib.test_learner import learner_of
 from tests.rllib.test_rollout import runner_of
@@ -68,7 +68,7 @@ def unrolled(runner: PopulationEnvRunner, arrays: Arrays, through: bool = True) 
 def assert_repeats(runner: PopulationEnvRunner, arrays: Arrays, run: dict[str, SpeciesUnroll]) -> None:
     """The unroll finds the values and log-probabilities that stand in the arrays."""
     for name, species in run.items():
-        rows, mask = _Rows(arrays[name], species.places, runner.module[name].spec.members), species.mask
+        rows, mask = Rows(arrays[name], species.places, runner.module[name].spec.members), species.mask
         log_prob = runner.laws[name].log_prob(species.outputs.action_logits, rows["actions"])
         torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(species.outputs.value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)
@@ -130,7 +130,7 @@ def test_after_a_step_receivers_hear_what_the_present_sender_says(
     shift(new, 1.0)
     again = sampled(new)
     run = unrolled(old, arrays)["listener"]
-    rows = _Rows({**arrays["listener"], "said_again": again["listener"]["values"]}, run.places, members)
+    rows = Rows({**arrays["listener"], "said_again": again["listener"]["values"]}, run.places, members)
     torch.testing.assert_close(run.outputs.value[run.mask], rows["said_again"][run.mask], atol=1e-5, rtol=1e-5)
     if agent == "mlp":  # the other's messages reach its critic in the step itself
         assert (rows["values"] - rows["said_again"])[run.mask].abs().max() > 1e-3

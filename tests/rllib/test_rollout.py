@@ -12,7 +12,7 @@ from popcomm.envs.testing import world_api_test
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import as_tensors, nbytes, take_rows
-from popcomm.rllib.species_loss import _Rows
+from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import Unroller
 from tests.rllib.worlds import BanditWorld, ClockWorld
 
@@ -74,7 +74,7 @@ def test_the_unroll_repeats_what_the_runner_did(agent: str, members: int, messag
         seats = {name: s.seats for name, s in runner.layout.species.items()}
         unrolled = Unroller(networks, seats, config.message_kind, through=True).run(arrays)
         for name, run in unrolled.items():
-            rows = _Rows(arrays[name], run.places, members)
+            rows = Rows(arrays[name], run.places, members)
             mask = run.mask
             log_prob = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
             torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
@@ -106,7 +106,7 @@ def test_folding_time_into_rows_changes_nothing(members: int) -> None:
 def _by_place(run: Any, arrays: dict[str, torch.Tensor], members: int) -> dict[int, torch.Tensor]:
     """{index into [B T N]: value} of the rows that were lived."""
     places = torch.arange(arrays["alive"].numel()).view_as(arrays["alive"])
-    rows = _Rows(arrays, run.places, members).gather(places)
+    rows = Rows(arrays, run.places, members).gather(places)
     return {int(i): v for i, v in zip(rows[run.mask], run.outputs.value[run.mask], strict=True)}
 
 

@@ -13,7 +13,7 @@ from popcomm.channels import Channel, Routed, RoutedInbox, Symbols
 from popcomm.envs import swarm_v0, with_messages
 from popcomm.errors import UserError
 from popcomm.rllib.fragment import as_tensors
-from popcomm.rllib.species_loss import _Rows
+from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import Unroller
 from tests.rllib.test_learner import changed, learner_of, update, weights
 from tests.rllib.test_rollout import clock_config, fragments, runner_of
@@ -69,7 +69,7 @@ def test_the_unroll_repeats_what_the_runner_did(agent: str) -> None:
         networks = {name: runner.module[name] for name in arrays}
         seats = {name: s.seats for name, s in runner.layout.species.items()}
         for name, run in Unroller(networks, seats, config.message_kind, through=True).run(arrays).items():
-            rows, mask = _Rows(arrays[name], run.places, 1), run.mask
+            rows, mask = Rows(arrays[name], run.places, 1), run.mask
             log_prob = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
             torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
             said = config.message_kind.log_prob(run.outputs.message, rows.sent())

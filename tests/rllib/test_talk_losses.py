@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.balance import RARE, SCARCE, evenness
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.ppo import same
-from popcomm.rllib.species_loss import RARE, SCARCE, _Rows, evenness
+from popcomm.rllib.rows import Rows
 from tests.rllib.test_learner import learner_of
 from tests.rllib.test_relaxed_messages import OneWayWorld
 from tests.rllib.test_rollout import SYMBOLS, clock_config, runner_of
@@ -108,7 +109,7 @@ def test_a_member_is_balanced_in_each_step_and_on_seats_that_it_keeps(members: i
     learner._add_advantages(arrays)
     run, a = learner.unroller.run(arrays)["speaker"], arrays["speaker"]
     _, logged = learner.losses["speaker"](a, run, 0.0, arrays, same, False)
-    rows = _Rows(a, run.places, members)
+    rows = Rows(a, run.places, members)
     worlds, steps, seats = a["alive"].shape
     place = rows.gather(torch.arange(steps * seats).view(1, steps, seats).expand(worlds, -1, -1))
     place = place if members == 1 or seating == "fixed" else place // seats

@@ -17,7 +17,7 @@ from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.ppo import same
-from popcomm.rllib.species_loss import _Rows
+from popcomm.rllib.rows import Rows
 from popcomm.rllib.teaching import answer_log_prob, due, taught_rewards
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from tests.rllib.test_learner import learner_of
@@ -119,7 +119,7 @@ def test_the_rewards_of_a_fragment_are_the_log_probabilities_at_the_weights_that
     runner, fragment = played(game_config(members), 2)
     run = unrolled(runner, fragment)["listener"]
     a = fragment["listener"]
-    rows = _Rows(a, run.places, members)
+    rows = Rows(a, run.places, members)
     answers = rows["answers"]
     is_due = due(answers, (2,))
     logits = run.outputs.action_logits.view(*answers.shape, 3)
@@ -188,7 +188,7 @@ def test_the_lesson_is_torchs_cross_entropy_and_all_that_the_policy_learns_from(
     policy = list(network.agent.policy.parameters())
     got = torch.autograd.grad(loss, policy, retain_graph=True)
 
-    rows = _Rows(arrays["listener"], run.places, members)
+    rows = Rows(arrays["listener"], run.places, members)
     answers = rows["answers"]
     expected = torch.zeros(())
     for member in range(members):

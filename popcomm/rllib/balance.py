@@ -1,0 +1,42 @@
+"""The balance of symbols: all of them are said, and what two things share as their word parts again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from popcomm.rllib.ppo import Reduce
+
+# Weight of the pull at symbols that are hardly said, beside the entropy; and how seldom is hardly.
+RARE, SCARCE = 0.2, 1e-3
+
+
+def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce) -> Tensor:
+    """How evenly the symbols of a group of rows are used: a surrogate of H(m) + RARE / V sum_i log m_i, for gradients.
+
+    m is the mean of p over the group's rows, over all learners. Its entropy alone hardly pulls at a symbol that nobody
+    says: the gradient has the factor m_i. That of the second term, the cross-entropy of the even distribution (V
+    symbols in each position), has the factor p_i / m_i instead, which is as large for a symbol that all have forgotten,
+    and largest for the row that is nearest to saying it. So two things that share a word part again.
+
+    Args:
+        shares: p, [P, R, positions, alphabet], probabilities of the symbols.
+        group: [P, R] int64, 0 ... groups - 1: rows that speak at the same step on the same seat, in other worlds.
+        groups: how many there are.
+        mask: [P, R] bool, rows that count.
+
+    Returns:
+        [P, R] nats, sum_i p_i (RARE / (V max(m_i, SCARCE)) - log m_i) - RARE for each position, where m is taken as
+        given; its mean over a group is H(m) where all symbols are said in at least SCARCE of the rows, and else less by
+        at most RARE. 0 where the mask is False.
+    """
+    real = mask.reshape(-1, *[1] * (shares.dim() - 2))
+    positions, alphabet = shares.shape[-2:]
+    with torch.no_grad():
+        flat = torch.where(real, shares.flatten(0, 1), 0.0)
+        sums = flat.new_zeros(groups, *flat.shape[1:]).index_add_(0, group.flatten(), flat)
+        counts = torch.bincount(group.flatten()[mask.flatten()], minlength=groups).to(sums.dtype)
+        mean = reduce(sums) / reduce(counts).clamp(min=1).view(-1, *[1] * (sums.dim() - 1))
+        pull = RARE / alphabet / mean.clamp(min=SCARCE) - mean.clamp(min=1e-8).log()
+        pull = pull.index_select(0, group.flatten()).view_as(shares)
+    return torch.where(mask, (shares * pull).sum((-1, -2)) - RARE * positions, 0.0)

@@ -1,0 +1,85 @@
+"""The arrays of a fragment as rows of members, which losses average over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from popcomm.rllib.unroll import said_in
+
+
+class Rows:
+    """Arrays [B, T, N, ...] seen as member-major rows [P, T R, ...]; gathered once, when asked for."""
+
+    def __init__(self, arrays: Mapping[str, Tensor], index: Tensor | None, members: int) -> None:
+        self.arrays, self.index, self.members = arrays, index, members
+        self.length = arrays["alive"].shape[1]
+        self._known: dict[str, Tensor] = {}
+
+    def optional(self, key: str) -> Tensor | None:
+        return self[key] if key in self.arrays else None
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._known:
+            # Rows of T + 1 (observations, messages) are cut to the T steps.
+            self._known[key] = self.gather(self.arrays[key][:, : self.length])
+        return self._known[key]
+
+    def gather(self, values: Tensor) -> Tensor:
+        """values [B, T, N, ...] -> [P, T R, ...]."""
+        flat = values.reshape(-1, *values.shape[3:])
+        if self.index is not None:
+            flat = flat.index_select(0, self.index)
+        return flat.view(self.members, -1, *values.shape[3:])
+
+    def sent(self) -> Tensor:
+        """What was said at each step, before the channel's noise."""
+        if "said" not in self._known:
+            self._known["said"] = self.gather(said_in(self.arrays))
+        return self._known["said"]
+
+    def message_advantages(self) -> Tensor:
+        """[P, T R], what messages are credited with."""
+        return self["message_advantages" if "message_advantages" in self.arrays else "advantages"]
+
+    def value_targets(self, module: Any, config: Any) -> Tensor:
+        """[P, T R], the returns to be predicted, in the units of the value network."""
+        if "targets" not in self._known:
+            targets = self["value_targets"]
+            self._known["targets"] = module.returns.normalise(targets) if config.normalize_returns else targets
+        return self._known["targets"]
+
+    def voices(self, mask: Tensor) -> Tensor:
+        """[P, T R] bool, rows whose message goes out."""
+        return mask & self["voiced"] if "voiced" in self.arrays else mask
+
+    def groups(self, places: Tensor | None, per_seat: bool) -> tuple[Tensor, int]:
+        """Which member spoke in which step (and on which seat): the number of every row, [P, T R] int64, and how many.
+
+        Members that are drawn to seats have few rows on each, too few to see what they leave unsaid there.
+        """
+        worlds, length, seats = self.arrays["alive"].shape
+        if places is None:
+            places = torch.arange(worlds * length * seats, device=self.arrays["alive"].device)
+        each = length * seats
+        member = torch.arange(self.members, device=places.device).unsqueeze(1)
+        group = places.view(self.members, -1) % each + member * each
+        return (group, self.members * each) if per_seat else (group // seats, self.members * length)
+
+    def world_state(self) -> Tensor | None:
+        """[P, T R, S], the latent state at each step."""
+        if "world_state" not in self.arrays:
+            return None
+        if "world_state" not in self._known:
+            state = self.arrays["world_state"]
+            seats = self.arrays["alive"].shape[2]
+            flat = state.reshape(-1, state.shape[-1])
+            if self.index is None:
+                rows = flat.repeat_interleave(seats, 0)
+            else:
+                rows = flat.index_select(0, self.index // seats)
+            self._known["world_state"] = rows.view(self.members, -1, state.shape[-1])
+        return self._known["world_state"]

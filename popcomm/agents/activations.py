@@ -21,14 +21,13 @@ class _SigmoidTanh(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return torch.ops.aten.tanh_backward(grad, y)
 
 
 def _by_sigmoid(x: Tensor) -> Tensor:
-    y = x.mul(2).sigmoid_()
+    y = x.add(x).sigmoid_()  # a number in Python would first become a tensor
     # One pass over the memory where mul_ and sub_ would make two.
     return torch.add(_MINUS_ONE, y, alpha=2, out=y)
 

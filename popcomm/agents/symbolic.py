@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from popcomm.agents.activations import tanh
+from popcomm.agents.attention import attend
 from popcomm.agents.contract import AgentOutput, AgentSpec, later
 from popcomm.agents.distributions import action_law
 from popcomm.agents.grounding import Grounding, auxiliary_weights
@@ -112,15 +113,17 @@ class SymbolicAgent(Grounding, nn.Module):
         `aux` has "hidden", "context" and "features" (the thought), [P, R, hidden_dim], and unless silent "attention"
         [P, R, K], the mean over heads: it sums to one over the real messages, and to zero where there is none.
         """
-        nothing = torch.zeros_like(state["h"])
-        hidden, cell = self.lstm(torch.cat([obs, state.get("context", nothing)], -1), (state["h"], state["c"]))
-        aux, message, context = {"hidden": hidden}, None, nothing
+        before = state["context"] if "context" in state else torch.zeros_like(state["h"])
+        hidden, cell = self.lstm((obs, before), (state["h"], state["c"]))
+        aux, message = {"hidden": hidden}, None
+        if self.spec.receives is None or inbox is None:
+            context = torch.zeros_like(hidden)
+        elif isinstance(inbox, RoutedInbox):
+            context = inbox.hear(self.hearing, hidden, self._encoded)
+        else:
+            context, aux["attention"] = self._attend(hidden, inbox)
         next_state = {"h": hidden, "c": cell}
         if self.spec.receives is not None:
-            if isinstance(inbox, RoutedInbox):
-                context = inbox.hear(self.hearing, hidden, self._encoded)
-            elif inbox is not None:
-                context, aux["attention"] = self._attend(hidden, inbox)
             next_state["context"] = context
         aux["context"] = context
         known = torch.cat([obs, hidden, context], -1)
@@ -144,14 +147,7 @@ class SymbolicAgent(Grounding, nn.Module):
         Keys and values are one: head j reads the j-th part of each encoded message, and the query decides which of its
         numbers it looks at, so products with K * R rows are not needed.
         """
-        heads, width = self.num_heads, self.hidden_dim // self.num_heads
-        heard = inbox.read(self._encoded).unflatten(-1, (heads, width))
-        query = self.query(hidden).unflatten(-1, (heads, width)).unsqueeze(-3)
-        scores = (heard * query).sum(-1) * width**-0.5
-        real = inbox.mask.unsqueeze(-1)
-        # A row without messages has equal scores, hence no NaN, and the product makes its weights zero.
-        weights = scores.masked_fill(~real, -1e9).softmax(-2) * real
-        context = (heard * weights.unsqueeze(-1)).sum(-3).flatten(-2)
+        context, weights = attend(inbox.read(self._encoded), self.query(hidden), inbox.mask, self.num_heads)
         return context, weights.mean(-1)
 
 

@@ -84,7 +84,8 @@ class RelaxedSymbols:
 
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
         """params and noise [..., L, V] -> [..., L, V] on the simplex, float32 or wider; differentiable in params."""
-        return ((at_least_float32(params) + noise) / self.temperature).softmax(-1)
+        raised = at_least_float32(params) + noise
+        return (raised if self.temperature == 1 else raised / self.temperature).softmax(-1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))

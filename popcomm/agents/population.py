@@ -41,7 +41,7 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, generator: torch.Generator | 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [P, R, ..., in], weight [P, in, out], bias [P, out] -> [P, R, ..., out], each member with its own weights."""
     members = weight.size(0)
-    if x.dim() != 3 or x.size(0) != members:
+    if x.dim() != 3 or members == 1 != x.size(0):
         # Weights of one member take any rows, such as [worlds, R, in].
         rows = x.flatten(0, -2).unsqueeze(0) if members == 1 else x.flatten(1, -2)
         return linear(rows, weight, bias).view(*x.shape[:-1], weight.size(-1))

@@ -20,6 +20,7 @@ from popcomm.agents import (
     extract,
     insert,
 )
+from popcomm.agents.contract import decides_later
 from popcomm.channels import Inbox, Symbols, Vectors, Words
 from popcomm.errors import UserError
 
@@ -223,6 +224,27 @@ def test_the_listeners_policy_loss_reaches_the_speaker_through_real_slots_only(n
     agent(obs_of(), inbox, state_of(agent)).action_logits.square().sum().backward()
     reached = inbox.soft.grad.flatten(3).abs().sum(-1) > 0
     assert torch.equal(reached, inbox.mask)
+
+
+@pytest.mark.parametrize("kind", ["symbols", "silent"])
+@pytest.mark.parametrize("name", ["symbolic", "mlp"])
+def test_what_is_decided_later_is_what_is_decided_at_once(name, kind):
+    agent = agent_of(name, kind)
+    arguments = obs_of(), inbox_of(kind), state_of(agent)
+    output, undecided = agent(*arguments), agent(*arguments, undecided=True)
+    assert decides_later(agent)
+    assert not undecided.action_logits.numel() + undecided.value.numel()
+    logits, value = agent.decide(arguments[0], undecided.aux)
+    for got, expected in zip((logits, value), (output.action_logits, output.value), strict=True):
+        torch.testing.assert_close(got, expected, atol=0, rtol=0)
+
+
+def test_an_agent_with_a_forward_of_its_own_decides_in_every_step():
+    class Own(MLPAgent):
+        def forward(self, obs, inbox, state):
+            return super().forward(obs, inbox, state)
+
+    assert not decides_later(Own(spec_of()))
 
 
 @pytest.mark.parametrize("name", AGENTS)

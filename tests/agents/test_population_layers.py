@@ -104,6 +104,19 @@ def test_gradients_are_those_of_torchs_layer(name, members):
 
 
 @pytest.mark.parametrize("members", [1, 3])
+def test_a_cells_input_in_parts_is_the_whole_one_and_a_part_may_go_without_gradient(members):
+    cell, (x, state) = build("lstm", members), inputs("lstm", members)
+    left, right = (part.contiguous().requires_grad_(i == 1) for i, part in enumerate(x.split([I - 2, 2], -1)))
+    whole = x.clone().requires_grad_()
+    ways = [cell((left, right), state), cell(whole, state)]
+    torch.testing.assert_close(*ways, atol=0, rtol=0)
+    for h, c in ways:
+        (h.square().sum() + c.sum()).backward()
+    torch.testing.assert_close(right.grad, whole.grad[..., I - 2 :])
+    assert left.grad is None
+
+
+@pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("name", ["linear", "norm"])
 def test_axes_between_rows_and_features_are_further_rows(name, members):
     layer, x = build(name, members), random(members, R, 4, I)

@@ -5,6 +5,7 @@ import torch
 from gymnasium import spaces
 
 from popcomm.agents import AgentOutput, AgentSpec, AuxiliaryBatch, SymbolicAgent
+from popcomm.agents.attention import attend
 from popcomm.channels import Inbox, Symbols, Vectors, Words
 
 P, R, K, O, S, H = 2, 4, 3, 5, 2, 8
@@ -74,6 +75,15 @@ def test_attention_is_scaled_dot_product_attention_per_head():
     query = agent.query(output.aux["hidden"]).view(P, R, 2, 1, H // 2)
     context = torch.nn.functional.scaled_dot_product_attention(query, heard, heard).flatten(2)
     torch.testing.assert_close(output.aux["context"], context)
+
+
+@pytest.mark.parametrize("used", [(0,), (1,), (0, 1)])
+def test_the_written_gradient_of_attention_is_that_of_finite_differences(used):
+    generator = torch.Generator().manual_seed(0)
+    heard, query = (torch.randn(*s, generator=generator).double().requires_grad_() for s in ((2, 3, K, 6), (2, 3, 6)))
+    real = torch.ones(2, 3, K, dtype=torch.bool)
+    real[0, 0], real[1, 1, 0] = False, False
+    assert torch.autograd.gradcheck(lambda h, q: [attend(h, q, real, 2)[i] for i in used], (heard, query))
 
 
 def test_what_was_heard_is_passed_on_in_the_next_message():

@@ -86,6 +86,9 @@ def test_the_return_normaliser_is_unbiased_from_the_first_batch_on() -> None:
     assert normaliser.std.tolist() == pytest.approx([1, 1])
     values = torch.tensor([[0.5, -2.0], [1.0, 1.0]])
     torch.testing.assert_close(normaliser.normalise(normaliser.denormalise(values)), values)
+    mixed = torch.tensor([[1, 0], [0, 1]])
+    expected = torch.where(mixed == 0, values * normaliser.std[0] + normaliser.mean[0], values).float()
+    torch.testing.assert_close(normaliser.denormalise_of(values, mixed), expected)
 
 
 def test_returns_that_are_not_finite_leave_the_normaliser_as_it_was() -> None:

@@ -92,9 +92,9 @@ class RolloutStatistics:
             "reward": float(self.earned) / max(per_seat.sum(), 1),
         }
         self.earned = 0.0
-        self.performance = {"reward": self.counts["reward"]}
+        self.performance, self.language = {"reward": self.counts["reward"]}, {}
         if self.channel is not None and self.channel.messages.alphabet is not None:
-            self.language = self._language(fragments, self.channel.messages)
+            self.language |= self._language(fragments, self.channel.messages)
             self._count_agreement(fragments, self.channel.messages)
             if self._speakers():
                 self.language |= speaking(fragments, self._speakers(), self.labels, self.channel.messages)
@@ -197,6 +197,8 @@ class RolloutStatistics:
         return {name: pool(per_seat[s.seats]).item() for name, s in self.layout.species.items()}
 
     def _log_episodes(self, metrics: Any) -> None:
+        """Nothing but their number where no episode ended: what is not measured has no value."""
+        metrics.log_value(NUM_EPISODES, sum(len(lengths) for _, lengths in self.finished), reduce="sum")
         if not self.finished:
             return
         returns = np.concatenate([r for r, _ in self.finished])
@@ -207,7 +209,6 @@ class RolloutStatistics:
         metrics.log_value(EPISODE_RETURN_MIN, float(totals.min()), reduce="min", window=1)
         metrics.log_value(EPISODE_RETURN_MAX, float(totals.max()), reduce="max", window=1)
         metrics.log_value(EPISODE_LEN_MEAN, float(lengths.mean()), window=1)
-        metrics.log_value(NUM_EPISODES, len(totals), reduce="sum")
         metrics.log_value(NUM_EPISODES_LIFETIME, len(totals), reduce="lifetime_sum")
         for name, value in self._by_name(returns.mean(0), np.mean).items():
             metrics.log_value(("agent_episode_returns_mean", name), value, window=1)

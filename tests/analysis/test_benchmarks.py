@@ -200,11 +200,12 @@ def test_training_is_measured_beside_rllib_and_the_bare_loop() -> None:
     names = {"popcomm", training.THROUGH_DICTS, "bare loop", "RLlib"}
     assert names | {f"popcomm / {name}" for name in names - {"popcomm"}} < set(value)
     assert value["popcomm / RLlib"] == pytest.approx(value["popcomm"] / value["RLlib"])
-    # Four epochs of all rows, in sixteen updates; RLlib has a row of padding for each of its four members' episodes.
+    # Four epochs of all rows, in sixteen updates; RLlib has a row of padding for each agent in a fragment, here of four
+    # steps at least, and makes as many updates more.
     counted = {m.case.split(": ", 1)[1]: m.value for m in measured}
     for name in names:
         assert counted[f"{name}: rows"] == pytest.approx(4.0, rel=0.1)
-        assert counted[f"{name}: optimizer steps"] == pytest.approx(16, abs=2)
+        assert 16 <= counted[f"{name}: optimizer steps"] <= 20
         assert counted[f"{name}: padded rows"] <= 1.0
     assert counted["bare loop: optimizer steps"] == counted["popcomm: optimizer steps"] == 16
 

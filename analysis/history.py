@@ -22,22 +22,28 @@ Array = NDArray[Any]
 # Enough to see where a language goes, and read in a second or two.
 MOST_PARTS = 40
 MOST_CHECKPOINTS = 10
+# Of a checkpoint; fewer can be dealt in too few ways to see what chance gives.
+FEWEST_STREAMS = 4
 WHERE = ("iteration", "env_steps", "world", "episode", "step", "sender")
 
 
 @dataclass(frozen=True)
 class History:
-    """M messages of L symbols, from C checkpoints.
+    """M messages of L symbols, from C checkpoints, which are neighbouring parts of the conversations.
 
-    A part of the conversations holds each world's latest whole episode, so a checkpoint is somewhat older than the
-    iteration that wrote it, and an episode that lasts longer than the time between two parts is in both.
+    In parts of older versions an episode that lasted longer than the time between two parts is in both.
     """
 
     table: pd.DataFrame  # WHERE, one row for each message
     symbols: Array  # [M, L]
     labels: Array  # [M] int64, -1 none
     checkpoint: Array  # [M] in 0 ... C - 1
-    env_steps: Array  # [C], when the newest part of each was written
+    env_steps: Array  # [C], when the newest message of each was said
+
+    @property
+    def streams(self) -> Array:
+        """[M], one number for all that was said together."""
+        return streams_of(self.table, self.checkpoint)
 
     @classmethod
     def read(cls, run_dir: Path, most_parts: int | None = MOST_PARTS, checkpoints: int = MOST_CHECKPOINTS) -> History:
@@ -52,6 +58,7 @@ class History:
         # Those who never speak have no symbols.
         read = (_read(part) for part in parts)
         tables = [spoken for table in read if (spoken := table.filter(pc.is_valid(table["symbols"]))).num_rows]
+        part = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
         table = pa.concat_tables(tables) if tables else _EMPTY
         symbols = stacked(table, "symbols")
         if symbols is None:  # none, vectors, or lengths that differ
@@ -65,8 +72,21 @@ class History:
         )
         labels = table["label"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False)
         frame, symbols, labels = frame[keep].reset_index(drop=True), symbols[keep], labels[keep].astype(np.int64)
-        checkpoint, env_steps = _joined(frame["env_steps"].to_numpy(), checkpoints)
+        checkpoint, env_steps = _joined(part[keep], frame["env_steps"].to_numpy(), checkpoints)
         return cls(frame, symbols, labels, checkpoint, env_steps)
+
+
+def streams_of(table: pd.DataFrame, checkpoint: Array) -> Array:
+    """One number for all that was said together, [M]: an episode, or a seat of one where checkpoints have few episodes.
+
+    Args:
+        table: world, episode and sender of M messages.
+        checkpoint: [M].
+    """
+    episodes = table.groupby(["world", "episode"]).ngroup()
+    if len(table) and episodes.groupby(checkpoint).nunique().min() >= FEWEST_STREAMS:
+        return episodes.to_numpy()
+    return table.groupby(["world", "episode", "sender"]).ngroup().to_numpy()
 
 
 _EMPTY = pa.table(
@@ -81,10 +101,16 @@ def _read(part: Path) -> pa.Table:
         raise UserError(f"{part} is no whole Parquet file ({str(error).splitlines()[0]}); move it away") from error
 
 
-def _joined(written: Array, most: int) -> tuple[Array, Array]:
-    """(checkpoint of each message [M], env_steps [C]): parts with new messages, neighbours joined to equal numbers."""
-    times, part = np.unique(written, return_inverse=True)
-    number = min(most, len(times))
-    group = np.arange(len(times)) * number // max(len(times), 1)
-    newest = times[np.searchsorted(group, np.arange(number), side="right") - 1]
-    return group[part], newest
+def _joined(part: Array, said: Array, most: int) -> tuple[Array, Array]:
+    """(checkpoint of each message [M], env_steps [C]): parts with new messages, neighbours joined to equal numbers.
+
+    Args:
+        part: [M], in ascending order.
+        said: [M], env steps.
+    """
+    parts, place = np.unique(part, return_inverse=True)
+    number = min(most, len(parts))
+    checkpoint = (np.arange(len(parts)) * number // max(len(parts), 1))[place]
+    newest = np.zeros(number, np.int64)
+    np.maximum.at(newest, checkpoint, said)
+    return checkpoint, newest

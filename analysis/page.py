@@ -29,11 +29,11 @@ p { margin: 10px 0; max-width: 78ch; }
 .look { color: var(--muted); }
 .missing { border-left: 3px solid var(--mark); padding-left: 12px; }
 ul { margin: 6px 0; padding-left: 20px; }
-.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 8px 40px; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; align-self: start; }
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 8px 40px; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; font-size: .92rem; align-self: start; }
 caption { text-align: left; font-weight: 600; padding-bottom: 4px; }
 th, td { text-align: left; vertical-align: top; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--line); }
-th { color: var(--muted); font-weight: 400; }
+th { color: var(--muted); font-weight: 400; width: 44%; overflow-wrap: anywhere; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 pre { overflow-x: auto; font-size: .85rem; }
 summary { cursor: pointer; color: var(--muted); }

@@ -58,22 +58,22 @@ def configuration(config: dict[str, Any]) -> dict[str, str]:
 
 
 def standing(run: RunFolder) -> dict[str, str]:
-    """How far the run is and its last numbers; what was not measured is left out."""
+    """How far the run is and its last numbers; what was not measured is left out.
+
+    Numbers of the language stand in their sections alone, so that no measure has two on the page.
+    """
     checkpoints = sorted(path.name for path in (run.path / "checkpoints").glob("checkpoint_*"))
     rows = {
         "iterations": f"{len(run.progress):,}",
-        "environment steps": _number(run.last("env_steps", 1), ",.0f"),
-        "agent steps": _number(run.last("agent_steps", 1), ",.0f"),
-        "time": _duration(run.last("time_s", 1)),
+        "environment steps": _number(run.now("env_steps"), ",.0f"),
+        "agent steps": _number(run.now("agent_steps"), ",.0f"),
+        "time": _duration(run.now("time_s")),
         "agent steps per second": _number(run.last("charts/agent_SPS"), ",.0f"),
         "return per agent": _number(run.last("charts/agent_episodic_return")),
         "return per world": _number(run.last("charts/episodic_return")),
         "explained variance": _number(run.last("losses/explained_variance")),
         "world model R²": _number(run.last("losses/world_r2")),
-        "symbol entropy": _number(run.last("language/symbol_entropy"), ".2f", " bits"),
-        "vocabulary used": _number(run.last("language/vocabulary_used"), ".0%"),
-        "information on what was seen": _number(run.last("language/mutual_information"), ".2f", " bits"),
-        "favourite neighbour's weight": _number(run.last("language/top_attention"), ".2f"),
+        "updates left out": _number(run.measured("losses/non_finite_updates").sum() or math.nan, ",.0f"),
         "latest checkpoint": checkpoints[-1] if checkpoints else "none yet",
     }
     return {name: value for name, value in rows.items() if value}
@@ -87,7 +87,7 @@ def _basis(run: RunFolder) -> str:
     first, last = talk.column("iteration").min(), talk.column("iteration").max()
     when = f"iteration {last}" if first == last else f"iterations {first} to {last}"
     what = "messages" if run.message_kind else "agent steps, without messages,"
-    return f"{run.path} (recorded: {talk.size:,} {what} of {when}; training: means of the last 10 iterations)"
+    return f"{run.path} (recorded: {talk.size:,} {what} of {when}; training: means of the last tenth of its iterations)"
 
 
 def _worded(value: Any) -> str:
@@ -96,8 +96,8 @@ def _worded(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _number(value: float, form: str = ".4g", unit: str = "") -> str:
-    return f"{value:{form}}{unit}" if math.isfinite(value) else ""
+def _number(value: float, form: str = ".3g") -> str:
+    return f"{value:{form}}" if math.isfinite(value) else ""
 
 
 def _duration(seconds: float) -> str:

@@ -75,12 +75,32 @@ class RunFolder:
         said = self.setting("communication", "messages", "vocab_size")
         return max(seen, said if isinstance(said, int) else 0)
 
-    def last(self, key: str, iterations: int = 10) -> float:
-        """Mean of the last measured values of a column of the progress; nan where it was never measured."""
-        if key not in self.progress:
-            return float("nan")
-        values = self.progress[key].dropna()
-        return float(values.tail(iterations).mean()) if len(values) else float("nan")
+    def measured(self, key: str) -> pd.Series:
+        """What was measured of a column of the progress, over the iterations that did."""
+        return self.progress.get(key, pd.Series(dtype=float)).astype(float).dropna()
+
+    def last(self, key: str) -> float:
+        """Mean of the last tenth of what was measured of a column; nan where it never was.
+
+        This is the number of the page for it, wherever it stands there.
+        """
+        values = self.measured(key)
+        return float(values.tail(tenth(values)).mean()) if len(values) else float("nan")
+
+    def first(self, key: str) -> float:
+        """The same of the first tenth."""
+        values = self.measured(key)
+        return float(values.head(tenth(values)).mean()) if len(values) else float("nan")
+
+    def now(self, key: str) -> float:
+        """The last value, of a count for instance."""
+        values = self.measured(key)
+        return float(values.iloc[-1]) if len(values) else float("nan")
+
+
+def tenth(values: pd.Series) -> int:
+    """A tenth of so many values, at least one."""
+    return max(1, len(values) // 10)
 
 
 class Conversations:
@@ -94,7 +114,7 @@ class Conversations:
         spoke = pc.or_(pc.is_valid(table["symbols"]), pc.is_valid(table["vector"]))
         if pc.any(spoke).as_py():
             table = table.filter(spoke)
-        self.table = table
+        self.table = table = _each_once(table)
         self.size = len(table)
         self.torus = torus_of(table)
         self.symbols = stacked(table, "symbols")  # [M, L] or None
@@ -112,13 +132,18 @@ class Conversations:
 
     @cached_property
     def moments(self) -> Array:
-        """[M], one number for each (iteration, world, episode, step), in the order of time."""
-        return self._numbered("iteration", "world", "episode", "step")
+        """[M], one number for each (world, episode, step)."""
+        return self._numbered("world", "episode", "step")
 
     @cached_property
     def streams(self) -> Array:
-        """[M], one number for each stay of a seat in an episode of an iteration."""
-        return self._numbered("iteration", "world", "episode", "sender")
+        """[M], one number for each stay of a seat in an episode."""
+        return self._numbered("world", "episode", "sender")
+
+    @cached_property
+    def episodes(self) -> Array:
+        """[M], one number for each episode of a world."""
+        return self._numbered("world", "episode")
 
     @property
     def seats(self) -> int:
@@ -220,6 +245,13 @@ class Snapshot:
     rows: Array  # [N], rows of the conversations
     links: Array  # [E, 2], (sender, listener) as indices into `rows`
     weights: Array | None  # [E]
+
+
+def _each_once(table: pa.Table) -> pa.Table:
+    """Without rows that tell again what an earlier one did, as older versions wrote them."""
+    frame = table.select(["world", "episode", "step", "sender", "member"]).to_pandas()
+    repeated = frame.duplicated().to_numpy()
+    return table.filter(pa.array(~repeated)) if repeated.any() else table
 
 
 def _read_config(path: Path) -> dict[str, Any]:

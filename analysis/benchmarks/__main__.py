@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import argparse
@@ -16,7 +17,7 @@ import json
 import warnings
 from pathlib import Path
 
-NAMES = ("worlds", "training", "scaling", "memory", "attention", "tiny", "routing", "channel")
+NAMES = ("worlds", "training", "peers", "scaling", "memory", "attention", "tiny", "routing", "channel")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -25,14 +26,14 @@ def main(arguments: list[str] | None = None) -> None:
     from popcomm.analysis.benchmarks.common import Measurement, table
 
     parser = argparse.ArgumentParser(prog="python -m popcomm.analysis.benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=NAMES, help="one benchmark instead of all")
+    parser.add_argument("--only", choices=NAMES, nargs="+", default=NAMES, help="some benchmarks instead of all")
     parser.add_argument("--quick", action="store_true", help="small sizes, one repetition: does it run at all?")
     parser.add_argument("--out", type=Path, default=Path("benchmarks_out"), help="folder for tables and figure")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*Overriding environment")
-    for name in [options.only] if options.only else NAMES:
+    for name in options.only:
         measured: list[Measurement] = importlib.import_module(f"{__package__}.{name}").run(options.quick)
         text = table(measured)
         print(f"\n{text}", flush=True)

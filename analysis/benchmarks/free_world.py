@@ -1,12 +1,16 @@
-"""An environment that costs nothing, twice: as a World, and as RLlib's MultiAgentEnv. Its numbers are prepared."""
+"""An environment that costs nothing: as a World, as RLlib's MultiAgentEnv, and as PettingZoo's ParallelEnv.
+
+Its numbers are prepared.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from pettingzoo import ParallelEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from torch import Tensor
 
@@ -85,3 +89,33 @@ class FreeMultiAgentEnv(MultiAgentEnv):
         i = self._age % PREPARED
         truncated = {"__all__": self._age >= self.max_steps}
         return self._observations[i], self._rewards[i], {"__all__": False}, truncated, {}
+
+
+class FreeParallelEnv(ParallelEnv):
+    """One such world for PettingZoo, from the same dictionaries. Arguments: `FreeMultiAgentEnv`'s config."""
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "free"}
+
+    def __init__(self, num_agents: int = 3, max_steps: int = 64) -> None:
+        self._env = FreeMultiAgentEnv({"num_agents": num_agents, "max_steps": max_steps})
+        self.possible_agents = list(self._env.possible_agents)
+        self.observation_spaces, self.action_spaces = self._env.observation_spaces, self._env.action_spaces
+        self._no, self._yes = (dict.fromkeys(self.possible_agents, value) for value in (False, True))
+        self._infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.possible_agents}
+
+    def observation_space(self, agent: str) -> spaces.Space:
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Space:
+        return self.action_spaces[agent]
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.agents = list(self.possible_agents)
+        return self._env.reset()[0], self._infos
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        observations, rewards, _, truncated, _ = self._env.step(actions)
+        over = truncated["__all__"]
+        if over:
+            self.agents = []
+        return observations, rewards, self._no, self._yes if over else self._no, self._infos

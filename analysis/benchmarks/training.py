@@ -1,4 +1,8 @@
-"""Training end to end on a free environment: popcomm, RLlib's stock multi-agent PPO, and a bare loop as the ceiling."""
+"""Training end to end on a free environment: popcomm, RLlib's stock multi-agent PPO, and a bare loop as the ceiling.
+
+What each of them does in an iteration is counted: optimizer steps of every weight, rows of the minibatches, and rows
+that are only padding.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ import ray
 import torch
 from popcomm.analysis.benchmarks.bare_loop import CLIP, GAMMA, HIDDEN, LAMBDA, BareLoop
 from popcomm.analysis.benchmarks.common import Measurement, Work, alternating, median, median_ratio, rate
-from popcomm.analysis.benchmarks.free_world import FreeMultiAgentEnv, FreeWorld
+from popcomm.analysis.benchmarks.free_world import FreeMultiAgentEnv, FreeParallelEnv, FreeWorld
+from popcomm.analysis.benchmarks.tally import Contender, Tally, accounts, calls_of
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from popcomm.rllib import PopulationPPOConfig
@@ -32,6 +38,7 @@ PPO: dict[str, float] = {
 # The losses that make messages learned would be work of which earlier measurements know nothing.
 PLAIN_TALK: dict[str, float] = {"quality_coeff": 0.0, "message_balance_coeff": 0.0}
 DISTINCT_RATE, DISTINCT_TIMES, SHARED_TIMES, OF_BARE_LOOP = 80_000.0, 20.0, 8.0, 0.7
+THROUGH_DICTS = "popcomm through PettingZoo"
 
 
 # RLlib may collect its agent-steps from fewer environments in longer fragments; the fastest of these is measured.
@@ -80,14 +87,20 @@ def run(quick: bool = False) -> list[Measurement]:
 def measure(case: Case, repetitions: int, min_seconds: float, with_rllib: bool = True) -> list[Measurement]:
     """Rates of the contenders in one case, and how popcomm's compares."""
     with ExitStack() as stack:
-        contenders: dict[str, Work] = {
-            "popcomm": stack.enter_context(trained(popcomm_config(case), case.agents)),
-            "bare loop": bare_loop(case).iterate,
+
+        def trained_by(config: Any, watch: Any) -> Contender:
+            algorithm, work = stack.enter_context(building(config, case.agents))
+            return Contender(work, lambda tally: watch(algorithm, tally))
+
+        contenders = {
+            "popcomm": trained_by(popcomm_config(case), rows_of_popcomm),
+            THROUGH_DICTS: trained_by(popcomm_config(case, dicts=True), rows_of_popcomm),
+            "bare loop": bare_contender(case),
         }
         if with_rllib:
-            config = rllib_config(case, fastest_layout(case))
-            contenders["RLlib"] = stack.enter_context(trained(config, case.agents))
-        rates = alternating(contenders, repetitions, min_seconds)
+            contenders["RLlib"] = trained_by(rllib_config(case, fastest_layout(case)), rows_of_rllib)
+        rates = alternating({name: c.work for name, c in contenders.items()}, repetitions, min_seconds)
+        counted = accounts("training", case.name, contenders, "agent-step")
     unit = "agent-steps / CPU s"
     bars = {"popcomm": DISTINCT_RATE} if case.distinct and case.agents >= 32 else {}
     results = [
@@ -95,16 +108,23 @@ def measure(case: Case, repetitions: int, min_seconds: float, with_rllib: bool =
         for name, r in rates.items()
     ]
     bar = DISTINCT_TIMES if case.distinct else SHARED_TIMES
-    for name, least in (("RLlib", bar), ("bare loop", OF_BARE_LOOP)):
+    for name, least in (("RLlib", bar), ("bare loop", OF_BARE_LOOP), (THROUGH_DICTS, None)):
         if name in rates:
             ratio = median_ratio(rates["popcomm"], rates[name])
             results.append(Measurement("training", f"{case.name}: popcomm / {name}", ratio, "times", least))
-    return results
+    return [*results, *counted]
 
 
 @contextmanager
 def trained(config: Any, agents: int) -> Iterator[Work]:
     """Work that is one `train()` of the algorithm; it returns the agent-steps that the algorithm itself counted."""
+    with building(config, agents) as (_, work):
+        yield work
+
+
+@contextmanager
+def building(config: Any, agents: int) -> Iterator[tuple[Any, Work]]:
+    """The algorithm itself, and the work of `trained`."""
     algorithm = config.build_algo()
     done = 0
 
@@ -113,19 +133,62 @@ def trained(config: Any, agents: int) -> Iterator[Work]:
         before, done = done, int(algorithm.train()["num_env_steps_sampled_lifetime"])
         return (done - before) * agents
 
-    yield iterate
+    yield algorithm, iterate
     algorithm.stop()
+
+
+def rows_of_popcomm(algorithm: Any, tally: Tally) -> Any:
+    """Seats of the worlds in minibatches, and those of them that nobody lives on."""
+
+    def count(arrays: Any, *_: Any, **__: Any) -> None:
+        for a in arrays.values():
+            alive = int(a["alive"].sum())
+            tally.rows += alive
+            tally.padded += a["alive"].numel() - alive
+
+    return calls_of(algorithm.learner_group._learner, "_update_once", count)
+
+
+def rows_of_rllib(algorithm: Any, tally: Tally) -> Any:
+    """Rows of the minibatches of all policies, and those of them that the loss masks out."""
+
+    def count(*, fwd_out: Any, batch: Any) -> None:
+        for part in batch.values():
+            size = int(part[Columns.OBS].shape[:1].numel())
+            real = int(part[Columns.LOSS_MASK].sum()) if Columns.LOSS_MASK in part else size
+            tally.rows += real
+            tally.padded += size - real
+
+    return calls_of(algorithm.learner_group._learner, "compute_losses", count)
 
 
 def bare_loop(case: Case) -> BareLoop:
     return BareLoop(case.worlds, case.agents, case.members, case.length, EPOCHS, MINIBATCHES)
 
 
-def popcomm_config(case: Case) -> PopulationPPOConfig:
-    """popcomm in one process; members keep their seats, as RLlib's policies keep their agents."""
+def bare_contender(case: Case) -> Contender:
+    """The bare loop; what it learns from are the rows that its network sees with a gradient."""
+    loop = bare_loop(case)
+
+    def watch(tally: Tally) -> Any:
+        def count(obs: torch.Tensor) -> None:
+            tally.rows += obs.shape[:2].numel() if torch.is_grad_enabled() else 0
+
+        return calls_of(loop, "network", count)
+
+    return Contender(loop.iterate, watch)
+
+
+def popcomm_config(case: Case, dicts: bool = False) -> PopulationPPOConfig:
+    """popcomm in one process; members keep their seats, as RLlib's policies keep their agents.
+
+    Args:
+        dicts: the same environment as so many PettingZoo ParallelEnvs.
+    """
+    env: Any = (lambda env_config: FreeParallelEnv(**env_config)) if dicts else FreeWorld
     return (
         PopulationPPOConfig()
-        .environment(FreeWorld, env_config={"num_agents": case.agents, "max_steps": MAX_STEPS})
+        .environment(env, env_config={"num_agents": case.agents, "max_steps": MAX_STEPS})
         .communication(messages=None)
         .population(agent="mlp", members=case.members, agent_config={"hidden": HIDDEN}, seating="fixed")
         .env_runners(num_env_runners=0, num_worlds_per_env_runner=case.worlds, rollout_fragment_length=case.length)
@@ -147,6 +210,9 @@ def fastest_layout(case: Case) -> int:
 def rllib_config(case: Case, envs: int) -> PPOConfig:
     """RLlib's new stack in one process with the same network, batch, epochs and number of minibatches.
 
+    All its sizes are agent-steps, which it counts here: a fragment of T environment steps is one of T N agent-steps. (A
+    fragment of T would make N rounds of T / N environment steps, each with a row of padding for every agent.)
+
     Args:
         envs: environments that the batch is collected from; fewer of them make longer fragments.
     """
@@ -158,7 +224,7 @@ def rllib_config(case: Case, envs: int) -> PPOConfig:
         .env_runners(
             num_env_runners=0,
             num_envs_per_env_runner=envs,
-            rollout_fragment_length=case.worlds * case.length // envs,
+            rollout_fragment_length=case.steps // envs,
             batch_mode="truncate_episodes",
         )
         .learners(num_learners=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from popcomm.analysis.experiments.evolution_games import Diary, spaced
-from popcomm.analysis.history import History
+from popcomm.analysis.history import History, streams_of
 
 from popcomm.errors import UserError
 from popcomm.language import drift
@@ -107,14 +107,13 @@ def of_swarm(history: History, seed: int, worlds: int, steps: int, window: int, 
     place[chosen] = np.arange(len(chosen))
     keep = place[when] >= 0
     checkpoint, symbols, labels = place[when][keep], history.symbols[keep], history.labels[keep]
-    by_label = drift.symbol_counts(symbols, vocab_size, checkpoint, labels)
+    said = (checkpoint, streams_of(history.table[keep], checkpoint))
     codes, number = drift.whole_messages(symbols)
+    chance: dict[str, Any] = {"shuffles": SHUFFLES, "seed": seed}
     measures = {
-        ON_MEANING: _over_positions(drift.drift(by_label, True, SHUFFLES, seed)),
-        OVERALL: _over_positions(
-            drift.drift(drift.symbol_counts(symbols, vocab_size, checkpoint), False, SHUFFLES, seed)
-        ),
-        WHOLE: _over_positions(drift.drift(drift.symbol_counts(codes, number, checkpoint), False, SHUFFLES, seed)),
+        ON_MEANING: _over_positions(drift.drift_of_streams(symbols, vocab_size, *said, labels, **chance)),
+        OVERALL: _over_positions(drift.drift_of_streams(symbols, vocab_size, *said, **chance)),
+        WHOLE: _over_positions(drift.drift_of_streams(codes, number, *said, **chance)),
     }
     # The middle of a window. Between two episodes of a world is one step in which nobody lives.
     return Curve(seed, (chosen + 0.5) * window * worlds / (steps + 1), None, measures)

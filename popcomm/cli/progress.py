@@ -25,7 +25,7 @@ class Status:
     num_env_steps_sampled_lifetime: int = 0
     num_agent_steps_sampled_lifetime: int = 0
     time_total_s: float = 0.0
-    episode_return_mean: float = math.nan
+    episode_return_mean: float = math.nan  # of all agents of a world together
     message_entropy: float = math.nan  # nats, a whole message, mean over the species
     collapse: Mapping[str, str] = field(default_factory=dict)  # signs that the language is dead, each in words
 
@@ -106,7 +106,6 @@ class _Common:
         self.console = console
         self.name, self.last, self.pace = "", Status(), Pace(Status(), {})
         self.env_rate = self.agent_rate = math.nan  # steps per second
-        self.episode_return = math.nan
 
     def start(self, name: str, status: Status, bounds: Mapping[str, float]) -> None:
         self.name, self.last, self.pace = name, status, Pace(status, bounds)
@@ -119,9 +118,6 @@ class _Common:
         if seconds > 0:
             self.env_rate = _gain(status, self.last, "num_env_steps_sampled_lifetime") / seconds
             self.agent_rate = _gain(status, self.last, "num_agent_steps_sampled_lifetime") / seconds
-        # Iterations in which no episode ends have no return; the last one stays in sight.
-        if not math.isnan(status.episode_return_mean):
-            self.episode_return = status.episode_return_mean
         self.last = status
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -131,7 +127,7 @@ class _Common:
             ("iteration", f"{now.training_iteration:,}"),
             ("env steps", f"{now.num_env_steps_sampled_lifetime:,} ({_number(self.env_rate)}/s)"),
             ("agent steps", f"{now.num_agent_steps_sampled_lifetime:,} ({_number(self.agent_rate)}/s)"),
-            ("return", _number(self.episode_return, ".2f")),
+            ("return per world", _number(now.episode_return_mean, ".2f")),  # "-" where no episode ended
             *entropy,
             ("ETA", _clock(self.pace.seconds_left(now))),
         ]

@@ -7,7 +7,7 @@ a number does not exist the result is nan, for the reason that the docstring giv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,20 +22,25 @@ Reduce = Literal["max", "mean"]
 # stand out of the uniform share by HUB_RATIO.
 HUB_WEIGHT = 0.2
 HUB_RATIO = 1.2
+# What chance alone would bring about this often or less is called more than chance.
+LEVEL = 0.05
+# With as many streams it is enough to exchange them; of fewer there are too few orders.
+MANY_STREAMS = 20
 # A symbol is in use if it is said at least this often, relative to chance (1 / V). A sampled policy says every symbol
 # now and then, so "seen at least once" would always be all of them.
 USED_SHARE = 0.1
 
 
 class Information(NamedTuple):
-    """Mutual information beside what the same data give when their pairing is shuffled (nan: fewer than two pairs)."""
+    """Mutual information beside what the same data give when their pairing is undone (nan: fewer than two pairs)."""
 
     bits: float  # plug-in estimate, biased upwards when samples are few
-    chance: float  # its mean over the shuffles: the bias
-    low: float  # 2.5 % quantile of the shuffles
-    high: float  # 97.5 % quantile of the shuffles
+    chance: float  # its mean over the controls: the bias
+    low: float  # 2.5 % quantile of the controls
+    high: float  # 97.5 % quantile of the controls
     position: int  # the position with the most information, -1 where there is none
     samples: int  # pairs that were counted
+    p_value: float  # share of the controls, and of the data themselves, that have as many bits
 
     @property
     def adjusted(self) -> float:
@@ -44,7 +49,8 @@ class Information(NamedTuple):
 
     @property
     def above_chance(self) -> bool:
-        return self.bits > self.high
+        """At most LEVEL of independent data are called so; that takes 19 controls."""
+        return self.p_value <= LEVEL
 
 
 class Specialisation(NamedTuple):
@@ -54,6 +60,7 @@ class Specialisation(NamedTuple):
     divergence: Array  # [G] bits in [0, 1], Jensen-Shannon divergence from the population; nan likewise
     chance: Array  # [G] bits, its mean when messages are dealt to groups at random; nan likewise
     counts: Array  # [G], messages
+    p_value: float  # how often chance sets some group as far above its mean as the farthest is; nan: no group
 
 
 def symbol_counts(messages: Array, vocab_size: int) -> Array:
@@ -124,31 +131,42 @@ def label_information(
     shuffles: int = 30,
     seed: int = 0,
     cap: int = 20_000,
+    streams: Array | None = None,
 ) -> Information:
-    """I(m_j; label) per position j, and of these the maximum or the mean, beside the same with shuffled labels.
+    """I(m_j; label) per position j, and of these the maximum or the mean, beside the same with labels of other times.
 
     By position, since the plug-in I(whole message; label) of V ** L messages is nearly H(label) for any few samples.
-    Subtracting the mean over shuffles removes the bias of small samples and that of taking a maximum (Lowe et al. 2019,
-    positive signalling).
+    Subtracting the mean over the controls removes the bias of small samples and that of taking a maximum (Lowe et al.
+    2019, positive signalling). Rows are time series: what is said and what is seen both stay for a while, and two slow
+    series that have nothing to do with each other share more than if single rows were shuffled. So the controls keep
+    the order in time of both (`displaced`).
 
     Args:
-        messages: [M, L] integers.
+        messages: [M, L] integers; the rows of a stream in the order of time.
         labels: [M] integers; messages with a negative label are dropped.
         cap: at most that many messages, drawn from `seed`, are counted.
+        streams: [M], one number for all that is seen and said together, an episode of a world for instance; None: all
+            rows are one stream.
     """
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(labels >= 0)
     if len(rows) > cap:
-        rows = rng.choice(rows, cap, replace=False)
+        rows = np.sort(rng.choice(rows, cap, replace=False))
     if len(rows) < 2:
         return _no_information(len(rows))
+    if streams is not None:
+        rows = rows[np.argsort(streams[rows], kind="stable")]
     m, y = _dense(messages[rows]).T, _dense(labels[rows])[None].repeat(messages.shape[1], 0)
+    sizes = np.array([len(rows)]) if streams is None else np.unique(streams[rows], return_counts=True)[1]
 
-    def shuffled() -> Array:
-        # One permutation for all positions keeps their dependence, which the law of the maximum depends on.
-        return _informations(m, y[:, rng.permutation(len(rows))])
-
-    return _against_shuffles(_informations(m, y), shuffled, reduce, shuffles, len(rows))
+    # One displacement for all positions keeps their dependence, which the law of the maximum depends on.
+    others = [y[:, displaced(sizes, rng)] for _ in range(shuffles)]
+    controls = [_informations(m, other) for other in others]
+    # Where streams end is not where displaced ones do, so a control has somewhat more independent pairs than the data,
+    # and somewhat less bias. How many there are shows in how often one of the two changes; the bias goes with 1 / that.
+    runs = _runs(m, y)
+    fair = [bits * _runs(m, other) / runs for bits, other in zip(controls, others, strict=True)]
+    return _against_controls(_informations(m, y), controls, fair, reduce, len(rows))
 
 
 def adjusted_mutual_information(messages: Array, labels: Array, reduce: Reduce = "max", seed: int = 0) -> float:
@@ -192,11 +210,10 @@ def sequential_information(
         return _no_information(len(first))
     m, blocks = _dense(messages[order]).T, streams[order]
 
-    def shuffled() -> Array:
-        other = m[:, np.lexsort((rng.random(len(blocks)), blocks))]
-        return _informations(other[:, first], other[:, first + lag])
-
-    return _against_shuffles(_informations(m[:, first], m[:, first + lag]), shuffled, reduce, shuffles, len(first))
+    others = (m[:, np.lexsort((rng.random(len(blocks)), blocks))] for _ in range(shuffles))
+    controls = [_informations(other[:, first], other[:, first + lag]) for other in others]
+    found = _informations(m[:, first], m[:, first + lag])
+    return _against_controls(found, controls, controls, reduce, len(first))
 
 
 def transitions(messages: Array, streams: Array, steps: Array, vocab_size: int, lag: int = 1) -> Array:
@@ -208,28 +225,44 @@ def transitions(messages: Array, streams: Array, steps: Array, vocab_size: int, 
 
 
 def specialisation(
-    messages: Array, groups: Array, vocab_size: int, num_groups: int, shuffles: int = 30, seed: int = 0
+    messages: Array,
+    groups: Array,
+    vocab_size: int,
+    num_groups: int,
+    shuffles: int = 30,
+    seed: int = 0,
+    deal: Callable[[np.random.Generator], Array] | None = None,
 ) -> Specialisation:
     """Symbol laws of groups and their divergence from the population's (Lin 1991, eq. 4.1 with equal weights, bits).
 
     Args:
         messages: [M, L] integers; the positions are pooled, so give [M, 1] for one of them.
         groups: [M] integers 0 ... G - 1; negative ones are dropped, also from the population.
+        deal: the groups [M] as chance would have them. None deals every message by itself, which is right for messages
+            that were drawn one by one, and too narrow for time series.
     """
     rng = np.random.default_rng(seed)
     keep = groups >= 0
-    messages, groups = messages[keep].astype(np.int64), groups[keep].astype(np.int64)
+    by_chance = deal or (lambda rng: _among(groups, rng))
+    messages = messages.astype(np.int64)
 
     def counted(of: Array) -> Array:
-        codes = of[:, None] * vocab_size + messages
+        real = of >= 0
+        codes = of[real].astype(np.int64)[:, None] * vocab_size + messages[real]
         return np.bincount(codes.ravel(), minlength=num_groups * vocab_size).reshape(num_groups, vocab_size)
 
     counts = counted(groups)
-    chance = [jensen_shannon(c := counted(rng.permutation(groups)), c.sum(0)) for _ in range(shuffles)]
+    divergence = jensen_shannon(counts, counts.sum(0))
+    chance = np.array([jensen_shannon(c := counted(by_chance(rng)), c.sum(0)) for _ in range(shuffles)])
+    middle = chance.mean(0)
     total = counts.sum(-1, keepdims=True)
     law = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
-    each = np.bincount(groups, minlength=num_groups)
-    return Specialisation(law, jensen_shannon(counts, counts.sum(0)), np.mean(chance, axis=0), each)
+    each = np.bincount(groups[keep].astype(np.int64), minlength=num_groups)
+    known = np.isfinite(divergence - middle)
+    p_value = np.nan
+    if known.any():
+        p_value = share_as_large((divergence - middle)[known].max(), (chance - middle)[:, known].max(1))
+    return Specialisation(law, divergence, middle, each, p_value)
 
 
 def jensen_shannon(p: Array, q: Array) -> Array:
@@ -314,6 +347,40 @@ def betweenness(weights: Array, max_sources: int = 512, seed: int = 0) -> Array:
     return through.sum(0) * (n / len(source)) / ((n - 1) * (n - 2))
 
 
+def displaced(sizes: Array, rng: np.random.Generator) -> Array:
+    """Rows of another time for each row, so that what depends on the time alone stays as it is: [M] indices.
+
+    Whole streams change places at random; where there are fewer than MANY_STREAMS, all rows are then turned round by a
+    random number of them, a tenth at least. (A permutation of single rows would take series for independent draws.)
+
+    Args:
+        sizes: [S], the rows of each stream, which stand one after another.
+    """
+    size, ends = int(sizes.sum()), np.cumsum(sizes)
+    order = rng.permutation(len(sizes))
+    rows = np.concatenate([np.arange(ends[i] - sizes[i], ends[i]) for i in order])
+    if len(sizes) < MANY_STREAMS and size > 1:
+        least = max(1, size // 10)
+        rows = np.roll(rows, rng.integers(least, size - least + 1))
+    return rows
+
+
+def share_as_large(found: float, controls: Array) -> float:
+    """p-value of a permutation test: [K] controls -> the share of them, and of what was found itself, that is as large.
+
+    >>> share_as_large(3.0, np.array([1.0, 2.0, 3.0]))
+    0.5
+    """
+    return float((1 + (controls >= found - 1e-12).sum()) / (1 + len(controls)))
+
+
+def _among(groups: Array, rng: np.random.Generator) -> Array:
+    """Groups dealt anew among the rows that have one, -1 staying where it is."""
+    dealt = groups.copy()
+    dealt[groups >= 0] = rng.permutation(groups[groups >= 0])
+    return dealt
+
+
 def _dense(values: Array) -> Array:
     """The same classes numbered 0, 1, ..., so that codes of pairs stay small."""
     return np.unique(values, return_inverse=True)[1].reshape(values.shape)
@@ -332,17 +399,33 @@ def _informations(x: Array, y: Array) -> Array:
     return np.maximum(_row_entropies(x, nx) + _row_entropies(y, ny) - _row_entropies(x * ny + y, nx * ny), 0.0)
 
 
-def _against_shuffles(
-    found: Array, shuffled: Callable[[], Array], reduce: Reduce, shuffles: int, samples: int
+def _runs(x: Array, y: Array) -> Array:
+    """How many runs of equal pairs each two rows have: [J, M], [J, M] -> [J]."""
+    return 1 + ((x[:, 1:] != x[:, :-1]) | (y[:, 1:] != y[:, :-1])).sum(1)
+
+
+def _against_controls(
+    found: Array, controls: Sequence[Array], fair: Sequence[Array], reduce: Reduce, samples: int
 ) -> Information:
+    """Bits [J] of the data beside those of K controls [J]; `fair` are the controls that the p-value is taken from.
+
+    The maximum is taken of what each position has above its own chance: positions that change slowly have more bits by
+    chance than others, and would hide them.
+    """
     pick = np.max if reduce == "max" else np.mean
-    control = np.array([pick(shuffled()) for _ in range(shuffles)])
-    low, high = np.quantile(control, [0.025, 0.975])
-    return Information(float(pick(found)), float(control.mean()), float(low), float(high), int(found.argmax()), samples)
+    usual = np.mean(controls, axis=0)
+    position = int((found - usual).argmax())
+    above = np.array([pick(bits - usual) for bits in controls])
+    base = float(usual[position] if reduce == "max" else usual.mean())
+    low, high = base + np.quantile(above, [0.025, 0.975])
+    usual_fair = np.mean(fair, axis=0)
+    p_value = share_as_large(float(pick(found - usual_fair)), np.array([pick(bits - usual_fair) for bits in fair]))
+    bits = base + float(pick(found - usual))
+    return Information(bits, base + float(above.mean()), float(low), float(high), position, samples, p_value)
 
 
 def _no_information(samples: int) -> Information:
-    return Information(np.nan, np.nan, np.nan, np.nan, -1, samples)
+    return Information(np.nan, np.nan, np.nan, np.nan, -1, samples, np.nan)
 
 
 def _followers(streams: Array, steps: Array, lag: int) -> tuple[Array, Array]:

@@ -40,7 +40,7 @@ REFERENCE = 5  # values that make the start of a curve
 SMOOTH = 10  # values that a curve is smoothed over, exponentially
 ROUGH = 50  # values that its noise is measured over
 # The best of a thousand smoothed values of pure noise lies 1 to 2 deviations above its start, 4 where values are
-# repeated for several iterations because no episode ended.
+# repeated for several iterations because no episode ended (in progress of older versions).
 GAIN = 5.0  # deviations of a single iteration's value
 NO_GAIN = 2.0
 FEWEST_MESSAGES, FEWEST_OF_ONE = 30, 8  # that can show that a speaker always says the same: of all, of one speaker
@@ -52,7 +52,7 @@ class Measures(NamedTuple):
     messages: float = math.nan  # different messages that a speaker uses, 1 or more (`messages_per_speaker`)
     listening: float = math.nan  # total variation of actions under a swap of what is heard, 0 ... 1
     entropy: float = math.nan  # of speakers' choices, as a share of the most
-    returns: float = math.nan  # mean return of episodes
+    returns: float = math.nan  # mean return of episodes, of all agents of a world together
     agreement: float = math.nan  # of members on words, 0 ... 1
 
     @classmethod
@@ -118,14 +118,15 @@ class Episode(NamedTuple):
 
 def observe(watch: Watch, measures: Measures) -> tuple[Watch, dict[str, str]]:
     """One iteration more: the state after it, and {sign: what it means in plain words} of the signs that hold."""
-    # Where iterations are short, listening is measured in a few of them and stands as it was in the others. That it is
-    # exactly 0 every time is no repetition: nobody reads messages at all.
+    # Where iterations are short, listening is measured in a few of them and stands for the others (progress of older
+    # versions repeats it there). That it is exactly 0 every time is no repetition: nobody reads messages at all.
     anew = measures.listening if measures.listening != watch.listening or measures.listening == 0 else math.nan
+    listening = watch.listening if math.isnan(measures.listening) else measures.listening
     watch = Watch(
         returns=_along(watch.returns, measures.returns),
         agreement=_along(watch.agreement, measures.agreement),
-        listening=measures.listening,
-        deaf=_in_a_row(watch.deaf, measures.listening, measures.listening < DEAF),
+        listening=listening,
+        deaf=_in_a_row(watch.deaf, listening, listening < DEAF),
         asked=_in_a_row(watch.asked, anew, anew < DEAF),
         still=_in_a_row(watch.still, measures.entropy, measures.entropy <= NO_CHOICE),
         noisy=_in_a_row(watch.noisy, measures.entropy, measures.entropy >= ALL_CHOICE),
@@ -142,7 +143,7 @@ def observe(watch: Watch, measures: Measures) -> tuple[Watch, dict[str, str]]:
         held["entropy_maximum"] = "speakers say anything, whatever they perceive"
     falls = [
         f"{what} fell from {form(curve.best)} to {form(curve.smoothed)}"
-        for what, curve, form in (("return", returns, _plain), ("agreement", agreement, _share))
+        for what, curve, form in (("return per world", returns, _plain), ("agreement", agreement, _share))
         if curve.lost >= PATIENCE
     ]
     if falls:

@@ -51,7 +51,7 @@ class Change(NamedTuple):
 
 
 def drift(counts: Array, labelled: bool = False, shuffles: int = 20, seed: int = 0) -> Drift:
-    """Divergence between checkpoints, and what chance gives.
+    """Divergence between checkpoints of messages that were drawn one by one, and what chance gives.
 
     The control deals the messages of the two checkpoints together anew, at random, to two samples of the same sizes.
     (Two halves of one checkpoint would be a control too, but one with half the messages, and so twice the bias.)
@@ -72,6 +72,55 @@ def drift(counts: Array, labelled: bool = False, shuffles: int = 20, seed: int =
         return np.mean([measure(*_dealt(p, q, rng)) for _ in range(shuffles)], axis=0)
 
     return Drift(measure(now, after), chance(now, after), measure(now, last), chance(now, last))
+
+
+def drift_of_streams(
+    symbols: Array,
+    vocab_size: int,
+    checkpoints: Array,
+    streams: Array,
+    labels: Array | None = None,
+    shuffles: int = 20,
+    seed: int = 0,
+) -> Drift:
+    """Drift between checkpoints of messages that are time series, such as those of worlds.
+
+    The control deals whole streams to the two checkpoints, not single messages: what is said stays for a while, so
+    messages of the same episode are alike, and two checkpoints with other episodes differ by more than if each message
+    were a draw of its own.
+
+    Args:
+        symbols: [M, L] integers 0 ... V - 1.
+        vocab_size: V.
+        checkpoints: [M] integers 0 ... C - 1, in the order of time.
+        streams: [M], one number for all that is said together, an episode of a world for instance.
+        labels: [M] integers, for the drift of what is said on the same label; negative ones are dropped.
+        shuffles: how often the control is drawn.
+
+    Returns:
+        Drift of arrays [C - 1, L].
+    """
+    last = int(checkpoints.max(initial=0))
+    groups = None if labels is None else int(labels.max(initial=0)) + 1
+    measure = jensen_shannon if labels is None else given_label
+    rng = np.random.default_rng(seed)
+
+    def between(rows: Array, later: Array) -> Array:
+        """rows of two checkpoints, and which of them are the later one's, [R] bool -> [L] bits."""
+        of = None if labels is None else labels[rows]
+        counts = symbol_counts(symbols[rows], vocab_size, later.astype(int), of, groups, 2)
+        return measure(counts[0], counts[1])
+
+    def pair(first: int, second: int) -> tuple[Array, Array]:
+        rows = np.flatnonzero((checkpoints == first) | (checkpoints == second))
+        later = checkpoints[rows] == second
+        _, start, unit = np.unique(streams[rows] * 2 + later, return_index=True, return_inverse=True)
+        dealt = [rng.permutation(later[start])[unit] for _ in range(shuffles)]
+        return between(rows, later), np.mean([between(rows, other) for other in dealt], axis=0)
+
+    pairs = [pair(now, now + 1) + pair(now, last) for now in range(last)]
+    shape = (len(pairs), symbols.shape[1])
+    return Drift(*(np.array([found[i] for found in pairs]).reshape(shape) for i in range(4)))
 
 
 def given_label(p: Array, q: Array) -> Array:
@@ -127,7 +176,12 @@ def stable_from(values: Array, bound: float, episodes: Array) -> Any | None:
 
 
 def symbol_counts(
-    symbols: Array, vocab_size: int, checkpoints: Array, labels: Array | None = None, num_labels: int | None = None
+    symbols: Array,
+    vocab_size: int,
+    checkpoints: Array,
+    labels: Array | None = None,
+    num_labels: int | None = None,
+    num_checkpoints: int | None = None,
 ) -> Array:
     """Counts for `drift`: how often each symbol stands at each position, at each checkpoint (and on each label).
 
@@ -137,6 +191,7 @@ def symbol_counts(
         checkpoints: [M] integers 0 ... C - 1, in the order of time.
         labels: [M] integers; messages with a negative one are dropped. None: not by label.
         num_labels: G; None: the largest label and one.
+        num_checkpoints: C; None: the last checkpoint and one.
 
     Returns:
         [C, L, V] int64, or with labels [C, L, G, V].
@@ -144,7 +199,7 @@ def symbol_counts(
     Raises:
         ValueError: symbols outside 0 ... V - 1.
     """
-    length, times = symbols.shape[1], int(checkpoints.max(initial=-1)) + 1
+    length, times = symbols.shape[1], num_checkpoints or int(checkpoints.max(initial=-1)) + 1
     if symbols.size and (symbols.min() < 0 or symbols.max() >= vocab_size):
         raise ValueError(f"symbols reach from {symbols.min()} to {symbols.max()}, and V is {vocab_size}")
     shape: tuple[int, ...] = (times, length, vocab_size)

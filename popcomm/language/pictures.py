@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from popcomm.language.basics import HUB_WEIGHT, Information, Specialisation, entropy, hubs
+from popcomm.language.basics import HUB_WEIGHT, USED_SHARE, Information, Specialisation, entropy, hubs
 from popcomm.language.drawing import (
     BLUE,
     CATEGORIES,
@@ -61,7 +61,8 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("Episodic return", {"charts/agent_episodic_return": "mean per agent"}, "reward"),
+    Panel("Return per agent", {"charts/agent_episodic_return": ""}, "reward of an episode"),
+    Panel("Reward per agent and step", {"charts/reward": ""}, "reward"),
     Panel("Answers", {"world/accuracy": "all right", "world/attribute_accuracy": "attributes right"}, "share"),
     Panel("Loss of the answers", {"losses/answer_loss": "cross-entropy"}, "nats"),
     Panel("Policy loss", {"losses/policy_loss": ""}),
@@ -105,11 +106,14 @@ PANELS = (
 )
 
 
-def training_progress(progress: Mapping[str, Array], x: str = "env_steps") -> Figure:
+def training_progress(
+    progress: Mapping[str, Array], x: str = "env_steps", ends: Mapping[str, float] | None = None
+) -> Figure:
     """Small multiples of what was measured against environment steps.
 
     Args:
         progress: {key of progress.jsonl: [I]}, a DataFrame for instance; panels without a finite number are left out.
+        ends: the numbers in the legends; a key without one has none. None: means of the last few iterations.
     """
     keys = [key for panel in PANELS for key in panel.lines if key in progress]
     series = {key: np.asarray(progress[key], dtype=float) for key in keys}
@@ -123,13 +127,15 @@ def training_progress(progress: Mapping[str, Array], x: str = "env_steps") -> Fi
         axes.set_visible(False)
     steps = np.asarray(progress[x], dtype=float) if x in progress else np.zeros(0)
     for axes, panel in zip(grid, panels, strict=False):
-        _training_panel(axes, panel, steps, series)
+        _training_panel(axes, panel, steps, series, ends)
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.set_xlabel("environment steps", fontsize=9, color=MUTED)
     return figure
 
 
-def _training_panel(axes: Axes, panel: Panel, steps: Array, series: Mapping[str, Array]) -> None:
+def _training_panel(
+    axes: Axes, panel: Panel, steps: Array, series: Mapping[str, Array], ends: Mapping[str, float] | None
+) -> None:
     dress(axes, y=panel.unit)
     axes.set_title(panel.title, fontsize=9.5, color=INK, loc="left")
     shown = [key for key in panel.lines if key in series]
@@ -138,9 +144,12 @@ def _training_panel(axes: Axes, panel: Panel, steps: Array, series: Mapping[str,
         t, values = steps[real], series[key][real]
         smooth, width = _smoothed(values)
         axes.plot(t, values, color=colour, linewidth=1.0 if width > 1 else 1.7, alpha=0.3 if width > 1 else 1.0)
-        name = panel.lines[key] or "last"
-        last = float(values[-width:].mean())
-        label = f"{name}: {last:,.0f}" if abs(last) >= 1000 else f"{name}: {last:.3g}"
+        last = float(values[-width:].mean()) if ends is None else ends.get(key)
+        if last is None:
+            label = panel.lines[key] or None
+        else:
+            name = panel.lines[key] or "last"
+            label = f"{name}: {last:,.0f}" if abs(last) >= 1000 else f"{name}: {last:.3g}"
         marker = "o" if len(values) < 3 else None
         axes.plot(t, smooth, color=colour, linewidth=1.7, label=label, marker=marker, markersize=4)
     if panel.unit == "1 = perfect":
@@ -152,7 +161,8 @@ def _training_panel(axes: Axes, panel: Panel, steps: Array, series: Mapping[str,
         axes.axhline(FEW_SYMBOLS, color=MUTED, linewidth=1, linestyle=":", label=f"{FEW_SYMBOLS:.0%}")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(x=0.02, y=0.12)
-    legend(axes, fontsize=7.5, handlelength=1.2)
+    if axes.get_legend_handles_labels()[0]:
+        legend(axes, fontsize=7.5, handlelength=1.2)
 
 
 def _smoothed(values: Array) -> tuple[Array, int]:
@@ -175,7 +185,7 @@ def symbol_use(counts: Array) -> Figure:
     length, vocab = counts.shape
     pooled = counts.sum(0)
     total = max(int(pooled.sum()), 1)
-    used = int((pooled > 0).sum())
+    used = int((pooled > USED_SHARE / vocab * total).sum())
     figure = card(10.5, 5.2 + 0.1 * min(length, 12), "Symbol use")
     top, bottom = figure.subplots(2, 1, height_ratios=[1, 1.35])
     few = vocab <= MOST_SYMBOLS
@@ -194,14 +204,16 @@ def symbol_use(counts: Array) -> Figure:
 
 
 def _rank_frequency(axes: Axes, share: Array, used: int, vocab: int, bits: float) -> None:
-    ranked = np.sort(share)[::-1][:used]
+    ranked = np.sort(share)[::-1][: int((share > 0).sum())]
     title = (
         f"{used} of {vocab} symbols are used ({used / vocab:.0%}); {bits:.2f} of {np.log2(vocab):.2f} bits per symbol"
     )
     dress(axes, title, "rank of the symbol, most used first", "share of all symbols", "both")
-    axes.loglog(np.arange(1, used + 1), ranked, color=BLUE, marker="o", markersize=3.5, linewidth=1.4, label="this run")
+    axes.loglog(
+        np.arange(1, len(ranked) + 1), ranked, color=BLUE, marker="o", markersize=3.5, linewidth=1.4, label="this run"
+    )
     axes.axhline(1 / vocab, color=MUTED, linestyle="--", linewidth=1, label=f"all symbols equally often (1/{vocab})")
-    if used:
+    if len(ranked):
         zipf = ranked[0] / np.arange(1, vocab + 1)
         axes.loglog(
             np.arange(1, vocab + 1), zipf, color=ORANGE, linestyle=":", linewidth=1.3, label="Zipf's law, exponent 1"
@@ -216,7 +228,14 @@ def _rank_frequency(axes: Axes, share: Array, used: int, vocab: int, bits: float
     legend(axes, loc="lower left")
 
 
-def attention_hubs(received: Array, relay: Array, names: Sequence[str], inbox_size: float, who: str = "seat") -> Figure:
+def attention_hubs(
+    received: Array,
+    relay: Array,
+    names: Sequence[str],
+    inbox_size: float,
+    who: str = "seat",
+    is_hub: Array | None = None,
+) -> Figure:
     """Who is listened to, and who passes things on.
 
     Args:
@@ -225,16 +244,17 @@ def attention_hubs(received: Array, relay: Array, names: Sequence[str], inbox_si
         names: N names.
         inbox_size: K, messages that a listener hears at once; uniform attention gives each 1 / K.
         who: what they are names of.
+        is_hub: [N] bool; None: as `basics.hubs` has it.
     """
     shown = min(len(names), MOST_ROWS)
     figure = card(
         10.5, 4.4, "Attention hubs and relays" + ("" if shown == len(names) else f" (first {shown} of {len(names)})")
     )
     left, right = figure.subplots(1, 2)
-    is_hub = hubs(received, inbox_size)
+    is_hub = hubs(received, inbox_size) if is_hub is None else is_hub
     order = np.argsort(-np.nan_to_num(received, nan=-1.0), kind="stable")[:shown]
     colours = np.where(is_hub, ORANGE, BLUE)
-    dress(left, "Hubs: mean weight that listeners give to a sender", who, "share of attention")
+    dress(left, "Mean weight that listeners give to a sender", who, "share of attention")
     left.bar(np.arange(shown), np.nan_to_num(received[order]), color=colours[order], width=0.75)
     left.axhline(
         1 / inbox_size,
@@ -244,7 +264,8 @@ def attention_hubs(received: Array, relay: Array, names: Sequence[str], inbox_si
         label=f"uniform, 1/{inbox_size:.3g} = {1 / inbox_size:.2f}",
     )
     left.axhline(HUB_WEIGHT, color=VERMILLION, linestyle=":", linewidth=1.4, label=f"hub threshold, {HUB_WEIGHT}")
-    left.bar([0], [0], color=ORANGE, label="hub: over 0.2 and 1.2 x uniform")
+    if is_hub.any():
+        left.bar([0], [0], color=ORANGE, label="hub: over 0.2 and 1.2 x uniform")
     left.set_ylim(0, max(np.nan_to_num(received).max(), 1 / inbox_size, HUB_WEIGHT) * 1.35)
     legend(left, loc="upper right")
     order_right = np.argsort(-relay, kind="stable")[:shown]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -11,15 +12,45 @@ from typing import Any
 
 import pandas as pd
 
+BLOCK = 4096  # bytes that are read at a time, backwards, for the end of a line
+
 
 def append(path: Path, values: Mapping[str, Any]) -> None:
-    """Add one line. Numbers of numpy and torch become plain ones; nan and the infinities, which JSON has not, null."""
-    line = json.dumps({key: _plain(value) for key, value in values.items()}, allow_nan=False)
-    with open(path, "ab+") as file:
-        # A process that died left half a line, which must not swallow this one.
-        if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-            file.write(b"\n")
-        file.write(line.encode() + b"\n")
+    """Add one line. Numbers of numpy and torch become plain ones; nan and the infinities, which JSON has not, null.
+
+    The file has whole lines only: half a line that a process left when it died is removed, and so is this one if there
+    is no room for all of it.
+    """
+    line = json.dumps({key: _plain(value) for key, value in values.items()}, allow_nan=False).encode() + b"\n"
+    with open(path, "ab+", buffering=0) as file:
+        whole = _whole(file)
+        file.truncate(whole)
+        try:
+            written = file.write(line)  # at once: no reader sees a part of it
+        except OSError:
+            file.truncate(whole)
+            raise
+        if written != len(line):
+            file.truncate(whole)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def rewind(path: Path, iteration: int) -> bool:
+    """Leave one line for each iteration before `iteration`, in their order; whether anything else was there.
+
+    Of several lines of an iteration the last one stays.
+    """
+    if not path.is_file():
+        return False
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [(row.get("iteration", -1), line) for line in lines if (row := _parse(line))]
+    kept = [line for _, line in sorted({number: line for number, line in rows if number < iteration}.items())]
+    if kept == lines:
+        return False
+    shorter = path.with_name(f".{path.name}.half")
+    shorter.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    os.replace(shorter, path)
+    return True
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -35,6 +66,19 @@ def read(path: Path) -> pd.DataFrame:
     if "iteration" in frame:
         frame = frame.drop_duplicates("iteration", keep="last").sort_values("iteration", ignore_index=True)
     return frame
+
+
+def _whole(file: Any) -> int:
+    """Bytes of a file up to the end of its last whole line."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - BLOCK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 def _plain(value: Any) -> Any:

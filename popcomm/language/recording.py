@@ -19,8 +19,8 @@ Array = NDArray[Any]
 
 SCHEMA = pa.schema(
     [
-        ("iteration", pa.int64()),
-        ("env_steps", pa.int64()),
+        ("iteration", pa.int64()),  # in which it was said
+        ("env_steps", pa.int64()),  # of all worlds of all runners, up to the step in which it was said
         ("world", pa.int64()),
         ("episode", pa.int64()),
         ("step", pa.int64()),  # in the episode
@@ -47,6 +47,19 @@ _TORUS = b"popcomm.torus"
 def conversation_path(run_dir: Path, iteration: int) -> Path:
     """Where an iteration's conversations are kept."""
     return run_dir / "conversations" / f"part-{iteration:06d}.parquet"
+
+
+def drop_conversations(run_dir: Path, iteration: int) -> int:
+    """Remove the parts of an iteration and all later ones, and what a process that died had half written.
+
+    Returns:
+        how many parts.
+    """
+    folder = run_dir / "conversations"
+    later = [part for part in folder.glob("part-*.parquet") if int(part.stem.partition("-")[2]) >= iteration]
+    for file in (*later, *folder.glob("part-*.half")):
+        file.unlink()
+    return len(later)
 
 
 def write_conversations(

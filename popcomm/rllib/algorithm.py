@@ -51,7 +51,6 @@ class PopulationPPO(PPO):
     def setup(self, config: Any) -> None:
         self._empty_iterations = 0
         self._last_failure = ""
-        self._known_results: dict[str, Any] = {}
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
         self._performance: dict[str, float] | None = None
         self._fades: list[dict[str, Any]] | None = None
@@ -88,7 +87,7 @@ class PopulationPPO(PPO):
     def _sample(self) -> tuple[list[Any], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
         group = self.env_runner_group
-        clock = (self.env_steps, self._performance, self._fades)
+        clock = (self.env_steps, self._performance, self._fades, self.iteration + 1)
         if self.config.num_env_runners == 0:
             answers = [group.local_env_runner.sample_or_say_why(bool(self.config.num_learners), *clock)]
         else:
@@ -134,7 +133,6 @@ class PopulationPPO(PPO):
             sum(sampled.get(NUM_MODULE_STEPS_SAMPLED_LIFETIME, {}).values())
         )
         results[NUM_ENV_STEPS_SAMPLED_LIFETIME] = int(results.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
-        _keep_known(sampled, self._known_results)
         return results
 
     # ---- state and checkpoints ----
@@ -220,17 +218,6 @@ class PopulationPPO(PPO):
         """{species: {name: value}} of the learners' part of a result."""
         learners = results.get(LEARNER_RESULTS, {})
         return {name: values for name, values in learners.items() if name != ALL_MODULES}
-
-
-def _keep_known(results: dict[str, Any], known: dict[str, Any]) -> None:
-    """Put the last known number where an iteration has none: no episode ended in it. Both are changed in place."""
-    for name, value in results.items():
-        if isinstance(value, dict):
-            _keep_known(value, known.setdefault(name, {}))
-        elif isinstance(value, float) and math.isnan(value):
-            results[name] = known.get(name, value)
-        else:
-            known[name] = value
 
 
 def _pooled(sampled: Sequence[Sampled]) -> dict[str, float]:

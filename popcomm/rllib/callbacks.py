@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from popcomm.language import basics, collapse, drawing, pictures, progress, topology_picture
 from popcomm.language.recording import conversation_path, write_conversations
+from popcomm.rllib.rewind import rewind
 from popcomm.rllib.speaking import most_entropy
 
 # RLlib's names of learner results -> CleanRL's.
@@ -28,7 +29,9 @@ LOSS_NAMES = {
     "vf_loss": "value_loss",
     "vf_explained_var": "explained_variance",
     "default_optimizer_learning_rate": "learning_rate",
+    "num_non_finite_updates": "non_finite_updates",
 }
+COUNTED = ("non_finite_updates",)  # summed over species
 
 
 class RecordingCallback(RLlibCallback):
@@ -54,6 +57,8 @@ class RecordingCallback(RLlibCallback):
             return
         run_dir, iteration, steps = Path(config.run_dir), algorithm.iteration, scalars["env_steps"]
         run_dir.mkdir(parents=True, exist_ok=True)
+        if self.writer is None:
+            rewind(run_dir, iteration)
         scalars["iteration"] = iteration
         progress.append(run_dir / "progress.jsonl", scalars)
         writer = self._writer(run_dir, steps)
@@ -61,14 +66,10 @@ class RecordingCallback(RLlibCallback):
             if "/" in name and value is not None and np.isfinite(value):
                 writer.add_scalar(name, value, steps)
         writer.add_scalar("charts/agent_steps", scalars["agent_steps"], steps)
-        rows: dict[str, Any] = {}
         talk, draw = _due(iteration, config.conversation_every), _due(iteration, config.picture_every)
-        if talk or draw:
-            rows = transcript_rows(algorithm)
+        rows = transcript_rows(algorithm, talk) if talk or draw else {}
         if talk and rows:
-            count = len(rows["sender"])
-            stamped = {"iteration": np.full(count, iteration), "env_steps": np.full(count, steps), **rows}
-            write_conversations(conversation_path(run_dir, iteration), stamped, config.layout.torus)
+            write_conversations(conversation_path(run_dir, iteration), rows, config.layout.torus)
         if draw and rows:
             for name, figure in _pictures(config, rows).items():
                 writer.add_image(name, drawing.pixels(figure), steps, dataformats="HWC")
@@ -82,7 +83,7 @@ class RecordingCallback(RLlibCallback):
         took = result.get("time_this_iter_s", 0.0)
         start, run_dir = now - took, algorithm.config.run_dir
         before = progress.read(Path(run_dir) / "progress.jsonl") if run_dir else None
-        # After a crash the file goes on beyond the checkpoint that was restored.
+        # After a crash the file goes on beyond the checkpoint that was restored, until it is rewound.
         if before is not None and not before.empty:
             before = before[before["iteration"] < algorithm.iteration]
         if before is None or before.empty:
@@ -137,32 +138,42 @@ def _signs(held: Mapping[str, str]) -> dict[str, int]:
 
 
 def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:
-    """losses/<name>: the mean over species; losses/<species>/<name> too where there are several."""
+    """losses/<name>: the mean over species; losses/<species>/<name> too where there are several.
+
+    losses/non_finite_updates are the updates of single members that were left out: a sum over species.
+    """
     collected: dict[str, list[float]] = {}
     result: dict[str, float] = {}
     for name, values in species.items():
         for key, value in values.items():
             short = LOSS_NAMES.get(key, key)
-            if not short or short.startswith("num_") or not isinstance(value, int | float | np.number):
+            if short.startswith("num_") or not isinstance(value, int | float | np.number):
                 continue
             collected.setdefault(short, []).append(float(value))
             if len(species) > 1:
                 result[f"losses/{name}/{short}"] = float(value)
-    return result | {f"losses/{name}": float(np.mean(values)) for name, values in collected.items()}
+    pooled = {short: np.sum(values) if short in COUNTED else np.mean(values) for short, values in collected.items()}
+    return result | {f"losses/{short}": float(value) for short, value in pooled.items()}
 
 
 def _due(iteration: int, every: int) -> bool:
     return bool(every) and iteration % every == 0
 
 
-def transcript_rows(algorithm: Any) -> dict[str, Any]:
-    """Rows of the recorded worlds, from the first runner that lives."""
+def transcript_rows(algorithm: Any, taken: bool) -> dict[str, Any]:
+    """Rows of the recorded worlds, from the first runner if it lives.
+
+    Args:
+        taken: they are written, and so must not come a second time.
+    """
+
+    def rows(runner: Any) -> dict[str, Any]:
+        return runner.transcript.take() if taken else runner.transcript.rows()
+
     group = algorithm.env_runner_group
     if algorithm.config.num_env_runners == 0:
-        return group.local_env_runner.transcript.rows()
-    answers = group.foreach_env_runner(
-        lambda runner: runner.transcript.rows(), local_env_runner=False, remote_worker_ids=[1]
-    )
+        return rows(group.local_env_runner)
+    answers = group.foreach_env_runner(rows, local_env_runner=False, remote_worker_ids=[1])
     return answers[0] if answers else {}
 
 
@@ -172,7 +183,8 @@ def _pictures(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
     heard = [i for i, receivers in enumerate(rows.get("receivers") or []) if len(receivers)]
     if heard:
         last = heard[-1]
-        same = [i for i in heard if rows["world"][i] == rows["world"][last] and rows["step"][i] == rows["step"][last]]
+        moment = ("world", "episode", "step")
+        same = [i for i in heard if all(rows[name][i] == rows[name][last] for name in moment)]
         links = np.array([(rows["sender"][i], r) for i in same for r in rows["receivers"][i]])
         weights = rows.get("weights")
         layout = config.layout

@@ -332,8 +332,9 @@ class PopulationPPOConfig(PPOConfig):
 
         Args:
             run_dir: the run folder; None writes nothing.
-            conversation_every: write the sampled conversations.
-            conversation_worlds: worlds whose conversations are written.
+            conversation_every: write what was said since the last time, every step once: of each world the last 256
+                steps at most, so longer intervals leave gaps.
+            conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
         """

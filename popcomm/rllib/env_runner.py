@@ -90,7 +90,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         # The first runner alone keeps a transcript, and only where something will be written.
         recorded = self.config.run_dir is not None and index <= 1
         self.transcript = Transcript(
-            min(self.config.conversation_worlds, self.num_worlds) if recorded else 0, self.layout, self.channel
+            min(self.config.conversation_worlds, self.num_worlds) if recorded else 0,
+            self.layout,
+            self.channel,
+            max(1, self.config.num_env_runners),
+            taken=bool(self.config.conversation_every),
         )
         self._step: WorldStep | None = None
         self.transmitted: Tensor | None = None  # [B, N, ...], under way in the channel
@@ -163,6 +167,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         env_steps: int | None = None,
         performance: Mapping[str, float] | None = None,
         fades: list[dict[str, Any]] | None = None,
+        iteration: int = 0,
         **kwargs: Any,
     ) -> MultiAgentBatch:
         """T steps of B worlds. Rows of the batch are worlds.
@@ -175,11 +180,17 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                 others had made as many.
             performance: what all runners measured last, which fades may follow; None: what this one did.
             fades: what the schedules of reflexes remember in all runners; None: what they do in this one.
+            iteration: of the training, which transcripts note.
         """
         if self._new and env_steps:
             self._reseed(env_steps)
+            # No world has had as many episodes, so none is numbered twice.
+            self.transcript.number_from(env_steps)
         self._new = False
+        if env_steps is None:
+            env_steps = self.num_env_steps_sampled_lifetime * max(1, self.config.num_env_runners)
         self._follow(env_steps, performance, fades)
+        self.transcript.begin_fragment(iteration, env_steps)
         if self._step is None:
             self._begin(self._seeds[WORLD_BRANCH])
         length = self.config.rollout_fragment_length
@@ -223,7 +234,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         return Listening(self.layout, self.channel, self.num_worlds, self.config.rollout_fragment_length)
 
     def _follow(
-        self, env_steps: int | None, performance: Mapping[str, float] | None, fades: list[dict[str, Any]] | None
+        self, env_steps: int, performance: Mapping[str, float] | None, fades: list[dict[str, Any]] | None
     ) -> None:
         """Let reflexes be as faded as the clock says, which counts what all runners step and stands still within a
         fragment."""
@@ -233,8 +244,6 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             return
         if fades:
             self._remember(fades)
-        if env_steps is None:
-            env_steps = self.num_env_steps_sampled_lifetime * max(1, self.config.num_env_runners)
         self.air.observe(Clock(env_steps, self.statistics.performance if performance is None else performance))
 
     def _takes_turns(self) -> bool:
@@ -247,6 +256,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         env_steps: int | None = None,
         performance: Mapping[str, float] | None = None,
         fades: list[dict[str, Any]] | None = None,
+        iteration: int = 0,
     ) -> Sampled | SamplingFailure:
         """The batch goes to the learners without passing the driver; a failure goes to the user with its traceback.
 
@@ -254,7 +264,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         `fault_tolerance(restart_failed_sub_environments=True)` says so, the worlds are made anew.
         """
         try:
-            batch = self.sample(env_steps, performance, fades)
+            batch = self.sample(env_steps, performance, fades, iteration)
         except Exception:
             failure = SamplingFailure(self.worker_index or 0, traceback.format_exc())
             if self.config.restart_failed_sub_environments:
@@ -289,6 +299,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self.transmitted = torch.zeros(worlds, n, *kind.shape, dtype=kind.dtype, device=self._device)
         self._arrive(step, torch.zeros_like(step.alive))
         self.reopened = np.zeros(worlds, bool)
+        self.transcript.begin_episodes()
 
     def _members(self, name: str) -> int:
         return self.module[name].spec.members
@@ -356,9 +367,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         step = self._step
         assert step is not None
         state = dict(self.state)
+        thought = {}
         for name, view in writer.views.items():
             if self._foresees[name]:
-                view["values"][:, -1] = self._think(name, step)[1]
+                thought[name], view["values"][:, -1] = self._think(name, step)
             # All rows at once: the statistics stand still within a fragment.
             members = torch.cat([view["members"], torch.from_numpy(self.members[name]).unsqueeze(1)], 1)
             values = self.module[name].returns.denormalise_of(*(x.to(self._device) for x in (view["values"], members)))
@@ -367,6 +379,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                 view["values"][:, -1] = 0.0
         writer.last(step)
         self.state = state
+        self.transcript.end_fragment(step, thought, self.seatings, self._told())
 
     def _advance(self, t: int, writer: FragmentWriter) -> None:
         """One step of all worlds, written into row t."""
@@ -388,7 +401,6 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.previous_obs = step.observations
         following = self.env.step(actions, spoken)
         links = self.links if self.channel is not None else None
-        heard = None if self.channel is None or self.channel.topology.latents else links
         networks = {name: o[2] for name, o in outputs.items()}
         rewards = following.rewards
         if self.config.learn_from == "answers" and step.answers is not None:
@@ -398,7 +410,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         # A word whose turn a reflex took was not said.
         told = step._replace(speaks=voice) if self._takes_turns() else step
         self.transcript.step(
-            told, following, actions, sent, networks, self.seatings, self.members, heard, self.reopened
+            told, following, actions, sent, networks, self.seatings, self.members, self._told(), self.reopened
         )
         self.statistics.step(step, following)
         if self.channel is not None and self.transmitted is not None:
@@ -406,6 +418,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._arrive(following, voice)
         # After a row in which nobody lives comes the first of a new episode.
         self.reopened = ~step.alive.any(1).cpu().numpy()
+
+    def _told(self) -> Links | None:
+        """Who hears whom in this step, for the transcript; None where nobody does, or all do through latents."""
+        return None if self.channel is None or self.channel.topology.latents else self.links
 
     def _transmit(self, sent: Tensor, voice: Tensor, step: WorldStep) -> Tensor:
         """Send what was said, [B, N, ...]; returns whose message went out, [B, N] bool."""
@@ -562,6 +578,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             "steps": self.num_env_steps_sampled_lifetime,
             "world": self.env.get_state() if started else None,
             "started": started,
+            "transcript": self.transcript.get_state(),
         }
         if started:
             state |= {
@@ -584,6 +601,14 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
                 }
         # Worlds and networks may go on in place.
         return copy.deepcopy(state)
+
+    def _restore_transcript(self, state: dict[str, Any]) -> None:
+        """Go on writing down where a `run_state` stopped; anew where other worlds were recorded, or none."""
+        saved = state.get("transcript")  # older checkpoints have none
+        if saved is not None and saved["worlds"] == self.transcript.worlds:
+            self.transcript.set_state(saved)
+        else:
+            self.transcript.number_from(state["steps"] * max(1, self.config.num_env_runners))
 
     def fades(self) -> list[dict[str, Any]]:
         """What the schedules of reflexes remember; nothing before the first step, or where none act."""
@@ -629,6 +654,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._step = self.air = None
         self.statistics = RolloutStatistics(self.layout, self.channel)
         self.listening = self._listening()
+        self._restore_transcript(state)
         if not state["started"]:
             return
         if self.channel is not None:

@@ -46,7 +46,6 @@ class Listening:
         pairs = min(num_worlds, WORLDS) // 2
         self.worlds = np.linspace(0, num_worlds - 1, 2 * pairs).round().astype(int)  # [W], partners W / 2 apart
         self.fragments = 0  # begun so far
-        self.found: dict[str, float] = {}
         self._times = np.zeros(0, int)  # [W], the step at which each is asked; empty: none is
         self._states: dict[str, dict[str, Tensor]] = {}
 
@@ -73,7 +72,8 @@ class Listening:
                 kept[key][now] = there[self.worlds[now]]
 
     def measure(self, fragments: Fragments, modules: Any, laws: Mapping[str, ActionLaw]) -> dict[str, float]:
-        """How far actions follow messages, as last asked; of the species that is most attentive, and of each.
+        """How far actions follow messages, of the species that is most attentive, and of each; nothing if nobody was
+        asked in this fragment.
 
         It is the mean total variation distance (`total_variation`) over those who live and hear something else.
 
@@ -87,7 +87,7 @@ class Listening:
             swap made no difference, so that a speaker who always says the same is not laid on its listeners.
         """
         if not len(self._times):
-            return self.found
+            return {}
         swap = self._swapped(fragments, next(iter(next(iter(modules.values())).parameters())).device)
         each = {}
         for name in fragments:
@@ -96,8 +96,7 @@ class Listening:
                 if bool(asked.any()):
                     each[f"listening_{name}"] = float(moved[asked].mean())
         most = {"listening": max(each.values())} if each else {}
-        self.found = {**most, **each} if len(each) > 1 else most
-        return self.found
+        return {**most, **each} if len(each) > 1 else most
 
     def _moved(
         self, name: str, arrays: Mapping[str, np.ndarray], swap: Swap, module: Any, law: ActionLaw
@@ -151,11 +150,11 @@ class Listening:
         return torch.from_numpy(arrays[key][self.worlds, self._times]).to(device)
 
     def get_state(self) -> dict[str, Any]:
-        """Between fragments: when to ask next, and what was found last."""
-        return {"fragments": self.fragments, "found": dict(self.found)}
+        """Between fragments: when to ask next."""
+        return {"fragments": self.fragments}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self.fragments, self.found = state["fragments"], state["found"]
+        self.fragments = state["fragments"]
 
 
 def total_variation(law: ActionLaw, before: Tensor, after: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -37,7 +37,7 @@ SEATS_WITH_METRICS = 128
 LANGUAGE_SAMPLE = 4096
 # Messages of one iteration that agreement is counted in.
 AGREEMENT_SAMPLE = 65536
-# Shuffles whose mean is the chance level of the mutual information.
+# Controls whose mean is the chance level of the mutual information.
 SHUFFLES = 5
 
 
@@ -92,9 +92,9 @@ class RolloutStatistics:
             "reward": float(self.earned) / max(per_seat.sum(), 1),
         }
         self.earned = 0.0
-        self.performance = {"reward": self.counts["reward"]}
+        self.performance, self.language = {"reward": self.counts["reward"]}, {}
         if self.channel is not None and self.channel.messages.alphabet is not None:
-            self.language = self._language(fragments, self.channel.messages)
+            self.language |= self._language(fragments, self.channel.messages)
             self._count_agreement(fragments, self.channel.messages)
             if self._speakers():
                 self.language |= speaking(fragments, self._speakers(), self.labels, self.channel.messages)
@@ -115,6 +115,8 @@ class RolloutStatistics:
         # Who is dead, or may not speak, says nothing; nor does a word that was not transmitted.
         said = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in speakers.values()], 2)
         alive = np.concatenate([(a["alive"] & a.get("voiced", True))[rows] for a in speakers.values()], 2)
+        # [B', N, T, ...]: the messages of a seat one after another.
+        said, alive = said.swapaxes(1, 2), alive.swapaxes(1, 2)
         alive &= voiced(kind, torch.from_numpy(said)).numpy()
         if not alive.any():
             return {}
@@ -129,14 +131,18 @@ class RolloutStatistics:
         }
         if self.labels:
             seats = np.concatenate([np.arange(s.start, s.stop) for s in self._speakers()])
-            labels = torch.stack([step[rows][:, seats] for step in self.labels], 1).cpu().numpy()[alive]
-            result["mutual_information"] = label_information(
-                spoken, labels, shuffles=SHUFFLES, cap=LANGUAGE_SAMPLE
-            ).adjusted
+            labels = torch.stack([step[rows][:, seats] for step in self.labels], 2).cpu().numpy()[alive]
+            told = label_information(
+                spoken, labels, shuffles=SHUFFLES, cap=LANGUAGE_SAMPLE, streams=np.nonzero(alive)[0]
+            )
+            result["mutual_information"] = told.adjusted
         return {key: value for key, value in result.items() if np.isfinite(value)}
 
     def _count_agreement(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: MessageKind) -> None:
-        """Do members call what they perceive by the same words? Of whole messages, where there are labels."""
+        """Do members call what they perceive by the same words? Of whole messages, where there are labels.
+
+        One network agrees with itself: where there is no other, that is no measure of the language.
+        """
         speakers = self._speakers()
         length = kind.as_symbols(torch.zeros(1, *kind.shape, dtype=kind.dtype)).shape[-1] if kind.shape else 0
         if not self.labels or not speakers or (kind.alphabet or 0) ** length > 2**62:
@@ -158,11 +164,9 @@ class RolloutStatistics:
         if kind.shape:
             words = kind.as_symbols(torch.from_numpy(said)).numpy() @ (kind.alphabet or 0) ** np.arange(length) + 1
         told = jargon_agreement(words, labels[alive], members, self.layout.num_labels)
-        self.language |= {
-            "agreement": told.mean,
-            "agreement_least": float(np.nanmin(told.per_label)),
-            "distinct_modal_words": float(told.distinct),
-        }
+        self.language["distinct_modal_words"] = float(told.distinct)
+        if offsets[-1] > 1:
+            self.language |= {"agreement": told.mean, "agreement_least": float(np.nanmin(told.per_label))}
         # One word for everything is agreed on, and says nothing.
         jargon = told.mean * told.distinct / self.layout.num_labels
         self.performance |= {"agreement": told.mean, "jargon": jargon}
@@ -199,6 +203,8 @@ class RolloutStatistics:
         return {name: pool(per_seat[s.seats]).item() for name, s in self.layout.species.items()}
 
     def _log_episodes(self, metrics: Any) -> None:
+        """Nothing but their number where no episode ended: what is not measured has no value."""
+        metrics.log_value(NUM_EPISODES, sum(len(lengths) for _, lengths in self.finished), reduce="sum")
         if not self.finished:
             return
         returns = np.concatenate([r for r, _ in self.finished])
@@ -209,7 +215,6 @@ class RolloutStatistics:
         metrics.log_value(EPISODE_RETURN_MIN, float(totals.min()), reduce="min", window=1)
         metrics.log_value(EPISODE_RETURN_MAX, float(totals.max()), reduce="max", window=1)
         metrics.log_value(EPISODE_LEN_MEAN, float(lengths.mean()), window=1)
-        metrics.log_value(NUM_EPISODES, len(totals), reduce="sum")
         metrics.log_value(NUM_EPISODES_LIFETIME, len(totals), reduce="lifetime_sum")
         for name, value in self._by_name(returns.mean(0), np.mean).items():
             metrics.log_value(("agent_episode_returns_mean", name), value, window=1)

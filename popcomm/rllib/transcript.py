@@ -1,4 +1,4 @@
-"""Transcript: what was said, heard and done in the first worlds of a runner, as rows of a table."""
+"""Transcript: what was said, heard and done in the first worlds of a runner, as rows of a table, each of them once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from popcomm.envs.world import WorldStep
 from popcomm.language.recording import heard_by
 from popcomm.rllib.worlds import WorldLayout
 
-# Steps kept: an episode longer than this is recorded by its end.
+# Steps of each world that are kept until they are written; the oldest are dropped where writing is more seldom.
 STEPS_KEPT = 256
 
 
 class _Moment(NamedTuple):
     """One step of the recorded worlds; all arrays [W, N, ...]."""
 
+    iteration: int
+    env_steps: int  # of all runners together, this step included
     alive: np.ndarray
     episode: np.ndarray  # [W]
     step: np.ndarray  # [W]
@@ -34,21 +36,55 @@ class _Moment(NamedTuple):
     said: np.ndarray | None
     voiced: np.ndarray | None  # [W, N] bool, who may speak, where the world says so
     entropy: np.ndarray | None
-    senders: np.ndarray | None  # who was heard in this step, [W, N, K]
-    heard: np.ndarray | None  # [W, N, K] bool
-    attention: np.ndarray | None  # [W, N, K]
     labels: np.ndarray | None
     positions: np.ndarray | None
+    heard: _Heard | None  # what became of what was said, one step later; None: not known yet
+
+
+class _Heard(NamedTuple):
+    """Who heard what one step after it was said."""
+
+    senders: np.ndarray | None  # [W, N, K]; None where nobody is linked to anybody
+    mask: np.ndarray | None  # [W, N, K] bool
+    attention: np.ndarray | None  # [W, N, K]
 
 
 class Transcript:
-    """Keeps the latest steps of the first `worlds` worlds; with 0 it does nothing."""
+    """Keeps what happens in the first `worlds` worlds until it is taken, every step once; with 0 it does nothing.
 
-    def __init__(self, worlds: int, layout: WorldLayout, channel: Channel | None) -> None:
-        self.worlds, self.layout, self.channel = worlds, layout, channel
+    Args:
+        worlds: W.
+        layout: of all worlds.
+        channel: None in silence.
+        runners: that sample as this one does, so that a step here is one of each of them.
+        taken: whether somebody takes what is kept. Otherwise only the running fragment is, for pictures.
+    """
+
+    def __init__(
+        self, worlds: int, layout: WorldLayout, channel: Channel | None, runners: int = 1, taken: bool = True
+    ) -> None:
+        self.worlds, self.layout, self.channel, self.runners, self.taken = worlds, layout, channel, runners, taken
         self.moments: deque[_Moment] = deque(maxlen=STEPS_KEPT)
         self.episode = np.full(worlds, -1)
         self.clock = np.zeros(worlds, int)
+        self.iteration = self.env_steps = 0
+        self._opens = True  # whether the next step opens episodes everywhere
+        self._attends = False  # whether there is attention to be waited for
+
+    def begin_fragment(self, iteration: int, env_steps: int) -> None:
+        """The steps to come belong to an iteration, and come after `env_steps` of all runners."""
+        self.iteration, self.env_steps = iteration, env_steps
+        if not self.taken:
+            self.moments.clear()
+
+    def begin_episodes(self) -> None:
+        """The worlds were reset: the next step opens an episode in each of them."""
+        self._opens = True
+
+    def number_from(self, episode: int) -> None:
+        """Number the next episode of each world so, where this is not the first transcript of a training."""
+        self.episode = np.full(self.worlds, episode - 1)
+        self._opens = True
 
     def step(
         self,
@@ -74,14 +110,19 @@ class Transcript:
         if not self.worlds:
             return
         w = self.worlds
-        opened = reopened[:w]
-        self.episode += opened | (self.episode < 0)
+        self.env_steps += self.runners * int(step.alive.any(1).sum())
+        opened = reopened[:w] | self._opens
+        self._opens = False
+        self._arrived(links, step.alive[:w].cpu().numpy() & ~opened[:, None], self._attention(outputs, seatings))
+        self.episode = self.episode + opened
         self.clock = np.where(opened, 0, self.clock)
         self.moments.append(
             _Moment(
+                self.iteration,
+                self.env_steps,
                 _array(step.alive[:w]),
-                self.episode.copy(),
-                self.clock.copy(),
+                self.episode,
+                self.clock,
                 {k: _array(v[:w]) for k, v in step.observations.items()},
                 {k: _array(v[:w]) for k, v in actions.items()},
                 np.concatenate([m[:w] for m in members.values()], 1).copy(),
@@ -89,14 +130,40 @@ class Transcript:
                 None if sent is None else _array(sent[:w]),
                 None if step.speaks is None else _array(step.speaks[:w]),
                 self._entropy(outputs, seatings),
-                None if links is None else _array(links.senders[:w]),
-                None if links is None else _array(links.mask[:w]),
-                self._attention(outputs, seatings),
                 None if step.labels is None else _array(step.labels[:w]),
                 None if step.positions is None else _array(step.positions[:w]),
+                None,
             )
         )
         self.clock = self.clock + step.alive[:w].any(1).cpu().numpy()
+
+    def end_fragment(
+        self, step: WorldStep, outputs: dict[str, AgentOutput], seatings: dict[str, Seating], links: Links | None
+    ) -> None:
+        """Who hears what was said last, so that it need not wait for the next fragment.
+
+        Where attention matters and this step's is not known yet, it does wait.
+
+        Args:
+            step: the one after the fragment.
+            outputs: what the networks make of it; those that were not asked are missing.
+            links: who is heard in it.
+        """
+        attends = bool(self.moments) and self._attends
+        if self.worlds and not (attends and len(outputs) < len(self.layout.species)):
+            there = step.alive[: self.worlds].cpu().numpy()
+            self._arrived(links, there, self._attention(outputs, seatings) if attends else None)
+
+    def _arrived(self, links: Links | None, there: np.ndarray, attention: np.ndarray | None) -> None:
+        """Complete the last moment by who heard it. there: [W, N] bool, who lives to hear it in the same episode."""
+        self._attends = attention is not None
+        if not self.moments or self.moments[-1].heard is not None:
+            return
+        heard = _Heard(None, None, None)
+        if links is not None:
+            mask = _array(links.mask[: self.worlds]) & there[:, :, None]
+            heard = _Heard(_array(links.senders[: self.worlds]), mask, attention)
+        self.moments[-1] = self.moments[-1]._replace(heard=heard)
 
     def _entropy(self, outputs: dict[str, AgentOutput], seatings: dict[str, Seating]) -> np.ndarray | None:
         if self.channel is None:
@@ -123,39 +190,52 @@ class Transcript:
                 parts.append(torch.zeros(self.worlds, species.num_seats, self.channel.inbox_size))
         return _array(torch.cat(parts, 1))
 
-    def rows(self) -> dict[str, Any]:
-        """One row per agent-step of each world's latest whole episode (or what there is of it), column by column.
+    def take(self) -> dict[str, Any]:
+        """The rows of all steps since the last call, or of the last STEPS_KEPT; each is handed out once.
 
-        Receivers and their attention come from the step after a message; a message of the last step has none.
+        A step waits for the next call if it is not known yet who heard what was said in it.
         """
-        moments, chosen = list(self.moments), self._latest_episodes()
-        place = [(i, w) for i, m in enumerate(moments) for w in np.flatnonzero(m.episode == chosen).tolist()]
-        if not place:
+        waiting = [moment for moment in self.moments if moment.heard is None]
+        known = [moment for moment in self.moments if moment.heard is not None]
+        self.moments = deque(waiting, maxlen=STEPS_KEPT)
+        return self._table(known)
+
+    def rows(self) -> dict[str, Any]:
+        """One row per agent-step that is kept, column by column."""
+        return self._table(list(self.moments))
+
+    def _table(self, moments: list[_Moment]) -> dict[str, Any]:
+        """Rows of living seats in the order of time; nothing where there are none."""
+        if not moments:
             return {}
 
         def pick(name: str) -> np.ndarray | None:
-            values = [getattr(moments[i], name) for i, _ in place]
-            return None if values[0] is None else np.stack([v[w] for v, (_, w) in zip(values, place, strict=True)])
+            values = [getattr(moment, name) for moment in moments]
+            return None if values[0] is None else _rows(np.concatenate(values))
 
-        alive = np.stack([moments[i].alive[w] for i, w in place])
-        keep = alive.reshape(-1)
-        name, said, heard = self._said(_rows(pick("said")), _rows(pick("voiced")))
-        receivers, weights = self._receivers(moments, place)
+        keep = np.concatenate([moment.alive for moment in moments]).ravel()
+        if not keep.any():
+            return {}
+        worlds, seats, size = self.worlds, self.layout.num_agents, len(moments)
+        name, said, heard = self._said(pick("said"), pick("voiced"))
+        receivers, weights = self._receivers(moments)
         columns: dict[str, Any] = {
-            "world": np.repeat([w for _, w in place], alive.shape[1]),
-            "episode": np.repeat([moments[i].episode[w] for i, w in place], alive.shape[1]),
-            "step": np.repeat([moments[i].step[w] for i, w in place], alive.shape[1]),
-            "sender": np.tile(np.arange(alive.shape[1]), len(place)),
-            "species": np.tile([n for n, s in self.layout.species.items() for _ in range(s.num_seats)], len(place)),
+            "iteration": np.repeat([moment.iteration for moment in moments], worlds * seats),
+            "env_steps": np.repeat([moment.env_steps for moment in moments], worlds * seats),
+            "world": np.tile(np.repeat(np.arange(worlds), seats), size),
+            "episode": np.repeat(np.concatenate([moment.episode for moment in moments]), seats),
+            "step": np.repeat(np.concatenate([moment.step for moment in moments]), seats),
+            "sender": np.tile(np.arange(seats), size * worlds),
+            "species": np.tile([n for n, s in self.layout.species.items() for _ in range(s.num_seats)], size * worlds),
             "receivers": receivers,
             "weights": weights,
-            "observation": self._per_species("observations", moments, place),
-            "action": self._per_species("actions", moments, place),
-            "member": _rows(pick("members")),
-            "reward": _rows(pick("rewards")),
-            "message_entropy": _rows(pick("entropy")),
-            "label": _rows(pick("labels")),
-            "position": _rows(pick("positions")),
+            "observation": self._per_species("observations", moments),
+            "action": self._per_species("actions", moments),
+            "member": pick("members"),
+            "reward": pick("rewards"),
+            "message_entropy": pick("entropy"),
+            "label": pick("labels"),
+            "position": pick("positions"),
             name: self._of_speakers(said, heard),
         }
         if columns["label"] is None:
@@ -183,43 +263,48 @@ class Transcript:
         speaks = np.resize(able, len(said)) & (True if voiced is None else voiced)
         return [message if may else None for message, may in zip(said, speaks, strict=True)]
 
-    def _latest_episodes(self) -> np.ndarray:
-        """[W] the episode to write: the last that is complete, else the running one."""
-        if not self.moments:
-            return self.episode
-        oldest = self.moments[0]
-        complete_from = np.where(oldest.step == 0, oldest.episode, oldest.episode + 1)
-        return np.where(self.episode - 1 >= complete_from, self.episode - 1, self.episode)
-
-    def _receivers(self, moments: list[_Moment], place: list[tuple[int, int]]) -> tuple[Any, Any]:
-        """For every seat of every chosen moment: who heard it one step later, and with what attention."""
-        if self.channel is None or moments[0].senders is None:
+    def _receivers(self, moments: list[_Moment]) -> tuple[Any, Any]:
+        """For every seat of every moment: who heard it one step later, and with what attention."""
+        heard = [moment.heard for moment in moments]
+        known = next((h for h in heard if h is not None and h.senders is not None), None)
+        if self.channel is None or known is None or known.senders is None:
             return None, None
-        senders, masks, weights = [], [], []
-        for i, w in place:
-            after = moments[min(i + 1, len(moments) - 1)]
-            assert after.senders is not None
-            assert after.heard is not None
-            follows = i + 1 < len(moments) and after.episode[w] == moments[i].episode[w]
-            senders.append(after.senders[w])
-            masks.append(after.heard[w] & after.alive[w][:, None] & follows)
-            weights.append(None if after.attention is None else after.attention[w])
-        attention = None if any(w is None for w in weights) else np.stack([w for w in weights if w is not None])
-        return heard_by(np.stack(senders), np.stack(masks), attention)
+        nobody = _Heard(np.zeros_like(known.senders), np.zeros(known.senders.shape, bool), known.attention)
+        whole = [h or nobody for h in heard]
+        attention = [h.attention for h in whole if h.attention is not None]
+        return heard_by(
+            np.concatenate([h.senders for h in whole if h.senders is not None]),
+            np.concatenate([h.mask for h in whole if h.mask is not None]),
+            np.concatenate(attention) if len(attention) == len(whole) else None,
+        )
 
-    def _per_species(self, name: str, moments: list[_Moment], place: list[tuple[int, int]]) -> list[np.ndarray]:
+    def _per_species(self, name: str, moments: list[_Moment]) -> list[np.ndarray]:
         """A list column over all seats, whose width differs between species."""
         return [
             np.atleast_1d(row)
-            for i, w in place
+            for moment in moments
+            for w in range(self.worlds)
             for species in self.layout.species
-            for row in getattr(moments[i], name)[species][w]
+            for row in getattr(moment, name)[species][w]
         ]
 
+    def get_state(self) -> dict[str, Any]:
+        """What was not taken yet, and where the episodes stand."""
+        moments = [{**m._asdict(), "heard": None if m.heard is None else tuple(m.heard)} for m in self.moments]
+        return {"worlds": self.worlds, "moments": moments, "episode": self.episode, "clock": self.clock}
 
-def _rows(values: np.ndarray | None) -> np.ndarray | None:
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Raises ValueError: it is the state of a transcript of other worlds."""
+        if state["worlds"] != self.worlds:
+            raise ValueError(f"a transcript of {state['worlds']} worlds cannot go on with {self.worlds}")
+        moments = [_Moment(**{**m, "heard": m["heard"] and _Heard(*m["heard"])}) for m in state["moments"]]
+        self.moments = deque(moments, maxlen=STEPS_KEPT)
+        self.episode, self.clock, self._opens = state["episode"], state["clock"], False
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
     """[R, N, ...] -> [R N, ...]."""
-    return None if values is None else values.reshape(-1, *values.shape[2:])
+    return values.reshape(-1, *values.shape[2:])
 
 
 def _kept(values: Any, keep: np.ndarray) -> Any:

@@ -1,4 +1,8 @@
-"""A run folder made by hand: a code for labels, an order in time, two hubs, and parts that can be left out."""
+"""A run folder made by hand: a code for labels, an order in time, two hubs, and parts that can be left out.
+
+Where there are as many members as seats, and one species, they are dealt to the seats of each world anew; otherwise
+they keep their seats.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +118,12 @@ def _talk(
     place = np.mod(walk, SIZE).astype(np.float32)
     cell = (place // (SIZE / 4)).astype(int)
     label = np.where(rng.random(shape) < 0.6, cell[..., 0] * 4 + cell[..., 1], -1)
-    member = (grid[2] * members) // agents
+    who = np.tile((np.arange(agents) * members) // agents, (worlds, 1))  # member on each seat
+    dealt = members == agents and len(species) == 1
+    if dealt:
+        who = np.random.default_rng(1).permuted(who, axis=1)
+    odd = who if dealt else np.tile(np.arange(agents), (worlds, 1))  # whose ways go with whom
+    member = np.broadcast_to(who[:, None], shape).ravel()
     columns = {
         "world": grid[0], "episode": np.zeros_like(grid[0]), "step": grid[1], "sender": grid[2], "member": member,
         "species": [species[seat * len(species) // agents] for seat in grid[2]],
@@ -123,16 +132,16 @@ def _talk(
         "reward": rng.normal(size=place[..., 0].size),
     }  # fmt: skip
     if kind == "symbols":
-        columns["symbols"] = _symbols(rng, label, vocab, length).reshape(-1, length)
+        columns["symbols"] = _symbols(rng, label, vocab, length, odd).reshape(-1, length)
     if kind == "vectors":
         columns["vector"] = rng.normal(size=(place[..., 0].size, 8)).astype(np.float32)
     if kind is not None:
         columns["message_entropy"] = rng.uniform(8, 12, place[..., 0].size)
-        columns["receivers"], columns["weights"] = _heard(rng, place, k, attention)
+        columns["receivers"], columns["weights"] = _heard(rng, place, k, attention, odd)
     return columns
 
 
-def _symbols(rng: np.random.Generator, label: np.ndarray, vocab: int, length: int) -> np.ndarray:
+def _symbols(rng: np.random.Generator, label: np.ndarray, vocab: int, length: int, odd: np.ndarray) -> np.ndarray:
     """Position 1 is Zipf noise, 2 a code for the label, 3 a chain in time; member 4 has a dialect. [W, T, N, L]."""
     zipf = 1 / np.arange(1, vocab + 1) ** 1.1
     zipf[int(0.6 * vocab) :] = 0
@@ -146,18 +155,19 @@ def _symbols(rng: np.random.Generator, label: np.ndarray, vocab: int, length: in
             symbols[:, t, :, 2] = np.where(
                 goes_on, (symbols[:, t - 1, :, 2] * 3 + 1) % (vocab // 4), symbols[:, t, :, 2]
             )
-    if label.shape[2] > 4:
-        symbols[:, :, 4] = (symbols[:, :, 4] + 5) % vocab
-    return symbols
+    return np.where((odd == 4)[:, None, :, None], (symbols + 5) % vocab, symbols)
 
 
-def _heard(rng: np.random.Generator, place: np.ndarray, k: int, attention: bool) -> tuple[list, list | None]:
+def _heard(
+    rng: np.random.Generator, place: np.ndarray, k: int, attention: bool, odd: np.ndarray
+) -> tuple[list, list | None]:
     """Receivers and weights row by row; nothing is heard after the last step."""
     worlds, steps, agents, _ = place.shape
     flat = torch.as_tensor(place.reshape(-1, agents, 2))
     links = KNearest(k).connect(torch.ones(flat.shape[:2], dtype=torch.bool), flat, (SIZE, SIZE))
     senders, mask = links.senders.numpy(), links.mask.numpy().copy()
-    logits = rng.normal(0, 0.4, senders.shape) + 1.5 * np.isin(senders, HUBS)
+    heard = odd.repeat(steps, 0)[np.arange(len(senders))[:, None, None], senders]
+    logits = rng.normal(0, 0.4, senders.shape) + 1.5 * np.isin(heard, HUBS)
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     mask.reshape(worlds, steps, agents, k)[:, -1] = False
     return heard_by(senders, mask, weights if attention else None)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pettingzoo.test import parallel_api_test
 from popcomm.analysis.benchmarks import __main__ as program
-from popcomm.analysis.benchmarks import attention, figure, memory, routing, scaling, training, worlds
+from popcomm.analysis.benchmarks import attention, figure, memory, peers, routing, scaling, training, worlds
 from popcomm.analysis.benchmarks.bare_loop import BareLoop
 from popcomm.analysis.benchmarks.common import Measurement, alternating, median_ratio, rate, table
-from popcomm.analysis.benchmarks.free_world import OBS_SIZE, FreeMultiAgentEnv, FreeWorld
+from popcomm.analysis.benchmarks.free_world import OBS_SIZE, FreeMultiAgentEnv, FreeParallelEnv, FreeWorld
+from popcomm.analysis.benchmarks.tally import Contender, account, accounts, calls_of
 
 
 def sane(measurements: list[Measurement]) -> bool:
@@ -73,6 +75,87 @@ def test_the_free_environments_are_one_and_the_same_size() -> None:
     assert world.step({}).first.all()
 
 
+def test_the_free_environment_through_dicts_has_the_same_numbers() -> None:
+    parallel_api_test(FreeParallelEnv(num_agents=3, max_steps=4), num_cycles=10)
+    env, twin = FreeParallelEnv(3, 4), FreeMultiAgentEnv({"num_agents": 3, "max_steps": 4})
+    assert env.reset()[0] is not None
+    twin.reset()
+    for _ in range(4):
+        observations, rewards, *_ = env.step({})
+        others, same, *_ = twin.step({})
+        assert rewards == same
+        assert all((observations[agent] == others[agent]).all() for agent in others)
+    assert env.agents == []
+
+
+class Loop:
+    """Trains networks that are given, each with an optimizer of its own; two rows a step, one of them padding."""
+
+    def __init__(self, networks: int, updates: int) -> None:
+        self.networks = [torch.nn.Linear(2, 1) for _ in range(networks)]
+        self.optimizers = [torch.optim.SGD(network.parameters()) for network in self.networks]
+        self.updates = updates
+
+    def learn(self, rows: int) -> None:
+        for network, optimizer in zip(self.networks, self.optimizers, strict=True):
+            network(torch.ones(rows, 2)).sum().backward()
+            optimizer.step()
+
+    def work(self) -> int:
+        for _ in range(self.updates):
+            self.learn(2)
+        return 10
+
+    def contender(self) -> Contender:
+        def watch(tally):  # type: ignore
+            def count(rows: int) -> None:
+                tally.rows += 1
+                tally.padded += rows - 1
+
+            return calls_of(self, "learn", count)
+
+        return Contender(self.work, watch)
+
+
+def test_optimizer_steps_are_those_of_each_weight_however_many_optimizers_there_are() -> None:
+    for networks in (1, 3):
+        tally, done = account(Loop(networks, updates=4).contender())
+        assert (tally.steps, tally.rows, tally.padded, done) == (4, 4, 4, 10)
+
+
+def test_unequal_work_is_told() -> None:
+    """One contender makes twice the updates of the other for as much work."""
+    measured = accounts("b", "c", {"a": Loop(1, 2).contender(), "b": Loop(2, 4).contender()}, "row")
+    values = {m.case: m.value for m in measured}
+    assert values["c: a: rows"] == 0.2
+    assert values["c: b: padded rows"] == 0.4
+    assert measured[-1].value == 2.0
+    assert measured[-1].passed is False
+    assert accounts("b", "c", {"a": Loop(1, 2).contender(), "b": Loop(1, 2).contender()}, "row")[-1].passed
+
+
+def test_what_is_watched_is_itself_again_afterwards() -> None:
+    loop, seen = Loop(1, 1), []
+    with calls_of(loop, "learn", seen.append):
+        loop.work()
+    loop.work()
+    assert seen == [2]
+
+
+def test_peers_that_are_not_there_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not peers._there("json", "no_such_peer")
+    assert "no_such_peer not installed" in capsys.readouterr().out
+    assert peers._there("json")
+
+
+@pytest.mark.parametrize("mode", peers.MODES)
+def test_a_game_beside_egg_has_as_many_rows_in_an_update(mode: str) -> None:
+    config = peers.game_config(mode, 128)
+    config.validate()
+    assert config.minibatch_size * config.rollout_fragment_length == 128
+    assert config.num_worlds_per_env_runner == 4 * config.minibatch_size
+
+
 def test_the_bare_loop_trains_every_member_alike() -> None:
     torch.manual_seed(0)
     loop = BareLoop(worlds=4, agents=3, members=3, length=4, epochs=1, minibatches=2)
@@ -112,10 +195,19 @@ def test_the_figure_has_a_curve_for_each_sweep(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_training_is_measured_beside_rllib_and_the_bare_loop() -> None:
     measured = training.measure(training.Case(4, 8, 4, distinct=True), repetitions=1, min_seconds=0.0)
-    assert sane(measured)
-    value = {m.case.split(": ")[1]: m.value for m in measured}
-    assert set(value) == {"popcomm", "bare loop", "RLlib", "popcomm / RLlib", "popcomm / bare loop"}
+    assert sane([m for m in measured if "padded" not in m.case])
+    value = {m.case.split(": ", 1)[1]: m.value for m in measured if m.case.count(": ") == 1}
+    names = {"popcomm", training.THROUGH_DICTS, "bare loop", "RLlib"}
+    assert names | {f"popcomm / {name}" for name in names - {"popcomm"}} < set(value)
     assert value["popcomm / RLlib"] == pytest.approx(value["popcomm"] / value["RLlib"])
+    # Four epochs of all rows, in sixteen updates; RLlib has a row of padding for each agent in a fragment, here of four
+    # steps at least, and makes as many updates more.
+    counted = {m.case.split(": ", 1)[1]: m.value for m in measured}
+    for name in names:
+        assert counted[f"{name}: rows"] == pytest.approx(4.0, rel=0.1)
+        assert 16 <= counted[f"{name}: optimizer steps"] <= 20
+        assert counted[f"{name}: padded rows"] <= 1.0
+    assert counted["bare loop: optimizer steps"] == counted["popcomm: optimizer steps"] == 16
 
 
 @pytest.mark.system

@@ -77,11 +77,11 @@ def test_without_a_terminal_each_iteration_is_a_plain_line(monkeypatch: pytest.M
     shown.stop()
     first, second = stream.getvalue().splitlines()
     assert first == (
-        "iteration 1 | env steps 100 (50/s) | agent steps 1,000 (500/s) | return 5.00 | message entropy 3.25 nats"
-        " | ETA 0:06"
+        "iteration 1 | env steps 100 (50/s) | agent steps 1,000 (500/s) | return per world 5.00"
+        " | message entropy 3.25 nats | ETA 0:06"
     )
-    # No episode ended, so the last return stands; what is not measured is not shown.
-    assert second == "iteration 2 | env steps 300 (100/s) | agent steps 3,000 (1,000/s) | return 5.00 | ETA 0:04"
+    # No episode ended, so there is no return, not the one before; what is not measured is not shown.
+    assert second == "iteration 2 | env steps 300 (100/s) | agent steps 3,000 (1,000/s) | return per world - | ETA 0:04"
 
 
 def test_each_sign_of_collapse_has_one_plain_line_when_it_appears(monkeypatch: pytest.MonkeyPatch) -> None:

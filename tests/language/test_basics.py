@@ -120,6 +120,54 @@ def test_the_informative_position_is_found_and_its_code_is_above_chance():
     assert mean.adjusted == pytest.approx(2.0 / 3, abs=0.03)
 
 
+def slow(rng: np.random.Generator, classes: int, stay: float, streams: int, steps: int) -> np.ndarray:
+    """Series [S, T] that keep their class with a probability, and draw another one otherwise."""
+    series = rng.integers(classes, size=(streams, steps))
+    for t in range(1, steps):
+        kept = rng.random(streams) < stay
+        series[kept, t] = series[kept, t - 1]
+    return series
+
+
+@pytest.mark.parametrize("told_streams", [True, False])
+@pytest.mark.parametrize(("stay", "streams", "steps"), [(0.0, 24, 40), (0.6, 24, 40), (0.9, 24, 40), (0.9, 4, 200)])
+def test_slow_symbols_that_have_nothing_to_do_with_slow_labels_are_not_called_meaningful(
+    stay: float, streams: int, steps: int, told_streams: bool
+):
+    """One in 31 languages may be, by chance: 2 of 60 are expected, and 8 or more come once in a thousand."""
+    rng, found = np.random.default_rng(8), 0
+    stream = np.repeat(np.arange(streams), steps) if told_streams else None
+    for seed in range(60):
+        labels = slow(rng, 8, stay, streams, steps).ravel()
+        messages = np.stack([slow(rng, 16, stay, streams, steps).ravel() for _ in range(3)], 1)
+        found += basics.label_information(messages, labels, seed=seed, streams=stream).above_chance
+    assert found < 8
+
+
+def test_a_slow_code_is_found_beside_slower_symbols_that_mean_nothing():
+    rng, found = np.random.default_rng(9), []
+    for seed in range(10):
+        labels = slow(rng, 8, 0.9, 24, 40).ravel()
+        clear = rng.random(labels.shape) < 0.3
+        code = np.where(clear, labels, slow(rng, 8, 0.9, 24, 40).ravel())
+        noise = [slow(rng, 32, 0.95, 24, 40).ravel() for _ in range(2)]
+        told = basics.label_information(np.stack([noise[0], code, noise[1]], 1), labels, seed=seed)
+        found.append((told.position, told.above_chance))
+    assert found == [(1, True)] * 10
+
+
+def test_displaced_streams_stay_whole():
+    rng = np.random.default_rng(0)
+    many = basics.displaced(np.full(30, 4), rng).reshape(30, 4)
+    assert (np.diff(many) == 1).all()
+    assert sorted(many[:, 0].tolist()) == list(range(0, 120, 4))
+    few = basics.displaced(np.array([50, 50]), rng)
+    assert sorted(few.tolist()) == list(range(100))
+    # Two streams in either order, turned round: three seams at most, and the ends meet.
+    assert (np.diff(few) % 100 != 1).sum() <= 3
+    assert basics.displaced(np.array([1]), rng).tolist() == [0]
+
+
 def test_a_constant_language_has_no_information():
     found = basics.label_information(np.zeros((50, 2), int), np.arange(50) % 5)
     assert (found.bits, found.adjusted, found.above_chance) == (0.0, 0.0, False)
@@ -199,6 +247,22 @@ def test_groups_that_speak_alike_are_no_farther_than_chance():
     rng = np.random.default_rng(0)
     found = basics.specialisation(rng.integers(0, 16, (3000, 2)), rng.integers(0, 5, 3000), 16, 5)
     assert np.abs(found.divergence - found.chance).max() < 0.005
+
+
+def test_what_groups_have_by_chance_is_what_their_dealing_gives():
+    """Each stream of 50 has a symbol of its own; two groups of five streams differ by no more than other fives do."""
+    rng = np.random.default_rng(4)
+    far, own = 0, 0
+    for seed in range(40):
+        symbols, group = np.repeat(rng.integers(0, 6, 10), 50)[:, None], np.repeat(rng.permutation(10) % 2, 50)
+
+        def deal(rng, group=group):
+            return np.repeat(rng.permutation(group[::50]), 50)
+
+        far += basics.specialisation(symbols, group, 6, 2, seed=seed).p_value <= basics.LEVEL
+        own += basics.specialisation(symbols, group, 6, 2, seed=seed, deal=deal).p_value <= basics.LEVEL
+    assert far == 40  # as if each of the 500 were a draw of its own
+    assert own <= 5
 
 
 def test_jensen_shannon_of_disjoint_laws_is_one_bit():

@@ -81,6 +81,12 @@ def test_a_measurement_that_stands_for_many_iterations_is_one() -> None:
     assert first == 10 * (ASKED - 1)
 
 
+def test_a_measurement_stands_for_the_iterations_in_which_nobody_was_asked() -> None:
+    asked = [HEALTHY._replace(listening=value) for value in np.linspace(0.001, 0.002, ASKED)]
+    held = signs([m for one in asked for m in (one, *[HEALTHY._replace(listening=math.nan)] * 9)])
+    assert held.index({"deaf_listener"}) == 10 * (ASKED - 1)
+
+
 def test_listeners_that_do_not_read_at_all_are_deaf() -> None:
     assert signs([HEALTHY._replace(listening=0.0)] * PATIENCE)[-1] == {"deaf_listener"}
 
@@ -122,9 +128,8 @@ def test_a_return_that_falls_by_half_of_its_gain_is_lost(rest: float, lost: bool
     assert bool(told[-1]) == lost
     assert not any(told[: 70 + PATIENCE])
     if lost:
-        assert (
-            told[-1] == f"the language was lost: return fell from {watch.returns.best:.3g} to {values[-20:].mean():.2g}"
-        )
+        from_to = f"{watch.returns.best:.3g} to {values[-20:].mean():.2g}"
+        assert told[-1] == f"the language was lost: return per world fell from {from_to}"
 
 
 def uneven(values: list[float], size: float = 0.01) -> list[float]:

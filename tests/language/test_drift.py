@@ -102,6 +102,36 @@ def test_messages_that_are_all_different_drift_no_more_than_chance():
     assert abs(found.consecutive_above_chance[()]) < 0.02
 
 
+def test_episodes_of_one_law_drift_no_more_than_other_episodes_do():
+    """Each of 12 episodes at a checkpoint says the same symbol in all of its 30 steps: 12 draws, not 360."""
+    rng = np.random.default_rng(5)
+    above, alone = [], []
+    for seed in range(30):
+        said = rng.integers(0, 5, 24)
+        symbols, streams = np.repeat(said, 30)[:, None], np.repeat(np.arange(24), 30)
+        checkpoints = streams // 12
+        found = language.drift_of_streams(symbols, 5, checkpoints, streams, seed=seed)
+        above.append(found.consecutive_above_chance[0, 0])
+        alone.append(language.drift(language.symbol_counts(symbols, 5, checkpoints)).consecutive_above_chance[0, 0])
+        assert found.consecutive.tolist() == found.to_last.tolist()
+    assert abs(np.mean(above)) < 3 * np.std(above) / 30**0.5
+    assert np.mean(alone) > 5 * np.std(above) / 30**0.5
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_change_in_all_episodes_is_drift(labelled):
+    """Three checkpoints of six episodes; all say 0, and at the last one 1. With labels, half of them stay."""
+    streams = np.repeat(np.arange(18), 10)
+    checkpoints, labels = streams // 6, np.arange(180) % 2
+    symbols = ((checkpoints == 2) & ((labels == 0) | (not labelled))).astype(int)[:, None]
+    found = language.drift_of_streams(symbols, 2, checkpoints, streams, labels if labelled else None)
+    share = 0.5 if labelled else 1.0
+    assert found.consecutive[:, 0] == pytest.approx([0.0, share])
+    assert found.to_last[:, 0] == pytest.approx([share, share])
+    assert found.consecutive_chance[0, 0] == 0.0
+    assert 0 < found.to_last_chance[0, 0] < 0.3 * share
+
+
 def test_a_real_change_stands_out_of_chance():
     rng = np.random.default_rng(2)
     a, b = np.array([0.5, 0.3, 0.2, 0]), np.array([0.1, 0.3, 0.2, 0.4])

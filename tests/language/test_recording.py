@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -143,6 +144,36 @@ def test_progress_skips_half_a_line_and_goes_on_after_it(tmp_path):
     assert progress.read(path)["iteration"].tolist() == [1]
     progress.append(path, {"iteration": 2, "x": 3.0})
     assert progress.read(path)["x"].tolist() == [1.0, 3.0]
+
+
+def test_half_a_line_is_gone_when_the_next_is_written(tmp_path):
+    """Also one that is longer than what is looked through at a time, and one that is all there is."""
+    path = tmp_path / "progress.jsonl"
+    for half in ("", '{"a": ' + "1" * 10_000):
+        path.write_text(('{"iteration": 1}\n' if half else "") + (half or '{"iter'))
+        progress.append(path, {"iteration": 2})
+        assert [json.loads(line)["iteration"] for line in path.read_text().splitlines()] == ([1, 2] if half else [2])
+
+
+def test_a_line_without_room_leaves_none(tmp_path, monkeypatch):
+    path = tmp_path / "progress.jsonl"
+    progress.append(path, {"iteration": 1})
+    before = path.read_bytes()
+    monkeypatch.setattr("builtins.open", lambda *_, **__: Full(path))
+    with pytest.raises(OSError, match="No space left"):
+        progress.append(path, {"iteration": 2})
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+
+
+class Full(io.FileIO):
+    """A file on a disk with room for three bytes."""
+
+    def __init__(self, path):
+        super().__init__(path, "ab+")
+
+    def write(self, data):
+        return super().write(data[:3])
 
 
 def test_progress_of_a_resumed_run_has_each_iteration_once(tmp_path):

@@ -15,65 +15,9 @@ from popcomm.rllib.callbacks import RecordingCallback, _losses
 from tests.rllib.test_rollout import clock_config, runner_of
 
 
-def recorded(**settings: Any) -> Any:
-    config = clock_config(**settings)
-    config.recording(run_dir="somewhere", conversation_worlds=2)
-    return runner_of(config)
-
-
-def test_a_transcript_holds_the_latest_whole_episode_of_each_world() -> None:
-    """World 0 has episodes of 3 steps, world 1 of 5; after 14 rows both have whole ones."""
-    runner = recorded(agent="mlp", env_config={"death": 2})
-    for _ in range(2):
-        runner.sample()
-    rows = runner.transcript.rows()
-    world, step, sender = (np.asarray(rows[k]) for k in ("world", "step", "sender"))
-    for w, length in ((0, 3), (1, 5)):
-        here = world == w
-        assert sorted(set(step[here])) == list(range(length))
-        # Three seats live throughout; the last one dies after two steps.
-        assert [int((here & (sender == n)).sum()) for n in range(4)] == [length] * 3 + [2]
-        assert len(set(np.asarray(rows["episode"])[here])) == 1
-    assert set(rows["species"]) == {"speaker", "listener"}
-    assert {len(o) for o in rows["observation"]} == {3, 4}
-
-
-def test_receivers_are_those_who_lived_to_hear_it_one_step_later() -> None:
-    runner = recorded(agent="symbolic", env_config={"lengths": (3,), "death": 2})
-    for _ in range(2):
-        runner.sample()
-    rows = runner.transcript.rows()
-    for step, sender, receivers, weights in zip(
-        rows["step"], rows["sender"], rows["receivers"], rows["weights"], strict=True
-    ):
-        others = {0, 1, 2, 3} - {int(sender)}
-        if step == 2:
-            expected: set[int] = set()  # the episode ends: nobody hears it
-        elif step == 1:
-            expected = set() if sender == 3 else others - {3}  # seat 3 dies in this step
-        else:
-            expected = others
-        assert set(map(int, receivers)) == expected
-        assert len(weights) == len(receivers)
-        assert all(0 <= w <= 1 for w in weights)
-
-
-def test_members_and_rewards_in_a_transcript_are_those_of_the_fragment() -> None:
-    runner = recorded(agent="mlp", members=4, env_config={"lengths": (6,)})
-    speaker = runner.sample().policy_batches["speaker"]
-    rows = runner.transcript.rows()
-    for world, step, sender, member, reward, symbols in zip(
-        *(rows[k] for k in ("world", "step", "sender", "member", "reward", "symbols")), strict=True
-    ):
-        if sender < 2:
-            assert speaker["members"][world, step, sender] == member
-            assert speaker["rewards"][world, step, sender] == reward
-            assert speaker["messages"][world, step + 1, sender].tolist() == list(symbols)
-
-
 def test_returns_are_counted_once_per_episode() -> None:
     """Action 1 is worth 1: the sum of all rewards in two whole episodes of three steps."""
-    runner = recorded(agent="mlp", env_config={"lengths": (3,)})
+    runner = runner_of(clock_config(agent="mlp", env_config={"lengths": (3,)}))
     batch = runner.sample().policy_batches  # rows 0-2 and 4-6 act, row 3 starts over
     total = sum(np.asarray(part["rewards"]).sum() for part in batch.values())
     (first, lengths), (second, _) = runner.statistics.finished
@@ -84,6 +28,27 @@ def test_returns_are_counted_once_per_episode() -> None:
 def test_losses_of_several_species_are_averaged_and_kept_apart() -> None:
     got = _losses({"a": {"vf_loss": 1.0, "num_updates": 3}, "b": {"vf_loss": 3.0}})
     assert got == {"losses/a/value_loss": 1.0, "losses/b/value_loss": 3.0, "losses/value_loss": 2.0}
+
+
+def test_updates_that_were_left_out_are_counted_over_all_species() -> None:
+    assert _losses({"a": {"num_non_finite_updates": 3.0}}) == {"losses/non_finite_updates": 3.0}
+    got = _losses({"a": {"num_non_finite_updates": 3.0}, "b": {"num_non_finite_updates": 1.0}})
+    assert got["losses/non_finite_updates"] == 4.0
+    assert got["losses/b/non_finite_updates"] == 1.0
+
+
+def test_a_fragment_in_which_no_episode_ends_has_no_return() -> None:
+    """Episodes of six steps and fragments of seven rows: one ends in the first and in the second, none in the third."""
+    runner = runner_of(clock_config(agent="mlp", env_config={"lengths": (13,)}))
+    told = []
+    for _ in range(4):
+        runner.sample()
+        metrics = runner.get_metrics()
+        told.append(("episode_return_mean" in metrics and metrics["episode_return_mean"].peek(), metrics))
+    ended = [metrics["num_episodes"].peek() for _, metrics in told]
+    assert ended == [0, 12, 0, 12]
+    returns = [float(value) if value is not False else np.nan for value, _ in told]
+    assert np.isfinite(returns).tolist() == [False, True, False, True]
 
 
 class _Training:
@@ -187,7 +152,9 @@ def test_a_run_folder_gets_its_progress_events_and_conversations(tmp_path: Path)
     ):
         assert np.isfinite(lines[name]).all(), name
     table = read_conversations(tmp_path).to_pandas()
-    assert len(table) == 3 * 5 * 4
-    assert set(table["iteration"]) == {2}
+    # Both iterations, each stamped with its own steps; the part was written after the second.
+    assert len(table) == 2 * 3 * 5 * 4
+    assert table.groupby("iteration")["env_steps"].agg(["min", "max"]).to_numpy().tolist() == [[6, 24], [30, 48]]
+    assert [path.name for path in (tmp_path / "conversations").iterdir()] == ["part-000002.parquet"]
     assert table["receivers"].map(len)[table["step"] < 3].eq(2).all()
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))

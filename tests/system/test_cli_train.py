@@ -10,12 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from popcomm.cli import main as cli
+from popcomm.cli.progress import Status
 from popcomm.language import progress
+from popcomm.language.recording import read_conversations
 from popcomm.rllib.checkpoints import verify
 
 pytestmark = pytest.mark.system
@@ -77,17 +81,54 @@ def test_the_start_tells_the_message_rule_and_the_population(
     assert f"tensorboard --logdir {tmp_path / 'run'}" in out
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tiny: Path, ray_cluster: None, tmp_path: Path
+def test_a_run_that_died_and_was_resumed_leaves_what_an_uninterrupted_one_does(
+    tiny: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Weights, progress, TensorBoard and conversations; it dies after the third iteration, the checkpoint is of the
+    second, and conversations of three iterations are written at a time."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(tiny, whole, "--set", "stop.training_iteration=4") == 0
-    assert train(tiny, parts, "--set", "stop.training_iteration=2") == 0
-    assert train(tiny, parts, "--set", "stop.training_iteration=4", "--resume") == 0
-    assert manifest(parts, 4)["weights"] == manifest(whole, 4)["weights"]
-    assert manifest(parts, 2)["weights"] != manifest(parts, 4)["weights"]
-    last = [progress.read(run / "progress.jsonl").iloc[-1] for run in (whole, parts)]
-    assert last[0]["env_steps"] == last[1]["env_steps"]
+    options = ("--set", "stop.training_iteration=6", "--set", "recording.conversation_every=3")
+    assert train(tiny, whole, *options) == 0
+    with monkeypatch.context() as dying:
+        dying.setattr("popcomm.cli.train.Status.of", dies_at(3))
+        with pytest.raises(RuntimeError, match="struck by lightning"):
+            train(tiny, parts, *options)
+    assert recorded(parts)["progress"]["iteration"].tolist() == [1, 2, 3]
+    assert train(tiny, parts, *options, "--resume") == 0
+    assert manifest(parts, 6)["weights"] == manifest(whole, 6)["weights"]
+    assert manifest(parts, 2)["weights"] != manifest(parts, 6)["weights"]
+    one, other = recorded(whole), recorded(parts)
+    pd.testing.assert_frame_equal(one["progress"], other["progress"])
+    assert one["events"] == other["events"]
+    assert one["talk"].equals(other["talk"])
+    # All four worlds are recorded, so every agent-step has its row, and only one.
+    assert one["talk"].num_rows == one["progress"]["agent_steps"].iloc[-1]
+    assert not one["talk"].to_pandas().duplicated(["world", "episode", "step", "sender"]).any()
+
+
+def dies_at(iteration: int) -> Any:
+    """Status.of, until it is told of that iteration."""
+    of = Status.of
+
+    def dying(result: Any, at: int, seconds: float) -> Status:
+        if at == iteration:
+            raise RuntimeError("struck by lightning")
+        return of(result, at, seconds)
+
+    return dying
+
+
+def recorded(run_dir: Path) -> dict[str, Any]:
+    """What a run folder tells of its training, as other programs read it; without clock times."""
+    lines = pd.read_json(run_dir / "progress.jsonl", lines=True)
+    timed = [name for name in lines if name == "time_s" or name.endswith("SPS")]
+    board = EventAccumulator(str(run_dir / "tensorboard"), {"scalars": 0}).Reload()
+    names = [name for name in board.Tags()["scalars"] if name not in timed]
+    return {
+        "progress": lines.drop(columns=timed),
+        "events": {name: [(event.step, event.value) for event in board.Scalars(name)] for name in names},
+        "talk": read_conversations(run_dir),
+    }
 
 
 def test_resuming_a_finished_run_trains_no_further(finished: Path, tiny: Path) -> None:

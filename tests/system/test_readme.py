@@ -75,7 +75,7 @@ def test_the_example_learns_to_talk_from_other_seeds(seed: int, capsys: pytest.C
     assert "seed=1" in program
     exec(compile(program.replace("seed=1", f"seed={seed}"), "README.md", "exec"), {})
     rewards = [float(line) for line in capsys.readouterr().out.splitlines()]
-    assert rewards[0] < 0.8
+    assert rewards[0] < 0.9
     assert rewards[-1] >= 0.9
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -44,11 +45,23 @@ def check(reference: str, env_config: dict[str, Any], num_steps: int, worlds: in
     if not callable(creator):
         raise UserError(f"{reference} is a {type(creator).__name__}, and must be what makes a ParallelEnv")
     # What they would say of one environment stands in the result.
-    logging.getLogger("popcomm.envs").setLevel(logging.ERROR)
-    found = check_env(creator, env_config, num_steps)
-    if iterations and found.facts:
-        _train(found, creator, env_config, worlds, iterations)
+    with _silent("popcomm.envs"):
+        found = check_env(creator, env_config, num_steps)
+        if iterations and found.facts:
+            _train(found, creator, env_config, worlds, iterations)
     return found
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Without that logger's warnings, and with them again afterwards."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _train(

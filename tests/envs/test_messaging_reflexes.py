@@ -303,7 +303,7 @@ def test_all_observations_lie_in_their_spaces(kind: Words, layout: str) -> None:
 
 
 def test_an_environment_that_does_not_tell_its_possible_agents_is_refused() -> None:
-    with pytest.raises(UserError, match="does not tell its possible_agents"):
+    with pytest.raises(UserError, match="without 'possible_agents'"):
         with_messages(generated_agents_parallel_v0.parallel_env(), KIND, Full(), reflexes=ALL)
 
 

@@ -464,7 +464,9 @@ def test_a_transcript_holds_no_word_that_a_reflex_kept_from_being_said() -> None
 
 
 def test_withdrawn_observations_are_zeros_of_those_seats_alone() -> None:
-    runner = runner_of(told_config(SensoryDeprivation(who=[1, 2], when=0.5), env_config={"death": 2}))
+    reflex = SensoryDeprivation(who=[1, 2], when=0.5)
+    # With a central critic, so that the latent state is kept.
+    runner = runner_of(told_config(reflex, critic="central", env_config={"death": 2}))
     zeros = total = 0
     for fragment in fragments(runner, 3):
         clock = fragment["speaker"]["obs"][:, :, 0, 0]
@@ -513,7 +515,7 @@ def test_a_fragment_begins_with_what_was_perceived_at_the_end_of_the_last() -> N
 
 @pytest.mark.parametrize("when", [0.0, 1.0])
 def test_labels_are_those_of_the_world_but_of_what_was_taken_away(when: float) -> None:
-    runner = runner_of(told_config(SensoryDeprivation(when=when)))
+    runner = runner_of(told_config(SensoryDeprivation(when=when), critic="central"))
     seen: list[Tensor] = []
     whole = runner.statistics.step
     runner.statistics.step = lambda step, following: (seen.append(step.labels), whole(step, following))  # type: ignore

@@ -45,13 +45,12 @@ def start_memory_(cell: Any, generator: torch.Generator | None = None) -> None:
     Args:
         cell: a PopulationLSTMCell, as torch starts it; its blocks are input, forget, new, output.
     """
-    new = cell.hidden_size * 2, cell.hidden_size * 3
-    for weight, gain in ((cell.weight_ih, MEMORY_GAIN), (cell.weight_hh, RECURRENT_GAIN)):
-        members, inputs, _ = weight.shape
-        block = orthogonal_(weight.new_empty(members, inputs, cell.hidden_size), gain, generator)
-        weight.data[..., slice(*new)] = block
+    forget, new, leave = (slice(i * cell.hidden_size, (i + 1) * cell.hidden_size) for i in (1, 2, 3))
     with torch.no_grad():
+        for weight, gain in ((cell.weight_ih, MEMORY_GAIN), (cell.weight_hh, RECURRENT_GAIN)):
+            block = weight.new_empty(*weight.shape[:2], cell.hidden_size)
+            weight[..., new] = orthogonal_(block, gain, generator)
         for bias in (cell.bias_ih, cell.bias_hh):
-            bias[:, slice(*new)] = 0.0
-        for first in (cell.hidden_size, cell.hidden_size * 3):
-            cell.bias_ih[:, first : first + cell.hidden_size] += MEMORY_OPEN
+            bias[:, new] = 0.0
+        for door in (forget, leave):
+            cell.bias_ih[:, door] += MEMORY_OPEN

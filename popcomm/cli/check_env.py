@@ -17,6 +17,7 @@ from popcomm.errors import UserError
 from popcomm.references import attribute
 
 FRAGMENT = 16
+AGENT_STEPS = "num_agent_steps_sampled_lifetime"
 # Above so many agents a full topology would be most of the work.
 ALL_HEAR_ALL = 32
 
@@ -82,24 +83,18 @@ def _train(
     with ray_session(config):
         algo = config.build_algo()
         try:
-            algo.train()  # the first makes buffers, and opens episodes
-            before, started = _agent_steps(algo), time.perf_counter()
+            before = after = algo.train()[AGENT_STEPS]  # the first makes buffers, and opens episodes
+            started = time.perf_counter()
             for _ in range(iterations):
-                algo.train()
+                after = algo.train()[AGENT_STEPS]
             taken = time.perf_counter() - started
             found.rates[f"in training ({worlds} worlds, mlp, {'talking' if messages else 'silent'})"] = (
-                _agent_steps(algo) - before
+                after - before
             ) / taken
         except SamplingError as error:
             found.wrong.append(f"in training: {str(error).strip().splitlines()[-1]}")
         finally:
             algo.stop()
-
-
-def _agent_steps(algo: Any) -> int:
-    from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_MODULE_STEPS_SAMPLED_LIFETIME
-
-    return sum(algo.metrics.peek((ENV_RUNNER_RESULTS, NUM_MODULE_STEPS_SAMPLED_LIFETIME)).values())
 
 
 def print_check(reference: str, found: EnvCheck, console: Console) -> None:

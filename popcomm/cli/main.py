@@ -186,7 +186,7 @@ def check_env(
         typer.Option("--set", metavar="KEY=VALUE", help="A key of its env_config; may be given often."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each trial; more than an episode has.")] = 200,
-    worlds: Annotated[int, typer.Option(min=1, help="Copies in training.")] = 16,
+    worlds: Annotated[int, typer.Option(min=1, help="Copies in training, if there is any.")] = 16,
     iterations: Annotated[int, typer.Option(min=0, help="Of the training that is timed; 0: no training.")] = 3,
 ) -> int:
     """Look at an environment before training in it: what popcomm finds, what is wrong, how fast it is.

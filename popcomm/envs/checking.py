@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from popcomm.envs.flat_spaces import MASK
 from popcomm.envs.foreign import create_env
 from popcomm.envs.lock_step import LockStep, differing, lock_step
 from popcomm.envs.pettingzoo import ParallelEnvWorld
-from popcomm.envs.plain_loop import PlainLoop, draw, mask_in, without_mask
+from popcomm.envs.plain_loop import PlainLoop, draw, mask_in
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import Species
 from popcomm.errors import UserError
@@ -90,7 +91,7 @@ def _told(check: EnvCheck) -> Iterator[None]:
 def _look_at_episodes(
     check: EnvCheck, world: ParallelEnvWorld, made: Callable[[], Any], num_steps: int, seed: int
 ) -> None:
-    difference = _difference_of_twins([PlainLoop(made()) for _ in range(2)], num_steps, seed)
+    difference = _difference_of_twins(world, [PlainLoop(made()) for _ in range(2)], num_steps, seed)
     if difference:
         check.wrong.append(
             "with the same seed and actions two copies differ, so no run can be repeated and nothing else was looked "
@@ -108,23 +109,23 @@ def _look_at_episodes(
     try:
         world_api_test(ParallelEnvWorld(lambda _: made(), COPIES), num_steps)
     except AssertionError as error:
-        again = "the second time" in str(error)
+        again = "gave something else the second time" in str(error)
         what = "an episode is not a function of its seed and actions alone" if again else "as worlds"
         check.wrong.append(f"{what}: {error}")
 
 
-def _difference_of_twins(twins: Sequence[PlainLoop], num_steps: int, seed: int) -> str:
+def _difference_of_twins(world: ParallelEnvWorld, twins: Sequence[PlainLoop], num_steps: int, seed: int) -> str:
     """Where two copies differ that are given the same seed and random actions; "" if they do not."""
     one, other = twins
     rng = np.random.default_rng(seed)
     env = one.env
     rows = [loop.reset(seed) for loop in twins]
     for t in range(num_steps):
-        different = differing(rows[0], rows[1], lambda agent: without_mask(env.observation_space(agent)))
+        different = differing(rows[0], rows[1], lambda agent: world.face_of(agent).observation.space)
         if different:
             return f"in step {t} {different}"
         row = rows[0]
-        if not any(row.lives(agent) for agent in row.there):
+        if not row.goes_on:
             rows = [loop.reset(seed + t + 1) for loop in twins]
             continue
         actions = {
@@ -180,7 +181,7 @@ def _conclude(
     else:
         same = "lives, rewards, flags, masks and observations are those of a plain loop"
         check.facts["lock step"] = [f"{step.steps:,} steps in {len(lengths)} episodes: {same}"]
-    seen = sum((loop.seen for loop in loops), start=loops[0].seen.__class__())
+    seen = sum((loop.seen for loop in loops), start=Counter())
     check.notes += [sentence for key, sentence in NOTES.items() if seen[key]]
     if not seen["rewarded"]:
         check.notes.append("every reward was 0 with random actions: there may be nothing to learn from at first")

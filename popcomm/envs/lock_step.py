@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.envs.pettingzoo import ParallelEnvWorld
-from popcomm.envs.plain_loop import PlainLoop, Row, draw, flattened, mask_in, split_mask, without_mask
+from popcomm.envs.plain_loop import PlainLoop, Row, draw, flattened, mask_in, split_mask
 from popcomm.envs.world import WorldStep
 
 
@@ -50,7 +51,7 @@ def lock_step(world: ParallelEnvWorld, loops: Sequence[PlainLoop], num_steps: in
     return LockStep(walk.difference, walk.steps, walk.agent_steps, walk.seconds, walk.waiting / acted, walk.outside)
 
 
-def differing(one: Row, other: Row, spaces_of: Any) -> str:
+def differing(one: Row, other: Row, spaces_of: Callable[[Any], spaces.Space]) -> str:
     """Where two plain loops with the same seed and actions differ, in words; "" where they do not."""
     if one.there != other.there:
         return f"`agents` is {sorted(map(str, one.there))} in one, {sorted(map(str, other.there))} in the other"
@@ -82,7 +83,7 @@ class _Walk:
         self.rng = np.random.default_rng(seed)
         self.seats = world.agents
         env = loops[0].env
-        self.spaces = {agent: without_mask(env.observation_space(agent)) for agent in self.seats}
+        self.spaces = {agent: world.face_of(agent).observation.space for agent in self.seats}
         self.actions = {agent: env.action_space(agent) for agent in self.seats}
         self.difference, self.outside, self.steps, self.agent_steps, self.waiting = "", "", 0, 0, 0
         self.seconds = 0.0

@@ -11,10 +11,11 @@ import numpy as np
 from gymnasium import spaces
 
 from popcomm.envs.flat_spaces import MASK
+from popcomm.envs.foreign_answers import reset_env, step_env
 
 
 class Row(NamedTuple):
-    """What was answered to reset or step, by agent."""
+    """What was answered to reset or step, by agent: an `Answer`, and who it is about."""
 
     observations: Mapping[Any, Any]
     rewards: Mapping[Any, Any]
@@ -34,6 +35,11 @@ class Row(NamedTuple):
         """Whether it goes on: it is in `agents`, and no flag says that it is done."""
         return agent in self.there and not self.ended(agent) and not self.cut(agent)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the episode does: somebody lives."""
+        return any(self.lives(agent) for agent in self.there)
+
 
 class PlainLoop:
     """A ParallelEnv, reset and stepped with nothing between.
@@ -52,43 +58,33 @@ class PlainLoop:
 
     def reset(self, seed: int) -> Row:
         started = time.perf_counter()
-        observations, infos = self.env.reset(seed=seed)
+        answer = reset_env(self.env, seed)
         self.seconds += time.perf_counter() - started
         self._length = 0
-        return Row(observations, {}, {}, {}, infos, frozenset(), frozenset(self.env.agents))
+        return Row(*answer, frozenset(), frozenset(self.env.agents))
 
     def step(self, actions: Mapping[Any, Any]) -> Row:
         started = time.perf_counter()
-        told = self.env.step(dict(actions))
+        answer = step_env(self.env, dict(actions))
         self.seconds += time.perf_counter() - started
         self.agent_steps += len(actions)
         self._length += 1
-        observations, rewards, terminated, truncated, infos = told
-        acted, there = frozenset(actions), frozenset(self.env.agents)
-        row = Row(observations, rewards, terminated, truncated, infos, acted, there)
+        row = Row(*answer, frozenset(actions), frozenset(self.env.agents))
         self._notice(row)
         return row
 
     def _notice(self, row: Row) -> None:
         """Count what is not wrong, and yet not what one might think."""
-        goes_on = any(row.lives(agent) for agent in row.there)
-        if not goes_on:
+        if not row.goes_on:
             self.lengths.append(self._length)
         for agent in row.acted:
             done = row.ended(agent) or row.cut(agent)
             self.seen["rewarded"] += bool(np.any(row.rewards.get(agent, 0.0)))
-            self.seen["stays"] += done and agent in row.there and goes_on
+            self.seen["stays"] += done and agent in row.there and row.goes_on
             self.seen["no final observation"] += not row.lives(agent) and agent not in row.observations
             self.seen["leaves without a word"] += not done and agent not in row.there
         for agent, reward in row.rewards.items():
             self.seen["rewards for the dead"] += agent not in row.acted and bool(np.any(reward))
-
-
-def without_mask(space: spaces.Space) -> spaces.Space:
-    """What is observed, without the action mask of a Dict."""
-    if isinstance(space, spaces.Dict) and MASK in space.spaces:
-        return spaces.Dict({key: part for key, part in space.spaces.items() if key != MASK})
-    return space
 
 
 def flattened(space: spaces.Space, observation: Any) -> np.ndarray:

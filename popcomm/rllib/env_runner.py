@@ -88,7 +88,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.statistics = RolloutStatistics(self.layout, self.channel)
         self.listening = self._listening()
         # The first runner alone keeps a transcript, and only where something will be written.
-        recorded = self.config.run_dir is not None and index <= 1
+        written = self.config.conversation_every or self.config.picture_every
+        recorded = self.config.run_dir is not None and index <= 1 and written
         self.transcript = Transcript(
             min(self.config.conversation_worlds, self.num_worlds) if recorded else 0,
             self.layout,
@@ -647,13 +648,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     def set_run_state(self, state: dict[str, Any]) -> None:
         """Go on from a `run_state`."""
         state = copy.deepcopy(state)  # which may be wanted again
+        self.start_anew()
         self._new = False
         self.generator.set_state(state["generator"])
         self.seating_rng.bit_generator.state = state["seating_rng"]
         self.num_env_steps_sampled_lifetime = state["steps"]
-        self._step = self.air = None
-        self.statistics = RolloutStatistics(self.layout, self.channel)
-        self.listening = self._listening()
         self._restore_transcript(state)
         if not state["started"]:
             return

@@ -18,7 +18,7 @@ from popcomm.envs.pettingzoo import ParallelEnvWorld
 from popcomm.envs.plain_loop import PlainLoop, draw, split_mask
 from popcomm.envs.world import WorldStep
 from tests.envs.scripted_env import ScriptedEnv, SpaceEnv
-from tests.envs.test_foreign_answers import Arena, Duo, KeepsItsDead, Stateful
+from tests.envs.test_foreign_answers import Arena, Duo, FlagsInAList, KeepsItsDead, Stateful, StepOfFour
 from tests.envs.test_pettingzoo_adapter import LIVES
 
 
@@ -150,6 +150,8 @@ class Blank(Duo):
         (Forgetful, "an episode is not a function of its seed and actions alone: step 0: .*`observations` differs"),
         (Broken, "it raises AttributeError: 'Broken' object has no attribute 'no_such_part'"),
         (Blank, "step 2 of the episode .* number 0 of the observation of agent 'bird_0' is nan"),
+        (StepOfFour, r"step\(\) of .* returned four values, .* `dones` are terminations"),
+        (FlagsInAList, r"the terminations that step\(\) of .* are of type list"),
         (object, "the creator returned a object without 'possible_agents'"),
     ],
 )
@@ -211,6 +213,19 @@ class Large(Duo):
         return np.zeros((100, 101, 3), np.uint8)
 
 
+class Steered(Duo):
+    """A mask of what cannot be masked is an observation like others."""
+
+    def observation_space(self, agent: str) -> spaces.Space:
+        return spaces.Dict({"action_mask": spaces.MultiBinary(2), "seen": super().observation_space(agent)})
+
+    def action_space(self, agent: str) -> spaces.Space:
+        return spaces.Box(0, 1, (1,))
+
+    def see(self, agent: str) -> Any:
+        return {"action_mask": np.array([1, 0], np.int8), "seen": super().see(agent)}
+
+
 class Unpicklable(Duo):
     def __init__(self) -> None:
         super().__init__()
@@ -230,6 +245,7 @@ class Unpicklable(Duo):
             Large,
             "'bird' observes 30,300 numbers: a layer of 64 has 1,939,200 weights, and a step of an agent is 0.1 MB",
         ),
+        (Steered, "'bird' has an action_mask and Box actions: the mask is a part of what it observes"),
         (Unpicklable, "it cannot be pickled: a training that is resumed starts new episodes"),
     ],
 )

@@ -76,7 +76,7 @@ def attention_hubs(run: RunFolder) -> Section:
         passes = f"{relay[through]:.0%} of the strongest paths between two others run through {who} {names[through]}."
     else:
         passes = "Nobody is a relay: all strongest paths are direct."
-    figure = pictures.attention_hubs(received, relay, names, inbox, who, is_hub)
+    figure = pictures.attention_hubs(received, relay, names, inbox, who, None if why_not else is_hub)
     return drawn("attention_hubs", [headline or explained, favourite, passes], headline, figure)
 
 

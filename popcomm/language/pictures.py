@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from popcomm.language.basics import HUB_WEIGHT, USED_SHARE, Information, Specialisation, entropy, hubs
+from popcomm.language.basics import HUB_RATIO, HUB_WEIGHT, USED_SHARE, Information, Specialisation, entropy
 from popcomm.language.drawing import (
     BLUE,
     CATEGORIES,
@@ -244,16 +244,15 @@ def attention_hubs(
         names: N names.
         inbox_size: K, messages that a listener hears at once; uniform attention gives each 1 / K.
         who: what they are names of.
-        is_hub: [N] bool; None: as `basics.hubs` has it.
+        is_hub: [N] bool, as `basics.hubs` has it, or a stricter rule; None: nothing is to be said of hubs.
     """
     shown = min(len(names), MOST_ROWS)
     figure = card(
         10.5, 4.4, "Attention hubs and relays" + ("" if shown == len(names) else f" (first {shown} of {len(names)})")
     )
     left, right = figure.subplots(1, 2)
-    is_hub = hubs(received, inbox_size) if is_hub is None else is_hub
     order = np.argsort(-np.nan_to_num(received, nan=-1.0), kind="stable")[:shown]
-    colours = np.where(is_hub, ORANGE, BLUE)
+    colours = np.where(np.zeros(len(names), bool) if is_hub is None else is_hub, ORANGE, BLUE)
     dress(left, "Mean weight that listeners give to a sender", who, "share of attention")
     left.bar(np.arange(shown), np.nan_to_num(received[order]), color=colours[order], width=0.75)
     left.axhline(
@@ -263,10 +262,12 @@ def attention_hubs(
         linewidth=1.2,
         label=f"uniform, 1/{inbox_size:.3g} = {1 / inbox_size:.2f}",
     )
-    left.axhline(HUB_WEIGHT, color=VERMILLION, linestyle=":", linewidth=1.4, label=f"hub threshold, {HUB_WEIGHT}")
-    if is_hub.any():
-        left.bar([0], [0], color=ORANGE, label="hub: over 0.2 and 1.2 x uniform")
-    left.set_ylim(0, max(np.nan_to_num(received).max(), 1 / inbox_size, HUB_WEIGHT) * 1.35)
+    least = max(HUB_WEIGHT, HUB_RATIO / inbox_size)
+    if is_hub is not None:
+        left.axhline(least, color=VERMILLION, linestyle=":", linewidth=1.4, label=f"least of a hub, {least:.2f}")
+        if is_hub.any():
+            left.bar([0], [0], color=ORANGE, label="hub")
+    left.set_ylim(0, max(np.nan_to_num(received).max(), least) * 1.35)
     legend(left, loc="upper right")
     order_right = np.argsort(-relay, kind="stable")[:shown]
     dress(right, "Relays: strongest paths between two others that pass through", who, "share of paths")

@@ -123,12 +123,16 @@ def test_empty_constant_and_large_vocabularies_can_be_drawn(counts):
 
 def test_hub_bars_are_orange_and_sorted():
     received = np.array([0.2, 0.5, np.nan, 0.25])
-    figure = pictures.attention_hubs(received, np.array([0, 0.4, 0, 0.1]), list("abcd"), inbox_size=4.0)
+    relay, hubs = np.array([0, 0.4, 0, 0.1]), basics.hubs(received, 4.0)
+    figure = pictures.attention_hubs(received, relay, list("abcd"), 4.0, is_hub=hubs)
     left = figure.axes[0]
     assert [t.get_text() for t in left.get_xticklabels()] == ["b", "d", "a", "c"]
     colours = [bar.get_facecolor() for bar in left.patches[:4]]
     assert colours[0] != colours[1] == colours[2]
     assert "uniform, 1/4 = 0.25" in texts(figure)
+    assert "least of a hub, 0.30" in texts(figure)
+    unsaid = pictures.attention_hubs(received, relay, list("abcd"), 4.0)
+    assert "least of a hub" not in texts(unsaid)
 
 
 def test_a_code_is_drawn_as_a_diagonal():

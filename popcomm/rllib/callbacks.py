@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from popcomm.language import basics, collapse, drawing, pictures, progress, topology_picture
 from popcomm.language.recording import conversation_path, write_conversations
-from popcomm.rllib.rewind import rewind
+from popcomm.rllib.rewind import PROGRESS, TENSORBOARD, rewind
 from popcomm.rllib.speaking import most_entropy
 
 # RLlib's names of learner results -> CleanRL's.
@@ -57,10 +57,8 @@ class RecordingCallback(RLlibCallback):
             return
         run_dir, iteration, steps = Path(config.run_dir), algorithm.iteration, scalars["env_steps"]
         run_dir.mkdir(parents=True, exist_ok=True)
-        if self.writer is None:
-            rewind(run_dir, iteration)
         scalars["iteration"] = iteration
-        progress.append(run_dir / "progress.jsonl", scalars)
+        progress.append(run_dir / PROGRESS, scalars)
         writer = self._writer(run_dir, steps)
         for name, value in scalars.items():
             if "/" in name and value is not None and np.isfinite(value):
@@ -78,15 +76,16 @@ class RecordingCallback(RLlibCallback):
     def _resumed(self, algorithm: Any, result: dict[str, Any], now: float) -> tuple[float, tuple[float, int, int]]:
         """Where the clock and the counters of this process start: after what a run folder already has.
 
-        The watch over the language goes on from there, too; without a run folder it begins anew.
+        After a crash the folder goes on beyond the checkpoint that was restored, and is rewound. The watch over the
+        language goes on from there, too; without a run folder it begins anew.
         """
-        took = result.get("time_this_iter_s", 0.0)
-        start, run_dir = now - took, algorithm.config.run_dir
-        before = progress.read(Path(run_dir) / "progress.jsonl") if run_dir else None
-        # After a crash the file goes on beyond the checkpoint that was restored, until it is rewound.
-        if before is not None and not before.empty:
-            before = before[before["iteration"] < algorithm.iteration]
-        if before is None or before.empty:
+        start = now - result.get("time_this_iter_s", 0.0)
+        if algorithm.config.run_dir is None:
+            return start, (start, 0, 0)
+        run_dir = Path(algorithm.config.run_dir)
+        rewind(run_dir, algorithm.iteration)
+        before = progress.read(run_dir / PROGRESS)
+        if before.empty:
             return start, (start, 0, 0)
         self.watch = collapse.replay(before.to_dict("records"))
         line = before.iloc[-1]
@@ -95,7 +94,7 @@ class RecordingCallback(RLlibCallback):
     def _writer(self, run_dir: Path, steps: int) -> SummaryWriter:
         """Events from `steps` on that an earlier process wrote are hidden."""
         if self.writer is None:
-            self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=steps)
+            self.writer = SummaryWriter(str(run_dir / TENSORBOARD), purge_step=steps)
         return self.writer
 
     def _scalars(self, algorithm: Any, result: dict[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class PopulationPPOConfig(PPOConfig):
         self.num_worlds_per_env_runner = 64
         self.normalize_returns = True
         self.learn_from = "rewards"
+        self.rare_action_share = 0.2
         self.message_entropy_coeff = 0.0
         self.quality_coeff: float | None = None
         self.message_balance_coeff: float | None = None
@@ -249,6 +250,8 @@ class PopulationPPOConfig(PPOConfig):
         message_kl_coeff: float = NotProvided,
         message_sharpness: float | None = NotProvided,
         normalize_returns: bool = NotProvided,
+        entropy_coeff: float | list[list[int | float]] = NotProvided,
+        rare_action_share: float = NotProvided,
         message_entropy_coeff: float = NotProvided,
         **kwargs: Any,
     ) -> PopulationPPOConfig:
@@ -263,6 +266,11 @@ class PopulationPPOConfig(PPOConfig):
                 do): its actions are then learned from them by cross-entropy, as EGG trains receivers, and in steps
                 that call for an answer the reward of all is the log-probability (nats) of the right ones.
             normalize_returns: let value networks predict returns normalised by each member's running statistics.
+            entropy_coeff: weight of the actions' entropy (nats), or RLlib's schedule of it: [environment steps, weight]
+                pairs, from step 0 on.
+            rare_action_share: share of it that pulls besides at actions that are hardly taken, by the cross-entropy
+                of the even distribution to the policy (nats): the gradient of the entropy fades with the probability
+                of an action, this one does not, and an action that was wrong before anybody spoke is tried again.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
@@ -279,6 +287,8 @@ class PopulationPPOConfig(PPOConfig):
         return self._set(
             learn_from=learn_from,
             normalize_returns=normalize_returns,
+            entropy_coeff=entropy_coeff,
+            rare_action_share=rare_action_share,
             message_entropy_coeff=message_entropy_coeff,
             quality_coeff=quality_coeff,
             message_balance_coeff=message_balance_coeff,

@@ -71,7 +71,7 @@ class SpeciesLoss:
         entropy_mean = mean(laws.entropy)
         loss = policy + config.vf_loss_coeff * value
         if not self._taught(rows):
-            loss = loss - entropy_coeff * entropy_mean
+            loss = loss - entropy_coeff * (entropy_mean + self._pull_at_rare(output, rows, mean))
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if laws.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(laws.message_entropy)
@@ -85,6 +85,13 @@ class SpeciesLoss:
             loss, logged = loss + lesson, logged | told
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
+
+    def _pull_at_rare(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
+        """The part of the exploration bonus (nats) that does not fade for actions that are hardly taken."""
+        share = self.config.rare_action_share
+        if not share:
+            return 0.0
+        return share * mean(self.law.mean_log_prob(output.action_logits.float(), rows.optional("action_mask")))
 
     def _talk_losses(
         self,

@@ -107,12 +107,14 @@ def _check_fractions(config: PopulationPPOConfig) -> None:
         "message_balance_coeff",
         "message_kl_coeff",
         "message_sharpness",
+        "rare_action_share",
     ):
         chosen = getattr(config, key)
-        limit = 1.0 if key == "message_sharpness" else math.inf  # it is a share
+        limit = 1.0 if key in ("message_sharpness", "rare_action_share") else math.inf  # these are shares
         values[key] = (0.0 if chosen is None and key in LEFT_OPEN else chosen, 0.0, limit)
-    if not isinstance(config.lr, list | tuple):  # a schedule is RLlib's to check
-        values["lr"] = (config.lr, 0.0, math.inf)
+    for key in ("lr", "entropy_coeff"):
+        if not isinstance(getattr(config, key), list | tuple):  # a schedule is RLlib's to check
+            values[key] = (getattr(config, key), 0.0, math.inf)
     for key, (value, low, high) in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"

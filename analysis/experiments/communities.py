@@ -26,7 +26,7 @@ from popcomm.analysis.experiments import communities_page
 
 from popcomm.language.drawing import png
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
-from popcomm.rllib.crossplay import CrossPlay, cross_play
+from popcomm.rollout.crossplay import CrossPlay, cross_play
 
 NAME = "communities"
 MEMBERS = 6  # of each species

@@ -111,7 +111,7 @@ def markdown(records: Records, command: str, versions: Mapping[str, str]) -> str
         "",
         f"![Intelligibility, distance and two matrices]({PICTURE})",
         "",
-        "Points are seeds, lines their means. Agents take their likeliest choice (`popcomm.rllib.crossplay`).",
+        "Points are seeds, lines their means. Agents take their likeliest choice (`popcomm.rollout.crossplay`).",
         "",
         "## What was found",
         "",

@@ -138,7 +138,7 @@ def play_all(plays: list[Play], say: Callable[[str], None] = print) -> None:
 
 def _written(algorithm: Any, steps: int, seed: int) -> tuple[Any, ...]:
     """A row of each field of the Diary."""
-    from popcomm.rllib.crossplay import cross_play
+    from popcomm.rollout.crossplay import cross_play
 
     found = cross_play(algorithm)
     # With the same random numbers at all checkpoints, messages would diverge less than independent ones do.
@@ -153,7 +153,7 @@ def _drawn(algorithm: Any, meanings: Array, seed: int) -> Array:
     """
     import torch
 
-    from popcomm.rllib.worlds import make_world
+    from popcomm.envs.making import make_world
 
     agent = algorithm.env_runner_group.local_env_runner.module["speaker"].unwrapped().agent
     world = make_world(algorithm.config.world, algorithm.config.env_config, 1)

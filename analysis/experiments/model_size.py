@@ -126,7 +126,7 @@ def play(trial: Trial) -> dict[str, Any]:
         "accuracy" at the end, share of all meanings that are named in full; "curve" [[messages, accuracy]]; "weights";
         "cpu_s".
     """
-    from popcomm.rllib.crossplay import cross_play
+    from popcomm.rollout.crossplay import cross_play
 
     config, began = checked_config(trial.document), time.process_time()
     rounds = config.env_config["rounds"]

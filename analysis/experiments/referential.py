@@ -112,7 +112,7 @@ def _messages(algorithm: Any) -> int:
 
 def _understood(algorithm: Any) -> tuple[float, float, float]:
     """Mean and least accuracy of all pairs, and the share of attributes; in silence what the runs last scored."""
-    from popcomm.rllib.crossplay import cross_play
+    from popcomm.rollout.crossplay import cross_play
 
     if algorithm.config.message_kind is None:
         scored = algorithm.train()["popcomm"]

@@ -18,6 +18,8 @@ from popcomm.agents.seating import SeatingRule, block_of_worlds
 from popcomm.channels import Channel, Symbols, make_topology, message_kind
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.messages import reparameterised
+from popcomm.envs.layout import WorldLayout
+from popcomm.envs.making import make_world
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import attribute
@@ -25,7 +27,7 @@ from popcomm.rllib import validation
 from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
-from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
+from popcomm.rollout import seed_of
 
 MODULE_BRANCH = 5
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.

@@ -1,86 +1,11 @@
-"""From what a user calls an environment to a World, and what the trainer must know of a World before it builds one."""
+"""What decides the shape and the rules of a runner's worlds, in words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
-from popcomm.envs import WORLDS, ParallelEnvWorld
-from popcomm.envs.world import Species, World
-from popcomm.errors import UserError, unknown
-from popcomm.references import attribute
-
-EnvLike = str | type[World] | Callable[..., Any]
-
-
-def resolve(env: Any) -> type[World] | Callable[..., Any]:
-    """A World class or a creator from a popcomm name, a "module:attribute", a World class or a creator.
-
-    Raises:
-        UserError: no such name, or nothing that makes an environment.
-    """
-    if isinstance(env, str):
-        if env in WORLDS:
-            return WORLDS[env]
-        if ":" not in env:
-            raise unknown("environment.env", env, WORLDS)
-        env = attribute("environment.env", env)
-    if isinstance(env, type) and issubclass(env, World):
-        return env
-    if not callable(env):
-        raise UserError(
-            f"environment.env is {env!r}, and must be a popcomm name ({', '.join(WORLDS)}), a World class, "
-            "'module:attribute', or a callable that takes the env_config and returns a ParallelEnv"
-        )
-    return env
-
-
-def make_world(env: Any, env_config: Mapping[str, Any], num_worlds: int, device: str | torch.device = "cpu") -> World:
-    """B worlds of an environment.
-
-    Raises:
-        UserError: env_config does not fit the environment.
-    """
-    maker = resolve(env)
-    if isinstance(maker, type) and issubclass(maker, World):
-        try:
-            return maker(num_worlds=num_worlds, device=device, **env_config)  # type: ignore[call-arg]
-        except TypeError as error:
-            raise UserError(f"environment.env_config does not fit: {str(error).split('__init__() ')[-1]}") from error
-    return ParallelEnvWorld(maker, num_worlds, device=device, **env_config)
-
-
-@dataclass(frozen=True)
-class WorldLayout:
-    """The shape of a world, without the world."""
-
-    species: dict[str, Species]
-    num_agents: int
-    state_size: int
-    position_size: int
-    torus: tuple[float, ...] | None
-    num_labels: int
-
-    @classmethod
-    def of(cls, world: World) -> WorldLayout:
-        return cls(
-            dict(world.species),
-            world.num_agents,
-            world.state_size,
-            world.position_size,
-            world.torus,
-            world.num_labels,
-        )
-
-    @property
-    def agents(self) -> list[str]:
-        """Names of the seats in order."""
-        return [s.agents[i] if s.agents else f"{s.name}_{i}" for s in self.species.values() for i in range(s.num_seats)]
+from popcomm.envs.layout import WorldLayout
 
 
 def surroundings(config: Any, layout: WorldLayout, num_worlds: int, channel: Any) -> dict[str, str]:
@@ -99,9 +24,3 @@ def surroundings(config: Any, layout: WorldLayout, num_worlds: int, channel: Any
     }
     # Where objects do not say what they are, their address would differ in every process.
     return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in parts.items()}
-
-
-def seed_of(root: int | None, *branch: int) -> int:
-    """A 63-bit seed for one branch of the tree that grows from the config's seed; fresh entropy without one."""
-    sequence = np.random.SeedSequence(entropy=root, spawn_key=branch)
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

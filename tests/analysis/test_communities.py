@@ -10,7 +10,7 @@ import pytest
 from popcomm.analysis.experiments import communities, communities_page
 
 from popcomm.agents.seating import SeatingRule, draw
-from popcomm.rllib.crossplay import CrossPlay
+from popcomm.rollout.crossplay import CrossPlay
 
 # Four speakers in two communities; three meanings of one attribute, said with one symbol.
 MESSAGES = np.array([[1, 2, 3], [1, 2, 4], [5, 6, 7], [5, 6, 3]])[..., None]

@@ -23,8 +23,7 @@ from popcomm.envs.traffic_junction_references import gas, played
 from popcomm.envs.traffic_junction_v0 import GAS, TrafficJunctionWorld
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.env_runner import WORLD_BRANCH
-from popcomm.rllib.worlds import seed_of
+from popcomm.rollout.seeds import WORLD_BRANCH, seed_of
 
 PAIRS = [(task, way) for task in TASKS for way in CONDITIONS if runs_in(way, task)]
 

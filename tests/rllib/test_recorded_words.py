@@ -13,11 +13,11 @@ from popcomm.analysis.run_folder import RunFolder
 
 from popcomm.channels import Channel, Full, Words
 from popcomm.envs import swarm_v0
+from popcomm.envs.layout import WorldLayout
 from popcomm.language.recording import conversation_path, write_conversations
 from popcomm.rllib.callbacks import _pictures
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.transcript import Transcript
-from popcomm.rllib.worlds import WorldLayout
 
 BITS, LEXICON = Words(4, 1, 2), Words(4, 1, 2, vocab=3)
 N = 3

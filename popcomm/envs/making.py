@@ -1,0 +1,52 @@
+"""From what a user calls an environment to B worlds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from popcomm.envs import WORLDS, ParallelEnvWorld
+from popcomm.envs.world import World
+from popcomm.errors import UserError, unknown
+from popcomm.references import attribute
+
+EnvLike = str | type[World] | Callable[..., Any]
+
+
+def resolve(env: Any) -> type[World] | Callable[..., Any]:
+    """A World class or a creator from a popcomm name, a "module:attribute", a World class or a creator.
+
+    Raises:
+        UserError: no such name, or nothing that makes an environment.
+    """
+    if isinstance(env, str):
+        if env in WORLDS:
+            return WORLDS[env]
+        if ":" not in env:
+            raise unknown("environment.env", env, WORLDS)
+        env = attribute("environment.env", env)
+    if isinstance(env, type) and issubclass(env, World):
+        return env
+    if not callable(env):
+        raise UserError(
+            f"environment.env is {env!r}, and must be a popcomm name ({', '.join(WORLDS)}), a World class, "
+            "'module:attribute', or a callable that takes the env_config and returns a ParallelEnv"
+        )
+    return env
+
+
+def make_world(env: Any, env_config: Mapping[str, Any], num_worlds: int, device: str | torch.device = "cpu") -> World:
+    """B worlds of an environment.
+
+    Raises:
+        UserError: env_config does not fit the environment.
+    """
+    maker = resolve(env)
+    if isinstance(maker, type) and issubclass(maker, World):
+        try:
+            return maker(num_worlds=num_worlds, device=device, **env_config)  # type: ignore[call-arg]
+        except TypeError as error:
+            raise UserError(f"environment.env_config does not fit: {str(error).split('__init__() ')[-1]}") from error
+    return ParallelEnvWorld(maker, num_worlds, device=device, **env_config)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Channel
-from popcomm.channels.reflexes import Reflex
-from popcomm.channels.schedules import Clock
 from popcomm.errors import UserError
+from popcomm.schedules import Clock
 
 
 class Perceive(Protocol):
@@ -160,8 +160,8 @@ class Session:
             reflex.schedule.set_state(memory)
 
     def measures(self) -> dict[str, float]:
-        """What was measured of the log since this was last called (`popcomm.channels.traffic.Traffic.read`), and
-        {"<reflex>_strength": what is left of it}; empty where there is no log."""
+        """What was measured of the log since this was last called (`Traffic.read`), and {"<reflex>_strength": what is
+        left of it}; empty where there is no log."""
         if self.air is None:
             return {}
         strengths = {f"{name}_strength": strength for name, strength in self.air.strengths().items()}

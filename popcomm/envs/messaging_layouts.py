@@ -12,7 +12,7 @@ from pettingzoo import ParallelEnv
 from torch import Tensor
 
 from popcomm.channels import Channel, Inbox, MessageKind, Words
-from popcomm.channels.word_codes import unpack
+from popcomm.channels.words.codes import unpack
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation, mask_of
 from popcomm.errors import UserError
 

@@ -21,7 +21,6 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from popcomm.channels.schedules import Clock
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import make_world
 from popcomm.errors import UserError
@@ -29,6 +28,7 @@ from popcomm.rllib import checkpoints
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Sampled, SamplingFailure
 from popcomm.rollout import Rollout, Seeds
+from popcomm.schedules import Clock
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
 from popcomm.channels import Channel
-from popcomm.channels.schedules import Clock
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import make_world
 from popcomm.envs.world import World
@@ -30,6 +29,7 @@ from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.transcript import Transcript
 from popcomm.rllib.worlds import surroundings
 from popcomm.rollout import Rollout, Seeds, seed_of
+from popcomm.schedules import Clock
 
 logger = logging.getLogger(__name__)
 

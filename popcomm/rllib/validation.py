@@ -13,8 +13,8 @@ from popcomm.agents.seating import SEATINGS, check_balance
 from popcomm.channels import Channel, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.channels.schedules import Gated
 from popcomm.errors import UserError, nearest, unknown
+from popcomm.schedules import Gated
 
 if TYPE_CHECKING:
     from popcomm.rllib.config import PopulationPPOConfig

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from popcomm.agents.seating import SHUFFLED, SeatingRule
 from popcomm.channels import Channel
-from popcomm.channels.schedules import Clock
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import World, WorldStep
 from popcomm.rollout.actor import Network
 from popcomm.rollout.players import Players, Turn
 from popcomm.rollout.seeds import Seeds
+from popcomm.schedules import Clock
 
 
 class Playable(Protocol):

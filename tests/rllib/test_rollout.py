@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from popcomm.channels.air import Air
+from popcomm.channels.broadcast.air import Air
 from popcomm.envs.testing import world_api_test
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import traceback
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import ray
 import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
@@ -18,23 +16,21 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
+from popcomm.agents.distributions import ActionLaw
 from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import make_world
 from popcomm.envs.world import World
 from popcomm.rllib.fragment import as_batch
-from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.rollout_statistics import RolloutStatistics
+from popcomm.rllib.sampler import Sampler
 from popcomm.rllib.transcript import Transcript
 from popcomm.rllib.worlds import surroundings
 from popcomm.rollout import Rollout, Seeds, seed_of
 from popcomm.schedules import Clock
 
 logger = logging.getLogger(__name__)
-
-# What a runner keeps itself of its `run_state`; the rest is the rollout's.
-OWN = ("belongs_to", "steps", "transcript", "previous_obs", "statistics", "listening")
 
 
 class Sampled(NamedTuple):
@@ -63,7 +59,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
 
     Attributes:
         rollout: the worlds, and who plays in them.
-        statistics, listening, transcript: what is counted, asked and written down of its steps.
+        sampler: makes fragments of its steps, counts them and writes them down.
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
@@ -85,27 +81,32 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             seating=config.seating_rule,
             explore=bool(config.explore),
         )
-        self.laws = {name: actor.law for name, actor in self.rollout.players.actors.items()}
-        self._foresees = {name: config.get_config_for_module(name).gamma > 0 for name in self.laws}
-        self._count_anew()
-        self.transcript = self._make_transcript()
+        # The first runner alone keeps a transcript.
+        self.sampler = Sampler(config, self.rollout, dict(self.module.items()), (self.worker_index or 0) <= 1)
 
     def _seeds(self, *branch: int) -> Seeds:
         """All that is random here is a function of the config's seed, this runner's index, and `branch`."""
         return Seeds.of(self.config.seed, self.worker_index or 0, *branch)
 
-    def _make_transcript(self) -> Transcript:
-        """The first runner alone keeps one, and only where something will be written."""
-        config = self.config
-        written = config.conversation_every or config.picture_every
-        recorded = config.run_dir is not None and (self.worker_index or 0) <= 1 and written
-        return Transcript(
-            min(config.conversation_worlds, self.num_worlds) if recorded else 0,
-            self.layout,
-            self.channel,
-            max(1, config.num_env_runners),
-            taken=bool(config.conversation_every),
-        )
+    @property
+    def statistics(self) -> RolloutStatistics:
+        """What is counted of the rollout."""
+        return self.sampler.statistics
+
+    @property
+    def listening(self) -> Listening:
+        """What is asked of those who play in it."""
+        return self.sampler.listening
+
+    @property
+    def transcript(self) -> Transcript:
+        """What is written down of it."""
+        return self.sampler.transcript
+
+    @property
+    def laws(self) -> dict[str, ActionLaw]:
+        """{species: law of its actions}."""
+        return self.sampler.laws
 
     # ---- what RLlib asks for ----
 
@@ -186,62 +187,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.rollout.follow(Clock(env_steps, told), fades or [])
         self.transcript.begin_fragment(iteration, env_steps)
         if not self.rollout.started:
-            self._begin()
-        return self._sampled()
-
-    def _begin(self, seed: int | None = None) -> None:
-        """New episodes everywhere. seed: of the worlds; None: that of the runner."""
-        self.rollout.begin(seed)
-        now = self.rollout.players.now
-        assert now is not None
-        self.previous_obs = {name: torch.zeros_like(values) for name, values in now.observations.items()}
-        self.transcript.begin_episodes()
-
-    def _sampled(self) -> MultiAgentBatch:
-        """The next T steps."""
-        players, length = self.rollout.players, self.config.rollout_fragment_length
-        writer = self._writer()
-        writer.carried(players, self.previous_obs)
-        self.listening.begin()
-        for t in range(length):
-            turn, after = self.rollout.step()
-            for act in turn.acts.values():
-                self.statistics.listened(act.thought)
-            self.listening.remember(t, turn.memories, turn.seatings)
-            writer.step(t, turn, after)
-            self.transcript.step(turn, after)
-            self.statistics.step(turn.seen, after)
-            self.previous_obs = turn.seen.observations
-        # Where gamma is 0 nothing is bootstrapped, which spares a step of the network.
-        thoughts = {name: players.think(name) for name, foresees in self._foresees.items() if foresees}
-        for thought in thoughts.values():
-            self.statistics.listened(thought)
-        writer.last(players, thoughts)
-        self.transcript.end_fragment(players, thoughts)
-        writer.check_numbers()
-        return self._counted(writer.arrays)
-
-    def _writer(self) -> FragmentWriter:
-        players, config = self.rollout.players, self.config
-        assert players.now is not None
-        takes_turns = players.now.speaks is not None or (self.channel is not None and self.channel.takes_turns)
-        return FragmentWriter(
-            players,
-            dict(self.module.items()),
-            config.rollout_fragment_length,
-            config.keeps_message_logp,
-            takes_turns,
-            taught=config.learn_from == "answers",
-            keeps_state=self.env.tells_state,
-        )
-
-    def _counted(self, fragments: dict[str, dict[str, np.ndarray]]) -> MultiAgentBatch:
-        """A whole fragment as a batch."""
-        # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
-        stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
+            self.sampler.begin()
+        fragments, stepped = self.sampler.sample()
         self.num_env_steps_sampled_lifetime += stepped
-        self.statistics.count(stepped, fragments, self.env.metrics())
-        self.statistics.language |= self.listening.measure(fragments, dict(self.module.items()), self.laws)
         return as_batch(fragments, stepped)
 
     def sample_or_say_why(
@@ -271,14 +219,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     def _make_worlds_anew(self) -> None:
         self.make_env()
         self.rollout.renew(self.env)
-        self._count_anew()
+        self.sampler.count_anew()
         # Not the worlds of the beginning again.
         players = self.rollout.players
         players.seeds = players.seeds._replace(world=int(players.seating_rng.integers(2**63)))
-
-    def _count_anew(self) -> None:
-        self.statistics = RolloutStatistics(self.layout, self.channel)
-        self.listening = Listening(self.layout, self.channel, self.num_worlds, self.config.rollout_fragment_length)
 
     def expect_weights(self) -> None:
         """Take the next weights whatever their number: an older checkpoint is about to be restored."""
@@ -329,18 +273,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         Where the worlds cannot be saved (foreign environments that do not pickle) "world" is None, and a restored
         runner starts new episodes.
         """
-        state: dict[str, Any] = {
-            "belongs_to": self.surroundings(),
-            "steps": self.num_env_steps_sampled_lifetime,
-            "transcript": self.transcript.get_state(),
-        }
-        if self.rollout.started:
-            state |= {
-                "previous_obs": {name: values.cpu() for name, values in self.previous_obs.items()},
-                "statistics": self.statistics.get_state(),
-                "listening": self.listening.get_state(),
-            }
-        return copy.deepcopy(state) | self.rollout.get_state()
+        own = {"belongs_to": self.surroundings(), "steps": self.num_env_steps_sampled_lifetime}
+        return own | self.sampler.get_state() | self.rollout.get_state()
 
     def surroundings(self) -> dict[str, str]:
         """What a `run_state` must have in common with this runner, for it to go on from there."""
@@ -351,31 +285,15 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         are a function of the steps made so far."""
         self._new = True
         self.rollout.players.forget()
-        self._count_anew()
+        self.sampler.count_anew()
 
     def set_run_state(self, state: dict[str, Any]) -> None:
         """Go on from a `run_state`."""
         self.start_anew()
         self._new = False
-        goes_on = self.rollout.set_state({key: value for key, value in state.items() if key not in OWN})
-        state = {**state, **copy.deepcopy({key: state[key] for key in OWN if key in state})}  # it may be wanted again
-        self.num_env_steps_sampled_lifetime = state["steps"]
-        self._restore_transcript(state)
-        if not state["started"]:
-            return
-        if not goes_on:
+        self.num_env_steps_sampled_lifetime = steps = state["steps"]
+        self.rollout.set_state(state)
+        self.sampler.set_state(state, steps * max(1, self.config.num_env_runners))
+        if state["started"] and not self.rollout.started:
             logger.warning("these worlds cannot be restored in the middle of an episode: new episodes start")
-            self._begin(seed_of(self.rollout.players.seeds.world, state["steps"]))
-            return
-        self.previous_obs = {name: values.to(self._device) for name, values in state["previous_obs"].items()}
-        self.statistics.set_state(state["statistics"])
-        if "listening" in state:  # checkpoints of before it was measured have none
-            self.listening.set_state(state["listening"])
-
-    def _restore_transcript(self, state: dict[str, Any]) -> None:
-        """Go on writing down where a `run_state` stopped; anew where other worlds were recorded, or none."""
-        saved = state.get("transcript")  # older checkpoints have none
-        if saved is not None and saved["worlds"] == self.transcript.worlds:
-            self.transcript.set_state(saved)
-        else:
-            self.transcript.number_from(state["steps"] * max(1, self.config.num_env_runners))
+            self.sampler.begin(seed_of(self.rollout.players.seeds.world, steps))

@@ -136,13 +136,12 @@ class Rollout:
         state = {"started": started, "world": self.world.get_state() if started else None}
         return copy.deepcopy(state | self.players.get_state())  # worlds and networks may go on in place
 
-    def set_state(self, state: Mapping[str, Any]) -> bool:
-        """Go on from a `get_state`; whether episodes run again, as they did.
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `get_state`.
 
-        Where the worlds could not be saved they do not: `begin` starts new ones, with random numbers and fades as they
-        were.
+        Where the worlds could not be saved this has not `started` afterwards: `begin` starts new episodes, with random
+        numbers and fades as they were.
         """
         state = copy.deepcopy(dict(state))  # which may be wanted again
         running = state["started"] and state["world"] is not None
         self.players.set_state(state, self.world.set_state(state["world"]) if running else None)
-        return running

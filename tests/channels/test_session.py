@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from popcomm.channels import Channel, Full, Routed, Symbols, Vectors, Words
+from popcomm.channels.broadcast.decisions import Bernoulli
 from popcomm.channels.broadcast.reflexes import ImmediateFeedback, SensoryDeprivation, WordRepetition
 from popcomm.channels.session import Session
 from popcomm.errors import UserError
@@ -111,7 +112,7 @@ def test_without_inboxes_mail_says_who_is_on_the_air_and_who_listens() -> None:
 
 def test_who_repeats_a_word_in_place_of_its_own_could_not_say_it() -> None:
     # All who hear a word repeat it.
-    session = session_of(reflexes=[WordRepetition(1.0, slot="hijack")], capacity=9, inbox=9)
+    session = session_of(reflexes=[WordRepetition(Bernoulli(1.0), slot="hijack")], capacity=9, inbox=9)
     heard(session)
     assert say(session, A, 0, 0) == [True] * 3
     heard(session)
@@ -157,7 +158,11 @@ def test_without_a_log_there_is_nothing_to_fade_or_to_measure() -> None:
     [
         {"kind": Vectors(2, 1.0), "noise": 0.3, "dropout": 0.4},
         {"kind": Symbols(4, 1), "topology": Routed(2), "dropout": 0.4},
-        {"noise": 0.1, "dropout": 0.2, "reflexes": [{"kind": "publishing", "rate": 0.7}, WordRepetition(0.5)]},
+        {
+            "noise": 0.1,
+            "dropout": 0.2,
+            "reflexes": [{"kind": "publishing", "rate": 0.7}, WordRepetition(Bernoulli(0.5))],
+        },
     ],
 )
 def test_a_restored_session_goes_on_bit_for_bit(options: dict[str, Any]) -> None:

@@ -59,9 +59,9 @@ class Crier(nn.Module):
 def spec_of(world: ClockWorld, name: str, channel: Channel | None, members: int) -> AgentSpec:
     messages = None if channel is None else channel.messages
     size = 0 if channel is None else channel.inbox_size
-    return AgentSpec.of(
-        world.species[name], messages=messages, inbox_size=size, members=members, num_agents=world.num_agents
-    )
+    # Who publishes words is nobody's seat.
+    seats = world.num_agents + (channel is not None and channel.size is not None)
+    return AgentSpec.of(world.species[name], messages=messages, inbox_size=size, members=members, num_agents=seats)
 
 
 def rollout_of(

@@ -163,10 +163,10 @@ def test_a_minibatch_has_32_worlds_for_each_members_share(
 ) -> None:
     config = clock_config(members=members, env_config=env_config).env_runners(num_worlds_per_env_runner=worlds)
     config.validate()
-    assert config.worlds_in_minibatch(worlds) == expected
-    assert config.worlds_in_minibatch(worlds) % config.balanced_block == 0 or worlds == 20
+    assert config.plan.worlds_in_minibatch(worlds) == expected
+    assert config.plan.worlds_in_minibatch(worlds) % config.plan.balanced_block == 0 or worlds == 20
     config.training(minibatch_size=7)
-    assert config.worlds_in_minibatch(worlds) == 7
+    assert config.plan.worlds_in_minibatch(worlds) == 7
 
 
 def test_an_epoch_of_the_learner_takes_as_many_steps_as_there_are_minibatches() -> None:
@@ -205,7 +205,8 @@ def test_a_config_from_before_these_losses_goes_on_without_them() -> None:
     for key in ("quality_coeff", "message_balance_coeff", "message_kl_coeff", "time_limit"):
         del config.__dict__[key]
     config.validate()
-    assert (config.quality_weight, config.balance_weight, config.keeps_message_logp) == (0.0, 0.0, False)
+    speaker = config.plan.species["speaker"]
+    assert (speaker.quality_weight, speaker.balance_weight, config.plan.keeps_message_logp) == (0.0, 0.0, False)
     runner, learner = runner_of(config), learner_of(config)
     results = learner.update_from_fragments([runner.sample()], [12], 0, {})["speaker"]
     assert not {"quality_loss", "message_balance", "message_kl"} & set(results)

@@ -80,10 +80,10 @@ def test_every_run_is_valid_and_has_the_messages_that_its_condition_is_named_for
     assert config.message_kind == kinds.get(condition, RelaxedSymbols(vocab, 1))
     assert config.message_noise == (1.0 if condition == "noise" else 0.0)
     assert config.agent == ("mlp" if condition == "mlp" else "symbolic")
-    assert (config.gradient == "reinforce") == (condition == "reinforce")
-    assert config.carries_gradients == (condition not in ("reinforce", "silent"))
+    assert (config.plan.gradient == "reinforce") == (condition == "reinforce")
+    assert config.plan.carries_gradients == (condition not in ("reinforce", "silent"))
     assert config.layout.num_agents == TASKS[task].seats
-    members = {config.members_of(species) for species in config.layout.species}
+    members = {config.plan.species[species].members for species in config.layout.species}
     assert members == ({TASKS[task].seats} if condition == "members" else {1})
 
 

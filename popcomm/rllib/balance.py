@@ -15,7 +15,7 @@ from popcomm.rllib.ppo import Reduce
 # Weight of the pull at symbols that are hardly said, beside the entropy; and how seldom is hardly.
 RARE, SCARCE = 0.2, 1e-3
 # V times the probability below which a symbol is pulled at where it could be said.
-FAINT = 0.16
+FAINT = 0.04
 
 
 def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 
@@ -12,10 +11,10 @@ from popcomm.envs.world import World
 from popcomm.errors import UserError, unknown
 from popcomm.references import attribute
 
-EnvLike = str | type[World] | Callable[..., Any]
+EnvLike = str | type[World] | Callable[..., object]
 
 
-def resolve(env: Any) -> type[World] | Callable[..., Any]:
+def resolve(env: object) -> type[World] | Callable[..., object]:
     """A World class or a creator from a popcomm name, a "module:attribute", a World class or a creator.
 
     Raises:
@@ -37,7 +36,9 @@ def resolve(env: Any) -> type[World] | Callable[..., Any]:
     return env
 
 
-def make_world(env: Any, env_config: Mapping[str, Any], num_worlds: int, device: str | torch.device = "cpu") -> World:
+def make_world(
+    env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device = "cpu"
+) -> World:
     """B worlds of an environment.
 
     Raises:

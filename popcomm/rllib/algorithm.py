@@ -21,12 +21,12 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import make_world
 from popcomm.errors import UserError
 from popcomm.rllib import checkpoints
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Sampled, SamplingFailure
+from popcomm.rllib.plan import plan_of
 from popcomm.rollout import Rollout, Seeds
 from popcomm.schedules import Clock
 
@@ -52,7 +52,8 @@ class PopulationPPO(PPO):
     def get_default_config(cls) -> PopulationPPOConfig:
         return PopulationPPOConfig()
 
-    def setup(self, config: Any) -> None:
+    def setup(self, config: PopulationPPOConfig) -> None:
+        self.plan = plan_of(config)
         self._empty_iterations = 0
         self._last_failure = ""
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
@@ -73,7 +74,7 @@ class PopulationPPO(PPO):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             batches, rows = self._sample()
         # Fewer balanced blocks than learners would leave one of them without a world.
-        if sum(rows) // self.config.balanced_block < max(1, self.config.num_learners):
+        if sum(rows) // self.plan.balanced_block < max(1, self.config.num_learners):
             self._count_empty_iteration()
             return
         self._empty_iterations = 0
@@ -149,14 +150,19 @@ class PopulationPPO(PPO):
         env_config: Mapping[str, Any] | None = None,
     ) -> Rollout:
         """Worlds in which the population plays as it is now (`popcomm.rollout.Playable`), on this process's CPU."""
-        config = self.config
-        count = config.num_worlds_per_env_runner if worlds is None else worlds
-        world = make_world(config.world, {**config.env_config, **(env_config or {})}, count)
-        module = config.get_multi_rl_module_spec(inference_only=True).build()
+        config = self.config.copy(copy_frozen=False)
+        config.env_config = {**config.env_config, **(env_config or {})}
+        plan = plan_of(config)
+        world = make_world(config.world, config.env_config, worlds or config.num_worlds_per_env_runner)
+        module = self.config.get_multi_rl_module_spec(inference_only=True).build()
         module.set_state(self.learner_group.get_weights())
-        channel, seeds = config.make_channel(WorldLayout.of(world)), Seeds.of(seed, 0)
         rollout = Rollout(
-            world, dict(module.items()), channel, seeds=seeds, seating=config.seating_rule, explore=not greedy
+            world,
+            dict(module.items()),
+            plan.channel,
+            seeds=Seeds.of(seed, 0),
+            seating=plan.seating_rule,
+            explore=not greedy,
         )
         rollout.follow(Clock(self.env_steps), self.fades())
         return rollout
@@ -244,6 +250,9 @@ class PopulationPPO(PPO):
         """{species: {name: value}} of the learners' part of a result."""
         learners = results.get(LEARNER_RESULTS, {})
         return {name: values for name, values in learners.items() if name != ALL_MODULES}
+
+
+PopulationPPOConfig.algorithm = PopulationPPO
 
 
 def _pooled(sampled: Sequence[Sampled]) -> dict[str, float]:

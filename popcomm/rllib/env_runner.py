@@ -23,10 +23,11 @@ from popcomm.envs.making import make_world
 from popcomm.envs.world import World
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.listening import Listening
+from popcomm.rllib.plan import plan_of, surroundings
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.sampler import Sampler
+from popcomm.rllib.settings import Settings
 from popcomm.rllib.transcript import Transcript
-from popcomm.rllib.worlds import surroundings
 from popcomm.rollout import Rollout, Seeds, seed_of
 from popcomm.schedules import Clock
 
@@ -62,8 +63,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         sampler: makes fragments of its steps, counts them and writes them down.
     """
 
-    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+    def __init__(self, *, config: Settings, **kwargs: object) -> None:
         super().__init__(config=config, **kwargs)
+        self.plan = plan_of(config)
         self.env: World
         self.layout: WorldLayout
         self.num_worlds: int
@@ -78,11 +80,13 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             dict(self.module.items()),
             self.channel,
             seeds=self._seeds(),
-            seating=config.seating_rule,
+            seating=self.plan.seating_rule,
             explore=bool(config.explore),
         )
         # The first runner alone keeps a transcript.
-        self.sampler = Sampler(config, self.rollout, dict(self.module.items()), (self.worker_index or 0) <= 1)
+        self.sampler = Sampler(
+            config, self.plan, self.rollout, dict(self.module.items()), (self.worker_index or 0) <= 1
+        )
 
     def _seeds(self, *branch: int) -> Seeds:
         """All that is random here is a function of the config's seed, this runner's index, and `branch`."""
@@ -119,9 +123,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         idle = self.worker_index == 0 and config.num_env_runners > 0
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
         self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
-        self.env.tells_state = config.reads_state
-        self.layout = WorldLayout.of(self.env)
-        self.channel: Channel | None = config.make_channel(self.layout)
+        self.env.tells_state = self.plan.reads_state
+        self.layout = self.plan.layout
+        self.channel: Channel | None = self.plan.channel
 
     def make_module(self) -> None:
         self.module = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -278,7 +282,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
 
     def surroundings(self) -> dict[str, str]:
         """What a `run_state` must have in common with this runner, for it to go on from there."""
-        return surroundings(self.config, self.layout, self.num_worlds, self.channel)
+        return surroundings(self.config, self.plan, self.num_worlds)
 
     def start_anew(self) -> None:
         """Forget the worlds and all that went on in them: the next sample starts new episodes, with random numbers that

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
+from popcomm.rllib.plan import Plan
 from popcomm.rllib.rollout_statistics import RolloutStatistics
+from popcomm.rllib.settings import Settings
 from popcomm.rllib.transcript import Transcript
 from popcomm.rollout import Rollout
 
@@ -21,7 +23,8 @@ class Sampler:
     """Steps a rollout, T steps a time.
 
     Args:
-        config: a PopulationPPOConfig.
+        config: what is recorded, and T.
+        plan: what follows from it.
         rollout: what is stepped.
         modules: {species: PopulationRLModule}.
         recorded: whether transcripts are kept, where something will be written at all.
@@ -30,11 +33,13 @@ class Sampler:
         statistics, listening, transcript: of the rollout's steps.
     """
 
-    def __init__(self, config: Any, rollout: Rollout, modules: Mapping[str, Any], recorded: bool) -> None:
-        self.config, self.rollout, self.modules = config, rollout, modules
+    def __init__(
+        self, config: Settings, plan: Plan, rollout: Rollout, modules: Mapping[str, Any], recorded: bool
+    ) -> None:
+        self.config, self.plan, self.rollout, self.modules = config, plan, rollout, modules
         players = rollout.players
         self.laws = {name: actor.law for name, actor in players.actors.items()}
-        self._foresees = {name: config.get_config_for_module(name).gamma > 0 for name in self.laws}
+        self._foresees = {name: species.settings.gamma > 0 for name, species in plan.species.items()}
         self._previous_obs: dict[str, Tensor] = {}  # {species: [B, N_s, O]}, what was perceived one step before
         recorded = recorded and config.run_dir is not None and bool(config.conversation_every or config.picture_every)
         self.transcript = Transcript(
@@ -93,10 +98,10 @@ class Sampler:
             players,
             self.modules,
             config.rollout_fragment_length,
-            config.keeps_message_logp,
+            self.plan.keeps_message_logp,
             takes_turns,
             taught=config.learn_from == "answers",
-            keeps_state=config.reads_state,
+            keeps_state=self.plan.reads_state,
         )
 
     def _count(self, fragments: dict[str, dict[str, np.ndarray]]) -> int:

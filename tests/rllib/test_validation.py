@@ -146,7 +146,7 @@ def test_blocks_of_worlds_suit_all_species_at_once() -> None:
     """Two seats each: 4 speakers need 2 worlds, 6 listeners 3; both together 6."""
     several = config().population(members={"speaker": 4, "listener": 6}).env_runners(num_worlds_per_env_runner=12)
     several.validate()
-    assert several.balanced_block == 6
+    assert several.plan.balanced_block == 6
 
 
 @pytest.mark.parametrize(

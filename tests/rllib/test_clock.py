@@ -50,8 +50,8 @@ def test_a_runner_that_joins_later_is_as_faded_as_the_others_from_its_first_row_
     memory = [{"smoothed": 0.9, "lowest": 0.0, "step": 64}]
     joined = runner_of(air_config(PUBLISHING))
     observed: list[float] = []
-    begin = joined._begin
-    joined._begin = lambda seed: (observed.append(strength(joined)), begin(seed))  # type: ignore
+    begin = joined.sampler.begin
+    joined.sampler.begin = lambda: (observed.append(strength(joined)), begin())  # type: ignore
     joined.sample(env_steps=128, performance={"reward": 0.2}, fades=memory)
     assert observed == [0.0]
     assert strength(joined) == 0.0

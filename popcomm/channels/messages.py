@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels.building import not_negative, whole
 from popcomm.channels.relaxed import NOISE, RelaxedSymbols, at_least_float32
 from popcomm.channels.sampling import sample_categorical
+from popcomm.checks import not_negative, whole
 from popcomm.errors import UserError
 
 
@@ -205,6 +205,10 @@ class Symbols:
     def probabilities(self, params: Tensor) -> Tensor:
         """[..., L, V]."""
         return params.softmax(-1)
+
+    def log_drawn(self, params: Tensor) -> Tensor:
+        """Log-probabilities (nats) with which symbols are drawn in training: [..., L, V]."""
+        return params.log_softmax(-1)
 
     def soft(self, params: Tensor) -> Tensor:
         """Softmax at the kind's temperature (Jang 2017, eq. 2 without the noise: the stored sample has it)."""

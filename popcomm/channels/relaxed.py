@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels.building import not_negative, whole
+from popcomm.checks import not_negative, whole
 from popcomm.errors import UserError
 
 # Least probability of a symbol of a relaxed message, so that its logarithm stays finite.
@@ -115,6 +115,10 @@ class RelaxedSymbols:
     def probabilities(self, params: Tensor) -> Tensor:
         """Of symbols drawn by the logits alone, as Symbols are: [..., L, V]."""
         return params.softmax(-1)
+
+    def log_drawn(self, params: Tensor) -> Tensor:
+        """Log-probabilities (nats) with which each symbol is the largest in training: [..., L, V]."""
+        return (at_least_float32(params) / self.noise).log_softmax(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
         """Of symbols drawn by the logits alone: [...] nats."""

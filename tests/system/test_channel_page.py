@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from popcomm.channels.reflexes import DECISIONS, REFLEXES
-from popcomm.channels.schedules import SCHEDULES
+from popcomm.channels.broadcast.reflexes import DECISIONS, REFLEXES
 from popcomm.cli.main import main
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.schedules import SCHEDULES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "channel.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -39,7 +39,7 @@ def test_the_yaml_is_a_valid_configuration() -> None:
     (text,) = blocks("yaml")
     config = PopulationPPOConfig().environment("alarm_v0").communication(**yaml.safe_load(text)["communication"])
     config.validate()
-    assert config.make_channel(config.layout).size is not None
+    assert config.plan.channel.size is not None
 
 
 def test_the_commands_run(capsys: pytest.CaptureFixture[str]) -> None:

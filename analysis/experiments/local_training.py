@@ -45,8 +45,9 @@ class LocalTraining:
     def __post_init__(self) -> None:
         self.config.env_runners(num_env_runners=0).learners(num_learners=0)
         self.config.validate()
+        self.plan = self.config.plan
         # Whole blocks, so that members sit equally often.
-        block = self.config.balanced_block
+        block = self.plan.balanced_block
         self.evaluation_worlds = -(-self.evaluation_worlds // block) * block
         self._start = time.process_time()
         self.runner = PopulationEnvRunner(config=self.config, worker_index=0)
@@ -69,7 +70,7 @@ class LocalTraining:
         self.env_steps = self.runner.num_env_steps_sampled_lifetime
         self.episodes += sum(len(lengths) for _, lengths in self.runner.statistics.finished)
         self.runner.statistics.finished = []
-        results = self.learner.update_from_fragments([batch], [self.config.total_worlds], self.iteration, timesteps)
+        results = self.learner.update_from_fragments([batch], [self.plan.total_worlds], self.iteration, timesteps)
         self.iteration += 1
         return results
 

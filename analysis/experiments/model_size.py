@@ -114,7 +114,8 @@ def weights_of(document: dict[str, Any]) -> int:
     """Numbers, over one member of every species, that have a part in what is said and done."""
     config = checked_config(document)
     with torch.device("meta"):
-        agents = [config.agent_class(config.agent_spec(name), **config.agent_config) for name in config.layout.species]
+        plan = config.plan
+        agents = [plan.agent_class(species.spec, **config.agent_config) for species in plan.species.values()]
     parts = [(name, part) for agent in agents for name, part in agent.named_children() if name not in IDLE]
     return sum(p.numel() for _, part in parts for p in part.parameters())
 

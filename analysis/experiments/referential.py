@@ -106,7 +106,7 @@ def _messages(algorithm: Any) -> int:
     """Messages of one iteration: in `rounds` of every `rounds + 2` rows of an episode something is said."""
     config = algorithm.config
     rounds = config.env_config["rounds"]
-    rows = config.total_worlds * config.rollout_fragment_length
+    rows = config.plan.total_worlds * config.rollout_fragment_length
     return round(rows * config.env_config["speakers"] * rounds / (rounds + 2))
 
 

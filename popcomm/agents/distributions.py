@@ -42,6 +42,14 @@ class ActionLaw(Protocol):
         """Both at once, [...] each, from one normalisation."""
         ...
 
+    def mean_log_prob(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Minus the cross-entropy (nats) of the even distribution over what is allowed to this one: [...].
+
+        Its gradient is as large for an action that is never taken any more, where that of the entropy is gone. Of k
+        independent actions: their sum. 0 for a Box, whose entropy pulls at every width alike.
+        """
+        ...
+
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         """The likeliest action, shaped as a sample."""
         ...
@@ -52,6 +60,12 @@ class ActionLaw(Protocol):
 
     @property
     def num_features(self) -> int: ...
+
+
+def _mean_allowed(log_p: Tensor) -> Tensor:
+    """The mean of log-probabilities [..., A] over what is allowed: [...]. Where nothing is, over all."""
+    allowed = log_p > FORBIDDEN / 2
+    return torch.where(allowed, log_p, 0.0).sum(-1) / allowed.sum(-1)
 
 
 def allow(logits: Tensor, mask: Tensor | None) -> Tensor:
@@ -85,6 +99,9 @@ class Categorical:
     ) -> tuple[Tensor, Tensor]:
         log_p = allow(params, mask).log_softmax(-1)
         return log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
+
+    def mean_log_prob(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
+        return _mean_allowed(allow(params, mask).log_softmax(-1))
 
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return allow(params, mask).argmax(-1)
@@ -133,6 +150,9 @@ class MultiCategorical:
         log_p = self.logits(params, mask).log_softmax(-1)
         return log_p.gather(-1, actions.unsqueeze(-1)).sum((-1, -2)), -(log_p.exp() * log_p).sum((-1, -2))
 
+    def mean_log_prob(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
+        return _mean_allowed(self.logits(params, mask).log_softmax(-1)).sum(-1)
+
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.logits(params, mask).argmax(-1)
 
@@ -173,6 +193,9 @@ class DiagonalGaussian:
         self, params: Tensor, actions: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         return self.log_prob(params, actions, mask), self.entropy(params)
+
+    def mean_log_prob(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(self._split(params, mask)[1][..., 0])
 
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return self._split(params, mask)[0]

@@ -109,9 +109,10 @@ def _check_networks(config: Any) -> None:
     import torch
 
     with torch.device("meta"):
-        for name in config.layout.species:
+        plan = config.plan
+        for species in plan.species.values():
             try:
-                config.agent_class(config.agent_spec(name), **config.agent_config)
+                plan.agent_class(species.spec, **config.agent_config)
             except (NotImplementedError, RuntimeError):
                 # A user's network may need real numbers in its constructor; then only the trial can tell.
                 return

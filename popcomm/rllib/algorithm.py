@@ -25,6 +25,7 @@ from popcomm.errors import UserError
 from popcomm.rllib import checkpoints
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Sampled, SamplingFailure
+from popcomm.rllib.plan import plan_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class PopulationPPO(PPO):
     def get_default_config(cls) -> PopulationPPOConfig:
         return PopulationPPOConfig()
 
-    def setup(self, config: Any) -> None:
+    def setup(self, config: PopulationPPOConfig) -> None:
+        self.plan = plan_of(config)
         self._empty_iterations = 0
         self._last_failure = ""
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
@@ -69,7 +71,7 @@ class PopulationPPO(PPO):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             batches, rows = self._sample()
         # Fewer balanced blocks than learners would leave one of them without a world.
-        if sum(rows) // self.config.balanced_block < max(1, self.config.num_learners):
+        if sum(rows) // self.plan.balanced_block < max(1, self.config.num_learners):
             self._count_empty_iteration()
             return
         self._empty_iterations = 0
@@ -218,6 +220,9 @@ class PopulationPPO(PPO):
         """{species: {name: value}} of the learners' part of a result."""
         learners = results.get(LEARNER_RESULTS, {})
         return {name: values for name, values in learners.items() if name != ALL_MODULES}
+
+
+PopulationPPOConfig.algorithm = PopulationPPO
 
 
 def _pooled(sampled: Sequence[Sampled]) -> dict[str, float]:

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import ClassVar
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
-from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
 
-from popcomm.agents import AGENTS
-from popcomm.agents.contract import AgentSpec
-from popcomm.agents.seating import SeatingRule, block_of_worlds
-from popcomm.channels import Channel, Symbols, make_topology, message_kind
-from popcomm.channels.kinds import can_be_balanced
-from popcomm.channels.messages import reparameterised
+from popcomm.channels import MessageKind
 from popcomm.envs.world import World
-from popcomm.errors import UserError
-from popcomm.references import attribute
 from popcomm.rllib import validation
 from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
-from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
+from popcomm.rllib.plan import Plan, messages_of, plan_of
+from popcomm.rllib.settings import Settings
+from popcomm.rllib.worlds import seed_of
 
 MODULE_BRANCH = 5
-# Worlds in a minibatch for each member's share of a world, where a config leaves it open.
-MINIBATCH = 32
-# Numbers in a message up to which symbols are relaxed, where a config leaves it open: twice as many are kept of each.
-RELAXED = 64
-# Gradients that go from receivers' losses to senders.
-CARRYING = ("relaxed", "straight_through", "through")
-# Weights of the losses that make messages learned, where a config leaves them open; docs/learning_to_talk.md.
-QUALITY, BALANCE, SHARPNESS = 0.5, 0.1, 0.1
 
 
-class PopulationPPOConfig(PPOConfig):
+class PopulationPPOConfig(Settings):
     """Configuration of PopulationPPO.
 
     >>> config = (PopulationPPOConfig()
@@ -54,86 +40,23 @@ class PopulationPPOConfig(PPOConfig):
     worlds (rows of a fragment), and the latter follows from the runners and their worlds.
     """
 
-    # Settings that came later, for configs in checkpoints from before.
-    message_credit = "step"
-    learn_from = "rewards"
-    quality_coeff: float | None = 0.0
-    message_balance_coeff: float | None = 0.0
-    message_kl_coeff = 0.0
-    message_sharpness: float | None = 0.0
-    time_limit = "bootstrap"
-    communities = 1
-    mixing = 0.0
-    reflexes: Any = ()
-    channel_capacity: int | None = None
-    channel_inbox: int | None = None
+    # PopulationPPO, which names itself here: it stands on this.
+    algorithm: ClassVar[type | None] = None
 
     def __init__(self, algo_class: type | None = None) -> None:
-        from popcomm.rllib.algorithm import PopulationPPO
-
-        super().__init__(algo_class=algo_class or PopulationPPO)
-        self.world: Any = None
-        self.messages: Any = None
-        self.channel_topology: Any = {"kind": "full"}
-        self.message_gradient: str | None = None
-        self.message_credit = "step"
-        self.message_dropout = 0.0
-        self.message_noise = 0.0
-        self.reflexes: Any = ()
-        self.channel_capacity: int | None = None
-        self.channel_inbox: int | None = None
-        self.agent: Any = "symbolic"
-        self.members: int | dict[str, int] = 1
-        self.agent_config: dict[str, Any] = {}
-        self.critic = "independent"
-        self.seating = "shuffled"
-        self.communities = 1
-        self.mixing = 0.0
-        self.num_worlds_per_env_runner = 64
-        self.normalize_returns = True
-        self.learn_from = "rewards"
-        self.message_entropy_coeff = 0.0
-        self.quality_coeff: float | None = None
-        self.message_balance_coeff: float | None = None
-        self.message_kl_coeff = 0.0
-        self.message_sharpness: float | None = None
-        self.time_limit = "bootstrap"
-        self.autocast: str | None = None
-        self.tf32 = False
-        self.compile_agents = False
-        self.max_empty_iterations = 3
-        self.max_nonfinite_updates = 5
-        self.run_dir: str | None = None
-        self.conversation_every = 10
-        self.conversation_worlds = 4
-        self.picture_every = 10
-        self.checkpoint_every = 10
-        self._layout: tuple[Any, WorldLayout] | None = None
-
-        # RLlib's own settings, with defaults that suit populations.
+        super().__init__(algo_class=algo_class or self.algorithm)
         self.env_runner_cls = PopulationEnvRunner
-        self.num_env_runners = 0
-        self.rollout_fragment_length = 16
-        self.minibatch_size = None
-        self.num_epochs = 2
-        self.gamma = 0.95
-        self.lambda_ = 0.95
-        self.lr = 4e-3
-        self.grad_clip = 1.0
-        self.clip_param = 0.2
-        self.vf_loss_coeff = 0.5
-        self.vf_clip_param = math.inf
-        self.entropy_coeff = 0.05
-        self.use_kl_loss = False
         self.callbacks_class = RecordingCallback
-        self.delay_between_env_runner_restarts_s = 0.5
-        self.merge_env_runner_states = False
-        self.broadcast_env_runner_states = False
 
     # ---- chained methods ----
 
     def environment(
-        self, env: Any = NotProvided, *, env_config: Any = NotProvided, time_limit: str = NotProvided, **kwargs: Any
+        self,
+        env: object = NotProvided,
+        *,
+        env_config: Mapping[str, object] | None = NotProvided,
+        time_limit: str = NotProvided,
+        **kwargs: object,
     ) -> PopulationPPOConfig:
         """Choose the world.
 
@@ -146,7 +69,7 @@ class PopulationPPOConfig(PPOConfig):
                 "end": nothing, as if it had terminated.
         """
         if env is not NotProvided:
-            self.world = env
+            self._set(world=env)
             # RLlib wants a class or a registered name of its own; its runners are not asked to make it.
             super().environment(env=World)
         if env_config is not NotProvided:
@@ -156,13 +79,13 @@ class PopulationPPOConfig(PPOConfig):
 
     def communication(
         self,
-        messages: Any = NotProvided,
-        topology: Any = NotProvided,
+        messages: object = NotProvided,
+        topology: object = NotProvided,
         gradient: str | None = NotProvided,
         credit: str = NotProvided,
         dropout: float = NotProvided,
         noise: float = NotProvided,
-        reflexes: Sequence[Any] = NotProvided,
+        reflexes: Sequence[object] = NotProvided,
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
     ) -> PopulationPPOConfig:
@@ -206,9 +129,9 @@ class PopulationPPOConfig(PPOConfig):
 
     def population(
         self,
-        agent: Any = NotProvided,
+        agent: object = NotProvided,
         members: int | Mapping[str, int] = NotProvided,
-        agent_config: Mapping[str, Any] = NotProvided,
+        agent_config: Mapping[str, object] = NotProvided,
         critic: str = NotProvided,
         seating: str = NotProvided,
         communities: int = NotProvided,
@@ -249,8 +172,10 @@ class PopulationPPOConfig(PPOConfig):
         message_kl_coeff: float = NotProvided,
         message_sharpness: float | None = NotProvided,
         normalize_returns: bool = NotProvided,
+        entropy_coeff: float | list[list[int | float]] = NotProvided,
+        rare_action_share: float = NotProvided,
         message_entropy_coeff: float = NotProvided,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner (None: 32, `worlds_in_minibatch`).
 
@@ -263,6 +188,11 @@ class PopulationPPOConfig(PPOConfig):
                 do): its actions are then learned from them by cross-entropy, as EGG trains receivers, and in steps
                 that call for an answer the reward of all is the log-probability (nats) of the right ones.
             normalize_returns: let value networks predict returns normalised by each member's running statistics.
+            entropy_coeff: weight of the actions' entropy (nats), or RLlib's schedule of it: [environment steps, weight]
+                pairs, from step 0 on.
+            rare_action_share: share of it that pulls besides at actions that are hardly taken, by the cross-entropy
+                of the even distribution to the policy (nats): the gradient of the entropy fades with the probability
+                of an action, this one does not, and an action that was wrong before anybody spoke is tried again.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
@@ -279,6 +209,8 @@ class PopulationPPOConfig(PPOConfig):
         return self._set(
             learn_from=learn_from,
             normalize_returns=normalize_returns,
+            entropy_coeff=entropy_coeff,
+            rare_action_share=rare_action_share,
             message_entropy_coeff=message_entropy_coeff,
             quality_coeff=quality_coeff,
             message_balance_coeff=message_balance_coeff,
@@ -286,7 +218,7 @@ class PopulationPPOConfig(PPOConfig):
             message_sharpness=message_sharpness,
         )
 
-    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: Any) -> PopulationPPOConfig:
+    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: object) -> PopulationPPOConfig:
         """Rollouts.
 
         Args:
@@ -308,7 +240,7 @@ class PopulationPPOConfig(PPOConfig):
         return self._set(autocast=autocast, tf32=tf32, compile_agents=compile)
 
     def fault_tolerance(
-        self, *, max_empty_iterations: int = NotProvided, max_nonfinite_updates: int = NotProvided, **kwargs: Any
+        self, *, max_empty_iterations: int = NotProvided, max_nonfinite_updates: int = NotProvided, **kwargs: object
     ) -> PopulationPPOConfig:
         """What to endure.
 
@@ -346,192 +278,52 @@ class PopulationPPOConfig(PPOConfig):
             checkpoint_every=checkpoint_every,
         )
 
-    def _set(self, **values: Any) -> PopulationPPOConfig:
+    def _set(self, **values: object) -> PopulationPPOConfig:
         for name, value in values.items():
             if value is not NotProvided:
                 setattr(self, name, value)
         return self
 
-    # ---- what the parts of the trainer ask for ----
+    # ---- what follows ----
 
     @property
-    def layout(self) -> WorldLayout:
-        """The world's shape; makes one copy of it to look at, once per environment and env_config."""
-        if self.world is None:
-            raise UserError("environment.env is missing; for example: swarm_v0")
-        key = (self.world, repr(self.env_config))
-        if self._layout is None or self._layout[0] != key:
-            world = make_world(self.world, self.env_config, 1)
-            layout = (key, WorldLayout.of(world))
-            world.close()
-            # A frozen config may still look.
-            self.__dict__["_layout"] = layout
-        assert self._layout is not None
-        return self._layout[1]
+    def plan(self) -> Plan:
+        """What follows from the settings as they are now."""
+        return plan_of(self)
 
     @property
-    def message_kind(self) -> Any:
+    def message_kind(self) -> MessageKind | None:
         """The kind of message that is sent in training, or None."""
-        kind = message_kind(self.messages)
-        return kind.on_simplex() if self.gradient == "relaxed" and isinstance(kind, Symbols) else kind
-
-    @property
-    def gradient(self) -> str:
-        """How senders learn, chosen or not: see `communication`."""
-        kind = message_kind(self.messages)
-        if reparameterised(kind) and self.message_gradient in (None, "straight_through", "relaxed"):
-            return "through"  # each is what the others are for symbols
-        if self.message_gradient is not None:
-            return self.message_gradient
-        # Symbols of the user's own have methods that points of the simplex would not have.
-        small = type(kind) is Symbols and kind.length * kind.vocab_size <= RELAXED
-        return "relaxed" if small and getattr(self.agent_class, "takes_relaxed", False) else "straight_through"
-
-    def make_channel(self, layout: WorldLayout) -> Channel | None:
-        """A channel for worlds of that layout; None in silence."""
-        kind = self.message_kind
-        if kind is None:
-            return None
-        return Channel(
-            kind,
-            make_topology(self.channel_topology),
-            layout.num_agents,
-            layout.torus,
-            layout.position_size > 0,
-            self.message_dropout,
-            self.message_noise,
-            self.reflexes,
-            self.channel_capacity,
-            self.channel_inbox,
-        )
-
-    @property
-    def agent_class(self) -> type:
-        """The class of the networks."""
-        if isinstance(self.agent, str):
-            if self.agent in AGENTS:
-                return AGENTS[self.agent]
-            if ":" in self.agent:
-                return attribute("population.agent", self.agent)
-        return validation.agent_class(self.agent, AGENTS)
-
-    def members_of(self, species: str) -> int:
-        """P of a species."""
-        if isinstance(self.members, Mapping):
-            return self.members.get(species, 1)
-        return self.members
-
-    @property
-    def carries_gradients(self) -> bool:
-        """Whether senders learn from their receivers' losses, through messages."""
-        return self.message_kind is not None and self.gradient in CARRYING
-
-    @property
-    def keeps_message_logp(self) -> bool:
-        """Whether log-probabilities of messages are kept: where they are actions, or held to what they were."""
-        return self.gradient == "reinforce" or self.message_kl_coeff > 0
-
-    @property
-    def reads_state(self) -> bool:
-        """Whether anybody looks at the world's latent state: a central critic, or losses of the agent's own."""
-        return self.critic == "central" or bool(getattr(self.agent_class, "has_auxiliary_losses", True))
-
-    @property
-    def quality_weight(self) -> float:
-        """The weight of the quality loss, chosen or not."""
-        if self.quality_coeff is not None:
-            return self.quality_coeff
-        taught = self.learn_from == "answers"
-        able = getattr(self.agent_class, "gives_features", False)
-        return QUALITY if self.carries_gradients and able and not taught else 0.0
-
-    @property
-    def balance_weight(self) -> float:
-        """The weight of the balance of symbols, chosen or not."""
-        if self.message_balance_coeff is not None:
-            return self.message_balance_coeff
-        learned = self.gradient != "none"  # a control that speaks as it happens to
-        return BALANCE if learned and can_be_balanced(self.message_kind) else 0.0
-
-    @property
-    def sharpness(self) -> float:
-        """The share of the balance's weight that goes to sharpness, chosen or not."""
-        return SHARPNESS if self.message_sharpness is None else self.message_sharpness
-
-    @property
-    def seating_rule(self) -> SeatingRule:
-        """How members come to their seats."""
-        return SeatingRule(self.seating, self.communities, self.mixing)
-
-    def agent_spec(self, species: str) -> AgentSpec:
-        """What the networks of a species are told."""
-        layout = self.layout
-        channel = self.make_channel(layout)
-        return AgentSpec.of(
-            layout.species[species],
-            messages=self.message_kind,
-            inbox_size=channel.inbox_size if channel and layout.species[species].hears else 0,
-            latents=channel.topology.latents if channel and layout.species[species].hears else 0,
-            members=self.members_of(species),
-            state_size=layout.state_size,
-            # In a log of transmissions one more stands for nobody, who publishes words.
-            num_agents=layout.num_agents + bool(channel and channel.size),
-            sender_obs_size=max(s.obs_size for s in layout.species.values()),
-        )
+        return messages_of(self)
 
     # ---- what RLlib asks for ----
 
-    def get_default_learner_class(self) -> Any:
-        from popcomm.rllib.learner import PopulationPPOLearner
-
+    def get_default_learner_class(self) -> type[PopulationPPOLearner]:
         return PopulationPPOLearner
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=PopulationRLModule)
 
     def get_multi_rl_module_spec(
-        self, *, env: Any = None, spaces: Any = None, inference_only: bool = False, **kwargs: Any
+        self, *, env: object = None, spaces: object = None, inference_only: bool = False, **kwargs: object
     ) -> MultiRLModuleSpec:
         """One RLModule per species. What `.rl_module(rl_module_spec=...)` says of where to load weights is kept."""
-        specs = {}
-        for index, (name, species) in enumerate(self.layout.species.items()):
+        specs, plan = {}, plan_of(self)
+        for index, (name, species) in enumerate(plan.species.items()):
             specs[name] = RLModuleSpec(
                 module_class=PopulationRLModule,
-                observation_space=species.observation_space,
-                action_space=species.action_space,
+                observation_space=species.species.observation_space,
+                action_space=species.species.action_space,
                 model_config={
-                    "spec": self.agent_spec(name),
-                    "agent": self.agent_class,
+                    "spec": species.spec,
+                    "agent": plan.agent_class,
                     "agent_config": dict(self.agent_config),
                     "critic": self.critic,
-                    "quality": self.get_config_for_module(name).quality_weight > 0,
+                    "quality": species.quality_weight > 0,
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                 },
             )
         return MultiRLModuleSpec(multi_rl_module_class=PopulationMultiRLModule, rl_module_specs=specs)
-
-    @property
-    def balanced_block(self) -> int:
-        """The fewest worlds whose seats hold the members of every species equally often."""
-        species = self.layout.species.items()
-        return math.lcm(*(block_of_worlds(self.members_of(name), s.num_seats, self.communities) for name, s in species))
-
-    def worlds_in_minibatch(self, worlds: int) -> int:
-        """How many of a learner's worlds make up a gradient step.
-
-        Where `minibatch_size` is None: 32, in whole balanced blocks, and more where members outnumber seats, so that
-        each has the rows of 32 worlds in the mean; all of them where there are fewer.
-        """
-        if self.minibatch_size:
-            return self.minibatch_size
-        share = max(self.members_of(name) / s.num_seats for name, s in self.layout.species.items())
-        block = self.balanced_block
-        return min(worlds, max(block, round(MINIBATCH * max(1.0, share)) // block * block))
-
-    @property
-    def total_worlds(self) -> int:
-        """Worlds of all runners."""
-        return max(1, self.num_env_runners) * self.num_worlds_per_env_runner
 
     def validate(self) -> None:
         """Check everything before any work starts.
@@ -539,11 +331,10 @@ class PopulationPPOConfig(PPOConfig):
         Raises:
             UserError: in one sentence, the key, its value, and what is allowed.
         """
-        validation.check(self)
-        species = self.layout.species
-        self.policies = {name: PolicySpec() for name in species}
+        plan = validation.check(self)
+        self.policies = {name: PolicySpec() for name in plan.species}
         self.num_envs_per_env_runner = self.num_worlds_per_env_runner
-        self.train_batch_size_per_learner = max(1, self.total_worlds // max(1, self.num_learners))
+        self.train_batch_size_per_learner = max(1, plan.total_worlds // max(1, self.num_learners))
         super().validate()
 
     def validate_train_batch_size_vs_rollout_fragment_length(self) -> None:

@@ -32,11 +32,13 @@ from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.mail import LogOf, Mail, inbox_of
 from popcomm.rllib.module import PopulationRLModule
+from popcomm.rllib.plan import plan_of, surroundings
 from popcomm.rllib.rollout_statistics import RolloutStatistics
+from popcomm.rllib.settings import Settings
 from popcomm.rllib.teaching import taught_rewards
 from popcomm.rllib.transcript import Transcript
 from popcomm.rllib.unroll import converse, open_lives
-from popcomm.rllib.worlds import WorldLayout, make_world, seed_of, surroundings
+from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
 from popcomm.schedules import Clock
 
 logger = logging.getLogger(__name__)
@@ -70,8 +72,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     call to the next; seats are drawn anew where episodes start.
     """
 
-    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+    def __init__(self, *, config: Settings, **kwargs: object) -> None:
         super().__init__(config=config, **kwargs)
+        self.plan = plan_of(config)
         self.env: World
         self.layout: WorldLayout
         self.num_worlds: int
@@ -121,14 +124,14 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         idle = self.worker_index == 0 and config.num_env_runners > 0
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
         self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
-        self.env.tells_state = self._reads_state = config.reads_state
-        self.layout = WorldLayout.of(self.env)
+        self.env.tells_state = self._reads_state = self.plan.reads_state
+        self.layout = self.plan.layout
         self._bounds = {n: ActionBounds(s.action_space, self._device) for n, s in self.layout.species.items()}
-        self.channel: Channel | None = config.make_channel(self.layout)
+        self.channel: Channel | None = self.plan.channel
         species = list(self.layout.species.values())
         self._speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in species]).to(self._device)  # [N]
         self._hears = torch.cat([torch.full((s.num_seats,), s.hears) for s in species]).to(self._device)  # [N]
-        self._foresees = {name: config.get_config_for_module(name).gamma > 0 for name in self.layout.species}
+        self._foresees = {name: species.settings.gamma > 0 for name, species in self.plan.species.items()}
 
     def make_module(self) -> None:
         self.module = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -195,7 +198,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self._step is None:
             self._begin(self._seeds[WORLD_BRANCH])
         length = self.config.rollout_fragment_length
-        acts_by_message = self.config.keeps_message_logp
+        acts_by_message = self.plan.keeps_message_logp
         taught = self.config.learn_from == "answers"
         takes_turns = (self._step is not None and self._step.speaks is not None) or self._takes_turns()
         writer = FragmentWriter(
@@ -289,7 +292,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         step = self.env.reset(seed=seed)
         worlds, n = step.alive.shape
         self.members = {
-            name: draw(self.seating_rng, worlds, s.num_seats, self._members(name), self.config.seating_rule)
+            name: draw(self.seating_rng, worlds, s.num_seats, self._members(name), self.plan.seating_rule)
             for name, s in self.layout.species.items()
         }
         self.seatings = {name: self._seat(name) for name in self.members}
@@ -353,7 +356,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         for name in self.members:
             if self._members(name) == 1:
                 continue
-            drawn = redraw(self.seating_rng, self.members[name], self._members(name), worlds, self.config.seating_rule)
+            drawn = redraw(self.seating_rng, self.members[name], self._members(name), worlds, self.plan.seating_rule)
             if drawn is self.members[name]:
                 continue
             old, self.members[name] = self.seatings[name], drawn
@@ -635,7 +638,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
 
     def surroundings(self) -> dict[str, str]:
         """What a `run_state` must have in common with this runner, for it to go on from there."""
-        return surroundings(self.config, self.layout, self.num_worlds, self.channel)
+        return surroundings(self.config, self.plan, self.num_worlds)
 
     def start_anew(self) -> None:
         """Forget the worlds and all that went on in them: the next sample starts new episodes, with random numbers that

@@ -24,6 +24,7 @@ from torch import Tensor
 from popcomm.agents.distributions import action_law
 from popcomm.rllib.credit import receivers_credit, senders_of
 from popcomm.rllib.gradients import MemberGuard, sum_over_learners
+from popcomm.rllib.plan import plan_of
 from popcomm.rllib.ppo import (
     Advantages,
     a_step_later,
@@ -57,7 +58,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         super().build()
         self._known_parameters: dict[str, list[torch.nn.Parameter]] = {}
         config = self.config
-        self.species = config.layout.species
+        self.plan = plan_of(config)
+        self.species = self.plan.layout.species
         if config.tf32 and self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         if config.compile_agents:
@@ -66,15 +68,15 @@ class PopulationPPOLearner(PPOTorchLearner):
         self.unroller = Unroller(
             self.networks,
             {name: s.seats for name, s in self.species.items()},
-            config.message_kind,
-            config.carries_gradients,
+            self.plan.message_kind,
+            self.plan.carries_gradients,
         )
         self.guards = {
             name: MemberGuard(name, module.spec.members, config.max_nonfinite_updates)
             for name, module in self.networks.items()
         }
         self.losses = {
-            name: SpeciesLoss(name, module, config, config.message_kind, action_law(self.species[name].action_space))
+            name: SpeciesLoss(module, self.plan.species[name], action_law(self.species[name].action_space))
             for name, module in self.networks.items()
         }
 
@@ -136,7 +138,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             RLlib's reduced metrics.
         """
         self.before_gradient_based_update(timesteps=dict(timesteps))
-        rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.config.balanced_block
+        rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.plan.balanced_block
         arrays = load_share(batches, rows, rank, self._workers, block, self.device)
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])
@@ -165,7 +167,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         step = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
         for name in self.networks:
             self.entropy_coeff_schedulers_per_module[name].update(timestep=step)
-            lr = self.config.get_config_for_module(name).lr
+            lr = self.plan.species[name].settings.lr
             if not isinstance(lr, list | tuple):
                 continue
             rate = Scheduler(fixed_value_or_schedule=lr, framework=self.framework).update(timestep=step)
@@ -178,24 +180,23 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.config.time_limit == "end":  # which leaves nothing to be hoped for after it
             for a in arrays.values():
                 a["terminated"] = a["terminated"] | a["truncated"]
-        by_receivers = self.config.gradient == "reinforce" and self.config.message_credit == "receivers"
-        if by_receivers and self.config.message_kind is not None:  # in silence nobody hears anybody
+        by_receivers = self.plan.gradient == "reinforce" and self.config.message_credit == "receivers"
+        if by_receivers and self.plan.message_kind is not None:  # in silence nobody hears anybody
             self._credit_by_receivers(arrays)
         for name, a in arrays.items():
-            config, module = self.config.get_config_for_module(name), self.networks[name]
-            members, kind = module.spec.members, self.species[name]
-            by_message = config.gradient == "reinforce" and kind.speaks
-            later = by_message and config.message_credit == "next"
+            plan, module = self.plan.species[name], self.networks[name]
+            config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
+            later = plan.speaks_by_reinforce and config.message_credit == "next"
             # Whoever has one action, or is taught, decides by its messages alone.
-            acts = "answers" not in a and getattr(kind.action_space, "n", 0) != 1
+            acts = "answers" not in a and choices != 1
             # Whoever has one action only brings about what its messages do: that is what its value is of.
-            only_speaks = later and getattr(kind.action_space, "n", 0) == 1
+            only_speaks = later and choices == 1
             known = _with_a_next_step(a) if only_speaks else a["alive"]
             if only_speaks:
                 a["known"] = known
             may_speak = known & a.get("voiced", known)
             estimate = (_of_messages if only_speaks else _of_steps)(a, config)
-            decided = may_speak if by_message and not acts else known
+            decided = may_speak if plan.speaks_by_reinforce and not acts else known
             advantages = standardise(estimate.advantages, a["members"], decided, members, self._reduce)
             a["advantages"] = torch.where(decided, advantages, 0.0)
             a["value_targets"] = estimate.targets
@@ -211,7 +212,7 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _credit_by_receivers(self, arrays: Arrays) -> None:
         """What messages are credited with: the advantages of those who hear them, standardised per sender."""
-        estimates = [_of_steps(a, self.config.get_config_for_module(name)) for name, a in arrays.items()]
+        estimates = [_of_steps(a, self.plan.species[name].settings) for name, a in arrays.items()]
         goes_on = torch.cat([a["alive"] & ~a["terminated"] for a in arrays.values()], 2)
         credit = receivers_credit(torch.cat([e.advantages for e in estimates], 2), *senders_of(arrays), goes_on)
         for name, a in arrays.items():
@@ -227,9 +228,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
         # The smallest share decides, so that nobody waits for a learner that has run out of worlds.
         smallest = self._smallest_share(worlds)
-        size = self.config.worlds_in_minibatch(smallest)
+        size = self.plan.worlds_in_minibatch(smallest)
         count = math.ceil(smallest / size) if smallest else 0
-        return list(minibatches(worlds, count, size, self.config.balanced_block, order, self.device))
+        return list(minibatches(worlds, count, size, self.plan.balanced_block, order, self.device))
 
     def _smallest_share(self, worlds: int) -> int:
         """The fewest worlds that any learner has; 0 when lost runners left one of them without."""
@@ -250,7 +251,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         Runners act in float32. In the ratio of the two the rounding of bfloat16 would pass for a change of the policy.
         """
         worlds = len(next(iter(arrays.values()))["alive"])
-        for rows in torch.arange(worlds, device=self.device).split(self.config.worlds_in_minibatch(worlds)):
+        for rows in torch.arange(worlds, device=self.device).split(self.plan.worlds_in_minibatch(worlds)):
             part = select(arrays, rows)
             for name, run in self._unroll(part).items():
                 for key, values in self.losses[name].decided(part[name], run).items():
@@ -289,7 +290,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         for name in self._trained:
             own = [p.grad for p in self._parameters(name) if p.grad is not None]
             if own:
-                limit = self.config.get_config_for_module(name).grad_clip or math.inf
+                limit = self.plan.species[name].settings.grad_clip or math.inf
                 self._norms[name] = clip_per_member(own, self.networks[name].spec.members, limit)
         return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 

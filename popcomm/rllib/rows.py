@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from popcomm.rllib.module import PopulationRLModule
+from popcomm.rllib.settings import Settings
 from popcomm.rllib.unroll import said_in
 
 
@@ -45,7 +46,7 @@ class Rows:
         """[P, T R], what messages are credited with."""
         return self["message_advantages" if "message_advantages" in self.arrays else "advantages"]
 
-    def value_targets(self, module: Any, config: Any) -> Tensor:
+    def value_targets(self, module: PopulationRLModule, config: Settings) -> Tensor:
         """[P, T R], the returns to be predicted, in the units of the value network."""
         if "targets" not in self._known:
             targets = self["value_targets"]

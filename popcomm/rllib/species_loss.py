@@ -11,9 +11,12 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw
 from popcomm.channels.messages import MessageKind
-from popcomm.rllib.balance import evenness
+from popcomm.rllib.balance import evenness, openness
+from popcomm.rllib.module import PopulationRLModule
+from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
 from popcomm.rllib.rows import Rows as _Rows
+from popcomm.rllib.settings import Settings
 from popcomm.rllib.teaching import answer_log_prob, due
 from popcomm.rllib.unroll import SpeciesUnroll
 
@@ -30,9 +33,10 @@ class _Laws(NamedTuple):
 class SpeciesLoss:
     """Callable: (arrays, unrolled, ...) -> (loss, what to log)."""
 
-    def __init__(self, name: str, module: Any, config: Any, messages: MessageKind | None, law: ActionLaw) -> None:
-        self.name, self.module, self.law, self.messages = name, module, law, messages
-        self.config = config.get_config_for_module(name)
+    def __init__(self, module: PopulationRLModule, plan: SpeciesPlan, law: ActionLaw) -> None:
+        self.module, self.plan, self.law = module, plan, law
+        self.config: Settings = plan.settings
+        self.messages: MessageKind | None = plan.spec.messages
 
     def __call__(
         self,
@@ -71,7 +75,7 @@ class SpeciesLoss:
         entropy_mean = mean(laws.entropy)
         loss = policy + config.vf_loss_coeff * value
         if not self._taught(rows):
-            loss = loss - entropy_coeff * entropy_mean
+            loss = loss - entropy_coeff * (entropy_mean + self._pull_at_rare(output, rows, mean))
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if laws.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(laws.message_entropy)
@@ -86,6 +90,13 @@ class SpeciesLoss:
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
 
+    def _pull_at_rare(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
+        """The part of the exploration bonus (nats) that does not fade for actions that are hardly taken."""
+        share = self.config.rare_action_share
+        if not share:
+            return 0.0
+        return share * mean(self.law.mean_log_prob(output.action_logits.float(), rows.optional("action_mask")))
+
     def _talk_losses(
         self,
         output: AgentOutput,
@@ -95,28 +106,31 @@ class SpeciesLoss:
         mean: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What tells senders whom they helped, and keeps all their symbols in use; weighted, summed over members."""
-        config, members = self.config, self.module.spec.members
+        config, plan, members = self.config, self.plan, self.module.spec.members
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])
             error = (worth - rows.value_targets(self.module, config)).square()
             quality = mean(torch.where(rows["known"], error, 0.0) if "known" in rows.arrays else error)
-            total, logged["quality_loss"] = total + config.quality_weight * quality, quality / members
+            total, logged["quality_loss"] = total + plan.quality_weight * quality, quality / members
         if output.message is not None and config.message_kl_coeff and "message_logp" in rows.arrays:
             assert self.messages is not None
             moved = self.messages.log_prob(output.message.float(), rows.sent()) - rows["message_logp"]
             kl = mean(torch.where(rows.voices(run.mask), moved.exp() - 1 - moved, 0.0))
             total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
-        if output.message is not None and config.balance_weight:
+        if output.message is not None and plan.balance_weight:
             kind: Any = self.messages
             shares = kind.probabilities(output.message.float())
             per_seat = members == 1 or config.seating == "fixed"
             groups = rows.groups(run.places, per_seat)
             spread = mean(evenness(shares, *groups, rows.voices(run.mask), reduce))
-            total, logged["message_balance"] = total - config.balance_weight * spread, spread / members
-            if config.sharpness:
+            total, logged["message_balance"] = total - plan.balance_weight * spread, spread / members
+            if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
+                open_ = mean(openness(kind.log_drawn(output.message.float()), rows.voices(run.mask)))
+                total = total - plan.balance_weight * open_
+            if plan.sharpness:
                 unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
-                total = total + config.balance_weight * config.sharpness * unsure
+                total = total + plan.balance_weight * plan.sharpness * unsure
         return total, logged
 
     def decided(self, arrays: Mapping[str, Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
@@ -140,7 +154,7 @@ class SpeciesLoss:
         return result
 
     def _acts_by_message(self, output: AgentOutput) -> bool:
-        return output.message is not None and self.config.gradient == "reinforce"
+        return output.message is not None and self.plan.gradient == "reinforce"
 
     def _taught(self, rows: _Rows) -> bool:
         return "answers" in rows.arrays

@@ -6,18 +6,16 @@ import inspect
 import logging
 import math
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
-from popcomm.channels import Channel, Vectors
+from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
 from popcomm.errors import UserError, nearest, unknown
+from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
+from popcomm.rllib.settings import Settings
 from popcomm.schedules import Gated
-
-if TYPE_CHECKING:
-    from popcomm.rllib.config import PopulationPPOConfig
 
 logger = logging.getLogger(__name__)
 
@@ -40,54 +38,49 @@ LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness")
 OF_LABELS = ("agreement", "jargon")
 
 
-def check(config: PopulationPPOConfig) -> None:
-    """Raises UserError for the first thing that cannot work."""
-    _check_numbers(config)
-    _check_fractions(config)
-    _choice("population.critic", config.critic, CRITICS)
-    _choice("communication.credit", config.message_credit, CREDITS)
-    _choice("training.learn_from", config.learn_from, LESSONS)
-    _choice("environment.time_limit", config.time_limit, TIME_LIMITS)
-    _choice("population.seating", config.seating, SEATINGS)
-    _check_communities(config)
-    if config.autocast is not None:
-        _choice("acceleration.autocast", config.autocast, ("bf16",))
-    layout = config.layout
-    _check_communication(config)
-    _check_members(config)
-    _check_agent(config)
-    _check_talk_losses(config)
-    _check_routing(config)
-    if config.critic == "central" and not layout.state_size:
+def check(settings: Settings) -> Plan:
+    """What follows from the settings; raises UserError for the first thing that cannot work."""
+    _check_numbers(settings)
+    _check_fractions(settings)
+    _choice("population.critic", settings.critic, CRITICS)
+    _choice("communication.credit", settings.message_credit, CREDITS)
+    _choice("training.learn_from", settings.learn_from, LESSONS)
+    _choice("environment.time_limit", settings.time_limit, TIME_LIMITS)
+    _choice("population.seating", settings.seating, SEATINGS)
+    _check_communities(settings)
+    _check_members(settings)
+    if settings.autocast is not None:
+        _choice("acceleration.autocast", settings.autocast, ("bf16",))
+    plan = plan_of(settings)
+    _check_communication(plan)
+    _check_seats(settings, plan)
+    _check_agent(settings, plan)
+    for species in plan.species.values():
+        _check_talk_losses(species, plan.agent_class)
+    _check_waiting(settings)
+    _check_routing(plan)
+    if settings.critic == "central" and not plan.layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
-    _check_lessons(config)
-    _check_credit(config)
-    _check_minibatch(config)
-    _check_unsupported(config)
+    _check_lessons(settings, plan)
+    _check_credit(settings, plan)
+    _check_minibatch(settings, plan)
+    _check_unsupported(settings)
+    return plan
 
 
-def agent_class(agent: Any, known: Collection[str]) -> type:
-    """The agent's class, given as such."""
-    if isinstance(agent, str):
-        raise unknown("population.agent", agent, known)
-    if not isinstance(agent, type):
-        raise UserError(f"population.agent is {agent!r}, and must be {' or '.join(map(repr, known))} or a class")
-    return agent
-
-
-def _check_numbers(config: PopulationPPOConfig) -> None:
+def _check_numbers(settings: Settings) -> None:
     least = {
-        "env_runners.num_worlds_per_env_runner": (config.num_worlds_per_env_runner, 1),
-        "env_runners.rollout_fragment_length": (config.rollout_fragment_length, 1),
-        "env_runners.num_env_runners": (config.num_env_runners, 0),
-        "learners.num_learners": (config.num_learners, 0),
-        "training.num_epochs": (config.num_epochs, 1),
-        "fault_tolerance.max_empty_iterations": (config.max_empty_iterations, 1),
-        "fault_tolerance.max_nonfinite_updates": (config.max_nonfinite_updates, 1),
-        "recording.conversation_every": (config.conversation_every, 0),
-        "recording.conversation_worlds": (config.conversation_worlds, 0),
-        "recording.picture_every": (config.picture_every, 0),
-        "recording.checkpoint_every": (config.checkpoint_every, 0),
+        "env_runners.num_worlds_per_env_runner": (settings.num_worlds_per_env_runner, 1),
+        "env_runners.rollout_fragment_length": (settings.rollout_fragment_length, 1),
+        "env_runners.num_env_runners": (settings.num_env_runners, 0),
+        "learners.num_learners": (settings.num_learners, 0),
+        "training.num_epochs": (settings.num_epochs, 1),
+        "fault_tolerance.max_empty_iterations": (settings.max_empty_iterations, 1),
+        "fault_tolerance.max_nonfinite_updates": (settings.max_nonfinite_updates, 1),
+        "recording.conversation_every": (settings.conversation_every, 0),
+        "recording.conversation_worlds": (settings.conversation_worlds, 0),
+        "recording.picture_every": (settings.picture_every, 0),
+        "recording.checkpoint_every": (settings.checkpoint_every, 0),
     }
     for key, (value, minimum) in least.items():
         if isinstance(value, bool) or not isinstance(value, int):
@@ -96,23 +89,25 @@ def _check_numbers(config: PopulationPPOConfig) -> None:
             raise UserError(f"{key} is {value}, and must be at least {minimum}")
 
 
-def _check_fractions(config: PopulationPPOConfig) -> None:
+def _check_fractions(settings: Settings) -> None:
     """Numbers whose sign or size would turn learning round."""
     upper = {"gamma": 1.0, "lambda_": 1.0, "clip_param": math.inf, "vf_clip_param": math.inf, "vf_loss_coeff": math.inf}
-    values = {key: (getattr(config, key), 0.0, limit) for key, limit in upper.items()}
-    values["grad_clip"] = (math.inf if config.grad_clip is None else config.grad_clip, 1e-12, math.inf)
+    values = {key: (getattr(settings, key), 0.0, limit) for key, limit in upper.items()}
+    values["grad_clip"] = (math.inf if settings.grad_clip is None else settings.grad_clip, 1e-12, math.inf)
     for key in (
         "message_entropy_coeff",
         "quality_coeff",
         "message_balance_coeff",
         "message_kl_coeff",
         "message_sharpness",
+        "rare_action_share",
     ):
-        chosen = getattr(config, key)
-        limit = 1.0 if key == "message_sharpness" else math.inf  # it is a share
+        chosen = getattr(settings, key)
+        limit = 1.0 if key in ("message_sharpness", "rare_action_share") else math.inf  # these are shares
         values[key] = (0.0 if chosen is None and key in LEFT_OPEN else chosen, 0.0, limit)
-    if not isinstance(config.lr, list | tuple):  # a schedule is RLlib's to check
-        values["lr"] = (config.lr, 0.0, math.inf)
+    for key in ("lr", "entropy_coeff"):
+        if not isinstance(getattr(settings, key), list | tuple):  # a schedule is RLlib's to check
+            values[key] = (getattr(settings, key), 0.0, math.inf)
     for key, (value, low, high) in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
@@ -120,22 +115,21 @@ def _check_fractions(config: PopulationPPOConfig) -> None:
             raise UserError(f"training.{key} is {value!r}, and must be a number {limits}")
 
 
-def _choice(key: str, value: Any, allowed: Collection[str]) -> None:
+def _choice(key: str, value: object, allowed: Collection[str]) -> None:
     if value not in allowed:
         raise UserError(f"{key} is {value!r}; {nearest(str(value), allowed)}")
 
 
-def _check_communication(config: PopulationPPOConfig) -> None:
-    kind = config.message_kind
+def _check_communication(plan: Plan) -> None:
+    kind = plan.message_kind
     if kind is None:
         return  # silence, whatever else a channel would have had
-    channel = config.make_channel(config.layout)
-    if channel is not None:
-        _check_measures(channel, config.layout.num_labels)
+    if plan.channel is not None:
+        _check_measures(plan.channel, plan.layout.num_labels)
     allowed = GRADIENTS.get(kind.kind, ("none",))
-    if config.gradient not in allowed:
+    if plan.gradient not in allowed:
         raise UserError(
-            f"communication.gradient is {config.gradient!r}, and for {kind.kind} must be one of: {', '.join(allowed)}"
+            f"communication.gradient is {plan.gradient!r}, and for {kind.kind} must be one of: {', '.join(allowed)}"
         )
 
 
@@ -153,27 +147,31 @@ def _check_measures(channel: Channel, num_labels: int) -> None:
         raise unknown(key, schedule.measure, known)
 
 
-def _check_members(config: PopulationPPOConfig) -> None:
-    species = config.layout.species
-    if isinstance(config.members, Mapping):
-        for name in config.members:
-            if name not in species:
-                raise unknown("population.members: the species", name, species)
-    for name, kind in species.items():
-        members = config.members_of(name)
+def _check_members(settings: Settings) -> None:
+    given = settings.members
+    for members in given.values() if isinstance(given, Mapping) else (given,):
         if isinstance(members, bool) or not isinstance(members, int) or members < 1:
             raise UserError(f"population.members is {members!r}, and must be a whole number, at least 1")
-        if members % config.communities:
+
+
+def _check_seats(settings: Settings, plan: Plan) -> None:
+    """Whether the members of every species can be seated evenly."""
+    if isinstance(settings.members, Mapping):
+        for name in settings.members:
+            if name not in plan.species:
+                raise unknown("population.members: the species", name, plan.species)
+    for name, species in plan.species.items():
+        if species.members % settings.communities:
             raise UserError(
-                f"population.communities is {config.communities}, and {members} members of '{name}' cannot be split "
-                f"into as many equal groups; {_divisors(members)}"
+                f"population.communities is {settings.communities}, and {species.members} members of '{name}' cannot "
+                f"be split into as many equal groups; {_divisors(species.members)}"
             )
         check_balance(
             "env_runners.num_worlds_per_env_runner",
-            config.num_worlds_per_env_runner,
-            kind.num_seats,
-            members,
-            config.communities,
+            settings.num_worlds_per_env_runner,
+            species.species.num_seats,
+            species.members,
+            settings.communities,
         )
 
 
@@ -182,8 +180,8 @@ def _divisors(members: int) -> str:
     return f"allowed: {', '.join(fitting)}" if fitting else "give it more members"
 
 
-def _check_communities(config: PopulationPPOConfig) -> None:
-    groups, mixing, apart = config.communities, config.mixing, config.seating == "communities"
+def _check_communities(settings: Settings) -> None:
+    groups, mixing, apart = settings.communities, settings.mixing, settings.seating == "communities"
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
         raise UserError(f"population.communities is {groups!r}, and must be a whole number, at least 1")
     if isinstance(mixing, bool) or not isinstance(mixing, int | float) or not 0 <= mixing <= 1:
@@ -191,62 +189,69 @@ def _check_communities(config: PopulationPPOConfig) -> None:
     for key, value, default in (("communities", groups, 1), ("mixing", mixing, 0)):
         if not apart and value != default:
             raise UserError(
-                f"population.{key} is {value}, and population.seating is {config.seating!r}; it needs 'communities'"
+                f"population.{key} is {value}, and population.seating is {settings.seating!r}; it needs 'communities'"
             )
     if apart and groups == 1:
         raise UserError("population.seating is 'communities', and population.communities is 1; it needs 2 or more")
 
 
-def _check_agent(config: PopulationPPOConfig) -> None:
-    agent = config.agent_class
+def _check_agent(settings: Settings, plan: Plan) -> None:
+    agent = plan.agent_class
     parameters = inspect.signature(agent).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     names = list(parameters)[1:]
-    for key in config.agent_config:
+    for key in settings.agent_config:
         if key not in names:
             raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
 
 
-def _check_talk_losses(config: PopulationPPOConfig) -> None:
+def _check_talk_losses(species: SpeciesPlan, agent: type) -> None:
     """Losses that were asked for must have something to look at."""
-    agent, kind = config.agent_class, config.message_kind
-    if config.quality_weight and not getattr(agent, "gives_features", False):
+    settings, kind = species.settings, species.spec.messages
+    if species.quality_weight and not getattr(agent, "gives_features", False):
         raise UserError(
-            f"training.quality_coeff is {config.quality_coeff}, and population.agent {agent.__name__} gives no "
+            f"training.quality_coeff is {settings.quality_coeff}, and population.agent {agent.__name__} gives no "
             '"features" that an action\'s worth could be told from; use 0, or give it gives_features and features_size'
-        )
-    if config.gamma == 1 and config.time_limit == "bootstrap":
-        logger.warning(
-            "training.gamma is 1, and an episode that is cut by a time limit counts as if it went on: waiting for ever "
-            "then costs nothing. Use environment.time_limit 'end', or a gamma below 1"
         )
     if kind is None:
         return
-    if config.balance_weight and not can_be_balanced(kind):
+    if species.balance_weight and not can_be_balanced(kind):
         raise UserError(
-            f"training.message_balance_coeff is {config.message_balance_coeff}, and messages of kind {kind.kind} have "
-            "no symbols whose use can be balanced; use 0"
+            f"training.message_balance_coeff is {settings.message_balance_coeff}, and messages of kind {kind.kind} "
+            "have no symbols whose use can be balanced; use 0"
         )
-    if config.message_sharpness and not config.balance_weight:
+    if settings.message_sharpness and not species.balance_weight:
         raise UserError(
-            f"training.message_sharpness is {config.message_sharpness}, a share of training.message_balance_coeff, and "
-            "that is 0 here; use 0, or give messages a balance"
+            f"training.message_sharpness is {settings.message_sharpness}, a share of training.message_balance_coeff, "
+            "and that is 0 here; use 0, or give messages a balance"
         )
-    silent = (isinstance(kind, Vectors) and not kind.std) or (isinstance(kind, Dru) and not kind.noise)
-    if config.message_kl_coeff and silent:
+    if settings.message_kl_coeff and _says_surely(kind):
         raise UserError(
-            f"training.message_kl_coeff is {config.message_kl_coeff}, and {kind.kind} without noise have no "
+            f"training.message_kl_coeff is {settings.message_kl_coeff}, and {kind.kind} without noise have no "
             "probabilities that could be held to; use 0"
         )
 
 
-def _check_lessons(config: PopulationPPOConfig) -> None:
-    if config.learn_from != "answers":
+def _says_surely(kind: MessageKind) -> bool:
+    """Whether a network's output decides a message of that kind, so that it has no probability."""
+    return (isinstance(kind, Vectors) and not kind.std) or (isinstance(kind, Dru) and not kind.noise)
+
+
+def _check_waiting(settings: Settings) -> None:
+    if settings.gamma == 1 and settings.time_limit == "bootstrap":
+        logger.warning(
+            "training.gamma is 1, and an episode that is cut by a time limit counts as if it went on: waiting for ever "
+            "then costs nothing. Use environment.time_limit 'end', or a gamma below 1"
+        )
+
+
+def _check_lessons(settings: Settings, plan: Plan) -> None:
+    if settings.learn_from != "answers":
         return
-    if not any(s.has_answers for s in config.layout.species.values()):
+    if not any(s.has_answers for s in plan.layout.species.values()):
         raise UserError("training.learn_from is 'answers', and this environment tells none; use 'rewards'")
-    cost = config.env_config.get("message_cost")
+    cost = settings.env_config.get("message_cost")
     if cost:
         raise UserError(
             f"environment.env_config.message_cost is {cost}, and must be 0 with training.learn_from 'answers', which "
@@ -254,69 +259,69 @@ def _check_lessons(config: PopulationPPOConfig) -> None:
         )
 
 
-def _check_credit(config: PopulationPPOConfig) -> None:
+def _check_credit(settings: Settings, plan: Plan) -> None:
     """Whether messages that are learned as actions get any credit, and get it for what they did."""
-    if config.message_kind is None:
+    credit = settings.message_credit
+    if plan.message_kind is None:
         return
-    if config.gradient != "reinforce":
-        if config.message_credit == "receivers":
+    if plan.gradient != "reinforce":
+        if credit == "receivers":
             raise UserError(
-                f"communication.credit is 'receivers', and communication.gradient is '{config.gradient}', under which "
+                f"communication.credit is 'receivers', and communication.gradient is '{plan.gradient}', under which "
                 "messages are no actions; use gradient 'reinforce'"
             )
         return
-    if config.message_credit != "next" and config.gamma == 0:
+    if credit != "next" and settings.gamma == 0:
         raise UserError(
-            f"training.gamma is 0, and under communication.credit '{config.message_credit}' messages, heard one step "
-            "later, then get no credit; use credit 'next' or a gamma above 0"
+            f"training.gamma is 0, and under communication.credit '{credit}' messages, heard one step later, then get "
+            "no credit; use credit 'next' or a gamma above 0"
         )
-    if config.message_credit == "step":
+    if credit == "step":
         return
-    cost = config.env_config.get("message_cost")
+    cost = settings.env_config.get("message_cost")
     if cost:
         raise UserError(
-            f"communication.credit is '{config.message_credit}', which does not count environment.env_config."
-            f"message_cost = {cost}; use 'step'"
+            f"communication.credit is '{credit}', which does not count environment.env_config.message_cost = {cost}; "
+            "use 'step'"
         )
     # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
-    if config.rollout_fragment_length < 2 and not config.in_evaluation:
+    if settings.rollout_fragment_length < 2 and not settings.in_evaluation:
         raise UserError(
-            f"env_runners.rollout_fragment_length is 1, and communication.credit '{config.message_credit}' looks one "
-            "step ahead: at least 2"
+            f"env_runners.rollout_fragment_length is 1, and communication.credit '{credit}' looks one step ahead: at "
+            "least 2"
         )
-    if config.message_credit == "receivers" and any(config.agent_spec(name).latents for name in config.layout.species):
+    if credit == "receivers" and plan.routed:
         raise UserError(
             "communication.credit is 'receivers', and through topology routed nobody hears a message of its own; use "
             "'step' or 'next'"
         )
 
 
-def _check_routing(config: PopulationPPOConfig) -> None:
-    species = config.layout.species
-    if not any(config.agent_spec(name).latents for name in species):
+def _check_routing(plan: Plan) -> None:
+    if not plan.routed:
         return
-    agent = config.agent_class
+    agent = plan.agent_class
     if not getattr(agent, "hears_routed", False):
         able = " or ".join(repr(name) for name, known in AGENTS.items() if getattr(known, "hears_routed", False))
         raise UserError(f"population.agent is {agent.__name__}, which cannot hear through topology routed; use {able}")
-    for name, kind in species.items():
-        if kind.hears and config.members_of(name) > 1:
+    for name, species in plan.species.items():
+        if species.species.hears and species.members > 1:
             raise UserError(
-                f"population.members of '{name}' is {config.members_of(name)}, and with topology routed it must be 1: "
+                f"population.members of '{name}' is {species.members}, and with topology routed it must be 1: "
                 "every listener's own weights would have to read all messages"
             )
 
 
-def _check_minibatch(config: PopulationPPOConfig) -> None:
-    block = config.balanced_block
-    learners, blocks = max(1, config.num_learners), config.total_worlds // block
+def _check_minibatch(settings: Settings, plan: Plan) -> None:
+    block, worlds = plan.balanced_block, plan.total_worlds
+    learners, blocks = max(1, settings.num_learners), worlds // block
     if blocks % learners:
         near = next(n for n in range(learners, 0, -1) if blocks % n == 0)
         raise UserError(
-            f"learners.num_learners is {learners}, and {config.total_worlds} worlds, in {blocks} balanced blocks "
-            f"of {block}, cannot be shared out evenly; the nearest that can: {near}"
+            f"learners.num_learners is {learners}, and {worlds} worlds, in {blocks} balanced blocks of {block}, cannot "
+            f"be shared out evenly; the nearest that can: {near}"
         )
-    per_learner, size = config.total_worlds // learners, config.minibatch_size
+    per_learner, size = worlds // learners, settings.minibatch_size
     if size is None:
         return
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -328,17 +333,17 @@ def _check_minibatch(config: PopulationPPOConfig) -> None:
         )
 
 
-def _check_unsupported(config: PopulationPPOConfig) -> None:
-    if config.use_kl_loss:
+def _check_unsupported(settings: Settings) -> None:
+    if settings.use_kl_loss:
         raise UserError("training.use_kl_loss is true, and the population's PPO has no KL penalty; use clip_param")
-    if config.normalize_actions is False:
+    if settings.normalize_actions is False:
         raise UserError(
             "environment.normalize_actions is false, and Box actions are always mapped to the bounds of their space; "
             "a Box without bounds takes the networks' own numbers"
         )
-    if config.evaluation_interval:
+    if settings.evaluation_interval:
         raise UserError(
             "evaluation.evaluation_interval is set, and RLlib's evaluation is not supported; use popcomm play"
         )
-    if not config.create_local_env_runner:
+    if not settings.create_local_env_runner:
         raise UserError("env_runners.create_local_env_runner is false, and the driver's own runner is needed")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +13,10 @@ from popcomm.envs.world import Species, World
 from popcomm.errors import UserError, unknown
 from popcomm.references import attribute
 
-EnvLike = str | type[World] | Callable[..., Any]
+EnvLike = str | type[World] | Callable[..., object]
 
 
-def resolve(env: Any) -> type[World] | Callable[..., Any]:
+def resolve(env: object) -> type[World] | Callable[..., object]:
     """A World class or a creator from a popcomm name, a "module:attribute", a World class or a creator.
 
     Raises:
@@ -40,7 +38,9 @@ def resolve(env: Any) -> type[World] | Callable[..., Any]:
     return env
 
 
-def make_world(env: Any, env_config: Mapping[str, Any], num_worlds: int, device: str | torch.device = "cpu") -> World:
+def make_world(
+    env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device = "cpu"
+) -> World:
     """B worlds of an environment.
 
     Raises:
@@ -81,24 +81,6 @@ class WorldLayout:
     def agents(self) -> list[str]:
         """Names of the seats in order."""
         return [s.agents[i] if s.agents else f"{s.name}_{i}" for s in self.species.values() for i in range(s.num_seats)]
-
-
-def surroundings(config: Any, layout: WorldLayout, num_worlds: int, channel: Any) -> dict[str, str]:
-    """{what: which}, in words, of all that decides the shape and the rules of B worlds and of what is said in them."""
-    parts = {
-        "environment": getattr(config.world, "__qualname__", config.world),
-        "env_config": sorted(config.env_config.items()),
-        "num_worlds_per_env_runner": num_worlds,
-        "seats": {name: s.num_seats for name, s in layout.species.items()},
-        "members": {name: config.members_of(name) for name in layout.species},
-        "agent": config.agent_class.__qualname__,
-        "agent_config": sorted(config.agent_config.items()),
-        "messages": config.message_kind,
-        "topology": channel and channel.topology,
-        "reflexes": channel and [reflex.name for reflex in channel.reflexes],
-    }
-    # Where objects do not say what they are, their address would differ in every process.
-    return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in parts.items()}
 
 
 def seed_of(root: int | None, *branch: int) -> int:

@@ -48,7 +48,7 @@ def test_the_configuration_seats_the_communities_and_is_valid() -> None:
     for groups, mixing in communities.ARMS:
         config = communities.settings(groups, mixing, 1)
         config.validate()
-        assert config.minibatch_size % config.balanced_block == 0
+        assert config.minibatch_size % config.plan.balanced_block == 0
 
 
 def record(groups: int, mixing: float, seed: int, between: float, distance: float) -> dict[str, Any]:

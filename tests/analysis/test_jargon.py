@@ -88,7 +88,7 @@ class TestConditions:
         config = schema.apply(document, PopulationPPOConfig())
         config.validate()
         assert (config.message_kind is None) == (name == "no channel")
-        assert config.members_of("monkey") == 10
+        assert config.plan.species["monkey"].members == 10
         assert schema.stop_bounds(document) == {"num_env_steps_sampled_lifetime": 1000}
 
     def test_each_row_of_the_ladder_adds_one_reflex(self) -> None:

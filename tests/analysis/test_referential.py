@@ -23,7 +23,7 @@ def test_every_case_is_a_valid_config_of_the_size_that_its_name_says(case: Case)
     config = schema.apply(documents.load(case.file, list(case.overrides)), PopulationPPOConfig())
     config.validate()
     members = {"pair": 1, "population 5 x 5": 5, "population 10 x 10": 10}[case.name.split(",")[0]]
-    assert {config.members_of(species) for species in ("speaker", "listener")} == {members}
+    assert {config.plan.species[species].members for species in ("speaker", "listener")} == {members}
     assert (config.message_kind is None) == ("silent" in case.name)
     assert (config.message_gradient == "reinforce") == ("Reinforce" in case.name)
 

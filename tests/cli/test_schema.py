@@ -353,7 +353,7 @@ def test_every_line_of_a_shipped_config_has_a_comment(name: str) -> None:
 
 # What decides how agents learn, and has defaults that follow what was found out.
 SETTLED = {"lr", "gamma", "entropy_coeff", "vf_clip_param", "num_epochs", "minibatch_size"}
-SETTLED |= {"quality_coeff", "message_balance_coeff"}
+SETTLED |= {"quality_coeff", "message_balance_coeff", "rare_action_share"}
 
 
 @pytest.mark.parametrize(
@@ -369,3 +369,10 @@ def test_the_silent_ablation_differs_in_its_communication_only() -> None:
     del loud["communication"]
     assert silent.pop("communication") == {"messages": None}
     assert silent == loud
+
+
+def test_the_entropys_weight_may_follow_rllibs_schedule():
+    pairs = [[0, 0.05], [1000, 0.0]]
+    config = schema.apply(schema.load("switch_riddle", [f"training.entropy_coeff={pairs}"]), PopulationPPOConfig())
+    config.validate()
+    assert config.entropy_coeff == pairs

@@ -37,7 +37,7 @@ def config_of(messages: Any, agent: Any = "mlp", **communication: Any) -> Popula
     ],
 )
 def test_what_is_left_open_follows_from_the_messages_and_the_agent(messages: Any, agent: str, expected: str) -> None:
-    assert config_of(messages, agent).gradient == expected
+    assert config_of(messages, agent).plan.gradient == expected
 
 
 def test_relaxed_symbols_are_what_is_sent_only_where_that_is_how_senders_learn() -> None:
@@ -66,8 +66,8 @@ def test_a_gradient_that_the_kind_does_not_have_is_told_with_those_that_it_has()
 
 
 def test_losses_that_need_learned_messages_are_off_where_messages_are_not_learned() -> None:
-    assert config_of(SMALL).quality_weight > 0
-    assert config_of(SMALL, gradient="reinforce").quality_weight == 0
-    assert config_of(SMALL, gradient="reinforce").balance_weight > 0
-    assert config_of(SMALL, gradient="none").balance_weight == 0
-    assert config_of(None).quality_weight == 0
+    assert config_of(SMALL).plan.species["speaker"].quality_weight > 0
+    assert config_of(SMALL, gradient="reinforce").plan.species["speaker"].quality_weight == 0
+    assert config_of(SMALL, gradient="reinforce").plan.species["speaker"].balance_weight > 0
+    assert config_of(SMALL, gradient="none").plan.species["speaker"].balance_weight == 0
+    assert config_of(None).plan.species["speaker"].quality_weight == 0

@@ -32,5 +32,5 @@ def test_some_sit_elsewhere_where_communities_mix() -> None:
 def test_a_block_of_worlds_holds_every_community_evenly() -> None:
     config = clock_config(**APART)
     config.validate()
-    assert config.balanced_block == 6
-    assert clock_config(members=6).balanced_block == 3
+    assert config.plan.balanced_block == 6
+    assert clock_config(members=6).plan.balanced_block == 3

@@ -266,10 +266,10 @@ def population_loss(
         quality=None,
     )
     config = SimpleNamespace(
-        **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0,
-        get_config_for_module=lambda name: config,
+        **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0, rare_action_share=0.0,
     )  # fmt: skip
-    loss, _ = SpeciesLoss("a", module, config, None, action_law(gym.spaces.Discrete(4)))(
+    plan = SimpleNamespace(settings=config, spec=SimpleNamespace(messages=None), gradient="none")
+    loss, _ = SpeciesLoss(module, plan, action_law(gym.spaces.Discrete(4)))(
         arrays, run, settings["entropy_coeff"], {"a": arrays}, same, diagnose=False
     )
     loss.backward()

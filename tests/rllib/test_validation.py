@@ -91,6 +91,8 @@ class Featureless(Plain):
             lambda c: c.communication(gradient="none").training(message_sharpness=0.1),
             r"message_sharpness is 0.1, a share of training.message_balance_coeff, and that is 0",
         ),
+        (lambda c: c.training(entropy_coeff=-0.1), r"training.entropy_coeff is -0.1, and must be a number at least 0"),
+        (lambda c: c.training(rare_action_share=2), r"rare_action_share is 2, and must be a number between 0 and 1"),
         (lambda c: c.training(message_kl_coeff=None), r"training.message_kl_coeff is None, and must be a number"),
         (lambda c: c.training(quality_coeff=0.5).population(agent=Plain), r"quality_coeff is 0.5, .* Plain gives no"),
         (lambda c: c.training(quality_coeff=0.5).population(agent=Featureless), r"quality_coeff .* Featureless gives"),
@@ -144,7 +146,7 @@ def test_blocks_of_worlds_suit_all_species_at_once() -> None:
     """Two seats each: 4 speakers need 2 worlds, 6 listeners 3; both together 6."""
     several = config().population(members={"speaker": 4, "listener": 6}).env_runners(num_worlds_per_env_runner=12)
     several.validate()
-    assert several.balanced_block == 6
+    assert several.plan.balanced_block == 6
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_the_yaml_is_a_valid_configuration() -> None:
     (text,) = blocks("yaml")
     config = PopulationPPOConfig().environment("alarm_v0").communication(**yaml.safe_load(text)["communication"])
     config.validate()
-    assert config.make_channel(config.layout).size is not None
+    assert config.plan.channel.size is not None
 
 
 def test_the_commands_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ def test_the_defaults_are_those_that_the_readme_tells() -> None:
     config = PopulationPPOConfig().environment("swarm_v0").communication(messages={"kind": "symbols"})
     for said in (
         f"{config.num_worlds_per_env_runner} worlds, learning rate {config.lr:g}, {config.num_epochs} epochs",
-        f"minibatches of {config.worlds_in_minibatch(config.num_worlds_per_env_runner)} worlds",
+        f"minibatches of {config.plan.worlds_in_minibatch(config.num_worlds_per_env_runner)} worlds",
         f"an entropy bonus of {config.entropy_coeff:g}, gamma {config.gamma:g}, errors of values unclipped",
         f"{QUALITY:g} unless set",
         f"{BALANCE:g} and {SHARPNESS:g} unless set",
@@ -103,7 +103,7 @@ def test_the_yaml_is_a_valid_config_of_ones_own_environment_and_agent(folder: Pa
     config = schema.apply(document, PopulationPPOConfig())
     config.validate()
     assert set(config.layout.species) == {"speaker", "listener"}
-    assert config.agent_class.__name__ == "OwnAgent"
+    assert config.plan.agent_class.__name__ == "OwnAgent"
     assert schema.stop_bounds(document) == {"training_iteration": 40}
 
 

@@ -1,0 +1,238 @@
+"""Plan: what follows from the settings of a config, for all who build on it; no choice is left open in here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from popcomm.agents import AGENTS
+from popcomm.agents.contract import AgentSpec
+from popcomm.agents.seating import SeatingRule, block_of_worlds
+from popcomm.channels import Channel, MessageKind, Symbols, make_topology, message_kind
+from popcomm.channels.kinds import can_be_balanced
+from popcomm.channels.messages import reparameterised
+from popcomm.envs.world import Species
+from popcomm.errors import UserError, unknown
+from popcomm.references import attribute
+from popcomm.rllib.settings import Settings
+from popcomm.rllib.worlds import WorldLayout
+
+# Worlds in a minibatch for each member's share of a world, where a config leaves it open.
+MINIBATCH = 32
+# Numbers in a message up to which symbols are relaxed, where a config leaves it open: twice as many are kept of each.
+RELAXED = 64
+# Gradients that go from receivers' losses to senders.
+CARRYING = ("relaxed", "straight_through", "through")
+# Weights of the losses that make messages learned, where a config leaves them open; docs/learning_to_talk.md.
+QUALITY, BALANCE, SHARPNESS = 0.5, 0.1, 0.1
+
+
+@dataclass(frozen=True)
+class SpeciesPlan:
+    """What follows for one species, whose RLlib module may have settings of its own."""
+
+    settings: Settings  # of its module: RLlib's `algorithm_config_overrides_per_module` are in them
+    species: Species
+    spec: AgentSpec  # what its networks are told
+    gradient: str  # how it learns to speak, chosen or not: see `communication`
+    quality_weight: float  # of the quality loss, chosen or not; 0: nobody predicts what actions are worth
+    balance_weight: float  # of the balance of symbols, chosen or not
+    sharpness: float  # the share of it that goes to sharpness, chosen or not
+
+    @property
+    def members(self) -> int:
+        """P."""
+        return self.spec.members
+
+    @property
+    def speaks_by_reinforce(self) -> bool:
+        """Whether its messages are actions."""
+        return self.gradient == "reinforce" and self.species.speaks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from a config, made by `plan_of` when a trainer, a runner or a learner is made."""
+
+    layout: WorldLayout
+    message_kind: MessageKind | None  # that is sent in training; None in silence
+    channel: Channel | None
+    gradient: str  # how senders learn, chosen or not: see `communication`
+    agent_class: type  # of the networks
+    species: Mapping[str, SpeciesPlan]
+    seating_rule: SeatingRule
+    reads_state: bool  # whether anybody looks at the world's latent state: a central critic, or losses of the agent's
+    keeps_message_logp: bool  # of messages that are actions, or are held to what they were
+    balanced_block: int  # the fewest worlds whose seats hold the members of every species equally often
+    total_worlds: int  # of all runners
+    minibatch_size: int | None  # worlds per learner, where it was chosen
+
+    @property
+    def carries_gradients(self) -> bool:
+        """Whether senders learn from their receivers' losses, through messages."""
+        return self.message_kind is not None and self.gradient in CARRYING
+
+    @property
+    def routed(self) -> bool:
+        """Whether anybody hears all others through latents."""
+        return any(species.spec.latents for species in self.species.values())
+
+    def worlds_in_minibatch(self, worlds: int) -> int:
+        """How many of a learner's worlds make up a gradient step.
+
+        Where `minibatch_size` is None: 32, in whole balanced blocks, and more where members outnumber seats, so that
+        each has the rows of 32 worlds in the mean; all of them where there are fewer.
+        """
+        if self.minibatch_size:
+            return self.minibatch_size
+        share = max(s.members / s.species.num_seats for s in self.species.values())
+        block = self.balanced_block
+        return min(worlds, max(block, round(MINIBATCH * max(1.0, share)) // block * block))
+
+
+def plan_of(settings: Settings) -> Plan:
+    """The plan of a config as it is now: whoever changes the config makes another.
+
+    Raises:
+        UserError: an environment, a channel or an agent that does not exist, or that does not fit the others.
+    """
+    layout = settings.layout
+    gradient, kind = gradient_of(settings), messages_of(settings)
+    channel = _channel(settings, layout, kind)
+    agent = agent_class(settings.agent)
+    members = {name: members_of(settings, name) for name in layout.species}
+    species = {
+        name: _species_plan(settings_of(settings, name), s, _spec(layout, s, channel, members[name]), agent)
+        for name, s in layout.species.items()
+    }
+    blocks = (block_of_worlds(members[n], s.num_seats, settings.communities) for n, s in layout.species.items())
+    return Plan(
+        layout=layout,
+        message_kind=kind,
+        channel=channel,
+        gradient=gradient,
+        agent_class=agent,
+        species=species,
+        seating_rule=SeatingRule(settings.seating, settings.communities, settings.mixing),
+        reads_state=settings.critic == "central" or bool(getattr(agent, "has_auxiliary_losses", True)),
+        keeps_message_logp=gradient == "reinforce" or settings.message_kl_coeff > 0,
+        balanced_block=math.lcm(*blocks),
+        total_worlds=max(1, settings.num_env_runners) * settings.num_worlds_per_env_runner,
+        minibatch_size=settings.minibatch_size,
+    )
+
+
+def settings_of(settings: Settings, species: str) -> Settings:
+    """The settings of a species' module; RLlib's own way to them remembers, also of a config that is still changed."""
+    own = settings.algorithm_config_overrides_per_module.get(species)
+    return settings.copy(copy_frozen=False).update_from_dict(own) if own else settings
+
+
+def members_of(settings: Settings, species: str) -> int:
+    """P of a species."""
+    return settings.members.get(species, 1) if isinstance(settings.members, Mapping) else settings.members
+
+
+def agent_class(agent: object) -> type:
+    """The class of the networks.
+
+    Raises:
+        UserError: no such name, or no class.
+    """
+    if isinstance(agent, str):
+        if agent in AGENTS:
+            return AGENTS[agent]
+        if ":" not in agent:
+            raise unknown("population.agent", agent, AGENTS)
+        agent = attribute("population.agent", agent)
+    if not isinstance(agent, type):
+        raise UserError(f"population.agent is {agent!r}, and must be {' or '.join(map(repr, AGENTS))} or a class")
+    return agent
+
+
+def gradient_of(settings: Settings) -> str:
+    """How senders learn, chosen or not."""
+    kind = message_kind(settings.messages)
+    if reparameterised(kind) and settings.message_gradient in (None, "straight_through", "relaxed"):
+        return "through"  # each is what the others are for symbols
+    if settings.message_gradient is not None:
+        return settings.message_gradient
+    # Symbols of the user's own have methods that points of the simplex would not have.
+    small = type(kind) is Symbols and kind.length * kind.vocab_size <= RELAXED
+    return "relaxed" if small and getattr(agent_class(settings.agent), "takes_relaxed", False) else "straight_through"
+
+
+def messages_of(settings: Settings) -> MessageKind | None:
+    """The kind of message that is sent in training; None in silence."""
+    kind = message_kind(settings.messages)
+    return kind.on_simplex() if isinstance(kind, Symbols) and gradient_of(settings) == "relaxed" else kind
+
+
+def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, str]:
+    """{what: which}, in words, of all that decides the shape and the rules of B worlds and of what is said in them."""
+    channel = plan.channel
+    parts = {
+        "environment": getattr(settings.world, "__qualname__", settings.world),
+        "env_config": sorted(settings.env_config.items()),
+        "num_worlds_per_env_runner": num_worlds,
+        "seats": {name: s.species.num_seats for name, s in plan.species.items()},
+        "members": {name: s.members for name, s in plan.species.items()},
+        "agent": plan.agent_class.__qualname__,
+        "agent_config": sorted(settings.agent_config.items()),
+        "messages": plan.message_kind,
+        "topology": channel and channel.topology,
+        "reflexes": channel and [reflex.name for reflex in channel.reflexes],
+    }
+    # Where objects do not say what they are, their address would differ in every process.
+    return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in parts.items()}
+
+
+def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) -> Channel | None:
+    """A channel for worlds of that layout; None in silence."""
+    if kind is None:
+        return None
+    return Channel(
+        kind,
+        make_topology(settings.channel_topology),
+        layout.num_agents,
+        layout.torus,
+        layout.position_size > 0,
+        settings.message_dropout,
+        settings.message_noise,
+        settings.reflexes,
+        settings.channel_capacity,
+        settings.channel_inbox,
+    )
+
+
+def _spec(layout: WorldLayout, species: Species, channel: Channel | None, members: int) -> AgentSpec:
+    """What the networks of a species are told."""
+    hears = channel is not None and species.hears
+    return AgentSpec.of(
+        species,
+        messages=channel.messages if channel else None,
+        inbox_size=channel.inbox_size if channel and hears else 0,
+        latents=channel.topology.latents if channel and hears else 0,
+        members=members,
+        state_size=layout.state_size,
+        # In a log of transmissions one more stands for nobody, who publishes words.
+        num_agents=layout.num_agents + bool(channel and channel.size),
+        sender_obs_size=max(s.obs_size for s in layout.species.values()),
+    )
+
+
+def _species_plan(settings: Settings, species: Species, spec: AgentSpec, agent: type) -> SpeciesPlan:
+    """settings: of the species' module."""
+    gradient, kind = gradient_of(settings), spec.messages
+    carries = kind is not None and gradient in CARRYING
+    quality, balance, sharpness = settings.quality_coeff, settings.message_balance_coeff, settings.message_sharpness
+    if quality is None:
+        able = getattr(agent, "gives_features", False) and settings.learn_from != "answers"
+        quality = QUALITY if carries and able else 0.0
+    if balance is None:
+        learned = gradient != "none"  # a control that speaks as it happens to
+        balance = BALANCE if learned and can_be_balanced(kind) else 0.0
+    sharpness = SHARPNESS if sharpness is None else sharpness
+    return SpeciesPlan(settings, species, spec, gradient, quality, balance, sharpness)

@@ -48,7 +48,7 @@ def number(
     Raises:
         UserError: it is something else, or beyond; the sentence ends with `must`.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not _is_number(value):
         raise UserError(f"{key} is {value!r}, and must {must}")
     try:
         given = float(value)
@@ -103,3 +103,7 @@ def one_of(key: str, value: Any, allowed: Collection[str]) -> str:
     if value not in allowed:
         raise UserError(f"{key} is {value!r}; {nearest(str(value), allowed)}")
     return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -249,6 +249,6 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
 
 
 if __name__ == "__main__":
-    from popcomm.envs.alarm_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("alarm_v0")

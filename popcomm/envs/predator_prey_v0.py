@@ -290,6 +290,6 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
 
 
 if __name__ == "__main__":
-    from popcomm.envs.predator_prey_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("predator_prey_v0")

@@ -340,6 +340,6 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
 
 
 if __name__ == "__main__":
-    from popcomm.envs.swarm_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("swarm_v0")

@@ -326,6 +326,6 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
 
 
 if __name__ == "__main__":
-    from popcomm.envs.traffic_junction_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("traffic_junction_v0")

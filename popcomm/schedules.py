@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
 
-from popcomm.checks import whole
+from popcomm.checks import between, finite, number, true_or_false, whole
 from popcomm.errors import UserError
 from popcomm.references import made
 
@@ -133,8 +133,8 @@ class Exponential(Schedule):
     stop: float = 0.0
 
     def __post_init__(self) -> None:
-        if _number("schedule.half_life", self.half_life) <= 0:
-            raise UserError(f"schedule.half_life is {self.half_life}, and must be above 0 steps")
+        finite("schedule.half_life", self.half_life)
+        number("schedule.half_life", self.half_life, "be above 0 steps", above=0)
         _interval(self.begin, self.begin if self.end is None else self.end)
         _share("schedule.start", self.start)
         _share("schedule.stop", self.stop)
@@ -179,8 +179,9 @@ class LoadLinear(Schedule):
         Raises:
             UserError: a target outside [0, 1): from R0 = 1 on there is no finite load to fade.
         """
-        if not 0 <= _number("the target R0 of word repetition", target) < 1:
-            raise UserError(f"the target R0 of word repetition is {target}, and must be at least 0 and below 1 to fade")
+        key = "the target R0 of word repetition"
+        finite(key, target)
+        number(key, target, "be at least 0 and below 1 to fade", least=0, below=1)
         left = self.strength(clock)
         return left / (1 - target * (1 - left))
 
@@ -211,12 +212,11 @@ class Gated(Schedule):
     def __post_init__(self) -> None:
         if not isinstance(self.measure, str) or not self.measure:
             raise UserError(f"schedule.measure is {self.measure!r}, and must be the name of a measure")
-        if _number("schedule.begin", self.begin) >= _number("schedule.end", self.end):
+        if finite("schedule.begin", self.begin) >= finite("schedule.end", self.end):
             raise UserError(f"schedule.begin is {self.begin}, and must be below schedule.end = {self.end}")
-        if not 0 <= _number("schedule.smoothing", self.smoothing) < 1:
-            raise UserError(f"schedule.smoothing is {self.smoothing}, and must be at least 0 and below 1")
-        if not isinstance(self.ratchet, bool):
-            raise UserError(f"schedule.ratchet is {self.ratchet!r}, and must be true or false")
+        finite("schedule.smoothing", self.smoothing)
+        number("schedule.smoothing", self.smoothing, "be at least 0 and below 1", least=0, below=1)
+        true_or_false("schedule.ratchet", self.ratchet)
 
     def observe(self, clock: Clock) -> None:
         value = clock.performance.get(self.measure, math.nan)
@@ -289,15 +289,9 @@ def _between(start: float, stop: float, share: float) -> float:
     return float(min(max(start + share * (stop - start), low), high))
 
 
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise UserError(f"{key} is {value!r}, and must be a finite number")
-    return float(value)
-
-
 def _share(key: str, value: Any) -> None:
-    if not 0 <= _number(key, value) <= 1:
-        raise UserError(f"{key} is {value}, and must be between 0 and 1")
+    finite(key, value)
+    between(key, value, 0, 1)
 
 
 def _interval(begin: Any, end: Any) -> None:

@@ -103,9 +103,6 @@ def _never(env: Any, agent: Any) -> tuple[bool, bool]:
 
 
 def _state_size(env: Any) -> int:
-    # Here, since it loads PettingZoo, which networks by themselves do not need.
-    from popcomm.envs.foreign import backing_world
-
     world = backing_world(env)
     return 0 if world is None else world.state_size
 

@@ -15,7 +15,7 @@ from popcomm.agents.population import PopulationMLP
 from popcomm.channels.messages import Symbols
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.words import Words
-from popcomm.errors import UserError
+from popcomm.checks import number
 
 
 def auxiliary_weights(reconstruction: float, prediction: float, world: float, cost: float) -> dict[str, float]:
@@ -26,8 +26,7 @@ def auxiliary_weights(reconstruction: float, prediction: float, world: float, co
     """
     given = {"reconstruction": reconstruction, "prediction": prediction, "world": world, "cost": cost}
     for key, weight in given.items():
-        if weight < 0:
-            raise UserError(f"agent_config.{key}_weight is {weight}, and must not be negative")
+        number(f"agent_config.{key}_weight", weight, "not be negative", least=0)
     return {
         "reconstruction": reconstruction,
         "prediction": prediction,

@@ -15,6 +15,7 @@ from popcomm.agents.speech import AutoregressiveSpeech
 from popcomm.agents.start import POLICY_GAIN
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import Symbols
+from popcomm.checks import whole
 from popcomm.errors import UserError
 
 # Variance of a GRU's state at the start; that of an observation's numbers is taken for 1.
@@ -87,8 +88,7 @@ class GRUAgent(nn.Module):
     ) -> None:
         super().__init__()
         for name, width in (("hidden", hidden), ("embedding", embedding)):
-            if width < 1:
-                raise UserError(f"agent_config.{name} is {width}, and must be at least 1")
+            whole(f"agent_config.{name}", width, 1)
         if spec.messages is not None and not isinstance(spec.messages, Symbols):
             raise UserError(f"population.agent 'gru' speaks in symbols, and messages are {spec.messages.kind}")
         self.spec, p = spec, spec.members

@@ -14,7 +14,7 @@ from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, orthogonal_, orthogonal_layer_
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox
-from popcomm.errors import UserError
+from popcomm.checks import whole
 
 # Root mean square of the actor's last activations at the start.
 START_SCALE = 0.5
@@ -45,8 +45,7 @@ class MLPAgent(nn.Module):
         self, spec: AgentSpec, hidden: int = 64, activation: str = "tanh", generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise UserError(f"agent_config.hidden is {hidden}, and must be at least 1")
+        whole("agent_config.hidden", hidden, 1)
         self.features_size = hidden
         self.spec, self.hidden, self.activation = spec, hidden, activation_function(activation)
         p = spec.members

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from popcomm.agents.population import PopulationLinear
+from popcomm.checks import whole
 from popcomm.errors import UserError
 
 # Where a row of R is nearly all own message, dividing by the rest enlarges float32's rounding, 6e-8 of the values, to
@@ -260,8 +261,7 @@ class RoutedHearing(_Hearing):
         self, members: int, dim: int, num_heads: int, num_latents: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__(members, dim, num_heads, generator)
-        if num_latents < 1:
-            raise UserError(f"num_latents is {num_latents}, and must be at least 1")
+        whole("num_latents", num_latents, 1)
         latents = torch.randn(members, num_heads, num_latents, self.width, generator=generator)
         self.latents = nn.Parameter(LATENT_STD * latents)
 

@@ -19,6 +19,7 @@ from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, Popu
 from popcomm.agents.routing import RoutedHearing
 from popcomm.agents.start import POLICY_GAIN, start_memory_, start_message_head_
 from popcomm.channels.mailbox import Inbox, RoutedInbox
+from popcomm.checks import whole
 from popcomm.errors import UserError
 
 # Root mean square of thoughts at the start.
@@ -153,7 +154,6 @@ class SymbolicAgent(Grounding, nn.Module):
 
 
 def _check(hidden_dim: int, num_heads: int) -> None:
-    if hidden_dim < 1:
-        raise UserError(f"agent_config.hidden_dim is {hidden_dim}, and must be at least 1")
+    whole("agent_config.hidden_dim", hidden_dim, 1)
     if num_heads < 1 or hidden_dim % num_heads:
         raise UserError(f"agent_config.num_heads is {num_heads}, and must divide hidden_dim = {hidden_dim}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from popcomm.checks import whole
 from popcomm.errors import UserError, unknown
 
 
@@ -25,11 +26,7 @@ class TinySize:
 
     def __post_init__(self) -> None:
         for key in ("hidden_dim", "num_heads", "latent_tokens", "depth"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise UserError(f"agent_config.{key} is {value!r}, and must be a whole number")
-            if value < 1:
-                raise UserError(f"agent_config.{key} is {value}, and must be at least 1")
+            whole(f"agent_config.{key}", getattr(self, key), 1)
         if self.hidden_dim % self.num_heads:
             raise UserError(
                 f"agent_config.num_heads is {self.num_heads}, and must divide hidden_dim = {self.hidden_dim}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -15,7 +16,7 @@ from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_ref
 from popcomm.channels.messages import MessageKind
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.topology import Links, Topology
-from popcomm.checks import whole
+from popcomm.checks import number, whole
 from popcomm.errors import UserError
 
 if TYPE_CHECKING:
@@ -182,10 +183,9 @@ class Channel:
                 f"communication.topology {name} needs positions, and this environment has none; use full or ring"
             )
         for key, value in (("dropout", dropout), ("noise", noise)):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(f"communication.{key} is {value!r}, and must be a number")
-            if value < 0 or (value > 1 and (key == "dropout" or messages.kind != "vectors")):
-                raise UserError(f"communication.{key} is {value}, and must lie in [0, 1]")
+            most = math.inf if key == "noise" and messages.kind == "vectors" else 1.0
+            number(f"communication.{key}", value)
+            number(f"communication.{key}", value, "lie in [0, 1]", least=0, most=most)
         self.messages, self.topology, self.torus = messages, topology, torus
         self.dropout, self.noise = dropout, noise
         self.num_agents = num_agents

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from popcomm.channels.relaxed import NOISE, RelaxedSymbols, at_least_float32
 from popcomm.channels.sampling import sample_categorical
-from popcomm.checks import not_negative, whole
+from popcomm.checks import number, positive, true_or_false, whole
 from popcomm.errors import UserError
 
 
@@ -142,10 +142,8 @@ class Symbols:
     def __post_init__(self) -> None:
         whole("messages.vocab_size", self.vocab_size, 2)
         whole("messages.length", self.length, 1)
-        if not not_negative("messages.temperature", self.temperature):
-            raise UserError(f"messages.temperature is {self.temperature}, and must be above 0")
-        if not isinstance(self.relaxed, bool):
-            raise UserError(f"messages.relaxed is {self.relaxed!r}, and must be true or false")
+        positive("messages.temperature", self.temperature)
+        true_or_false("messages.relaxed", self.relaxed)
         if self.noise is not None and not self.relaxed:
             raise UserError(f"messages.noise is {self.noise}, and only relaxed symbols have some: set messages.relaxed")
         if self.noise is not None:
@@ -250,8 +248,7 @@ class Vectors:
 
     def __post_init__(self) -> None:
         whole("messages.size", self.size, 1)
-        if self.std < 0:
-            raise UserError(f"messages.std is {self.std}, and must not be negative")
+        number("messages.std", self.std, "not be negative", least=0)
 
     @property
     def shape(self) -> tuple[int, ...]:

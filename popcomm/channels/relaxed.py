@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.checks import not_negative, whole
-from popcomm.errors import UserError
+from popcomm.checks import not_negative, positive, whole
 
 # Least probability of a symbol of a relaxed message, so that its logarithm stays finite.
 LEAST = 1e-20
@@ -59,8 +58,7 @@ class RelaxedSymbols:
         whole("messages.vocab_size", self.vocab_size, 2)
         whole("messages.length", self.length, 1)
         for key in ("temperature", "noise"):
-            if not not_negative(f"messages.{key}", getattr(self, key)):
-                raise UserError(f"messages.{key} is {getattr(self, key)}, and must be above 0")
+            positive(f"messages.{key}", getattr(self, key))
 
     @property
     def shape(self) -> tuple[int, ...]:

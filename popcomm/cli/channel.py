@@ -14,8 +14,8 @@ from rich.table import Table
 
 from popcomm import theory
 from popcomm.channels.topology import Custom, Topology, make_topology
+from popcomm.checks import at_least_zero, between
 from popcomm.errors import UserError, unknown
-from popcomm.theory.checks import at_least_zero, share
 
 Array = NDArray[Any]
 
@@ -85,7 +85,7 @@ class Repetition:
         if rule == "local_rule":
             if p is not None:
                 raise UserError("--p is for bernoulli and per_agent; local_rule takes --target")
-            wanted = DEFAULT_TARGET if target is None else at_least_zero(target, "--target")
+            wanted = DEFAULT_TARGET if target is None else at_least_zero("--target", target)
             if wanted >= 1:
                 raise UserError(
                     f"--target is {wanted:g}, and must be below 1: at R >= 1 words multiply without end, and a rule "
@@ -147,8 +147,8 @@ def plan(
     """
     gate = (words["bits"], words["min_on"], words["max_on"])
     count, chance = theory.word_count(*gate), theory.word_probability(*gate)
-    rate, publish = at_least_zero(rate, "--rate"), at_least_zero(publish, "--publish")
-    loss = share(loss, "--loss", LEAST_LOSS, 0.5)
+    rate, publish = at_least_zero("--rate", rate), at_least_zero("--publish", publish)
+    loss = between("--loss", loss, LEAST_LOSS, 0.5)
     hears, p = audience.hears, repetition.p
     M = theory.next_generation_matrix(hears, p)
     radius, threshold = float(theory.spectral_radius(M)), float(theory.repetition_threshold(hears))
@@ -213,7 +213,7 @@ def _parsed(rule: str, p: str | None) -> list[float]:
             value = float(part)
         except ValueError:
             raise UserError(f"--p {p}: {part.strip()!r} is no number") from None
-        values.append(share(value, "--p"))
+        values.append(between("--p", value, 0, 1))
     return values
 
 

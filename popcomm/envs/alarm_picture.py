@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -81,28 +78,3 @@ def _legend(figure: Figure, has_links: bool) -> None:
     if has_links:
         handles.append(Line2D([], [], color=GREEN, label="message heard"))
     figure.legend(handles=handles, loc="lower center", ncol=len(handles), fontsize=7.5, frameon=False)
-
-
-def main(path: str | None = None, seed: int = 0) -> None:
-    """Draw an event of alarm_v0 to a PNG at `path` (default: the command line's, or alarm_v0.png).
-
-    Those who see it flee and tell the others, who are drawn one step later, where all know.
-    """
-    from PIL import Image
-
-    from popcomm.envs.alarm_v0 import NAME, AlarmWorld
-
-    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "alarm_v0.png"))
-    world = AlarmWorld()
-    step = world.reset(seed)
-    while step.labels is None or not bool((step.labels >= 0).any()):
-        step = world.step({NAME: torch.zeros(1, world.num_agents, dtype=torch.int64)})
-    seen = step.labels
-    step = world.step({NAME: seen + 1})
-    watchers = (seen[0] >= 0).nonzero().flatten().tolist()
-    links = torch.tensor([[sender, seat] for sender in watchers for seat in range(world.num_agents) if seat != sender])
-    Image.fromarray(world.render(links=links)).save(file)
-    print(
-        f"{file}: agents {', '.join(map(str, watchers))} saw a predator of kind {int(seen.max())}, fled, and told the "
-        f"others; the mean reward of the step was {step.rewards.mean():.2f}."
-    )

@@ -6,7 +6,6 @@ After the alarm calls of vervet monkeys, one for each kind of predator (Seyfarth
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 from torch import Tensor
 
+from popcomm.checks import count, not_negative, number, share
 from popcomm.envs.drawing_world import DrawingWorld
 from popcomm.envs.world import Species, WorldStep
 from popcomm.envs.world_parallel import WorldParallelEnv, turn_based, turn_based_raw
@@ -216,25 +216,15 @@ class AlarmWorld(DrawingWorld):
 
 
 def _check_ranges(values: dict[str, Any]) -> None:
-    least = {"num_worlds": 1, "num_agents": 1, "kinds": 2, "duration": 1, "watchers": 1, "glimpse": 1}
-    for key, bound in {**least, "episode_length": 1}.items():
-        value = values[key]
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < bound:
-            raise UserError(f"alarm_v0: {key} is {value!r}, and must be a whole number of at least {bound}")
+    for key in ("num_worlds", "num_agents", "kinds", "duration", "watchers", "glimpse", "episode_length"):
+        count(f"alarm_v0: {key}", values[key], 2 if key == "kinds" else 1)
     for key, most in {"watchers": "num_agents", "glimpse": "duration"}.items():
         if values[key] > values[most]:
             raise UserError(f"alarm_v0: {key} is {values[key]}, and must be at most {most} = {values[most]}")
     for key in ("flight_reward", "wrong_penalty", "forage_reward", "alarm_penalty", "message_cost"):
-        if not _is_number(values[key]) or not 0 <= values[key] < float("inf"):
-            raise UserError(f"alarm_v0: {key} is {values[key]!r}, and must be a number that is not negative")
-    if not _is_number(values["event_rate"]) or not 0 < values["event_rate"] <= 1:
-        raise UserError(f"alarm_v0: event_rate is {values['event_rate']!r}, and must be above 0 and at most 1")
-    if not _is_number(values["reward_share"]) or not 0 <= values["reward_share"] <= 1:
-        raise UserError(f"alarm_v0: reward_share is {values['reward_share']!r}, and must lie in [0, 1]")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+        not_negative(f"alarm_v0: {key}", values[key])
+    number("alarm_v0: event_rate", values["event_rate"], "be above 0 and at most 1", above=0, most=1)
+    share("alarm_v0: reward_share", values["reward_share"])
 
 
 def parallel_env(render_mode: str | None = None, **kwargs: Any) -> WorldParallelEnv:
@@ -259,6 +249,6 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
 
 
 if __name__ == "__main__":
-    from popcomm.envs.alarm_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("alarm_v0")

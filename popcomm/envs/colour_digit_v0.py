@@ -175,16 +175,7 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
     return turn_based(parallel_env(render_mode, **kwargs))
 
 
-def main(path: str | None = None, seed: int = 0) -> None:
-    """Draw the end of an episode in which each knew the parity of the other's digit."""
-    from popcomm.envs.seats_picture import save_picture
-
-    world = ColourDigitWorld()
-    step = world.reset(seed)
-    while step.alive.any():
-        step = world.step(oracle_actions(world))
-    save_picture(world.name, lambda: world.render(links=torch.tensor([[0, 1], [1, 0]])), path)
-
-
 if __name__ == "__main__":
-    main()
+    from popcomm.envs.demo import main
+
+    main("colour_digit_v0")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from popcomm.channels import Channel, Inbox, MessageKind, Symbols, Topology, mak
 from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.session import Session
+from popcomm.checks import number
 from popcomm.envs.deprivation import check_spaces, perceived
 from popcomm.envs.foreign import backing_world, check_parallel, position_source
 from popcomm.envs.foreign_answers import reset_env, step_env
@@ -166,8 +166,7 @@ class MessagingEnv(BaseParallelWrapper):
             UserError: what is no number.
         """
         for name, value in measures.items():
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise UserError(f"the measure {name} is {value!r}, and must be a number")
+            number(f"the measure {name}", value)
         self._measures |= measures
 
     def traffic(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from popcomm.checks import whole
 from popcomm.envs.env_pickle import dump_envs
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation
 from popcomm.envs.foreign import create_env, group_agents, position_source
@@ -69,8 +70,7 @@ class ParallelEnvWorld(World):
         device: str | torch.device = "cpu",
         **env_config: Any,
     ) -> None:
-        if num_worlds < 1:
-            raise UserError(f"num_worlds is {num_worlds}, and must be at least 1")
+        whole("num_worlds", num_worlds, 1)
         self.num_worlds, self.device = num_worlds, torch.device(device)
         self._envs = [create_env(creator, env_config) for _ in range(num_worlds)]
         groups = group_agents(self._envs[0])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -92,27 +89,4 @@ def _legend(figure: Figure, has_links: bool) -> None:
         frameon=False,
         handletextpad=0.4,
         columnspacing=1.0,
-    )
-
-
-def main(path: str | None = None, seed: int = 0) -> None:
-    """Draw the moment of a hunt in which prey is found, to a PNG at `path` (default: the command line's, or
-    predator_prey_v0.png). Predators divide the field between them, and who sees the prey tells the others.
-    """
-    from PIL import Image
-
-    from popcomm.envs.predator_prey_references import together
-    from popcomm.envs.predator_prey_v0 import NAME, PredatorPreyWorld
-
-    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "predator_prey_v0.png"))
-    world = PredatorPreyWorld(level="medium")
-    script, step, steps = together(world), world.reset(seed), 0
-    while step.labels is None or not bool((step.labels >= 0).any()):
-        step, steps = world.step({NAME: script(world)}), steps + 1
-    finder = int((step.labels[0] >= 0).nonzero()[0])
-    links = torch.tensor([[finder, seat] for seat in range(world.num_agents) if seat != finder])
-    Image.fromarray(world.render(links=links)).save(file)
-    print(
-        f"{file}: after {steps} steps predator {finder} of {world.num_agents} sees the prey in a field of {world.size} "
-        f"x {world.size} cells, and tells all; each earns {step.rewards[0, finder]:+.2f} a step until it is there."
     )

@@ -6,7 +6,6 @@ The predator-prey task of IC3Net (Singh, Jain & Sukhbaatar 2019, section 4.2), a
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 from torch import Tensor
 
+from popcomm.checks import count, true_or_false
 from popcomm.envs.episodic_world import EpisodicWorld
 from popcomm.envs.world import Species
 from popcomm.envs.world_parallel import WorldParallelEnv, turn_based, turn_based_raw
@@ -257,11 +257,8 @@ def _check_ranges(num_worlds: int, ends_together: bool, chosen: Level) -> None:
     least = {"num_worlds": 1, "size": 2, "num_agents": 1, "max_steps": 1, "vision": 0}
     values = {"num_worlds": num_worlds, **chosen._asdict()}
     for key, bound in least.items():
-        value = values[key]
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < bound:
-            raise UserError(f"predator_prey_v0: {key} is {value!r}, and must be a whole number of at least {bound}")
-    if not isinstance(ends_together, bool):
-        raise UserError(f"predator_prey_v0: ends_together is {ends_together!r}, and must be true or false")
+        count(f"predator_prey_v0: {key}", values[key], bound)
+    true_or_false("predator_prey_v0: ends_together", ends_together)
     if chosen.num_agents >= chosen.size**2:
         raise UserError(
             f"predator_prey_v0: num_agents is {chosen.num_agents}, and must be below the {chosen.size**2} cells of "
@@ -293,6 +290,6 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
 
 
 if __name__ == "__main__":
-    from popcomm.envs.predator_prey_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("predator_prey_v0")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from popcomm.checks import count, not_negative, number
 from popcomm.errors import UserError, unknown
 
 MOST = 1_000_000  # meanings that are listed one by one
@@ -30,8 +31,7 @@ def all_meanings(attributes: int = 2, values: int = 10, num_meanings: int | None
     [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     for key, value, least in (("attributes", attributes, 1), ("values", values, 2), ("meaning_seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"referential_v0: {key} is {value}, and must be a whole number of at least {least}")
+        count(f"referential_v0: {key}", value, least)
     _check_size(attributes, values, num_meanings)
     size = values**attributes
     rng = np.random.default_rng([seed, SAMPLE])
@@ -80,10 +80,8 @@ class Meanings:
         power_law: float = 0.0,
         seed: int = 0,
     ) -> None:
-        if not 0 <= held_out < 1:
-            raise UserError(f"referential_v0: held_out is {held_out}, and must lie in [0, 1)")
-        if not 0 <= power_law < np.inf:
-            raise UserError(f"referential_v0: power_law is {power_law}, and must be a number that is not negative")
+        number("referential_v0: held_out", held_out, "lie in [0, 1)", least=0, below=1)
+        not_negative("referential_v0: power_law", power_law)
         self.all = all_meanings(attributes, values, num_meanings, seed)
         size = len(self.all)
         count = min(max(1, round(held_out * size)), size - 1) if held_out else 0

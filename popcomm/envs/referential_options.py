@@ -7,6 +7,7 @@ from typing import Any
 
 from gymnasium import spaces
 
+from popcomm.checks import count, number
 from popcomm.envs.world import Species
 from popcomm.errors import UserError, unknown
 
@@ -46,11 +47,9 @@ def check_ranges(given: Mapping[str, Any]) -> None:
         if given[key] not in allowed:
             raise unknown(f"referential_v0: {key}", given[key], allowed)
     for key in ("num_worlds", "speakers", "listeners", "distractors", "turns", "rounds"):
-        value = given[key]
-        if not (isinstance(value, int) and value >= 1) and not (key == "listeners" and value is None):
-            raise UserError(f"referential_v0: {key} is {value}, and must be a whole number of at least 1")
-    if not given["message_cost"] >= 0:
-        raise UserError(f"referential_v0: message_cost is {given['message_cost']}, and must not be negative")
+        if key != "listeners" or given[key] is not None:
+            count(f"referential_v0: {key}", given[key], 1)
+    number("referential_v0: message_cost", given["message_cost"], "not be negative", least=0)
     if given["num_agents"] is not None:
         _check_agents(given["num_agents"], given["speakers"], given["listeners"], given["roles"])
 

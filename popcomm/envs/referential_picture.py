@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -121,30 +118,3 @@ def _legend(figure: Figure, has_links: bool) -> None:
         handletextpad=0.4,
         columnspacing=1.0,
     )
-
-
-def main(path: str | None = None, seed: int = 0) -> None:
-    """Draw a round of referential_v0 to a PNG at `path` (default: the command line's, or referential_v0.png).
-
-    Four agents of which one speaks; the first listener knows the meaning, the others guess.
-    """
-    from PIL import Image
-
-    from popcomm.envs.referential_v0 import ReferentialWorld
-
-    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "referential_v0.png"))
-    world = ReferentialWorld(roles="swapping", num_agents=4)
-    guesses = torch.randint(10, (1, 4, 2), generator=torch.Generator().manual_seed(seed))
-    world.reset(seed)
-    step = world.step({"agent": guesses})
-    assert step.answers is not None
-    right = step.answers["agent"]
-    listeners = (right[0, :, 0] >= 0).nonzero().flatten()
-    guesses[0, listeners[0]] = right[0, listeners[0]]
-    step = world.step({"agent": guesses})
-    speaker = int(world._listens()[0].logical_not().nonzero())
-    links = torch.tensor([[speaker, seat] for seat in range(4) if seat != speaker])
-    Image.fromarray(world.render(links=links)).save(file)
-    meaning = " ".join(str(part) for part in right[0, listeners[0]].tolist())
-    rewards = " ".join(f"{reward:g}" for reward in step.rewards[0].tolist())
-    print(f"{file}: a round of four agents; the meaning was {meaning}, and the rewards of agents 0 to 3 are {rewards}.")

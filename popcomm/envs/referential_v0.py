@@ -399,6 +399,6 @@ def CommunicationEnv(
 
 
 if __name__ == "__main__":
-    from popcomm.envs.referential_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("referential_v0")

@@ -156,17 +156,7 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
     return turn_based(parallel_env(render_mode, **kwargs))
 
 
-def main(path: str | None = None, seed: int = 3) -> None:
-    """Draw the end of an episode in which the kind was passed on."""
-    from popcomm.envs.seats_picture import save_picture
-
-    world = RelayWorld()
-    step = world.reset(seed)
-    while step.alive.any():
-        step = world.step(oracle_actions(world))
-    chain = torch.tensor([[seat, seat + 1] for seat in range(world.num_agents - 1)])
-    save_picture(world.name, lambda: world.render(links=chain), path)
-
-
 if __name__ == "__main__":
-    main()
+    from popcomm.envs.demo import main
+
+    main("relay_v0")

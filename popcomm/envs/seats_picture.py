@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,12 +97,3 @@ def _legend(figure: Figure, kinds: tuple[str, str], has_links: bool) -> None:
     if has_links:
         handles.append(Line2D([], [], color=GREEN, label="message heard"))
     figure.legend(handles=handles, loc="lower center", ncol=len(handles), fontsize=8, frameon=False)
-
-
-def save_picture(name: str, draw: Callable[[], np.ndarray], path: str | None = None) -> None:
-    """Save what `draw` gives to a PNG at `path` (default: the command line's, or NAME.png), and say so."""
-    from PIL import Image
-
-    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else f"{name}.png"))
-    Image.fromarray(draw()).save(file)
-    print(f"{file}: the end of an episode of {name} in which all know what others saw.")

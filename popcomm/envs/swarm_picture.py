@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -107,27 +104,4 @@ def _legend(figure: Figure, has_links: bool, has_radius: bool) -> None:
         frameon=False,
         handletextpad=0.4,
         columnspacing=1.0,
-    )
-
-
-def main(path: str | None = None, steps: int = 60, seed: int = 0) -> None:
-    """Draw a random episode of swarm_v0 to an animated GIF at `path` (default: the command line's, or swarm_v0.gif)."""
-    from PIL import Image
-
-    from popcomm.envs.swarm_v0 import SwarmWorld
-
-    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "swarm_v0.gif"))
-    world = SwarmWorld(num_worlds=1)
-    generator = torch.Generator().manual_seed(seed)
-    world.reset(seed)
-    frames = [Image.fromarray(world.render())]
-    total = torch.zeros(())
-    for _ in range(steps):
-        total += world.step({"swarm": torch.randint(5, (1, world.num_agents), generator=generator)}).rewards.mean()
-        frames.append(Image.fromarray(world.render()))
-    frames[0].save(file, save_all=True, append_images=frames[1:], duration=1000 // 15, loop=0)
-    print(
-        f"{file}: {steps} steps of {world.num_agents} agents with random actions on a torus; "
-        f"mean reward {total.item() / steps:.3f} per agent and step. "
-        "Diamonds perceive the beacon (star), circles do not."
     )

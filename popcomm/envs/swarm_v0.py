@@ -15,6 +15,7 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 from torch import Tensor
 
+from popcomm.checks import number, share, whole
 from popcomm.envs.drawing_world import DrawingWorld
 from popcomm.envs.swarm_dynamics import attraction, crowding, limit_speed, on_circle, shortest, wrap
 from popcomm.envs.world import Species, WorldStep
@@ -302,22 +303,19 @@ def _seats_first(planes: Tensor) -> Tensor:
 
 def _check_ranges(values: dict[str, Any]) -> None:
     for key in ("num_worlds", "num_agents", "max_steps"):
-        if values[key] < 1:
-            raise UserError(f"swarm_v0: {key} is {values[key]}, and must be at least 1")
+        whole(f"swarm_v0: {key}", values[key], 1)
     for key in ("size", "sensing_radius", "reward_length", "max_speed", "neighbour_range"):
-        if not values[key] > 0:
-            raise UserError(f"swarm_v0: {key} is {values[key]}, and must be above 0")
+        number(f"swarm_v0: {key}", values[key], "be above 0", above=0)
     for key in ("message_cost", "cluster_reward", "glimpse_noise", "beacon_speed", "beacon_turn"):
-        if values[key] < 0:
-            raise UserError(f"swarm_v0: {key} is {values[key]}, and must not be negative")
+        number(f"swarm_v0: {key}", values[key], "not be negative", least=0)
     if values["size"] / values["neighbour_range"] > MAX_CELLS:
         least = values["size"] / MAX_CELLS
         raise UserError(
             f"swarm_v0: neighbour_range is {values['neighbour_range']}, and must be at least {least:g} here"
         )
     for key in ("reward_share", "drag", "scout_fraction"):
-        if values[key] is not None and not 0 <= values[key] <= 1:
-            raise UserError(f"swarm_v0: {key} is {values[key]}, and must lie in [0, 1]")
+        if values[key] is not None:
+            share(f"swarm_v0: {key}", values[key])
 
 
 def parallel_env(render_mode: str | None = None, **kwargs: Any) -> WorldParallelEnv:
@@ -342,6 +340,6 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
 
 
 if __name__ == "__main__":
-    from popcomm.envs.swarm_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("swarm_v0")

@@ -272,16 +272,7 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
     return turn_based(parallel_env(render_mode, **kwargs))
 
 
-def main(path: str | None = None, seed: int = 0) -> None:
-    """Draw the end of an episode in which prisoners know who has been in the room."""
-    from popcomm.envs.seats_picture import save_picture
-
-    world = SwitchRiddleWorld()
-    step = world.reset(seed)
-    while step.alive.any():
-        step = world.step(oracle_actions(world))
-    save_picture(world.name, world.render, path)
-
-
 if __name__ == "__main__":
-    main()
+    from popcomm.envs.demo import main
+
+    main("switch_riddle_v0")

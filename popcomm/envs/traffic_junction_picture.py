@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -106,29 +103,4 @@ def _legend(figure: Figure, has_links: bool) -> None:
         handletextpad=0.4,
         columnspacing=0.9,
         handlelength=1.4,
-    )
-
-
-def main(path: str | None = None, seed: int = 0) -> None:
-    """Draw a moment of a junction, to a PNG at `path` (default: the command line's, or traffic_junction_v0.png).
-
-    Cars drive as the oracle of `traffic_junction_references` plans; the moment is one in which somebody brakes.
-    """
-    from PIL import Image
-
-    from popcomm.envs.traffic_junction_references import Planner
-    from popcomm.envs.traffic_junction_v0 import BRAKE, NAME, TrafficJunctionWorld
-
-    file = Path(path or (sys.argv[1] if len(sys.argv) > 1 else "traffic_junction_v0.png"))
-    world = TrafficJunctionWorld(level="medium")
-    step, planner = world.reset(seed), Planner(world)
-    brakes = torch.zeros_like(step.alive)
-    while not bool((brakes & step.alive).any()):
-        actions = planner(world)
-        brakes = step.alive & (actions == BRAKE)
-        step = world.step({NAME: actions})
-    Image.fromarray(world.render()).save(file)
-    print(
-        f"{file}: {int(step.alive.sum())} cars on a junction of two two-way roads; "
-        f"{int((brakes & step.alive).sum())} of them just braked so that nobody crashes."
     )

@@ -6,7 +6,6 @@ Jain & Sukhbaatar 2019). `python -m popcomm.envs.traffic_junction_v0 [FILE.png]`
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 from torch import Tensor
 
+from popcomm.checks import count, number
 from popcomm.envs.episodic_world import EpisodicWorld
 from popcomm.envs.traffic_roads import PLANS, Roads
 from popcomm.envs.world import Species
@@ -295,14 +295,10 @@ class TrafficJunctionWorld(EpisodicWorld):
 def _check_ranges(num_worlds: int, vision: int, size: int, chosen: Level) -> None:
     values = {"num_worlds": num_worlds, "vision": vision, **chosen._asdict()}
     for key, bound in {"num_worlds": 1, "num_agents": 1, "max_steps": 2, "vision": 0}.items():
-        value = values[key]
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < bound:
-            raise UserError(f"traffic_junction_v0: {key} is {value!r}, and must be a whole number of at least {bound}")
+        count(f"traffic_junction_v0: {key}", values[key], bound)
     if vision >= size:
         raise UserError(f"traffic_junction_v0: vision is {vision}, and must be below the {size} cells of a side")
-    rate = chosen.add_rate
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < float(rate) <= 1:
-        raise UserError(f"traffic_junction_v0: add_rate is {rate!r}, and must be above 0 and at most 1")
+    number("traffic_junction_v0: add_rate", chosen.add_rate, "be above 0 and at most 1", above=0, most=1)
 
 
 def parallel_env(render_mode: str | None = None, **kwargs: Any) -> WorldParallelEnv:
@@ -330,6 +326,6 @@ def env(render_mode: str | None = None, **kwargs: Any) -> AECEnv:
 
 
 if __name__ == "__main__":
-    from popcomm.envs.traffic_junction_picture import main
+    from popcomm.envs.demo import main
 
-    main()
+    main("traffic_junction_v0")

@@ -19,7 +19,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from popcomm.language import basics, collapse, drawing, pictures, progress, topology_picture
+from popcomm.language import basics, collapse, progress
 from popcomm.language.recording import conversation_path, write_conversations
 from popcomm.rllib.rewind import PROGRESS, TENSORBOARD, rewind
 from popcomm.rllib.speaking import most_entropy
@@ -69,9 +69,15 @@ class RecordingCallback(RLlibCallback):
         if talk and rows:
             write_conversations(conversation_path(run_dir, iteration), rows, config.layout.torus)
         if draw and rows:
-            for name, figure in _pictures(config, rows).items():
-                writer.add_image(name, drawing.pixels(figure), steps, dataformats="HWC")
+            self._draw(writer, config, rows, steps)
         writer.flush()
+
+    @staticmethod
+    def _draw(writer: SummaryWriter, config: Any, rows: dict[str, Any], steps: int) -> None:
+        from popcomm.language.drawing import pixels
+
+        for name, figure in _pictures(config, rows).items():
+            writer.add_image(name, pixels(figure), steps, dataformats="HWC")
 
     def _resumed(self, algorithm: Any, result: dict[str, Any], now: float) -> tuple[float, tuple[float, int, int]]:
         """Where the clock and the counters of this process start: after what a run folder already has.
@@ -178,6 +184,9 @@ def transcript_rows(algorithm: Any, taken: bool) -> dict[str, Any]:
 
 def _pictures(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
     """Who listened to whom in the last heard step of the first recorded world, and which symbols are used."""
+    # Here, since matplotlib takes longer to load than many a run takes to begin.
+    from popcomm.language import pictures, topology_picture
+
     figures: dict[str, Any] = {}
     heard = [i for i, receivers in enumerate(rows.get("receivers") or []) if len(receivers)]
     if heard:

@@ -13,6 +13,7 @@ from popcomm.theory.by_type import (
 )
 from popcomm.theory.extinction import alive_probability, extinction_probability
 from popcomm.theory.gate import word_count
+from popcomm.theory.large_loads import load_variance, mean_load, radius_bound
 from popcomm.theory.load import StationaryLoad, stationary_load
 from popcomm.theory.load_by_type import LoadByType, load_by_type
 from popcomm.theory.offspring import offspring_moments, offspring_pmf
@@ -32,11 +33,14 @@ __all__ = [
     "extinction_by_type",
     "extinction_probability",
     "load_by_type",
+    "load_variance",
     "local_rule",
+    "mean_load",
     "next_generation_matrix",
     "offspring_moments",
     "offspring_pmf",
     "progeny_moments",
+    "radius_bound",
     "repetition_threshold",
     "spectral_radius",
     "stationary_load",

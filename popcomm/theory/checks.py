@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -35,24 +34,6 @@ def whole_numbers(value: Any, what: str) -> NDArray[np.int64]:
     if given.dtype.kind not in "iu" or (given < 0).any():
         raise UserError(f"{what} is {value!r}, and must be a whole number of at least 0, or an array of them")
     return given.astype(np.int64)
-
-
-def positive_int(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise UserError(f"{what} is {value!r}, and must be a whole number of at least 1")
-    return int(value)
-
-
-def at_least_zero(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < np.inf:
-        raise UserError(f"{what} is {value!r}, and must be a number of at least 0")
-    return float(value)
-
-
-def share(value: Any, what: str, low: float = 0.0, high: float = 1.0) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
-        raise UserError(f"{what} is {value!r}, and must be between {low:g} and {high:g}")
-    return float(value)
 
 
 def numbers(value: Any, what: str) -> Array:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import comb
-from numbers import Integral
 from typing import Any
 
+from popcomm.checks import between, whole
 from popcomm.errors import UserError
 
 MOST_BITS = 64
@@ -19,10 +19,8 @@ def check_gate(bits: Any, min_on: Any, max_on: Any) -> None:
             above bits.
     """
     for key, value in (("bits", bits), ("min_on", min_on), ("max_on", max_on)):
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise UserError(f"messages.{key} is {value!r}, and must be a whole number")
-    if not 1 <= bits <= MOST_BITS:
-        raise UserError(f"messages.bits is {bits}, and must be between 1 and {MOST_BITS}")
+        whole(f"messages.{key}", value)
+    between("messages.bits", bits, 1, MOST_BITS)
     if min_on < 1:
         raise UserError(f"messages.min_on is {min_on}, and must be at least 1: a word without on bits is silence")
     if min_on > max_on:

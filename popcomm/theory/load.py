@@ -9,8 +9,9 @@ import numpy as np
 from scipy.fft import next_fast_len
 from scipy.special import comb
 
+from popcomm.checks import at_least_zero, between
 from popcomm.errors import UserError
-from popcomm.theory.checks import Array, at_least_zero, probabilities, share
+from popcomm.theory.checks import Array, probabilities
 from popcomm.theory.offspring import excess, offspring_moments, offspring_pmf, union
 
 LEAST_LOSS = 1e-10  # the inverted law is right to about 1e-13
@@ -53,7 +54,7 @@ class StationaryLoad:
         Raises:
             UserError: loss outside [1e-10, 1].
         """
-        loss = share(loss, "loss", LEAST_LOSS)
+        loss = between("loss", loss, LEAST_LOSS, 1)
         return self._first + int(np.argmax(self._tail() < loss))
 
     def _tail(self) -> Array:
@@ -71,7 +72,7 @@ def stationary_load(rate: float, p: Any) -> StationaryLoad:
         UserError: rate below 0, p is not [N] in [0, 1], m >= 1 (a load without end), or a load so wide that its law has
             more than 2**24 values.
     """
-    rate, p = at_least_zero(rate, "rate"), probabilities(p)
+    rate, p = at_least_zero("rate", rate), probabilities(p)
     if p.ndim != 1:
         raise UserError(f"p has shape {p.shape}, and must be [N]")
     m, s2 = (float(v) for v in offspring_moments(p))

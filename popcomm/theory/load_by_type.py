@@ -10,9 +10,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
+from popcomm.checks import between
 from popcomm.errors import UserError
 from popcomm.theory.by_type import spectral_radius
-from popcomm.theory.checks import Array, matrix, numbers, share
+from popcomm.theory.checks import Array, matrix, numbers
 
 MOST_DOUBLINGS = 64
 PRECISION = 1e-13
@@ -57,7 +58,7 @@ class LoadByType:
         Raises:
             UserError: loss not in (0, 1], or heard is not [N] in [0, 1].
         """
-        loss = share(loss, "loss", np.finfo(np.float64).tiny)
+        loss = between("loss", loss, np.finfo(np.float64).tiny, 1)
         weights = self._weights(heard)
         if not (weights * self.mean).any():
             return 0

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.special import exprel
 
+from popcomm.checks import at_least_zero, between, count
 from popcomm.errors import UserError
-from popcomm.theory.checks import Array, at_least_zero, positive_int, probabilities, share
+from popcomm.theory.checks import Array, probabilities
 from popcomm.theory.deviance import log_binomial, log_poisson
 from popcomm.theory.extinction import extinction_probability
 from popcomm.theory.laws import CountLaw
@@ -58,9 +59,9 @@ class BorelTanner(_Progeny):
     """
 
     def __init__(self, mu: float, n: int = 1) -> None:
-        self.mu = at_least_zero(mu, "mu")
+        self.mu = at_least_zero("mu", mu)
         deficit = _rounded(1.0 - self.mu)
-        super().__init__(positive_int(n, "n"), 1.0 - _poisson_survival(self.mu, -deficit), deficit, self.mu)
+        super().__init__(count("n", n, 1), 1.0 - _poisson_survival(self.mu, -deficit), deficit, self.mu)
 
     def _log_none(self) -> float:
         return -self.mu
@@ -95,7 +96,7 @@ class Consul(_Progeny):
     """
 
     def __init__(self, n: int, p: float) -> None:
-        self.n, self.p = positive_int(n, "n"), share(p, "p")
+        self.n, self.p = count("n", n, 1), between("p", p, 0, 1)
         deficit = _rounded(float(1 - self.n * Fraction(self.p)))
         extinction = float(extinction_probability(np.full(self.n, self.p)))
         super().__init__(1, extinction, deficit, self.n * self.p * (1.0 - self.p))
@@ -141,7 +142,7 @@ class TotalProgeny(_Progeny):
         self.p = p
         deficit = -float(excess(p))
         super().__init__(
-            positive_int(ancestors, "ancestors"), float(extinction_probability(p)), deficit, float((p * (1 - p)).sum())
+            count("ancestors", ancestors, 1), float(extinction_probability(p)), deficit, float((p * (1 - p)).sum())
         )
         values, counts = np.unique(p[p > 0], return_counts=True)
         self._equal = (int(counts[0]), float(values[0])) if len(values) == 1 else None

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from popcomm.checks import at_least_zero
 from popcomm.errors import UserError
 from popcomm.theory.by_type import spectral_radius
-from popcomm.theory.checks import Array, at_least_zero, matrix
+from popcomm.theory.checks import Array, matrix
 
 
 def repetition_threshold(hears: Any) -> Array:
@@ -37,7 +38,7 @@ def local_rule(hears: Any, target: float) -> Array:
         UserError: hears outside [0, 1], target below 0, or an agent that would need a p above 1.
     """
     heard = matrix(hears, "hears")
-    target = at_least_zero(target, "target")
+    target = at_least_zero("target", target)
     indegree = heard.sum(-2)
     p = np.divide(target, indegree, out=np.zeros_like(indegree), where=indegree > 0)
     if (p > 1).any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import comb
 
-from popcomm.theory.checks import share
+from popcomm.checks import between
 from popcomm.theory.gate import check_gate, word_count
 
 
@@ -20,7 +20,7 @@ def word_probability(bits: int, min_on: int, max_on: int, bit_probability: float
     0.00976
     """
     check_gate(bits, min_on, max_on)
-    q = share(bit_probability, "bit_probability")
+    q = between("bit_probability", bit_probability, 0, 1)
     if q == 0.5:
         return word_count(bits, min_on, max_on) / 2**bits
     return min(1.0, sum(comb(bits, i) * q**i * (1 - q) ** (bits - i) for i in range(min_on, max_on + 1)))

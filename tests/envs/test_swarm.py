@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from popcomm import envs
-from popcomm.envs import WORLDS, swarm_v0
+from popcomm.envs import WORLDS, demo, swarm_v0
 from popcomm.envs.swarm_dynamics import attraction, crowding, limit_speed, on_circle, shortest, wrap
 from popcomm.envs.swarm_v0 import SwarmWorld
 from popcomm.envs.testing import world_api_test
@@ -351,11 +349,10 @@ class TestPictures:
         assert columns.max() < 380
         assert 200 < rows.mean() < 420
 
-    def test_running_the_file_draws_an_episode(self, tmp_path: Any) -> None:
+    def test_the_demo_draws_an_episode(self, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
         file = tmp_path / "swarm.gif"
-        code = f"from popcomm.envs.swarm_picture import main; main({str(file)!r}, steps=3)"
-        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        assert "3 steps of 10 agents" in told
+        demo.main("swarm_v0", str(file), steps=3)
+        assert "3 steps of 10 agents" in capsys.readouterr().out
         with Image.open(file) as film:
             assert film.n_frames == 4
 

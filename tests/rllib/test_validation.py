@@ -119,7 +119,11 @@ class Featureless(Plain):
         (lambda c: c.communication(messages="symbols"), r"communication.messages of kind 'symbols'.*vocab_size"),
         (lambda c: c.communication(messages=7), r"communication.messages is 7, and must be a mapping with 'kind'"),
         (lambda c: c.communication(dropout="x"), r"communication.dropout is 'x', and must be a number"),
-        (lambda c: c.environment("swarm_v0", env_config={"num_agents": "4"}), r"environment.env_config does not fit"),
+        (
+            lambda c: c.environment("swarm_v0", env_config={"num_agents": "4"}),
+            r"num_agents is '4', and must be",
+        ),
+        (lambda c: c.environment("swarm_v0", env_config={"acceleration": "4"}), r"environment.env_config does not fit"),
         (lambda c: c.training(lr=-1.0), r"training.lr is -1.0, and must be a number at least 0"),
         (lambda c: c.training(gamma=1.5), r"training.gamma is 1.5, and must be a number between 0 and 1"),
         (lambda c: c.training(grad_clip=-1.0), r"training.grad_clip is -1.0, and must be a number above 0"),

@@ -11,7 +11,7 @@ import numpy as np
 from popcomm.channels.broadcast.moment import Measured, Moment
 from popcomm.channels.broadcast.sketch import WIDEST, pair_key
 from popcomm.channels.broadcast.sketch import CountMin as Sketch
-from popcomm.checks import whole
+from popcomm.checks import finite, number, true_or_false, whole
 from popcomm.errors import UserError
 from popcomm.references import made
 
@@ -109,9 +109,8 @@ class LocalRule(Decision):
     """
 
     def __init__(self, target: float = 0.5) -> None:
-        _number("decision.target", target)
-        if target < 0:
-            raise UserError(f"decision.target is {target}, and must not be negative")
+        finite("decision.target", target)
+        number("decision.target", target, "not be negative", least=0)
         if target >= 1:
             raise UserError(
                 f"decision.target is {target}, and must be below 1: each word would then be repeated at least once on "
@@ -223,20 +222,16 @@ class Controlled(Decision):
 
     def __init__(self, target: float = 0.5, brake: bool = True, gain: float = 0.02, horizon: float = 50.0) -> None:
         for key, value in (("target", target), ("gain", gain), ("horizon", horizon)):
-            _number(f"decision.{key}", value)
-        if target < 0:
-            raise UserError(f"decision.target is {target}, and must not be negative")
+            finite(f"decision.{key}", value)
+        number("decision.target", target, "not be negative", least=0)
         if not brake and target > HIGHEST_TARGET:
             reason = "words would multiply without end" if target >= 1 else "a little learned echo would carry R over 1"
             raise UserError(
                 f"decision.target is {target} without a brake, and must be at most {HIGHEST_TARGET}: {reason}"
             )
-        if not isinstance(brake, bool):
-            raise UserError(f"decision.brake is {brake!r}, and must be true or false")
-        if gain <= 0:
-            raise UserError(f"decision.gain is {gain}, and must be above 0")
-        if horizon < 1:
-            raise UserError(f"decision.horizon is {horizon} steps, and must be at least 1")
+        true_or_false("decision.brake", brake)
+        number("decision.gain", gain, "be above 0", above=0)
+        number("decision.horizon", horizon, "be at least 1 step", least=1)
         self.target, self.brake, self.gain, self.keep = float(target), brake, float(gain), 1 - 1 / float(horizon)
         self.reproduction = self.target if self.target < 1 else None
         self.open(1, 0)
@@ -301,17 +296,8 @@ def probability(key: str, value: Any) -> float:
     Raises:
         UserError: it is not.
     """
-    _number(key, value)
-    if not 0 <= value <= 1:
-        raise UserError(f"{key} is {value}, and must be a probability, from 0 to 1")
-    return float(value)
-
-
-def _number(key: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
-        raise UserError(f"{key} is {value!r}, and must be a number")
-    if not math.isfinite(value):
-        raise UserError(f"{key} is {value!r}, and must be a finite number")
+    number(key, value)
+    return number(key, value, "be a probability, from 0 to 1", least=0, most=1)
 
 
 DECISIONS: dict[str, type] = {

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array, identity
-from scipy.sparse.linalg import spsolve
+from scipy.sparse import csr_array, hstack, vstack
 
 from popcomm.channels.broadcast.decisions import CountMin
 from popcomm.channels.broadcast.reflex import Reflex
 from popcomm.channels.broadcast.reflexes import Publishing, WordRepetition
 from popcomm.channels.topology import Full, Topology
+from popcomm.theory import load_variance, mean_load, radius_bound
 
 DEVIATIONS = 3.0  # of the load, that there is room for beyond its mean
 # Where words would multiply without end, and something else holds them: so many times what is said in a step.
@@ -33,7 +33,8 @@ class Load(NamedTuple):
 
     mean: float
     deviation: float
-    heard: float  # of them, by the agent that hears most
+    heard: float  # of them, by the agent that hears most: the mean
+    heard_deviation: float
 
 
 def dimensions(
@@ -48,20 +49,17 @@ def dimensions(
     load = expected_load(topology, reflexes, num_agents, rate)
     if capacity is None:
         held = UNBOUND * (num_agents + rate)
-        capacity = math.ceil(held if load is None else load.mean + DEVIATIONS * load.deviation)
+        capacity = math.ceil(held) if load is None else _room(load.mean, load.deviation)
     if inbox is None and load is not None:
-        # What one agent hears varies as the whole does, in proportion.
-        spread = load.deviation * math.sqrt(load.heard / load.mean)
-        inbox = math.ceil(load.heard + DEVIATIONS * spread)
+        inbox = _room(load.heard, load.heard_deviation)
     return Dimensions(capacity, capacity if inbox is None else min(inbox, capacity))
 
 
 def expected_load(topology: Topology, reflexes: Sequence[Reflex], num_agents: int, rate: float) -> Load | None:
-    """Mean and standard deviation of the load, `rate` published words included; None where R is 1 or more.
+    """Mean and standard deviation of the load, `rate` published words included; None where R may be 1 or more.
 
-    With M[i, j] = P(j repeats a transmission by i), mean loads by source are (I - M^T)^-1 (1 + rate p), since published
-    words are heard by all. The variance is that of a Galton-Watson process with immigration nu,
-    (s2 mu + nu) / (1 - R^2), with s2 = R, an upper bound.
+    By `popcomm.theory`, with M[i, j] = P(j repeats a transmission by i) and the publisher as the last
+    source, whom all hear and who repeats nothing. Several repetitions count as one that repeats as often.
     """
     hears = _hears(topology, num_agents)
     # As if all heard themselves, whether there is feedback or not.
@@ -76,14 +74,21 @@ def expected_load(topology: Topology, reflexes: Sequence[Reflex], num_agents: in
             if isinstance(decision, CountMin) and np.max(chance) >= 1:
                 return None
     spread = hears.multiply(chances[None, :]).tocsr()
-    # By the largest column or row sum, a bound of the spectral radius: exact for the local rule.
-    reproduction = min(float(spread.sum(0).max()), float(spread.sum(1).max()))
-    if reproduction >= 1:
+    if radius_bound(spread) >= 1:
         return None
-    by_source = spsolve((identity(num_agents) - spread.T).tocsc(), 1.0 + rate * chances)
-    mean, fresh = float(by_source.sum()) + rate, num_agents + rate
-    variance = (reproduction * mean + fresh) / (1 - reproduction**2)
-    return Load(mean, math.sqrt(variance), float((hears.T @ by_source).max()) + rate)
+    sources = np.append(np.ones(num_agents), rate)
+    published = vstack([spread, csr_array(chances[None, :])])
+    M = hstack([published, csr_array((num_agents + 1, 1))]).tocsr()
+    by_source = mean_load(sources, M)
+    heard = hears.T @ by_source[:-1]
+    busiest = np.append(hears[:, [int(np.argmax(heard))]].toarray().ravel(), 1.0)
+    variance, heard_variance = (load_variance(sources, M, who) for who in (np.ones_like(sources), busiest))
+    return Load(float(by_source.sum()), math.sqrt(variance), float(heard.max()) + rate, math.sqrt(heard_variance))
+
+
+def _room(mean: float, deviation: float) -> int:
+    # A millionth less, or a rounding error beyond a whole number would be one more.
+    return math.ceil(mean + DEVIATIONS * deviation - 1e-6)
 
 
 def _hears(topology: Topology, num_agents: int) -> csr_array:

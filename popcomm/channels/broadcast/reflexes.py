@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from popcomm.channels.broadcast.decisions import (
 from popcomm.channels.broadcast.log import PUBLISHED, Log, entries
 from popcomm.channels.broadcast.moment import Measured, Moment, first_of_word
 from popcomm.channels.broadcast.reflex import Reflex
+from popcomm.checks import number, one_of, true_or_false
 from popcomm.errors import UserError, nearest
 from popcomm.references import made
 from popcomm.schedules import Clock, LoadLinear, Schedule
@@ -87,10 +89,8 @@ class WordRepetition(Reflex):
         schedule: Schedule | dict[str, Any] | float | None = None,
     ) -> None:
         super().__init__(schedule)
-        if slot not in self.SLOTS:
-            raise UserError(f"reflex word_repetition: slot is {slot!r}; {nearest(str(slot), self.SLOTS)}")
-        if not isinstance(dedup, bool):
-            raise UserError(f"reflex word_repetition: dedup is {dedup!r}, and must be true or false")
+        one_of("reflex word_repetition: slot", slot, self.SLOTS)
+        true_or_false("reflex word_repetition: dedup", dedup)
         self.decision = LocalRule() if decision is None else make_decision(decision)
         self._strength = 1.0  # in the last step
         self.takes_turn, self.dedup = slot == "hijack", dedup
@@ -173,8 +173,7 @@ class Publishing(Reflex):
     ) -> None:
         super().__init__(schedule)
         self._not_in_load()
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < np.inf:
-            raise UserError(f"reflex publishing: rate is {rate!r}, and must be a number of words, 0 or more")
+        number("reflex publishing: rate", rate, "be a number of words, 0 or more", least=0, below=math.inf)
         if isinstance(source, str) and source != "uniform":
             raise UserError(f"reflex publishing: source is {source!r}; {nearest(source, ['uniform'])}, or a list")
         if not isinstance(source, Sequence | np.ndarray):
@@ -228,8 +227,7 @@ class SensoryDeprivation(Reflex):
     ) -> None:
         super().__init__(schedule)
         self._not_in_load()
-        if mode not in self.MODES:
-            raise UserError(f"reflex sensory_deprivation: mode is {mode!r}; {nearest(str(mode), self.MODES)}")
+        one_of("reflex sensory_deprivation: mode", mode, self.MODES)
         if isinstance(who, str) or not (who is None or isinstance(who, Sequence | np.ndarray)):
             raise UserError(f"reflex sensory_deprivation: who is {who!r}, and must be a list of seats")
         self.mode, self.who, self.when = mode, who, when

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from popcomm.channels.words.codes import pack, passes, rank, uniform_words, unpack, unrank, words_dtype
 from popcomm.channels.words.laws import BitsLaw, LexiconLaw
-from popcomm.checks import whole
+from popcomm.checks import true_or_false, whole
 from popcomm.errors import UserError
 from popcomm.theory.gate import check_gate, word_count
 
@@ -49,8 +49,7 @@ class Words:
 
     def __post_init__(self) -> None:
         check_gate(self.bits, self.min_on, self.max_on)
-        if not isinstance(self.speak_gate, bool):
-            raise UserError(f"messages.speak_gate is {self.speak_gate!r}, and must be true or false")
+        true_or_false("messages.speak_gate", self.speak_gate)
         if self.vocab is not None and whole("messages.vocab", self.vocab, 1) > self.count:
             raise UserError(
                 f"messages.vocab is {self.vocab}, and must be at most {self.count}, the number of words of {self.bits} "

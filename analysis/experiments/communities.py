@@ -2,31 +2,33 @@
 
     python -m popcomm.analysis.experiments.communities --out runs/communities [--seeds 3] [--docs docs]
 
-Six speakers and six listeners play referential_v0, seated in communities with more or less exchange between them. Runs
-that are in communities.json already are not made again, so a stop loses one run at most. Writes communities.md, .png
-and .json into the folder after every run.
+Six speakers and six listeners play referential_v0, seated in communities with more or less exchange between them. Each
+run has a process of its own; its result is appended to results.jsonl, and runs that are there are not made again.
+Writes communities.md, .png and .json into the folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import shutil
+import sys
 import time
-from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from popcomm.analysis.experiments import communities_page
+from popcomm.analysis.experiments.figures import DOTTED
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options
+from popcomm.analysis.experiments.intervals import difference, paired
+from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, stored
 
-from popcomm.language.drawing import png
+from popcomm.errors import UserError
+from popcomm.language.drawing import BLUE, INK, MUTED, ORANGE, card, dress, heatmap, legend
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
-from popcomm.rllib.crossplay import CrossPlay, cross_play
+from popcomm.rollout.crossplay import CrossPlay, cross_play
 
 NAME = "communities"
 MEMBERS = 6  # of each species
@@ -38,7 +40,35 @@ LOOKS = 6  # how often a run is measured, the last time at its end
 ARMS = tuple(itertools.product([2], [0.0, 0.01, 0.05, 0.2, 1.0])) + tuple(itertools.product([3], [0.0, 0.05, 1.0]))
 
 Array = NDArray[Any]
-Record = dict[str, Any]
+Record = Mapping[str, Any]
+Arms = Mapping[tuple[int, float], Sequence[Record]]  # {(communities, mixing): its runs by seed}
+
+
+# ---- runs ----
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--messages", type=int, default=MESSAGES, help=f"said in each run [{MESSAGES}]")
+
+
+def planned(options: Options) -> list[Trial]:
+    """Seeds outermost: a stop leaves whole sets of arms."""
+    return [
+        Trial(
+            options.out / RESULTS,
+            {"communities": communities, "mixing": mixing, "seed": seed, "asked": options.messages},
+            train,
+        )
+        for seed, (communities, mixing) in itertools.product(range(1, options.seeds + 1), ARMS)
+    ]
+
+
+def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
+    """All that is in the folder."""
+    found = stored(options.out / RESULTS)
+    if not found:
+        raise UserError(f"--out {options.out} has no results yet; leave out --page-only")
+    return found
 
 
 def settings(communities: int, mixing: float, seed: int) -> PopulationPPOConfig:
@@ -67,6 +97,35 @@ def settings(communities: int, mixing: float, seed: int) -> PopulationPPOConfig:
     )
 
 
+def train(communities: int, mixing: float, seed: int, asked: int) -> Record:
+    """One run of so many messages, measured on its way and at its end; `seconds` is CPU time of this process."""
+    began = time.process_time()
+    algorithm: PopulationPPO = settings(communities, mixing, seed).build_algo()
+    untrained = measure(cross_play(algorithm), communities)
+    curve, said, accuracy = [{"messages": 0, **untrained}], 0, float("nan")
+    for look in range(1, LOOKS + 1):
+        while said < asked * look / LOOKS:
+            result = algorithm.train()
+            said, accuracy = result["num_env_steps_sampled_lifetime"], result["popcomm"]["world/accuracy"]
+        played = cross_play(algorithm)
+        curve.append({"messages": said, **measure(played, communities)})
+    algorithm.stop()
+    return {
+        "exchange": exchange(communities, mixing),
+        **curve[-1],
+        "sampled_accuracy": accuracy,
+        "seconds": time.process_time() - began,
+        "curve": curve,
+        "matrix": played.accuracy.tolist(),
+    }
+
+
+# ---- measures ----
+
+CHANCE = 0.01  # one meaning of a hundred, guessed
+SOME = 0.05  # the mixing that the claims are about
+
+
 def same_community(members: int, communities: int) -> Array:
     """[P, P] bool, which members are of one community: p and q if p G // P = q G // P."""
     group = np.arange(members) * communities // members
@@ -78,7 +137,7 @@ def distances(messages: Array) -> Array:
     return (messages[:, None] != messages[None]).any(-1).mean(-1)
 
 
-def measure(played: CrossPlay, communities: int) -> Record:
+def measure(played: CrossPlay, communities: int) -> dict[str, float]:
     """Intelligibility and distance, as means within communities and between them.
 
     `within` and `between` are shares of meanings understood; `distance_within` is over pairs of different speakers, nan
@@ -105,78 +164,114 @@ def exchange(communities: int, mixing: float) -> float:
     return 1 - (1 - q) ** 2 - q**2 / (communities - 1)
 
 
-def train(communities: int, mixing: float, seed: int, messages: int) -> Record:
-    """One run, measured on its way and at its end; `seconds` is CPU time of this process."""
-    began = time.process_time()
-    algorithm: PopulationPPO = settings(communities, mixing, seed).build_algo()
-    untrained = measure(cross_play(algorithm), communities)
-    curve, said, accuracy = [{"messages": 0, **untrained}], 0, float("nan")
-    for look in range(1, LOOKS + 1):
-        while said < messages * look / LOOKS:
-            result = algorithm.train()
-            said, accuracy = result["num_env_steps_sampled_lifetime"], result["popcomm"]["world/accuracy"]
-        played = cross_play(algorithm)
-        curve.append({"messages": said, **measure(played, communities)})
-    algorithm.stop()
-    return {
-        "communities": communities,
-        "mixing": mixing,
-        "seed": seed,
-        "asked": messages,
-        "exchange": exchange(communities, mixing),
-        **curve[-1],
-        "sampled_accuracy": accuracy,
-        "seconds": time.process_time() - began,
-        "curve": curve,
-        "matrix": played.accuracy.tolist(),
+def grouped(records: Sequence[Record]) -> Arms:
+    """In the order of communities and mixing."""
+    ordered = sorted(records, key=lambda r: (r["communities"], r["mixing"]))
+    return arms_of(ordered, lambda r: (r["communities"], r["mixing"]))
+
+
+def claims(by_arm: Arms) -> list[Claim]:
+    """What is said of two communities, as far as there are runs."""
+    none, some, full = (by_arm.get((2, mixing), []) for mixing in (0.0, SOME, 1.0))
+    found = []
+    if none:
+        highest = max(r["between"] for r in none)
+        text = f"Those who never meet understand one another as by chance: at most {3 * CHANCE:g} in every run"
+        found.append(Claim(text, f"at most {highest:.3f}", highest <= 3 * CHANCE))
+    gain = paired(some, none, lambda r: r["between"])
+    if gain is not None:
+        text = f"Mixing {SOME:g} makes strangers understood: the interval of the gain over mixing 0 excludes 0"
+        found.append(Claim(text, gain.shown(3), gain.paired.low > 0))
+        apart = difference([a["distance_between"] for a in some], [a["distance_within"] for a in some])
+        text = f"At mixing {SOME:g} they still speak more differently than those of one community: it excludes 0"
+        found.append(Claim(text, apart.shown(3), apart.paired.low > 0))
+    if full:
+        gap = max(abs(r["within"] - r["between"]) for r in full)
+        text = "At mixing 1 there are no strangers: within and between differ by 0.01 at most in every run"
+        found.append(Claim(text, f"at most {gap:.3f}", gap <= 0.01))
+    return found
+
+
+# ---- figure and page ----
+
+MATRIX_ARMS = ((2, 0.0), (2, SOME))
+COLOURS = {"within": BLUE, "between": ORANGE}
+MARKERS = {2: ("o", "-"), 3: ("^", ":")}  # by communities
+JITTER = 0.06
+
+
+def draw(records: Sequence[Record]) -> Figure:
+    """Intelligibility and distance against mixing, every seed a point; and who understands whom in single runs."""
+    by_arm = grouped(records)
+    mixings = sorted({mixing for _, mixing in by_arm})
+    figure = card(11, 8.2, "Communities that seldom meet: who understands whom, and who says the same")
+    axes = figure.subplots(2, 2)
+    dress(axes[0, 0], "Intelligibility", "mixing", "share of meanings understood")
+    dress(axes[0, 1], "Distance of languages", "mixing", "share of meanings said differently")
+    for key in COLOURS:
+        _lines(axes[0, 0], by_arm, mixings, key, key)
+        _lines(axes[0, 1], by_arm, mixings, f"distance_{key}", key)
+    axes[0, 0].axhline(CHANCE, color=MUTED, linewidth=1.2, linestyle=DOTTED, label="chance")
+    for panel in axes[0]:
+        panel.set_xticks(range(len(mixings)), [f"{m:g}" for m in mixings])
+        panel.set_ylim(-0.03, 1.05)
+    legend(axes[0, 0], loc="best")
+    for panel, arm in zip(axes[1], MATRIX_ARMS, strict=True):
+        _matrix(panel, by_arm.get(arm, []), arm)
+    return figure
+
+
+def _lines(axes: Axes, by_arm: Arms, mixings: list[float], key: str, kind: str) -> None:
+    """Points of all seeds and the line of their means, for each number of communities."""
+    for communities, (marker, dash) in MARKERS.items():
+        runs = {mixing: found for (groups, mixing), found in by_arm.items() if groups == communities}
+        if not runs:
+            continue
+        places = [mixings.index(mixing) for mixing in runs]
+        colour, shift = COLOURS[kind], JITTER if communities == 3 else -JITTER
+        label = f"{kind}, {communities} communities"
+        means = [float(np.mean([r[key] for r in found])) for found in runs.values()]
+        axes.plot(places, means, dash, color=colour, linewidth=1.8, label=label)
+        for place, found in zip(places, runs.values(), strict=True):
+            axes.plot(np.full(len(found), place + shift), [r[key] for r in found], marker, color=colour, markersize=5)
+
+
+def _matrix(axes: Axes, runs: Sequence[Record], arm: tuple[int, float]) -> None:
+    communities, mixing = arm
+    dress(axes, grid=None)
+    if not runs:
+        axes.set_title(f"mixing {mixing:g}: no run yet", fontsize=10, loc="left", color=INK)
+        return
+    dress(axes, f"Mixing {mixing:g}, seed {runs[0]['seed']}: speakers by listeners", "listener", "speaker", grid=None)
+    matrix = np.array(runs[0]["matrix"])
+    heatmap(axes, matrix, "share of meanings understood", vmin=0, vmax=1)
+    for edge in np.arange(1, communities) * len(matrix) / communities - 0.5:
+        axes.axhline(edge, color="white", linewidth=2)
+        axes.axvline(edge, color="white", linewidth=2)
+    for (row, column), value in np.ndenumerate(matrix):
+        ink = "white" if value < 0.6 else "black"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
+
+
+def page(records: Sequence[Record]) -> dict[str, Any]:
+    by_arm = grouped(records)
+
+    def gap(runs: Sequence[Record], first: str, second: str) -> str:
+        return difference([r[first] for r in runs], [r[second] for r in runs]).shown(3)
+
+    gains = {
+        arm: gain.shown(3)
+        for arm, runs in by_arm.items()
+        if arm[1] and (gain := paired(runs, by_arm.get((arm[0], 0.0), []), lambda r: r["between"]))
+    }
+    untrained = [[r["curve"][0]["within"], r["curve"][0]["between"]] for r in records]
+    return {"records": records, "arms": by_arm, "claims": claims(by_arm), "gap": gap, "gains": gains} | {
+        "untrained": np.mean(untrained)
     }
 
 
-def known(records: Sequence[Record], communities: int, mixing: float, seed: int, messages: int) -> bool:
-    """Whether that run has been made."""
-    wanted = (communities, mixing, seed, messages)
-    return any((r["communities"], r["mixing"], r["seed"], r["asked"]) == wanted for r in records)
-
-
-def write(out: Path, records: Sequence[Record], command: str) -> list[Path]:
-    """The numbers, the figure and the page of the runs so far; returns their paths."""
-    versions = {name: version(name) for name in ("popcomm", "ray", "torch")}
-    whole = {"command": command, "versions": versions, "runs": list(records)}
-    files = {
-        f"{NAME}.json": json.dumps(whole, indent=1).encode(),
-        communities_page.PICTURE: png(communities_page.draw(records)),
-        f"{NAME}.md": communities_page.markdown(records, command, versions).encode(),
-    }
-    for name, content in files.items():
-        (out / name).write_bytes(content)
-    return [out / name for name in files]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog=f"python -m popcomm.analysis.experiments.{NAME}", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind; their seeds are 1, 2, ... [3]")
-    parser.add_argument("--messages", type=int, default=MESSAGES, help=f"said in each run [{MESSAGES}]")
-    parser.add_argument("--out", type=Path, required=True, help="where the results go")
-    parser.add_argument("--docs", type=Path, help="copy page, figure and numbers there, too")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
-    command = f"python -m popcomm.analysis.experiments.{NAME} --seeds {options.seeds} --messages {options.messages}"
-    command += f" --out {options.out}"
-    path = options.out / f"{NAME}.json"
-    records: list[Record] = json.loads(path.read_text())["runs"] if path.exists() else []
-    # Seeds outermost: a stop leaves whole sets of arms.
-    for seed, (communities, mixing) in itertools.product(range(1, options.seeds + 1), ARMS):
-        if not known(records, communities, mixing, seed, options.messages):
-            records.append(train(communities, mixing, seed, options.messages))
-            print({k: v for k, v in records[-1].items() if k not in ("curve", "matrix")}, flush=True)
-            write(options.out, records, command)
-    files = write(options.out, records, command)
-    if options.docs:
-        options.docs.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copy(file, options.docs)
-
+EXPERIMENT = Experiment(NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, arguments)
+main = EXPERIMENT.main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

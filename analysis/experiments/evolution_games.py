@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from popcomm.analysis.experiments.records import isolated
 
 Array = NDArray[Any]
 
@@ -96,19 +96,29 @@ class Play:
             .debugging(seed=self.seed)
         )
 
-    def train(self) -> None:
-        """Play all iterations; the Diary so far is on disk after each checkpoint."""
-        import torch
+    @property
+    def name(self) -> str:
+        return self.path.stem
 
-        torch.set_num_threads(1)
-        algorithm = self.config().build_algo()
-        pages: list[tuple[Any, ...]] = []
+    def train(self) -> None:
+        """Play all iterations, in a process of its own."""
+        isolated(played, self)
+
+
+def played(play: Play) -> None:
+    """Play all iterations; the Diary so far is on disk after each checkpoint."""
+    from popcomm.cli.ray_session import ray_session
+
+    pages: list[tuple[Any, ...]] = []
+    config = play.config()
+    with ray_session(config):
+        algorithm = config.build_algo()
         try:
-            for iteration in range(1, self.iterations + 1):
+            for iteration in range(1, play.iterations + 1):
                 steps = algorithm.train()["popcomm"]["env_steps"]
-                if iteration in self.checkpoints:
-                    pages.append(_written(algorithm, steps, self.seed))
-                    Diary(*(np.stack(column) for column in zip(*pages, strict=True))).save(self.path)
+                if iteration in play.checkpoints:
+                    pages.append(_written(algorithm, steps, play.seed))
+                    Diary(*(np.stack(column) for column in zip(*pages, strict=True))).save(play.path)
         finally:
             algorithm.stop()
 
@@ -119,26 +129,9 @@ def spaced(last: int) -> list[int]:
     return sorted({*(int(p) for p in np.round(powers)), last})
 
 
-def play_all(plays: list[Play], say: Callable[[str], None] = print) -> None:
-    """Play those that are not complete, one after another."""
-    from popcomm.cli.ray_session import prepare_environment, quiet_ray, ray_session
-
-    wanted = [play for play in plays if not play.is_complete()]
-    say(f"{len(plays)} plays, {len(plays) - len(wanted)} of them complete already")
-    if not wanted:
-        return
-    prepare_environment()
-    quiet_ray()
-    with ray_session(wanted[0].config()):
-        for play in wanted:
-            play.train()
-            diary = Diary.load(play.path)
-            say(f"{play.path.stem}: {diary.games[-1]:,} games, accuracy {diary.accuracy[-1].mean():.3f}")
-
-
 def _written(algorithm: Any, steps: int, seed: int) -> tuple[Any, ...]:
     """A row of each field of the Diary."""
-    from popcomm.rllib.crossplay import cross_play
+    from popcomm.rollout.crossplay import cross_play
 
     found = cross_play(algorithm)
     # With the same random numbers at all checkpoints, messages would diverge less than independent ones do.
@@ -153,7 +146,7 @@ def _drawn(algorithm: Any, meanings: Array, seed: int) -> Array:
     """
     import torch
 
-    from popcomm.rllib.worlds import make_world
+    from popcomm.envs.making import make_world
 
     agent = algorithm.env_runner_group.local_env_runner.module["speaker"].unwrapped().agent
     world = make_world(algorithm.config.world, algorithm.config.env_config, 1)

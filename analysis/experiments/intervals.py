@@ -1,13 +1,16 @@
-"""How sure a difference between two groups of seeds is: t intervals, paired and not, and a bootstrap."""
+"""How sure means and differences over seeds are: t intervals, paired and not, and a bootstrap. scipy.stats counts."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+LEVEL = 0.95
 RESAMPLES = 10_000
 
 
@@ -28,16 +31,23 @@ class Interval(NamedTuple):
         return f"[{self.low:{sign}.{digits}f}, {self.high:{sign}.{digits}f}]"
 
 
+UNKNOWN = Interval(float("nan"), float("nan"))
+
+
 class Difference(NamedTuple):
     """Mean of the first group minus mean of the second, and its intervals."""
 
     mean: float
     paired: Interval  # Student's t on the differences seed by seed
-    unpaired: Interval  # Welch's t, which knows nothing of the pairs
+    unpaired: Interval  # Welch's t (1947), which knows nothing of the pairs
     bootstrap: Interval  # percentiles of the mean difference when seeds are drawn again, with replacement
 
+    def shown(self, digits: int) -> str:
+        """The mean and the paired interval."""
+        return f"{self.mean:+,.{digits}f} {self.paired.shown(digits)}"
 
-def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: int = 0) -> Difference:
+
+def difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL, seed: int = 0) -> Difference:
     """Compare two groups of runs, [S] each; run s of both has the same seed.
 
     With few seeds the bootstrap's interval is too narrow (Efron & Tibshirani 1993, chapter 13), so the t intervals are
@@ -52,12 +62,22 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = 0.95, seed: i
     apart = a - b
     mean = float(apart.mean()) if len(apart) else float("nan")
     if len(apart) < 2 or not np.isfinite(apart).all():
-        unknown = Interval(float("nan"), float("nan"))
-        return Difference(mean, unknown, unknown, unknown)
-    return Difference(mean, _student(apart, level), _welch(a, b, level), _bootstrap(apart, level, seed))
+        return Difference(mean, UNKNOWN, UNKNOWN, UNKNOWN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # seeds that came to the same: the interval is a point
+        unpaired = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
+        bootstrap = stats.bootstrap(
+            (apart,),
+            np.mean,
+            n_resamples=RESAMPLES,
+            confidence_level=level,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return Difference(mean, mean_interval(apart, level), _interval(unpaired), _interval(bootstrap))
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     """Student's t interval of the mean of one group of runs, [S]; nan of fewer than two.
 
     >>> mean_interval([1.0, 3.0], level=0.5).shown(2)  # t is 1 at the 75th percentile, with one degree of freedom
@@ -65,30 +85,29 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """
     found = np.asarray(values, float)
     if len(found) < 2 or not np.isfinite(found).all():
-        return Interval(float("nan"), float("nan"))
-    return _student(found, level)
+        return UNKNOWN
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return _interval(stats.ttest_1samp(found, 0.0).confidence_interval(level))
 
 
-def _student(apart: np.ndarray, level: float) -> Interval:
-    error = apart.std(ddof=1) / np.sqrt(len(apart))
-    return _around(float(apart.mean()), float(error), len(apart) - 1, level)
+def share_interval(count: int, of: int, level: float = LEVEL) -> Interval:
+    """Wilson's interval of a probability (1927), from `count` successes in `of` runs."""
+    return _interval(stats.binomtest(count, of).proportion_ci(level, method="wilson"))
 
 
-def _welch(a: np.ndarray, b: np.ndarray, level: float) -> Interval:
-    """Welch 1947: the degrees of freedom by Satterthwaite's equation."""
-    parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
-    total = parts.sum()
-    # Without any spread the interval is a point, whatever the degrees of freedom.
-    freedom = total**2 / (parts**2 / (len(a) - 1)).sum() if total > 0 else 1.0
-    return _around(float(a.mean() - b.mean()), float(np.sqrt(total)), float(freedom), level)
+def paired(
+    first: Sequence[Any], second: Sequence[Any], of: Callable[[Any], float], other: Callable[[Any], float] | None = None
+) -> Difference | None:
+    """Of a number of runs, first minus second (there by `other`), over the seeds that both have; None: there are none.
+
+    Args:
+        first, second: runs, each a mapping with a "seed".
+    """
+    there = {run["seed"]: run for run in second}
+    pairs = [(of(run), (other or of)(there[run["seed"]])) for run in first if run["seed"] in there]
+    return difference(*zip(*pairs, strict=True)) if pairs else None
 
 
-def _around(mean: float, error: float, freedom: float, level: float) -> Interval:
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
-    return Interval(mean - half, mean + half)
-
-
-def _bootstrap(apart: np.ndarray, level: float, seed: int) -> Interval:
-    drawn = np.random.default_rng(seed).integers(len(apart), size=(RESAMPLES, len(apart)))
-    low, high = np.quantile(apart[drawn].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+def _interval(found: Any) -> Interval:
+    return Interval(float(found.low), float(found.high))

@@ -4,47 +4,58 @@
 
 Ten members with weights of their own warn one another in alarm_v0, with no channel, with a plain one, and with more and
 more reflexes, for ever or faded. Each run has a process of its own; its result is appended to results.jsonl, and runs
-that are there are not made again. Writes jargon.md, .png and .json into the folder, from as many results as there are.
+that are there are not made again. Writes jargon.md, .png and .json into the folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import multiprocessing
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from popcomm.analysis.experiments import jargon_page
-from popcomm.analysis.experiments.frame import published
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from popcomm.analysis.experiments.figures import DOTTED, mean_of
+from popcomm.analysis.experiments.frame import Experiment, Options
+from popcomm.analysis.experiments.intervals import mean_interval, share_interval
 from popcomm.analysis.experiments.jargon_measures import (
+    AGREED,
+    AT_END,
+    FADE_TO,
+    KEPT,
+    PLAIN,
+    Records,
+    apart,
+    arms,
     at_end,
     check_measured,
+    claims,
     curves,
     finite,
     formed_at,
     jargon,
     over_training,
+    value,
 )
+from popcomm.analysis.experiments.records import RESULTS, Trial, results_of
 
 from popcomm.cli import documents
-from popcomm.cli.ray_session import prepare_environment, ray_session
-from popcomm.errors import UserError
+from popcomm.cli.ray_session import ray_session
 from popcomm.language import progress
 from popcomm.language.agreement import jargon_agreement
-from popcomm.language.drawing import png
+from popcomm.language.drawing import GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, card, dress
 
-NAME, RESULTS, CONFIG = "jargon", "results.jsonl", "jargon"
-# Reflexes that fade do so between these shares of training.
-FADE_FROM, FADE_TO = 0.25, 0.5
+NAME = CONFIG = "jargon"
+# Reflexes that fade do so from this share of training on, to FADE_TO.
+FADE_FROM = 0.25
 GATE = {"kind": "gated", "measure": "jargon", "begin": 0.5, "end": 0.9}
 # The settings were found in trials with seeds 1 to 3.
 FIRST_SEED = 11
@@ -71,6 +82,37 @@ FADING = ("+ repetition", "+ publishing", "+ deprivation")
 Record = dict[str, Any]
 
 
+# ---- runs ----
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--env-steps", type=int, help="environment steps of each run [what the config's stop says]")
+    parser.add_argument("--only", action="append", help="conditions by their whole name; again for more")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override, for all")
+
+
+def check(options: Options) -> str | None:
+    for name in options.only or ():
+        if name not in conditions(1):
+            return f"--only {name!r} is no condition; there are: {'; '.join(conditions(1))}"
+    return None
+
+
+def planned(options: Options) -> list[Trial]:
+    """Seeds outermost: a stop leaves whole sets of conditions."""
+    stop = documents.load(CONFIG, options.set)["stop"]["num_env_steps_sampled_lifetime"]
+    env_steps = options.env_steps or int(stop)
+    return [
+        Trial(
+            options.out / RESULTS,
+            {"condition": name, "seed": seed, "settings": settings(name, seed, env_steps, options.set)},
+            partial(train, options.out),
+        )
+        for seed in range(FIRST_SEED, FIRST_SEED + options.seeds)
+        for name in options.only or conditions(env_steps)
+    ]
+
+
 def faded(reflexes: Sequence[dict[str, Any]], env_steps: int) -> list[dict[str, Any]]:
     """The same reflexes with schedules to zero by half of training: repetition falls in load, the others linearly."""
     span = {"begin": round(FADE_FROM * env_steps), "end": round(FADE_TO * env_steps)}
@@ -95,16 +137,12 @@ def settings(condition: str, seed: int, env_steps: int, overrides: Sequence[str]
     return [*quiet, *overrides, *changes, f"debugging.seed={seed}", stop]
 
 
-def train(condition: str, seed: int, env_steps: int, overrides: Sequence[str], out: Path) -> Record:
-    """One run, from its start to its measures. In a process of its own: it starts Ray."""
-    prepare_environment()
-    import torch
-
+def train(out: Path, condition: str, seed: int, settings: Sequence[str]) -> Record:
+    """One run, from its start to its measures; progress goes into a folder of `out`."""
     from popcomm.cli.train import checked_config
 
-    torch.set_num_threads(1)
-    given = settings(condition, seed, env_steps, overrides)
-    config = checked_config(documents.load(CONFIG, given))
+    document = documents.load(CONFIG, list(settings))
+    config, env_steps = checked_config(document), document["stop"]["num_env_steps_sampled_lifetime"]
     folder = out / "runs" / f"{condition.replace(' ', '_').replace(',', '').replace('+_', 'plus_')}-seed{seed}"
     if folder.exists():  # what a run that was stopped has left; progress would be appended to it
         shutil.rmtree(folder)
@@ -124,9 +162,6 @@ def train(condition: str, seed: int, env_steps: int, overrides: Sequence[str], o
     if config.message_kind is not None:
         check_measured(table)
     return {
-        "condition": condition,
-        "seed": seed,
-        "settings": given,
         "env_steps": int(table["env_steps"].iloc[-1]),
         "kinds": kinds,
         "formed": formed_at(table, kinds),
@@ -198,106 +233,101 @@ def references_of(env_config: dict[str, Any]) -> dict[str, float]:
     return references(AlarmWorld(**env_config))._asdict()
 
 
-def read(results: Path) -> list[Record]:
-    """All results; empty without a file."""
-    lines = results.read_text().splitlines() if results.is_file() else []
-    # A process that died may have left half a line.
-    return [json.loads(line) for line in lines if line.endswith("}")]
+# ---- figure and page ----
+
+COLOURS = {
+    "no channel": MUTED,
+    PLAIN: INK,
+    "feedback": SKY,
+    "+ repetition": ORANGE,
+    "+ publishing": GREEN,
+    "+ deprivation": PURPLE,
+}
+DASHES = {"fading": "--", "gated": ":"}
+PANELS = {
+    "reward": ("Reward (grey levels: scripted)", "per agent-step"),
+    "agreement": ("Agreement", "share of members with the population's word"),
+    "distinct": ("Different words for the kinds", "words"),
+    "load": ("Load of the channel", "transmissions per world and step"),
+}
+LEVELS = {"forage": "forage", "watch": "watch", "hear": "heard once", "told": "told"}
 
 
-def append(results: Path, record: Record) -> None:
-    """Add one result."""
-    # A process that died left half a line, which must not swallow this one.
-    torn = results.is_file() and not results.read_bytes().endswith(b"\n")
-    with results.open("a") as file:
-        file.write("\n" * torn + json.dumps(record, allow_nan=False) + "\n")
+def draw(records: Records) -> Figure:
+    """Reward, agreement, distinct words and load over training: means over seeds, a line for each condition."""
+    figure = card(11.5, 8.4, "As agents converge to a jargon")
+    panels = figure.subplots(2, 2).ravel()
+    for axes, (name, (title, unit)) in zip(panels, PANELS.items(), strict=True):
+        dress(axes, title, "environment steps", unit)
+        for condition, runs in arms(records).items():
+            _curve(axes, runs, name, condition)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for name, label in LEVELS.items():
+        level = float(np.mean([r["references"][name] for r in records]))
+        panels[0].axhline(level, color=MUTED, linewidth=1, linestyle=DOTTED)
+        panels[0].annotate(label, (1, level), xycoords=("axes fraction", "data"), fontsize=7, color=MUTED, va="center")
+    panels[1].set_ylim(0, 1.05)
+    panels[1].axhline(AGREED, color=MUTED, linewidth=1, linestyle=DOTTED)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncol=5, fontsize=8, frameon=False)
+    return figure
 
 
-def train_all(
-    wanted: Sequence[tuple[str, int]], env_steps: int, overrides: Sequence[str], out: Path, jobs: int
-) -> None:
-    """Train (condition, seed) pairs, `jobs` at a time, each in a new process; results are written as they come."""
-    # spawn: Ray and torch do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(train, name, seed, env_steps, overrides, out) for name, seed in wanted]
-        try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                record = future.result()
-                append(out / RESULTS, record)
-                print(f"[{done} of {len(wanted)}] {jargon_page.line(record)}", flush=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _curve(axes: Axes, runs: Records, name: str, condition: str) -> None:
+    """The mean over seeds, where all were measured."""
+    told = [(r["curves"]["env_steps"], r["curves"].get(name)) for r in runs]
+    pairs = [np.array([(x, y) for x, y in zip(*t, strict=True) if y is not None], float) for t in told if t[1]]
+    pairs = [p for p in pairs if len(p)]
+    if not pairs:
+        return
+    stem, _, way = condition.partition(", ")
+    axes.plot(
+        *mean_of([(p[:, 0], p[:, 1]) for p in pairs]),
+        color=COLOURS.get(stem, VERMILLION),
+        linestyle=DASHES.get(way, "-"),
+        label=condition,
+    )
 
 
-def conclude(out: Path, records: Sequence[Record], command: str) -> list[Path]:
-    """Write the page, the figure and the numbers of these results; returns their paths."""
-    versions = {name: version(name) for name in ("popcomm", "ray", "torch")}
-    files = {
-        f"{NAME}.md": jargon_page.markdown(records, command, versions).encode(),
-        jargon_page.PICTURE: png(jargon_page.draw(records)),
-        f"{NAME}.json": json.dumps({"command": command, "versions": versions, "runs": list(records)}).encode(),
-    }
-    for name, content in files.items():
-        (out / name).write_bytes(content)
-    return [out / name for name in files]
+def page(records: Records) -> dict[str, Any]:
+    by_arm = arms(records)
+
+    def middle(runs: Records, key: str) -> float:
+        return float(np.mean([value(r, key) for r in runs]))
+
+    def measured(runs: Records, key: str) -> str:
+        """Mean over seeds and its interval, where all were measured."""
+        mean, around = middle(runs, key), mean_interval([value(r, key) for r in runs])
+        if np.isnan(mean):
+            return "-"
+        return f"{mean:.3f}" + ("" if np.isnan(around.low) else f" {around.shown(3, '')}")
+
+    def against_plain(name: str, key: str, digits: int) -> str:
+        told = apart(by_arm[name], by_arm.get(PLAIN, []), key)
+        silent = key == "formed" and name == "no channel"
+        return "-" if told is None or np.isnan(told.mean) or silent else told.shown(digits)
+
+    def formed(runs: Records) -> str:
+        count = sum(r["formed"] is not None for r in runs)
+        return f"{count} of {len(runs)} {share_interval(count, len(runs)).shown(2, '')}"
+
+    constants = {"agreed": AGREED, "kept": KEPT, "at_end": AT_END, "plain": PLAIN}
+    functions = {"middle": middle, "measured": measured, "against_plain": against_plain, "formed": formed}
+    return {"records": records, "arms": by_arm, "claims": claims(records), **constants, **functions}
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m popcomm.analysis.experiments.{NAME}", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each condition; their seeds are 11, 12, ... [5]")
-    parser.add_argument("--out", type=Path, required=True, help="where runs and results go")
-    parser.add_argument("--env-steps", type=int, help="environment steps of each run [what the config's stop says]")
-    parser.add_argument("--only", action="append", help="conditions by their whole name; again for more")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override, for all")
-    parser.add_argument("--jobs", type=int, default=1, help="runs trained at a time [1]")
-    parser.add_argument("--page-only", action="store_true", help="train nothing, write the page of what is there")
-    parser.add_argument("--docs", type=Path, help="copy page, figure and numbers there, too")
-    options = parser.parse_args(arguments)
-    for name in ("seeds", "jobs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} is {getattr(options, name)}, and must be at least 1")
-    for name in options.only or ():
-        if name not in conditions(1):
-            parser.error(f"--only {name!r} is no condition; there are: {'; '.join(conditions(1))}")
-    return options
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing and write the page; returns the exit code: 2 for a user's mistake."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parse(given)
-    options.out.mkdir(parents=True, exist_ok=True)
-    return published(NAME, lambda: _work(options, given), options.docs)
-
-
-def _work(options: argparse.Namespace, given: Sequence[str]) -> list[Path]:
-    """Train what is missing, measure and write; returns the files, the page first."""
-    stop = documents.load(CONFIG, options.set)["stop"]["num_env_steps_sampled_lifetime"]
-    env_steps = options.env_steps or int(stop)
-    # Seeds outermost: a stop leaves whole sets of conditions.
-    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-    pairs = list(itertools.product(seeds, options.only or conditions(env_steps)))
-    planned = {(name, seed): settings(name, seed, env_steps, options.set) for seed, name in pairs}
-    known = _known(planned, options.out)
-    if not options.page_only:
-        missing = [pair for pair in planned if pair not in known]
-        train_all(missing, env_steps, options.set, options.out, options.jobs)
-        known = _known(planned, options.out)
-    # Not what other settings left in the folder.
-    records = [known[pair] for pair in planned if pair in known]
-    if not records:
-        raise UserError(f"--out {options.out} has no results of these settings yet; leave out --page-only")
-    told = [word for word in given if word != "--page-only"]
-    return conclude(options.out, records, " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *told]))
-
-
-def _known(planned: dict[tuple[str, int], list[str]], out: Path) -> dict[tuple[str, int], Record]:
-    """The results that belong to these plans."""
-    rows = [((row["condition"], row["seed"]), row) for row in read(out / RESULTS)]
-    return {pair: row for pair, row in rows if planned.get(pair) == row["settings"]}
-
+EXPERIMENT = Experiment(
+    NAME,
+    __doc__,
+    planned,
+    lambda options, trials: results_of(trials),
+    page,
+    draw,
+    lambda records: {"runs": records},
+    arguments,
+    check,
+    seeds=5,
+)
+main = EXPERIMENT.main
 
 if __name__ == "__main__":
-    prepare_environment()
     sys.exit(main())

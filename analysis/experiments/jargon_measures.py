@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from popcomm.analysis.experiments.intervals import Difference, Interval, difference
-from scipy import stats
+from popcomm.analysis.experiments.intervals import Difference, Interval, paired
+from popcomm.analysis.experiments.records import arms_of
 
 AGREED, KEPT = 0.9, 5  # agreement, and for how many iterations
-LEVEL = 0.95
 POINTS = 100  # of a stored curve
+FADE_TO = 0.5  # share of training at which reflexes that fade are gone
 AT_END = 0.1  # share of training whose mean is "at the end"
 # Names in the records, and where progress.jsonl has them.
 SERIES = {
@@ -101,20 +101,13 @@ def over_training(table: pd.DataFrame, kinds: int, first: float = 0.0, last: flo
 
 
 def finite(value: float) -> float | None:
-    """Rounded for a file; None where it was not measured.
-
-    >>> finite(0.123456789), finite(float("nan"))
-    (0.12346, None)
-    """
-    return None if not math.isfinite(value) else round(float(value), 5)
+    """None where it was not measured."""
+    return float(value) if math.isfinite(value) else None
 
 
 def arms(records: Records) -> dict[str, list[Record]]:
     """{condition: its runs by seed}, in the order in which conditions first appear."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(record["condition"], []).append(record)
-    return {name: sorted(runs, key=lambda r: r["seed"]) for name, runs in found.items()}
+    return arms_of(records, lambda r: r["condition"])
 
 
 def value(record: Record, key: str) -> float:
@@ -131,24 +124,9 @@ def value(record: Record, key: str) -> float:
     return float("nan") if part is None else float(part)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, Interval]:
-    """Mean and Student's t interval; nan where there are too few."""
-    told = difference(values, [0.0] * len(values), LEVEL)
-    return told.mean, told.paired
-
-
-def wilson(runs: Records) -> tuple[int, Interval]:
-    """In how many runs a jargon formed, and Wilson's interval of the probability (1927)."""
-    formed = sum(r["formed"] is not None for r in runs)
-    low, high = stats.binomtest(formed, len(runs)).proportion_ci(LEVEL, method="wilson")
-    return formed, Interval(float(low), float(high))
-
-
-def paired(first: Records, second: Records, key: str, other_key: str | None = None) -> Difference | None:
-    """Of `key`, first minus second (there of `other_key`), over the seeds that both have; None: there are none."""
-    others = {r["seed"]: r for r in second}
-    shared = [(value(r, key), value(others[r["seed"]], other_key or key)) for r in first if r["seed"] in others]
-    return difference(*zip(*shared, strict=True), LEVEL) if shared else None
+def apart(first: Records, second: Records, key: str, other: str | None = None) -> Difference | None:
+    """Of `key`, first minus second (there of `other`), over the seeds that both have; None: there are none."""
+    return paired(first, second, lambda r: value(r, key), lambda r: value(r, other or key))
 
 
 def verdict(interval: Interval, level: float = 0.0, more: bool = True) -> str:
@@ -264,12 +242,8 @@ def claims(records: Records) -> list[Claim]:
 
 
 def _compared(by_arm: Mapping[str, Records], part: Part) -> tuple[str, str, str]:
-    told = paired(by_arm.get(part.arm, []), by_arm.get(part.against, []), part.key, part.against_key)
+    told = apart(by_arm.get(part.arm, []), by_arm.get(part.against, []), part.key, part.against_key)
     if told is None or math.isnan(told.mean):
         return part.what, "-", "not measured"
     digits = 0 if part.key == "formed" else 3
-    return (
-        part.what,
-        f"{told.mean:+,.{digits}f} {told.paired.shown(digits)}",
-        verdict(told.paired, -part.margin, part.more),
-    )
+    return part.what, told.shown(digits), verdict(told.paired, -part.margin, part.more)

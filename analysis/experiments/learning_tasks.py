@@ -130,7 +130,7 @@ def _mpe(creator: str, published: References) -> Callable[[], References]:
     """What random actions earn, measured, beside what others have published."""
 
     def told() -> References:
-        from popcomm.rllib.worlds import make_world
+        from popcomm.envs.making import make_world
 
         world = make_world(creator, {"max_cycles": 25, "continuous_actions": False}, 100)
         generator = torch.Generator().manual_seed(0)

@@ -11,220 +11,49 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from popcomm.analysis.experiments import learning_tasks as games
-from popcomm.analysis.experiments.frame import published
+from popcomm.analysis.experiments.figures import Curve, seeds_and_mean
+from popcomm.analysis.experiments.frame import Experiment, Options
+from popcomm.analysis.experiments.intervals import mean_interval
+from popcomm.analysis.experiments.learning_course import RESULTS, Trial, run_one
 from popcomm.analysis.experiments.learning_tasks import CONDITIONS, RETURN, TASKS, Task
-from popcomm.analysis.experiments.runs import run_logged, train_all
 
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.errors import UserError
-
-if TYPE_CHECKING:
-    from popcomm.analysis.experiments.local_training import LocalTraining
+from popcomm.language.drawing import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, card, dress
 
 NAME = "learning_to_talk"
-RESULTS = "results"  # folder of the runs' files, within --out
-# CPU seconds of training between evaluations: so many at first, and later a share of the time so far; and always four
-# times what an evaluation costs, so that evaluations cost a fifth of the time at most.
-FIRST, GROWTH, COST = 1.0, 0.05, 4.0
-LAST_SEEDS = (101, 102, 103, 104)  # of the worlds that a run is measured in at its end
+# What was tried, what decided, what did not help, written by hand; left out of the page while it is empty.
+FINDINGS = Path(__file__).with_name(f"{NAME}_findings.md")
+
+Run = Mapping[str, Any]
+Runs = Sequence[Run]
+Groups = Mapping[str, Mapping[str, Runs]]  # {task: {condition: its runs by seed}}
 
 
-class Look(NamedTuple):
-    """An evaluation on the way. CPU seconds count training and the evaluations before this one."""
-
-    episodes: int
-    env_steps: int
-    cpu_s: float
-    greedy: float  # in units of the task's measure
-    sampled: float
+# ---- runs ----
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One run: a task, a condition and a seed.
-
-    Args:
-        out: its file goes into the folder `RESULTS` there.
-        seconds: CPU budget until the bar.
-    """
-
-    out: Path
-    task: Task
-    condition: str
-    seed: int
-    seconds: float
-
-    @property
-    def path(self) -> Path:
-        return self.out / RESULTS / f"{self.task.name}-{self.condition}-{self.seed}.json"
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return games.document(self.task, self.condition, self.seed)
-
-    def is_complete(self) -> bool:
-        """Whether its file is there.
-
-        Raises:
-            UserError: it holds a run with another configuration or budget.
-        """
-        if not self.path.is_file():
-            return False
-        kept = json.loads(self.path.read_text())
-        for key, asked in (("config", self.document), ("seconds", self.seconds)):
-            if kept[key] != asked:
-                raise UserError(f"{self.path} holds a run with another {key}; remove it, or choose another --out")
-        return True
-
-    def train(self) -> None:
-        """Run it in a process of its own."""
-        one = ["--one", self.task.name, self.condition, str(self.seed)]
-        rest = ["--out", str(self.out), "--seconds", f"{self.seconds:g}"]
-        module = f"popcomm.analysis.experiments.{NAME}"
-        run_logged(self.path.stem, [sys.executable, "-m", module, *one, *rest], self.path.with_suffix(".log"))
-
-
-class Course:
-    """A trial on its way, in this process: until the bar is met, or the budget spent; after the bar, some time more."""
-
-    def __init__(self, trial: Trial, training: LocalTraining) -> None:
-        self.trial, self.task, self.training = trial, trial.task, training
-        self.curve: list[Look] = []
-        self.met: Look | None = None
-        self.longest = 0.0  # CPU seconds of an iteration
-        self.cost = 0.0  # CPU seconds of the latest evaluation
-
-    def run(self) -> dict[str, Any]:
-        """To its end; what is kept of it."""
-        self._look()
-        while self._goes_on():
-            self._train_on()
-            self._look()
-        ends = {
-            name: measured(self.training, self.task, name == "sampled", LAST_SEEDS) for name in ("greedy", "sampled")
-        }
-        return {
-            "task": self.task.name,
-            "condition": self.trial.condition,
-            "seed": self.trial.seed,
-            "seconds": self.trial.seconds,
-            "bar": self.task.threshold,
-            "curve": [list(look) for look in self.curve],
-            "met": None if self.met is None else self.met._asdict(),
-            "end": {name: value for name, (value, _) in ends.items()},
-            "metrics": {name: metrics for name, (_, metrics) in ends.items()},
-            "config": self.trial.document,
-            "versions": {name: version(name) for name in ("popcomm", "ray", "torch")},
-        }
-
-    def _goes_on(self) -> bool:
-        """Whether another iteration is due, and within the budget."""
-        if self.met is not None:
-            return self.training.episodes < self.met.episodes + self.task.stays
-        most = self.task.most_episodes
-        in_time = self.training.cpu_s + self.longest <= self.trial.seconds
-        return in_time and (most is None or self.training.episodes < most)
-
-    def _train_on(self) -> None:
-        """Iterations until the next evaluation is due."""
-        due = self.training.cpu_s + max(FIRST, GROWTH * self.training.cpu_s, COST * self.cost)
-        while self.training.cpu_s < due and self._goes_on():
-            before = self.training.cpu_s
-            self.training.iterate()
-            self.longest = max(self.longest, self.training.cpu_s - before)
-
-    def _look(self) -> None:
-        training, began = self.training, self.training.cpu_s
-        greedy, sampled = (measured(training, self.task, explore)[0] for explore in (False, True))
-        self.cost = training.cpu_s - began
-        self.curve.append(Look(training.episodes, training.env_steps, round(began, 3), greedy, sampled))
-        if self.met is None and self.task.meets(greedy):
-            self.met = self.curve[-1]
-
-
-def measured(
-    training: LocalTraining, task: Task, explore: bool, seeds: Sequence[int | None] = (None,)
-) -> tuple[float, dict[str, float]]:
-    """The task's measure, and all metrics, in the worlds of some seeds: means over them."""
-    played = [training.evaluate(explore, seed) for seed in seeds]
-    metrics = {name: float(np.mean([told[name] for _, told in played])) for name in played[0][1]}
-    value = float(np.mean([returns.mean() for returns, _ in played]))
-    return (value if task.measure == RETURN else metrics[task.measure]), metrics
-
-
-def run_one(trial: Trial) -> None:
-    """Run a trial in this process and write its file, whole or not at all."""
-    import warnings
-
-    import torch
-    from popcomm.analysis.experiments.local_training import LocalTraining
-
-    from popcomm.cli import schema
-    from popcomm.cli.ray_session import quiet_ray
-    from popcomm.rllib import PopulationPPOConfig
-
-    warnings.filterwarnings("ignore")
-    quiet_ray()
-    torch.set_num_threads(1)
-    config = schema.apply(trial.document, PopulationPPOConfig())
-    result = Course(trial, LocalTraining(config, trial.task.worlds)).run()
-    trial.path.parent.mkdir(parents=True, exist_ok=True)
-    part = trial.path.with_suffix(".part")
-    part.write_text(json.dumps(result))
-    os.replace(part, trial.path)
-
-
-def stored(out: Path) -> list[dict[str, Any]]:
-    """All results in a folder, in the order of tasks, conditions and seeds."""
-    found = [json.loads(file.read_text()) for file in (out / RESULTS).glob("*.json")]
-    tasks, conditions = list(TASKS), list(CONDITIONS)
-    return sorted(found, key=lambda r: (tasks.index(r["task"]), conditions.index(r["condition"]), r["seed"]))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, write the page; returns the exit code: 1 for a failed run, 2 for a user's mistake."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
-    command = " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *given])
-    if options.one:
-        return _one(options)
-
-    def work() -> list[Path]:
-        from popcomm.analysis.experiments import learning_to_talk_page
-
-        if not options.page:
-            train_all(trials(options), options.jobs)
-        return learning_to_talk_page.write(options.out, stored(options.out), command)
-
-    return published(NAME, work, options.docs)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m popcomm.analysis.experiments.{NAME}", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each kind; their seeds are 1, 2, ... [5]")
-    parser.add_argument("--out", type=Path, required=True, help="where results go")
-    parser.add_argument("--docs", type=Path, help="copy page, figure and numbers there, too")
+def arguments(parser: argparse.ArgumentParser) -> None:
     short = ", ".join(name for name, task in TASKS.items() if not task.long)
     parser.add_argument("--tasks", nargs="+", help=f"of {', '.join(TASKS)} [{short}]")
     parser.add_argument("--conditions", nargs="+", help=f"of {', '.join(CONDITIONS)} [all]")
     parser.add_argument("--seconds", type=float, help="CPU budget of each run until the bar [the task's: 120 or more]")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time [2]")
-    parser.add_argument("--page", action="store_true", help="train nothing: only write the page of what is there")
     parser.add_argument("--one", nargs=3, metavar=("TASK", "CONDITION", "SEED"), help="one run, in this process")
-    return parser
 
 
-def trials(options: argparse.Namespace) -> list[Trial]:
+def planned(options: Options) -> list[Trial]:
     """What the command line asks for, seeds outermost: a stop leaves whole sets.
 
     Raises:
@@ -242,7 +71,25 @@ def trials(options: argparse.Namespace) -> list[Trial]:
     ]
 
 
-def _one(options: argparse.Namespace) -> int:
+def results(options: Options, trials: Sequence[Trial]) -> dict[str, dict[str, list[Run]]]:
+    """All results in the folder."""
+    found = [json.loads(file.read_text()) for file in (options.out / RESULTS).glob("*.json")]
+    if not found:
+        raise UserError(f"{options.out} holds no results yet")
+    return grouped(found)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Train what is missing, write the page; returns the exit code: 1 for a failed run, 2 for a user's mistake."""
+    given = list(sys.argv[1:] if given is None else given)
+    return _one(given) if "--one" in given else EXPERIMENT.main(given)
+
+
+def _one(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    arguments(parser)
+    options = parser.parse_args(given)
     name, condition, seed = options.one
     try:
         task = games.task_named(name)
@@ -257,6 +104,188 @@ def _one(options: argparse.Namespace) -> int:
         return 2
     return 0
 
+
+# ---- measures ----
+
+
+class Verdict(NamedTuple):
+    """How many of the seeds did what is asked."""
+
+    seeds: int
+    met: int  # whose greedy policy came to the bar within the budget
+    close: int  # whose sampled policy is near the greedy one at the end
+    stayed: int  # that met the bar, and meet it at the end
+
+    @property
+    def holds(self) -> bool:
+        return self.met == self.close == self.stayed == self.seeds
+
+
+def grouped(results: Runs) -> dict[str, dict[str, list[Run]]]:
+    """{task: {condition: its runs by seed}}, in the order of the tables of tasks and conditions.
+
+    Raises:
+        UserError: runs of a task had different budgets or bars.
+    """
+    groups: dict[str, dict[str, list[Run]]] = {}
+    for task in TASKS:
+        found = [r for r in results if r["task"] == task]
+        for key in ("seconds", "bar"):
+            values = sorted({r[key] for r in found})
+            if len(values) > 1:
+                raise UserError(f"runs of {task} have different {key}: {', '.join(map(str, values))}; keep one kind")
+        for condition in CONDITIONS:
+            runs = sorted((r for r in found if r["condition"] == condition), key=lambda r: r["seed"])
+            if runs:
+                groups.setdefault(task, {})[condition] = runs
+    return groups
+
+
+def verdict(task: Task, runs: Runs) -> Verdict:
+    met = [r for r in runs if r["met"] is not None]
+    return Verdict(
+        len(runs),
+        len(met),
+        sum(task.close(r["end"]["sampled"], r["end"]["greedy"]) for r in runs),
+        sum(task.meets(r["end"]["greedy"]) for r in met),
+    )
+
+
+def sentence(task: Task, condition: str, runs: Runs) -> str:
+    """What became of the bar, by the numbers."""
+    told, way = verdict(task, runs), CONDITIONS[condition]
+    sign = "<=" if task.lower else ">="
+    asked = f"{task.title}, {way.title}: greedy {sign} {task.threshold:.4g} on {told.met} of {told.seeds} seeds"
+    if way.control:
+        return f"{asked}; a control, of which it is not asked."
+    after = f"sampled within a tenth of greedy at the end on {told.close} of {told.seeds}"
+    if told.met:
+        after += f"; still there {task.stays:,} episodes later on {told.stayed} of {told.met}"
+    return f"{asked}; {after}: {'met' if told.holds else '**missed**'}."
+
+
+# ---- figure and page ----
+
+# Colours of Okabe & Ito, with black and grey; dashes tell apart what colours do not.
+STYLES: dict[str, tuple[str, Any]] = {
+    "straight_through": (BLUE, "-"),
+    "relaxed": (ORANGE, "-"),
+    "dru": (GREEN, (0, (5, 1.5))),
+    "vectors": (PURPLE, (0, (5, 1.5, 1, 1.5))),
+    "reinforce": (VERMILLION, (0, (2, 1))),
+    "silent": (MUTED, (0, (1, 1.5))),
+    "noise": (MUTED, (0, (4, 2))),
+    "members": (SKY, "-"),
+    "mlp": (INK, (0, (3, 1, 1, 1, 1, 1))),
+}
+NEAR = 0.01  # references nearer than this share of the range have one label
+
+
+def draw(groups: Groups) -> Figure:
+    """groups: {task: {condition: its runs}}, at least one task."""
+    figure = card(6.4, 1.3 + 3.5 * len(groups), "Learning to talk: the greedy policy while it learns")
+    panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for axes, (name, conditions) in zip(panels, groups.items(), strict=True):
+        _panel(axes, TASKS[name], conditions)
+    shown = {condition for conditions in groups.values() for condition in conditions}
+    handles = [
+        panels[0].plot([], [], color=colour, linestyle=dash, linewidth=2, label=CONDITIONS[name].title)[0]
+        for name, (colour, dash) in STYLES.items()
+        if name in shown
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=3, fontsize=9, frameon=False, labelcolor=INK, handlelength=3
+    )
+    return figure
+
+
+def _panel(axes: Axes, task: Task, conditions: Mapping[str, Runs]) -> None:
+    better = "less is better" if task.lower else "more is better"
+    dress(axes, f"{task.title} ({better})", "episodes", task.unit)
+    for condition, runs in conditions.items():
+        colour, dash = STYLES[condition]
+        curves = [curve_of(run) for run in runs]
+        seeds_and_mean(axes, curves, colour, dash, thin=dash)
+    for label, value in labelled(task.references):
+        axes.axhline(value, color=INK, linewidth=0.8, alpha=0.6)
+        axes.annotate(
+            f"{label} {value:.3g}",
+            (1.0, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=INK,
+        )
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def curve_of(run: Run) -> Curve:
+    """Episodes and the greedy measure of a run's evaluations, [K] each."""
+    rows = np.array(run["curve"], float)
+    return rows[:, 0], rows[:, 3]
+
+
+def labelled(references: Mapping[str, float]) -> list[tuple[str, float]]:
+    """References from the lowest on, those that lie on one another under one label."""
+    span = max(references.values(), default=0.0) - min(references.values(), default=0.0)
+    found: list[tuple[str, float]] = []
+    for name, value in sorted(references.items(), key=lambda item: item[1]):
+        if found and value - found[-1][1] <= NEAR * span:
+            found[-1] = (f"{found[-1][0]}, {name}", found[-1][1])
+        else:
+            found.append((name, value))
+    return found
+
+
+def page(groups: Groups) -> dict[str, Any]:
+    rows = [(TASKS[task], way, runs) for task, conditions in groups.items() for way, runs in conditions.items()]
+    asked = [verdict(task, runs).holds for task, way, runs in rows if not CONDITIONS[way].control]
+    told = {"findings": FINDINGS.read_text(encoding="utf-8").strip(), "asked": asked, "rows": rows, "groups": groups}
+    tables = {
+        "tasks": TASKS,
+        "ways": CONDITIONS,
+        "shown": [way for way in CONDITIONS if way in {w for _, w, _ in rows}],
+    }
+    return {**told, **tables, "sentence": sentence, "verdict": verdict, "around": around, "of_those_that_met": met}
+
+
+def around(task: Task, values: Sequence[float]) -> str:
+    """The mean over seeds with its interval, and the worst seed."""
+    interval = mean_interval(values)
+    told = "" if math.isnan(interval.low) else f" {interval.shown(3, '')}"
+    worst = max(values) if task.lower else min(values)
+    return f"{np.mean(values):.3f}{told}, worst {worst:.3f}"
+
+
+def met(runs: Runs, key: str, form: str) -> str:
+    """The median over the seeds that met the bar, and how many these are."""
+    found = [r["met"][key] for r in runs if r["met"] is not None]
+    return f"{float(np.median(found)):{form}} ({len(found)})" if found else "-"
+
+
+def numbers(groups: Groups) -> dict[str, Any]:
+    """The configuration once for each task and condition, of the first seed."""
+    runs = [r for conditions in groups.values() for found in conditions.values() for r in found]
+    return {
+        "curve": ["episodes", "env_steps", "cpu_s", "greedy", "sampled"],
+        "measure": {
+            task: TASKS[task].unit if TASKS[task].measure == RETURN else TASKS[task].measure for task in groups
+        },
+        "references": {task: TASKS[task].references for task in groups},
+        "configs": {
+            task: {condition: found[0]["config"] for condition, found in conditions.items()}
+            for task, conditions in groups.items()
+        },
+        "runs": [{key: value for key, value in r.items() if key != "config"} for r in runs],
+    }
+
+
+EXPERIMENT = Experiment(
+    NAME, __doc__, planned, results, page, draw, numbers, arguments, seeds=5, jobs=2, page_only="--page"
+)
 
 if __name__ == "__main__":
     prepare_environment()

@@ -4,40 +4,52 @@
 
 Part "game": a speaker and a listener, TinyAgents from 1,000 to 10 million weights, play referential_v0 for the same
 number of messages, and are then tried on all meanings. Part "swarm": boids of several sizes, talking and silent, in
-swarm_v0. Results are appended to results.jsonl one by one, and those that are there are not made again. Writes
-model_size.md, .png and .json into the folder, from as many results as there are.
+swarm_v0. Results of the game are appended to results.jsonl one by one, swarms have run folders, and what is there is
+not made again. Writes model_size.md, .png and .json into the folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from popcomm.analysis.experiments import model_size_page, runs
-from popcomm.analysis.experiments.frame import published
-from popcomm.analysis.experiments.gap_measures import RETURN, at_end
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from popcomm.analysis.experiments.communication_gap import RETURN, at_end
+from popcomm.analysis.experiments.figures import DASHED, DOTS, level
+from popcomm.analysis.experiments.frame import Experiment, Options
+from popcomm.analysis.experiments.intervals import Interval, mean_interval
+from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, stored
+from popcomm.analysis.experiments.runs import Run
+from popcomm.analysis.experiments.swarm_controls import controls
 
 from popcomm.cli import documents
-from popcomm.cli.ray_session import prepare_environment, ray_session
+from popcomm.cli.ray_session import ray_session
 from popcomm.cli.train import checked_config
-from popcomm.language import progress
-from popcomm.language.drawing import png
+from popcomm.language.drawing import BLUE, GREEN, ORANGE, PURPLE, card, dress, legend
 
-NAME, RESULTS = "model_size", "results.jsonl"
+NAME = "model_size"
 GAME, SWARM = "model_size_sweep", "swarm"  # shipped configs
 MESSAGES, LONG = 40_000, 5  # per run; how many times as many in long runs
 LOOKS = 20  # at the accuracy, while a run lasts
 HEAD_WIDTH = 8  # as wide as FLARE's own measurements favour
 # Of a network: what has a part in no action and no message.
 IDLE = ("critic", "predictor", "world_estimator", "decoder")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+# ---- runs ----
 
 
 @dataclass(frozen=True)
@@ -65,35 +77,6 @@ class Shape:
         return 0.05 if self.width > 100 else 0.02
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One run of the game."""
-
-    shape: Shape
-    seed: int
-    messages: int = MESSAGES
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """What tells its result from others."""
-        return {"part": "game", **asdict(self.shape), "seed": self.seed, "budget": self.messages}
-
-    @property
-    def document(self) -> dict[str, Any]:
-        agent = "population.agent_config"
-        return documents.load(
-            GAME,
-            [
-                f"{agent}.hidden_dim={self.shape.width}",
-                f"{agent}.num_heads={self.shape.heads}",
-                f"{agent}.depth={self.shape.depth}",
-                f"training.lr={self.shape.lr}",
-                f"training.message_entropy_coeff={self.shape.entropy}",
-                f"debugging.seed={self.seed}",
-            ],
-        )
-
-
 # The ladder, 1,000 to 10 million weights; the same number of weights in fewer or more layers; more messages.
 LADDER = tuple(Shape(width) for width in (4, 8, 16, 32, 56, 104, 184, 320, 600))
 OTHER_DEPTHS = (Shape(48, 1), Shape(24, 4))
@@ -102,12 +85,46 @@ LONGER = tuple(Shape(width) for width in (8, 16, 32))
 SWARM_WIDTHS, SWARM_HEADS, SWARM_STEPS = (4, 16, 64), 4, 40_000
 
 
-def trials(seeds: int) -> list[Trial]:
-    """All runs of the game: the ladder with a seed at a time, so that there is a first picture early."""
-    planned = [Trial(shape, 1) for shape in LADDER] + [Trial(shape, 1, LONG * MESSAGES) for shape in LONGER]
-    small = [shape for shape in LADDER if weights_of(Trial(shape, 1).document) < LARGE]
-    planned += [Trial(shape, seed) for seed in range(2, seeds + 1) for shape in small]
-    return planned + [Trial(shape, seed) for shape in OTHER_DEPTHS for seed in range(1, seeds + 1)]
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--swarm-seeds", type=int, default=1, help="runs of each swarm; 0 leaves them out [1]")
+
+
+def check(options: Options) -> str | None:
+    return "--swarm-seeds must be at least 0" if options.swarm_seeds < 0 else None
+
+
+def planned(options: Options) -> list[Trial | Run]:
+    """The games, then the swarms."""
+    games = [Trial(options.out / RESULTS, key, play) for key in games_of(options.seeds)]
+    return [*games, *(run for _, run in swarm_runs(options.out, options.swarm_seeds))]
+
+
+def games_of(seeds: int) -> list[dict[str, Any]]:
+    """All runs of the game, what tells each from others: the ladder with a seed at a time, for an early picture."""
+
+    def key(shape: Shape, seed: int, budget: int = MESSAGES) -> dict[str, Any]:
+        return {"part": "game", **asdict(shape), "seed": seed, "budget": budget}
+
+    keys = [key(shape, 1) for shape in LADDER] + [key(shape, 1, LONG * MESSAGES) for shape in LONGER]
+    small = [shape for shape in LADDER if weights_of(document(shape, 1)) < LARGE]
+    keys += [key(shape, seed) for seed in range(2, seeds + 1) for shape in small]
+    return keys + [key(shape, seed) for shape in OTHER_DEPTHS for seed in range(1, seeds + 1)]
+
+
+def document(shape: Shape, seed: int) -> dict[str, Any]:
+    """The configuration of a run of the game."""
+    agent = "population.agent_config"
+    return documents.load(
+        GAME,
+        [
+            f"{agent}.hidden_dim={shape.width}",
+            f"{agent}.num_heads={shape.heads}",
+            f"{agent}.depth={shape.depth}",
+            f"training.lr={shape.lr}",
+            f"training.message_entropy_coeff={shape.entropy}",
+            f"debugging.seed={seed}",
+        ],
+    )
 
 
 def weights_of(document: dict[str, Any]) -> int:
@@ -120,50 +137,36 @@ def weights_of(document: dict[str, Any]) -> int:
     return sum(p.numel() for _, part in parts for p in part.parameters())
 
 
-def play(trial: Trial) -> dict[str, Any]:
-    """Train a pair for the trial's messages and try it on all meanings, everybody taking its likeliest choice.
+def play(part: str, width: int, depth: int, seed: int, budget: int) -> dict[str, Any]:
+    """Train a pair for so many messages and try it on all meanings, everybody taking its likeliest choice.
 
     Returns:
         "accuracy" at the end, share of all meanings that are named in full; "curve" [[messages, accuracy]]; "weights";
         "cpu_s".
     """
-    from popcomm.rllib.crossplay import cross_play
+    from popcomm.rollout.crossplay import cross_play
 
-    config, began = checked_config(trial.document), time.process_time()
+    asked = document(Shape(width, depth), seed)
+    config, began = checked_config(asked), time.process_time()
     rounds = config.env_config["rounds"]
     curve: list[tuple[int, float]] = []
     with ray_session(config):
         algo = config.build_algo()
         try:
             messages = 0
-            while messages < trial.messages:
+            while messages < budget:
                 steps = algo.train()["popcomm"]["env_steps"]
                 # The last step of an episode is for answers only.
                 messages = steps * rounds // (rounds + 1)
-                if messages >= trial.messages * (len(curve) + 1) / LOOKS:
+                if messages >= budget * (len(curve) + 1) / LOOKS:
                     curve.append((messages, float(cross_play(algo).accuracy.mean())))
         finally:
             algo.stop()
     seconds = time.process_time() - began
-    return {"weights": weights_of(trial.document), "accuracy": curve[-1][1], "curve": curve, "cpu_s": round(seconds, 1)}
+    return {"weights": weights_of(asked), "accuracy": curve[-1][1], "curve": curve, "cpu_s": round(seconds, 1)}
 
 
-def play_all(planned: Sequence[Trial], results: Path) -> None:
-    """Play what is not there yet; each result is written as soon as it is known."""
-    known = [{key: row[key] for key in planned[0].key} for row in read(results, "game")]
-    for number, trial in enumerate(planned, start=1):
-        if trial.key in known:
-            continue
-        result = {**trial.key, **play(trial)}
-        progress.append(results, {**result, "curve": json.dumps(result["curve"])})
-        print(
-            f"[{number} of {len(planned)}] {result['weights']:,} weights, seed {trial.seed}, {trial.messages:,} "
-            f"messages: accuracy {result['accuracy']:.2f} ({result['cpu_s']:.0f} s)",
-            flush=True,
-        )
-
-
-def swarm_runs(out: Path, seeds: int) -> Iterator[tuple[dict[str, Any], runs.Run]]:
+def swarm_runs(out: Path, seeds: int) -> Iterator[tuple[dict[str, Any], Run]]:
     """(what tells it from others, the run): boids of every width, talking and silent."""
     lean = ("recording.picture_every=0", "recording.conversation_every=0", "recording.checkpoint_every=0")
     for seed in range(1, seeds + 1):
@@ -173,77 +176,182 @@ def swarm_runs(out: Path, seeds: int) -> Iterator[tuple[dict[str, Any], runs.Run
                 path = out / "runs" / f"{arm}-width{width}-seed{seed}"
                 overrides = (*lean, *size, *changes, f"debugging.seed={seed}")
                 key = {"part": "swarm", "arm": arm, "width": width, "seed": seed}
-                yield key, runs.Run(path, SWARM, overrides, SWARM_STEPS)
+                yield key, Run(path, SWARM, overrides, SWARM_STEPS)
 
 
-def fly_all(out: Path, seeds: int, results: Path) -> None:
-    """Train the swarms that are not there yet, one at a time.
+# ---- measures ----
 
-    Raises:
-        TrainingError: one failed.
-    """
-    known = [{key: row[key] for key in ("part", "arm", "width", "seed")} for row in read(results, "swarm")]
-    for key, run in swarm_runs(out, seeds):
-        if key in known:
-            continue
-        runs.train_all([run], 1)
-        table = run.table
-        measured = {"return": at_end(table, RETURN), "seconds": float(table["time_s"].iloc[-1])}
-        progress.append(results, {**key, "weights": weights_of(run.document), "budget": SWARM_STEPS, **measured})
+LEARNED = 0.95  # share of all meanings that are named in full
+CHANCE = 1 / 25  # a listener that guesses; the meanings of the config model_size_sweep
+LADDER_DEPTH = 2
 
 
-def read(results: Path, part: str) -> list[dict[str, Any]]:
-    """The results of a part, "game" or "swarm"; empty without a file."""
-    lines = results.read_text().splitlines() if results.is_file() else []
-    # A process that died may have left half a line.
-    rows = [row for row in (json.loads(line) for line in lines if line.endswith("}")) if row["part"] == part]
-    return [{**row, "curve": json.loads(row["curve"])} if part == "game" else row for row in rows]
+class Results(NamedTuple):
+    game: Rows
+    swarm: Rows
 
 
-def conclude(out: Path, command: str) -> list[Path]:
-    """Write the page, the figure and the numbers of all results there are; returns their paths."""
-    games, swarms = read(out / RESULTS, "game"), read(out / RESULTS, "swarm")
-    versions = {"popcomm": version("popcomm"), "ray": version("ray"), "torch": version("torch")}
-    files = {
-        f"{NAME}.md": model_size_page.markdown(games, swarms, command, versions).encode(),
-        model_size_page.PICTURE: png(model_size_page.draw(games, swarms)),
-        f"{NAME}.json": json.dumps({"command": command, "versions": versions, "game": games, "swarm": swarms}).encode(),
-    }
-    for name, content in files.items():
-        (out / name).write_bytes(content)
-    return [out / name for name in files]
+def results(options: Options, _: Any) -> Results:
+    """All games in the folder, and the swarms that are complete."""
+    swarm = []
+    for key, run in swarm_runs(options.out, options.swarm_seeds):
+        if run.is_complete():
+            table = run.table
+            measured = {"return": at_end(table, RETURN), "seconds": float(table["time_s"].iloc[-1])}
+            swarm.append({**key, "weights": weights_of(run.document), "budget": SWARM_STEPS, **measured})
+    return Results([row for row in stored(options.out / RESULTS) if row["part"] == "game"], swarm)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m popcomm.analysis.experiments.{NAME}", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where runs and results go")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each small size; their seeds are 1, 2, ... [3]")
-    parser.add_argument("--swarm-seeds", type=int, default=1, help="runs of each swarm; 0 leaves them out [1]")
-    parser.add_argument("--page-only", action="store_true", help="train nothing, write the page of what is there")
-    parser.add_argument("--docs", type=Path, help="copy page, figure and numbers there, too")
-    options = parser.parse_args(arguments)
-    if options.seeds < 1 or options.swarm_seeds < 0:
-        parser.error("--seeds must be at least 1, and --swarm-seeds at least 0")
-    return options
+class Size(NamedTuple):
+    """All runs of one shape with one budget."""
+
+    weights: int
+    width: int
+    depth: int
+    budget: int
+    accuracies: list[float]  # one per seed
+    learned_at: list[int | None]  # messages after which the accuracy was LEARNED for the first time
+    seconds: float  # of CPU, mean
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def interval(self) -> Interval | None:
+        """Student's t at 95 %, within 0 and 1; None with one seed."""
+        low, high = mean_interval(self.accuracies)
+        return None if math.isnan(low) else Interval(max(0.0, low), min(1.0, high))
+
+    @property
+    def has_learned(self) -> bool:
+        """In every seed."""
+        return min(self.accuracies) >= LEARNED
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing and write the page; returns the exit code: 2 for a user's mistake, 1 for a failed run."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parse(given)
-    prepare_environment()
-    options.out.mkdir(parents=True, exist_ok=True)
-    return published(NAME, lambda: _work(options, given), options.docs)
+def sizes(games: Rows) -> list[Size]:
+    """Results grouped by shape and budget, the fewest messages and the smallest networks first."""
+    groups = arms_of(games, lambda row: (row["budget"], row["weights"], row["width"], row["depth"]))
+    found = []
+    for (budget, *shape), rows in sorted(groups.items()):
+        reached = [learned_at(row["curve"]) for row in rows]
+        seconds = float(np.mean([row["cpu_s"] for row in rows]))
+        found.append(Size(*shape, budget, [row["accuracy"] for row in rows], reached, seconds))
+    return found
 
 
-def _work(options: argparse.Namespace, given: Sequence[str]) -> list[Path]:
-    """Train what is missing, measure and write; returns the files, the page first."""
-    if not options.page_only:
-        play_all(trials(options.seeds), options.out / RESULTS)
-        fly_all(options.out, options.swarm_seeds, options.out / RESULTS)
-    told = [word for word in given if word != "--page-only"]
-    return conclude(options.out, " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *told]))
+def learned_at(curve: Sequence[Sequence[float]]) -> int | None:
+    """Messages at the first look [messages, accuracy] with an accuracy of LEARNED; None if there is none."""
+    return next((int(messages) for messages, accuracy in curve if accuracy >= LEARNED), None)
 
+
+def smallest(found: Sequence[Size], learned: bool = True) -> Size | None:
+    """The one with the fewest weights that has learned in every seed, or (learned=False) in any."""
+    good = [size for size in found if (size.has_learned if learned else max(size.accuracies) >= LEARNED)]
+    return min(good, key=lambda size: size.weights, default=None)
+
+
+def pairs_of(swarms: Rows) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """(talking, silent) of the same width and seed, by width."""
+    known = {(row["arm"], row["width"], row["seed"]): row for row in swarms}
+    both = sorted((w, s) for arm, w, s in known if arm == "talking" and ("silent", w, s) in known)
+    return [(known["talking", w, s], known["silent", w, s]) for w, s in both]
+
+
+# ---- figure and page ----
+
+ARMS = {"talking": (BLUE, "o"), "silent": (ORANGE, "s")}
+
+
+def draw(found: Results) -> Figure:
+    """Accuracy against weights, and the swarms' returns; points are seeds, lines their means."""
+    figure = card(11, 4.6, "What is the smallest model that learns to talk?")
+    if found.swarm:
+        left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+        _draw_swarm(right, found.swarm)
+    else:
+        left = figure.subplots()
+    _draw_game(left, sizes(found.game))
+    return figure
+
+
+def _draw_game(axes: Axes, found: Sequence[Size]) -> None:
+    dress(axes, "A game of 25 meanings", "weights of speaker and listener", "meanings named in full, share", "both")
+    budget = min((size.budget for size in found), default=0)
+    ladder = [size for size in found if size.depth == LADDER_DEPTH and size.budget == budget]
+    others = [size for size in found if size.depth != LADDER_DEPTH]
+    longer = [size for size in found if size.budget > budget]
+    times = longer[0].budget // budget if longer else 1
+    _points(axes, ladder, BLUE, "o", f"{budget:,} messages, {LADDER_DEPTH} layers")
+    axes.plot([s.weights for s in ladder], [s.mean for s in ladder], color=BLUE, linewidth=1.8)
+    _points(axes, others, GREEN, "^", f"{budget:,} messages, 1 or 4 layers")
+    _points(axes, longer, PURPLE, "D", f"{times} times as many messages, {LADDER_DEPTH} layers")
+    axes.plot([s.weights for s in longer], [s.mean for s in longer], color=PURPLE, linewidth=1.2, linestyle="--")
+    level(axes, LEARNED, f"learned: {LEARNED:.0%}", DASHED)
+    level(axes, CHANCE, "chance", DOTS)
+    if found:
+        _log_weights(axes)
+    axes.set_ylim(0, 1.04)
+    legend(axes, loc="lower right", bbox_to_anchor=(1, 0.08))
+
+
+def _draw_swarm(axes: Axes, swarms: Rows) -> None:
+    dress(axes, "A swarm, talking and silent", "weights of a talking boid", "return per agent and episode", "both")
+    x = {row["width"]: row["weights"] for row in swarms if row["arm"] == "talking"}
+    for arm, (colour, mark) in ARMS.items():
+        rows = [row for row in swarms if row["arm"] == arm and row["width"] in x]
+        axes.scatter(
+            [x[row["width"]] for row in rows],
+            [row["return"] for row in rows],
+            color=colour,
+            marker=mark,
+            s=26,
+            label=arm,
+        )
+        axes.plot(*_means([(x[row["width"]], row["return"]) for row in rows]), color=colour, linewidth=1.6)
+    level(axes, _alone(), "alone (scripted)", DOTS)
+    _log_weights(axes)
+    legend(axes, loc="best")
+
+
+def _log_weights(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+@cache
+def _alone() -> float:
+    """Return of the scripted swarm in which each steers to where it saw the beacon last."""
+    from popcomm.cli import documents
+
+    return controls(documents.load("swarm")["environment"]["env_config"])["alone"]
+
+
+def _means(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    places = sorted({x for x, _ in pairs})
+    return places, [float(np.mean([y for x, y in pairs if x == place])) for place in places]
+
+
+def _points(axes: Axes, found: Sequence[Size], colour: str, mark: str, label: str) -> None:
+    """A point for each seed."""
+    pairs = [(size.weights, accuracy) for size in found for accuracy in size.accuracies]
+    if pairs:
+        x, y = zip(*pairs, strict=True)
+        axes.scatter(x, y, color=colour, marker=mark, s=26, alpha=0.75, label=label, zorder=3)
+
+
+def page(found: Results) -> dict[str, Any]:
+    shapes = sizes(found.game)
+    budget = min((size.budget for size in shapes), default=0)
+    short, longer = ([s for s in shapes if (s.budget == budget) == first] for first in (True, False))
+    told = {"short": short, "longer": longer, "smallest": smallest, "learned": LEARNED, "budget": budget}
+    scale = {"swarm_budget": SWARM_STEPS, "alone": _alone() if found.swarm else None}
+    return {**told, **scale, "swarms": pairs_of(found.swarm)}
+
+
+EXPERIMENT = Experiment(NAME, __doc__, planned, results, page, draw, Results._asdict, arguments, check)
+main = EXPERIMENT.main
 
 if __name__ == "__main__":
     sys.exit(main())

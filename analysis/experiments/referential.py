@@ -2,27 +2,28 @@
 
     python -m popcomm.analysis.experiments.referential --seeds 3 --out runs/referential [--docs docs]
 
-Trains in this process, one run after another, and writes referential.md and .json into the folder after each of them;
-runs that are there already are not trained again.
+Each run has a process of its own; its result is appended to results.jsonl, and runs that are there are not made again.
+Writes referential.md, .png and .json into the folder. Rates are of one run at a time: leave --jobs at 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from popcomm.analysis.experiments import referential_page
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options
+from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
 
 from popcomm.cli import documents, schema
-from popcomm.cli.ray_session import prepare_environment, quiet_ray, ray_session
-from popcomm.errors import UserError
+from popcomm.cli.ray_session import ray_session
+from popcomm.language.drawing import BLUE, GREEN, ORANGE, card, dress, legend
 
 NAME = "referential"
 MESSAGES = 320_000  # the budget of every run, EGG's of the baselines
@@ -30,6 +31,11 @@ REINFORCE = ("communication.gradient=reinforce", "training.message_entropy_coeff
 
 # In populations the rewards age with every update of the other members: two updates for each batch instead of ten.
 FRESH = ("env_runners.num_worlds_per_env_runner=100", "training.minibatch_size=50", "training.lr=4e-3")
+
+Record = Mapping[str, Any]
+
+
+# ---- runs ----
 
 
 @dataclass(frozen=True)
@@ -55,51 +61,67 @@ CASES = (
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one run came to. Accuracies are of all pairs on all meanings, everybody taking its likeliest choice."""
-
-    case: str
-    seed: int
-    settings: list[str]  # what was changed in the shipped config
-    messages: int
-    cpu_seconds: float  # of this process, training alone
-    mean: float  # mean over pairs of the share of meanings understood whole
-    least: float  # of the worst pair
-    attributes: float  # mean share of attributes understood
-    curve: list[tuple[int, float]]  # (messages, accuracy in training, of sampled words and sampled answers)
-
-    @property
-    def rate(self) -> float:
-        """Messages per CPU second."""
-        return self.messages / self.cpu_seconds
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--messages", type=int, default=MESSAGES, help=f"budget of each run [{MESSAGES:,}]")
+    parser.add_argument("--only", action="append", help="cases by a part of their name; again for more")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override, for all")
 
 
-def train(case: Case, seed: int, budget: int, overrides: Sequence[str] = ()) -> Outcome:
-    """Train one run to its budget of messages and cross-play its members."""
+def planned(options: Options) -> list[Trial]:
+    """Raises UserError: a configuration that does not exist."""
+    wanted = [c for c in CASES if not options.only or any(part in c.name for part in options.only)]
+    keys = [
+        {
+            "case": case.name,
+            "seed": seed,
+            "messages": options.messages,
+            "settings": settings_of(case, seed, options.set),
+        }
+        for case in wanted
+        for seed in range(1, options.seeds + 1)
+    ]
+    for case in wanted:
+        documents.load(case.file, settings_of(case, 1, options.set))
+    return [Trial(options.out / RESULTS, key, train) for key in keys]
+
+
+def settings_of(case: Case, seed: int, overrides: Sequence[str] = ()) -> list[str]:
+    """What is changed in the shipped config."""
+    return [*case.overrides, *overrides, f"debugging.seed={seed}"]
+
+
+def results(options: Options, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Of all cases, also of those that were not asked for this time; not what other settings left in the folder."""
+    everything = argparse.Namespace(**{**vars(options), "only": None})
+    return results_of(planned(everything))
+
+
+def train(case: str, seed: int, messages: int, settings: Sequence[str]) -> Record:
+    """Train one run to its budget of messages and cross-play its members.
+
+    Returns:
+        "messages" that were said; "cpu_seconds" of this process, training alone; accuracies of all pairs on all
+        meanings, everybody taking its likeliest choice: "mean" over pairs of the share of meanings understood whole,
+        "least" of the worst pair, "attributes", mean share of them understood; "curve" [[messages, accuracy in
+        training, of sampled words and sampled answers]].
+    """
     from popcomm.rllib import PopulationPPOConfig
 
-    quiet_ray()
-    settings = settings_of(case, seed, budget, overrides)
-    document = documents.load(case.file, settings[1:])
+    document = documents.load({c.name: c.file for c in CASES}[case], list(settings))
     config = schema.apply(document, PopulationPPOConfig())
     with ray_session(config):
         algorithm = config.build_algo()
         try:
             said, curve, began = 0, [], time.process_time()
-            while said < budget:
+            while said < messages:
                 said += _messages(algorithm)
                 curve.append((said, algorithm.train()["popcomm"].get("world/accuracy", float("nan"))))
             seconds = time.process_time() - began
             mean, least, attributes = _understood(algorithm)
         finally:
             algorithm.stop()
-    return Outcome(case.name, seed, settings, said, seconds, mean, least, attributes, curve)
-
-
-def settings_of(case: Case, seed: int, budget: int, overrides: Sequence[str]) -> list[str]:
-    """What makes a run what it is: its budget, and the changes to the shipped config."""
-    return [f"{budget} messages", *case.overrides, *overrides, f"debugging.seed={seed}"]
+    told = {"said": said, "cpu_seconds": seconds, "mean": mean, "least": least, "attributes": attributes}
+    return {**told, "curve": curve}
 
 
 def _messages(algorithm: Any) -> int:
@@ -112,7 +134,7 @@ def _messages(algorithm: Any) -> int:
 
 def _understood(algorithm: Any) -> tuple[float, float, float]:
     """Mean and least accuracy of all pairs, and the share of attributes; in silence what the runs last scored."""
-    from popcomm.rllib.crossplay import cross_play
+    from popcomm.rollout.crossplay import cross_play
 
     if algorithm.config.message_kind is None:
         scored = algorithm.train()["popcomm"]
@@ -121,53 +143,100 @@ def _understood(algorithm: Any) -> tuple[float, float, float]:
     return float(played.accuracy.mean()), float(played.accuracy.min()), float(played.attribute_accuracy.mean())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, write the table; returns the exit code: 2 for a user's mistake."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog=f"python -m popcomm.analysis.experiments.{NAME}", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind; their seeds are 1, 2, ... [3]")
-    parser.add_argument("--out", type=Path, required=True, help="where results go")
-    parser.add_argument("--messages", type=int, default=MESSAGES, help=f"budget of each run [{MESSAGES:,}]")
-    parser.add_argument("--only", action="append", help="cases by a part of their name; again for more")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override, for all")
-    parser.add_argument("--docs", type=Path, help="write page and numbers there, too")
-    options = parser.parse_args(given)
-    wanted = [c for c in CASES if not options.only or any(part in c.name for part in options.only)]
-    options.out.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *given])
-    store = options.out / f"{NAME}.json"
-    try:
-        done = _stored(store)
-        for case in wanted:
-            for seed in range(1, options.seeds + 1):
-                settings = settings_of(case, seed, options.messages, options.set)
-                if not any(o.case == case.name and o.settings == settings for o in done):
-                    done.append(train(case, seed, options.messages, options.set))
-                    store.write_text(json.dumps([asdict(o) for o in done], indent=1))
-                    print(referential_page.line(done[-1]), flush=True)
-    except UserError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
-    seeds = range(1, options.seeds + 1)
-    planned = [(c.name, settings_of(c, seed, options.messages, options.set)) for c in CASES for seed in seeds]
-    done = [o for o in done if (o.case, o.settings) in planned]  # not what other settings left in the folder
-    for folder in filter(None, (options.out, options.docs)):
-        folder.mkdir(parents=True, exist_ok=True)
-        referential_page.write(folder, [c.name for c in CASES], done, command)
-    print(f"page: {options.out / f'{NAME}.md'}")
-    return 0
+# ---- measures ----
+
+PAIR, POPULATION = "pair, straight-through", "population 5 x 5, straight-through"
+LARGE = "population 10 x 10, straight-through"
 
 
-def _stored(store: Path) -> list[Outcome]:
-    if not store.is_file():
-        return []
-    return [Outcome(**{**kept, "curve": [tuple(p) for p in kept["curve"]]}) for kept in json.loads(store.read_text())]
+class Peer(NamedTuple):
+    """EGG 54eb11c on the same game: one core, GRU 128, embedding 32, 320,000 messages; medians of three seeds."""
 
+    name: str
+    accuracy: str
+    rate: int | None  # messages per second
+    accuracy_bar: float
+    least_bar: float | None
+    rate_bar: float | None
+
+
+PEERS = {
+    PAIR: Peer("Gumbel-Softmax", ".90 (.79 to .98)", 8800, 0.98, 0.98, 17600),
+    "pair, Reinforce": Peer("Reinforce", "1.00", 5500, 0.99, 0.99, 11000),
+    POPULATION: Peer("Gumbel-Softmax", ".25 (.92 with five times the messages)", None, 0.95, 0.9, None),
+    "population 5 x 5, Reinforce": Peer("Reinforce", ".08", None, 0.95, 0.9, None),
+}
+
+
+def rate(record: Record) -> float:
+    """Messages per CPU second."""
+    return record["said"] / record["cpu_seconds"]
+
+
+def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """{case: its runs by seed}, in the order of CASES."""
+    order = [case.name for case in CASES]
+    return arms_of(sorted(records, key=lambda r: order.index(r["case"])), lambda r: r["case"])
+
+
+def bars(groups: Mapping[str, Sequence[Record]]) -> list[Claim]:
+    """What EGG's figures ask of every seed, and that ten by ten members take at most twice the time of five by five."""
+    found = []
+    for case, peer in PEERS.items():
+        runs = groups.get(case)
+        if not runs:
+            continue
+        found.append(_bar(f"{case}: accuracy of every seed", min(r["mean"] for r in runs), peer.accuracy_bar, ".3f"))
+        if case.startswith("population"):
+            least = min(r["least"] for r in runs)
+            found.append(_bar(f"{case}: worst pair of every seed", least, peer.least_bar or 0, ".2f"))
+        if peer.rate_bar:
+            middle = float(np.median([rate(r) for r in runs]))
+            found.append(_bar(f"{case}: messages / CPU s, twice EGG's", middle, peer.rate_bar, ",.0f"))
+    if POPULATION in groups and LARGE in groups:
+        small, large = (np.median([r["cpu_seconds"] for r in groups[name]]) for name in (POPULATION, LARGE))
+        text, times = "10 x 10: CPU time of 5 x 5, times <= 2", float(large / small)
+        found.append(Claim(text, f"{times:.2f}", times <= 2))
+    return found
+
+
+def _bar(what: str, value: float, bar: float, form: str) -> Claim:
+    return Claim(f"{what} >= {bar:{form}}", f"{value:{form}}", value >= bar)
+
+
+# ---- figure and page ----
+
+STYLES = {"pair": (BLUE, "-"), "population 5": (ORANGE, "--"), "population 10": (GREEN, "-.")}
+
+
+def draw(records: Sequence[Record]) -> Figure:
+    """Accuracy in training against messages, a thin line for each run; straight-through beside Reinforce."""
+    figure = card(11, 4.2, "The reconstruction game: accuracy while learning")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, way in zip(panels, ("straight-through", "Reinforce"), strict=True):
+        dress(axes, way, "messages", "accuracy (sampled words and answers)")
+        for case, runs in grouped(records).items():
+            if not case.endswith(way):
+                continue
+            colour, dash = next(look for start, look in STYLES.items() if case.startswith(start))
+            for number, record in enumerate(runs):
+                x, y = np.array(record["curve"], float).T
+                label = case.split(",")[0] if number == 0 else None
+                axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.4, alpha=0.8, label=label)
+        axes.set_ylim(0, 1.02)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        legend(axes, loc="upper left")
+    return figure
+
+
+def page(records: Sequence[Record]) -> dict[str, Any]:
+    groups = grouped(records)
+    rates = {case: np.median([rate(r) for r in runs]) for case, runs in groups.items()}
+    return {"groups": groups, "rates": rates, "bars": bars(groups), "peers": PEERS}
+
+
+EXPERIMENT = Experiment(NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, arguments)
+main = EXPERIMENT.main
 
 if __name__ == "__main__":
-    prepare_environment()
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    import torch
-
-    torch.set_num_threads(1)
     sys.exit(main())

@@ -30,9 +30,7 @@ class Trainable(Protocol):
     """What `train_all` needs of a run."""
 
     @property
-    def path(self) -> Path:
-        """Where its result goes; names it."""
-        ...
+    def name(self) -> str: ...
 
     def is_complete(self) -> bool:
         """Whether all of it is there.
@@ -66,6 +64,10 @@ class Run:
     file: str
     overrides: tuple[str, ...]
     env_steps: int
+
+    @property
+    def name(self) -> str:
+        return self.path.name
 
     @property
     def settings(self) -> list[str]:
@@ -117,7 +119,7 @@ class Run:
         Raises:
             TrainingError: it failed.
         """
-        run_logged(self.path.name, self.command(), self.log)
+        run_logged(self.name, self.command(), self.log)
 
 
 def run_logged(name: str, command: Sequence[str], log: Path) -> None:
@@ -151,6 +153,6 @@ def train_all(runs: Sequence[Trainable], jobs: int = 2, say: Callable[[str], Non
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
                 minutes = (time.monotonic() - began) / 60
-                say(f"{futures[future].path.name} is trained ({done} of {len(wanted)}, {minutes:.1f} min)")
+                say(f"{futures[future].name} is trained ({done} of {len(wanted)}, {minutes:.1f} min)")
         finally:
             pool.shutdown(cancel_futures=True)

@@ -9,21 +9,38 @@ of the runs are still to come (`--measure`).
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from popcomm.analysis.experiments import evolution_page, runs
-from popcomm.analysis.experiments.evolution_games import Diary, Play, play_all
-from popcomm.analysis.experiments.evolution_measures import Curve, of_games, of_swarm
-from popcomm.analysis.experiments.frame import published
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, PercentFormatter
+from popcomm.analysis.experiments import runs
+from popcomm.analysis.experiments.evolution_games import COPIES, ROUNDS, VOCABULARY, Diary, Play
+from popcomm.analysis.experiments.evolution_measures import (
+    BOUNDS,
+    CLAIM,
+    ON_MEANING,
+    OVERALL,
+    RENAMED,
+    WHOLE,
+    WON,
+    Curve,
+    of_games,
+    of_swarm,
+    settled_by,
+)
+from popcomm.analysis.experiments.figures import DOTTED
+from popcomm.analysis.experiments.frame import Experiment, Options
+from popcomm.analysis.experiments.intervals import difference
 from popcomm.analysis.history import History
 
 from popcomm.errors import UserError
-from popcomm.language.drawing import png
+from popcomm.language.drawing import BLUE, CARD, GREEN, MUTED, ORANGE, PURPLE, VERMILLION, card, dress, legend
+from popcomm.language.drift import SETTLED
 
 NAME = "vocabulary_evolution"
 PARTS = ("games", "swarm")
@@ -47,49 +64,62 @@ QUICK = (
 )
 WINDOWS_IN_EPISODE = 2
 
-
-class Plan(NamedTuple):
-    """All trainings, by arm of the experiment."""
-
-    games: dict[str, list[Play]]
-    swarm: list[runs.Run]
+SWARM = "swarm"
+Arms = Mapping[str, Sequence[Curve]]
 
 
-def plan(out: Path, seeds: int, parts: Sequence[str], quick: bool, config: str = "swarm") -> Plan:
-    """Runs of seeds 1 ... `seeds`, of one seed fewer (but at least one) where they cost most."""
-    iterations, env_steps = (QUICK_ITERATIONS, QUICK_ENV_STEPS) if quick else (ITERATIONS, ENV_STEPS)
-    games = {
-        arm: [
-            Play(out / "games" / f"{arm.replace(', ', '-').replace(' ', '-')}-seed{seed}.npz", *how, seed, iterations)
-            for seed in range(1, max(1, seeds - fewer) + 1)
-        ]
+# ---- runs ----
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is looked at [both]")
+
+
+def planned(options: Options) -> list[Play | runs.Run]:
+    """The games, a seed of all kinds after the other, then the swarms; where they cost most a seed fewer."""
+    iterations, env_steps = (QUICK_ITERATIONS, QUICK_ENV_STEPS) if options.quick else (ITERATIONS, ENV_STEPS)
+
+    def seeds(fewer: int) -> range:
+        return range(1, max(1, options.seeds - fewer) + 1)
+
+    games = [
+        Play(options.out / "games" / f"{_stem(arm)}-seed{seed}.npz", *how, seed, iterations)
         for arm, (*how, fewer) in GAMES.items()
-    }
-    swarm = [
+        for seed in seeds(fewer)
+    ]
+    swarms = [
         runs.Run(
-            out / "runs" / f"swarm-seed{seed}",
-            config,
-            (*RECORDED, *(QUICK if quick else ()), f"debugging.seed={seed}"),
+            options.out / "runs" / f"swarm-seed{seed}",
+            "swarm",
+            (*RECORDED, *(QUICK if options.quick else ()), f"debugging.seed={seed}"),
             env_steps,
         )
-        for seed in range(1, max(1, seeds - SWARM_FEWER) + 1)
+        for seed in seeds(SWARM_FEWER)
     ]
-    return Plan(games if "games" in parts else {}, swarm if "swarm" in parts else [])
+    chosen = {"games": sorted(games, key=lambda play: play.seed), "swarm": swarms}
+    return [made for part in PARTS if part in options.parts for made in chosen[part]]
 
 
-def train(planned: Plan, say: Callable[[str], None] = print) -> None:
-    """Train what is not complete, one after another."""
-    play_all(sorted((play for arm in planned.games.values() for play in arm), key=lambda play: play.seed), say)
-    runs.train_all(planned.swarm, 1, say)
+def _stem(arm: str) -> str:
+    return arm.replace(", ", "-").replace(" ", "-")
 
 
-def measure(planned: Plan) -> dict[str, list[Curve]]:
+# ---- measures ----
+
+
+def results(options: Options, made: Sequence[Play | runs.Run]) -> dict[str, list[Curve]]:
     """The curves of what is complete; arms without any are left out."""
-    arms = {
-        arm: [of_games(Diary.load(play.path), play.seed) for play in plays if play.is_complete()]
-        for arm, plays in planned.games.items()
-    }
-    arms[evolution_page.SWARM] = [_swarm_curve(run) for run in planned.swarm if run.is_complete()]
+    arms: dict[str, list[Curve]] = {arm: [] for arm in (*GAMES, SWARM)}
+    named = {_stem(arm): arm for arm in GAMES}
+    for found in made:
+        if not found.is_complete():
+            continue
+        if isinstance(found, Play):
+            arms[named[found.name.rpartition("-")[0]]].append(of_games(Diary.load(found.path), found.seed))
+        else:
+            arms[SWARM].append(_swarm_curve(found))
+    if not any(arms.values()):
+        raise UserError(f"--measure: no run in {options.out} is complete; leave it out to train them")
     return {arm: curves for arm, curves in arms.items() if curves}
 
 
@@ -106,61 +136,158 @@ def _swarm_curve(run: runs.Run) -> Curve:
     )
 
 
-def conclude(out: Path, arms: dict[str, list[Curve]], command: str) -> list[Path]:
-    """Write the page, the figure and the numbers; returns their paths.
+# ---- figure and page ----
 
-    Raises:
-        UserError: no run is complete.
-    """
-    if not arms:
-        raise UserError(f"--measure: no run in {out} is complete; leave it out to train them")
-    versions = {name: version(name) for name in ("popcomm", "ray", "torch")}
-    files = {
-        f"{NAME}.md": evolution_page.markdown(arms, [command], versions).encode(),
-        evolution_page.PICTURE: png(evolution_page.draw(arms)),
-        f"{NAME}.json": json.dumps(evolution_page.as_json(arms, [command], versions), allow_nan=False).encode(),
+# Arms in the order of the page: name, colour, dash.
+LOOKS = {
+    "pair, bonus": (BLUE, "-"),
+    "pair, no bonus": (ORANGE, "--"),
+    "five and five, bonus": (GREEN, "-."),
+    SWARM: (PURPLE, "-"),
+}
+
+
+def draw(arms: Arms) -> Figure:
+    """Four panels against episodes (log): names, meanings, distance from the end, the swarm. Thin lines are seeds."""
+    figure = card(11, 8, "How vocabularies change over training")
+    names, meaning, last, swarm = figure.subplots(2, 2).ravel()
+    games, bits = "games played, one message each", "bits above chance, 0 to 1"
+    dress(names, "Referential games: meanings renamed at the next checkpoint", games, "share of the meanings")
+    dress(meaning, "Referential games: drift of what is said on a meaning", games, bits)
+    dress(last, "Referential games: meanings named otherwise than in the end", games, "share of the meanings")
+    dress(swarm, "Swarm: drift of symbols to the next checkpoint", "episodes of 100 steps", bits)
+    for arm, curves in arms.items():
+        colour, dash = LOOKS[arm]
+        if arm == SWARM:
+            _curves(swarm, curves, ON_MEANING, f"{ON_MEANING} (label)", colour, "-")
+            _curves(swarm, curves, OVERALL, OVERALL, MUTED, "--")
+        else:
+            _curves(names, curves, RENAMED, arm, colour, dash)
+            _curves(meaning, curves, ON_MEANING, arm, colour, dash)
+            _curves(last, curves, RENAMED, arm, colour, dash, to_last=True)
+    in_games = {"10k games": CLAIM, f"10k episodes\nof {ROUNDS} games": CLAIM * ROUNDS}
+    for axes in (names, last):
+        axes.set_ylim(0, 1.15)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _marks(names, BOUNDS[RENAMED], in_games, "lower left")
+    _marks(meaning, SETTLED, in_games, "upper center")
+    _marks(last, None, in_games, "lower left")
+    _marks(swarm, SETTLED, {"10k episodes": CLAIM}, "upper center")
+    return figure
+
+
+def _curves(
+    axes: Axes, curves: Sequence[Curve], measure: str, label: str, colour: str, dash: str, to_last: bool = False
+) -> None:
+    """Each seed thin, with a dot where its game was won; the mean of all of them thick."""
+    shown = []
+    for curve in curves:
+        found = curve.measures[measure]
+        values = found.to_last_above_chance if to_last else found.consecutive_above_chance
+        axes.plot(curve.episodes[:-1], values, color=colour, linewidth=0.8, alpha=0.5)
+        at = np.flatnonzero(curve.episodes[:-1] == curve.won)
+        axes.plot(curve.episodes[at], values[at], color=colour, linestyle="none", marker="o", markersize=5)
+        shown.append(values)
+    if shown and len({len(values) for values in shown}) == 1:
+        episodes = np.mean([curve.episodes[:-1] for curve in curves], 0)
+        axes.plot(episodes, np.mean(shown, 0), color=colour, linestyle=dash, linewidth=2.2, label=label)
+
+
+def _marks(axes: Axes, bound: float | None, claims: Mapping[str, float], where: str) -> None:
+    """A log axis of episodes with the bound and the claims; nothing at all where there are no curves."""
+    axes.set_visible(axes.has_data())
+    if not axes.has_data():
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if bound is not None:
+        axes.axhline(bound, color=VERMILLION, linestyle=":", linewidth=1.3, label=f"bound, {bound:g}")
+    for name, episodes in claims.items():
+        axes.axvline(episodes, color=MUTED, linestyle=DOTTED, linewidth=1.3)
+        axes.annotate(
+            name,
+            (episodes, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -3),
+            textcoords="offset points",
+            va="top",
+            fontsize=7.5,
+            color=MUTED,
+        )
+    if where == "upper center":
+        axes.set_ylim(top=1.4 * axes.get_ylim()[1])
+    axes.set_xlim(right=max(axes.get_xlim()[1], 1.8 * max(claims.values())))
+    legend(axes, loc=where, frameon=True, facecolor=CARD, edgecolor="none", framealpha=0.9)
+
+
+def page(arms: Arms) -> dict[str, Any]:
+    games = {arm: curves for arm, curves in arms.items() if arm != SWARM and curves}
+    played = [c for curves in games.values() for c in curves]
+    early = [float(c.accuracy[np.searchsorted(c.episodes, CLAIM)]) for c in played if c.accuracy is not None]
+    by = [settled_by(played, RENAMED, until) for until in (CLAIM, CLAIM * ROUNDS, math.inf)]
+    constants = {"claim": CLAIM, "rounds": ROUNDS, "won": WON, "copies": COPIES, "vocabulary": VOCABULARY}
+    measures = {"RENAMED": RENAMED, "ON_MEANING": ON_MEANING, "OVERALL": OVERALL, "WHOLE": WHOLE}
+    functions = {"settled_by": settled_by, "settlement": settlement, "kept": kept, "last_episode": last_episode}
+    found = {"games": games, "swarm": arms.get(SWARM, []), "played": played}
+    return {
+        **found,
+        "early": early,
+        "by": by,
+        "bonus": bonus(games),
+        **constants,
+        **measures,
+        **functions,
+        "bounds": BOUNDS,
+        "settled": SETTLED,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (out / name).write_bytes(content)
-    return [out / name for name in files]
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m popcomm.analysis.experiments.{NAME}", description=__doc__)
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=3,
-        help="pairs of each kind, and one more than the larger runs; seeds are 1, 2, ... [3]",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="where runs and results go")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is looked at [both]")
-    parser.add_argument("--measure", action="store_true", help="train nothing, measure what is complete")
-    parser.add_argument("--quick", action="store_true", help="a few iterations, to see that it works")
-    parser.add_argument("--docs", type=Path, help="copy page, figure and numbers there, too")
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds is {options.seeds}, and must be at least 1")
-    return options
+def settlement(curves: Sequence[Curve], measure: str) -> tuple[list[float], list[float]]:
+    """From when on a measure is settled, of the runs in which it is; and its value at the end, of all runs."""
+    since = [s for c in curves if (s := c.settled(measure)) is not None]
+    return since, [c.at_end(measure) for c in curves]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, measure, write; returns the exit code: 2 for a user's mistake, 1 for a failed run."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parse(given)
-    return published(NAME, lambda: _work(options, given), options.docs)
+def kept(curves: Sequence[Curve]) -> list[float]:
+    """Shares of the names with which a game was won, of the runs that won it."""
+    return [share for c in curves if math.isfinite(share := c.kept())]
 
 
-def _work(options: argparse.Namespace, given: Sequence[str]) -> list[Path]:
-    """Train what is missing, measure and write; returns the files, the page first."""
-    planned = plan(options.out, options.seeds, options.parts, options.quick)
-    if not options.measure:
-        train(planned)
-    shown = [word for word in given if word != "--measure"]
-    command = " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *shown])
-    return conclude(options.out, measure(planned), command)
+def last_episode(curves: Sequence[Curve]) -> float:
+    """As far as all of them went."""
+    return min(c.episodes[-1] for c in curves)
 
+
+def bonus(games: Arms) -> list[tuple[str, int, str, str]]:
+    """The difference that the entropy bonus makes, paired by seed: what, seeds, mean, interval."""
+    pairs = [(a, b) for a in games.get("pair, bonus", ()) for b in games.get("pair, no bonus", ()) if a.seed == b.seed]
+    rows = []
+    for name, digits, of in (
+        ("meanings renamed, last step (share)", 2, lambda c: c.at_end(RENAMED)),
+        ("drift on the same meaning, last step (bits)", 3, lambda c: c.at_end(ON_MEANING)),
+        ("names kept since the game was won (share)", 2, lambda c: c.kept()),
+    ):
+        known = [both for a, b in pairs if np.isfinite(both := (of(a), of(b))).all()]
+        if len(known) >= 2:
+            found = difference(*zip(*known, strict=True))
+            rows.append((name, len(known), f"{found.mean:+.{digits}f}", found.paired.shown(digits)))
+    return rows
+
+
+def numbers(arms: Arms) -> dict[str, Any]:
+    runs = {arm: [_run(curve) for curve in curves] for arm, curves in arms.items()}
+    return {"claim": CLAIM, "bounds": BOUNDS, "runs": runs}
+
+
+def _run(curve: Curve) -> dict[str, Any]:
+    settled = {
+        m: {"to_next": curve.settled(m), "to_last": curve.settled(m, True)} for m in BOUNDS if m in curve.measures
+    }
+    return {**curve._asdict(), "won": curve.won, "settled": settled}
+
+
+EXPERIMENT = Experiment(NAME, __doc__, planned, results, page, draw, numbers, arguments, quick=3, page_only="--measure")
+main = EXPERIMENT.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -206,6 +206,11 @@ class Channel:
             self.inbox_size = self.size.inbox
             self.open(1, 0)  # what does not fit says so now
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a reflex may take an agent's turn to speak."""
+        return any(reflex.takes_turn for reflex in self.reflexes)
+
     def open(self, num_worlds: int, seed: int) -> Air | None:
         """The air of B worlds; None where every message simply goes to its receivers' inboxes."""
         if self.size is None:

@@ -114,7 +114,7 @@ def play(
     from popcomm.cli import documents, run_folder, schema
     from popcomm.cli.ray_session import quiet_ray, ray_session
     from popcomm.rllib import PopulationPPOConfig
-    from popcomm.rllib.playback import frames
+    from popcomm.rollout.playback import frames
 
     _check_writable(gif, "--gif", ".gif")
     document = documents.load(run_folder.existing_run(run) / run_folder.CONFIG)

@@ -12,15 +12,15 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 from torch import Tensor
 
-from popcomm.channels import Channel, MessageKind, Symbols, Topology, deliver, make_topology, message_kind
-from popcomm.channels.broadcast.air import Heard as Broadcast
+from popcomm.channels import Channel, Inbox, MessageKind, Symbols, Topology, make_topology, message_kind
 from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
+from popcomm.channels.session import Session
 from popcomm.checks import number
 from popcomm.envs.deprivation import check_spaces, perceived
 from popcomm.envs.foreign import backing_world, check_parallel, position_source
 from popcomm.envs.foreign_answers import reset_env, step_env
-from popcomm.envs.messaging_layouts import LAYOUTS, Heard, Layout
+from popcomm.envs.messaging_layouts import LAYOUTS, Layout
 from popcomm.errors import UserError, unknown
 from popcomm.schedules import Clock
 
@@ -112,12 +112,12 @@ class MessagingEnv(BaseParallelWrapper):
         self.channel, self.layout = channel, layout
         self.observation_spaces, self.action_spaces = layout.observation_spaces, layout.action_spaces
         self._seats = {agent: seat for seat, agent in enumerate(env.possible_agents)}
-        self._air = channel.open(1, 0)
-        if self._air is not None and self._air.deprives:
+        self._session = Session(channel, 1, 0)
+        if self._session.deprives:
             check_spaces({agent: env.observation_space(agent) for agent in env.possible_agents})
         self._steps = 0  # of all episodes
         self._measures: dict[str, float] = {}
-        self._deliver({}, [])
+        self._deliver([])
 
     def observation_space(self, agent: Any) -> spaces.Space:
         return self.observation_spaces[agent]
@@ -129,11 +129,10 @@ class MessagingEnv(BaseParallelWrapper):
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[Any, Any], dict[Any, Any]]:
         observations, *_, infos = reset_env(self.env, seed, options)
-        if self._air is not None:
-            if seed is not None:
-                self._air.seed(seed)
-            self._air.forget(np.ones(1, bool))
-        self._deliver({}, [])
+        if seed is not None:
+            self._session.seed(seed)
+        self._session.forget(torch.ones(1, dtype=torch.bool))
+        self._deliver([])
         return self._join(observations, infos)
 
     def step(
@@ -145,16 +144,14 @@ class MessagingEnv(BaseParallelWrapper):
         # In the order of seats: nothing may depend on the order in which actions are named.
         split = {agent: self.layout.split(agent, actions[agent]) for agent in self._seats if agent in actions}
         allowed = self.env.may_speak() if hasattr(self.env, "may_speak") else {}
-        sent = {agent: message for agent, (_, message) in split.items() if allowed.get(agent, True)}
-        if self._air is not None:
-            sent = self._transmit(sent)
+        sent = self._send({agent: message for agent, (_, message) in split.items() if allowed.get(agent, True)})
         if sent and hasattr(self.env, "speak"):
             self.env.speak(self._loads(sent))
         told = step_env(self.env, {agent: action for agent, (action, _) in split.items()})
         observations, rewards, terminated, truncated, infos = told
         living = [a for a in self.env.agents if not (terminated.get(a, False) or truncated.get(a, False))]
         # Nobody hears what was said before it came to life.
-        self._deliver(sent, [agent for agent in living if agent in split])
+        self._deliver([agent for agent in living if agent in split])
         self._steps += 1
         if rewards:
             mean = float(np.mean(list(rewards.values())))
@@ -175,20 +172,23 @@ class MessagingEnv(BaseParallelWrapper):
     def traffic(self) -> dict[str, float]:
         """What was measured of the channel since this was last called (`popcomm.channels.broadcast.traffic`), and
         the strength of every reflex; empty where messages are not words on the air."""
-        if self._air is None:
-            return {}
-        strengths = {f"{name}_strength": strength for name, strength in self._air.strengths().items()}
-        return {**self._air.traffic.read(), **strengths}
+        return self._session.measures()
 
-    def _transmit(self, sent: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
-        """Put words on the air, and what reflexes add; returns those that were said, and not lost to a reflex."""
-        assert self._air is not None
-        self._air.observe(Clock(self._steps, self._measures))
-        words, able = np.zeros((1, len(self._seats)), np.int64), np.zeros((1, len(self._seats)), bool)
-        for agent, word in sent.items():
-            words[0, self._seats[agent]], able[0, self._seats[agent]] = word, True
-        voiced = self._air.transmit(words, able, np.ones(1, bool))[0]
-        return {agent: word for agent, word in sent.items() if voiced[self._seats[agent]] and word != 0}
+    def _send(self, said: dict[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        """Agents say their messages; returns those that go out: no silence, and none that is lost to a reflex."""
+        self._session.observe(Clock(self._steps, self._measures))
+        kind, able = self.channel.messages, self._flags(said)
+        messages = torch.zeros(*able.shape, *kind.shape, dtype=kind.dtype)
+        for agent, message in said.items():
+            messages[0, self._seats[agent]] = torch.from_numpy(np.asarray(message))
+        goes = self._session.send(messages, able, torch.ones(1, dtype=torch.bool)) & kind.spoken(messages)
+        return {agent: message for agent, message in said.items() if goes[0, self._seats[agent]]}
+
+    def _flags(self, agents: Iterable[Any]) -> Tensor:
+        """[1, N] bool, True on their seats."""
+        flags = torch.zeros(1, len(self._seats), dtype=torch.bool)
+        flags[0, [self._seats[agent] for agent in agents]] = True
+        return flags
 
     def render(self) -> Any:
         """The environment's picture; one of a World shows the last links."""
@@ -202,65 +202,29 @@ class MessagingEnv(BaseParallelWrapper):
         loads = self.channel.messages.load(torch.from_numpy(np.stack(list(sent.values()))))
         return dict(zip(sent, loads.tolist(), strict=True))
 
-    def _deliver(self, sent: dict[Any, np.ndarray], living: Iterable[Any]) -> None:
+    def _deliver(self, living: Sequence[Any]) -> None:
         """Fill the inboxes [N, K, ...] with what reaches those who acted and still live."""
-        if self._air is not None:
-            self._deliver_words(living)
-            return
-        kind, n, k = self.channel.messages, len(self._seats), self.channel.inbox_size
-        present = torch.zeros(1, n, dtype=torch.bool)
-        messages = torch.zeros(1, n, *kind.shape, dtype=kind.dtype)
-        for agent in living:
-            if agent in sent:
-                messages[0, self._seats[agent]] = torch.from_numpy(np.asarray(sent[agent]))
-                present[0, self._seats[agent]] = True
-        present &= kind.spoken(messages)
-        senders, mask = torch.zeros(n, k, dtype=torch.int64), torch.zeros(n, k, dtype=torch.bool)
-        heard = torch.zeros(n, k, *kind.shape, dtype=kind.dtype)
-        if present.any():
-            links = self.channel.connect(present, self._hearing(living), self._positions(present))
-            inbox = deliver(self.channel.transmit(messages), links.senders, links.mask)
-            senders, mask, heard = inbox.senders[0], inbox.mask[0], inbox.messages[0]
-        receiver, slot = mask.nonzero(as_tuple=True)
+        present = self._flags(living)
+        mail = self._session.deliver(present, self._hearing(present), self._positions(present))
+        messages, senders, mask = mail.messages[0][mail.slots[0]], mail.senders[0], mail.mask[0]
+        receiver, slot = mail.said[0].nonzero(as_tuple=True)
         self.last_links: Tensor = torch.stack([senders[receiver, slot], receiver], 1)
-        silent = ~mask.view(n, k, *(1 for _ in kind.shape))
-        self._inboxes = Heard(
-            heard.masked_fill(silent, 0).numpy(), senders.masked_fill(~mask, 0).numpy(), mask.numpy().astype(np.int8)
-        )
+        silent = ~mask.view(*mask.shape, *(1 for _ in self.channel.messages.shape))
+        self._inboxes = Inbox(messages.masked_fill(silent, 0), senders.masked_fill(~mask, 0), mask)
 
-    def _deliver_words(self, living: Iterable[Any]) -> None:
-        """The same from the air: repetitions, published words and own words too."""
-        assert self._air is not None
-        n = len(self._seats)
-        present = torch.zeros(1, n, dtype=torch.bool)
-        present[0, [self._seats[agent] for agent in living]] = True
-        # Where nobody lives nobody stands anywhere, and any place will do.
-        axes = len(self.channel.torus or (0,))
-        positions = self._positions(present) if present.any() else torch.zeros(1, n, axes)
-        broadcast: Broadcast = self._air.deliver(present.numpy(), self._hearing(living).numpy(), positions)
-        mask, senders = broadcast.mask[0], broadcast.senders[0]
-        said = broadcast.said[0]
-        receiver, slot = said.nonzero(as_tuple=True)
-        self.last_links = torch.stack([senders[receiver, slot], receiver], 1)
-        words = broadcast.words[0][broadcast.slots[0]]
-        self._inboxes = Heard(
-            words.masked_fill(~mask, 0).numpy(), senders.masked_fill(~mask, 0).numpy(), mask.numpy().astype(np.int8)
-        )
-
-    def _hearing(self, living: Iterable[Any]) -> Tensor:
+    def _hearing(self, living: Tensor) -> Tensor:
         """[1, N] bool: those who live, but seats of a World's species that never hear."""
-        world = backing_world(self.env)
-        deaf = () if world is None else [s.seats for s in world.species.values() if not s.hears]
-        hears = torch.zeros(1, len(self._seats), dtype=torch.bool)
-        hears[0, [self._seats[agent] for agent in living]] = True
-        for seats in deaf:
-            hears[0, seats] = False
+        world, hears = backing_world(self.env), living.clone()
+        for species in () if world is None else world.species.values():
+            hears[0, species.seats] &= species.hears
         return hears
 
     def _positions(self, present: Tensor) -> Tensor | None:
         """Positions [1, N, D] float32 of those present (zeros for others), where the topology asks for them."""
         if not self.channel.topology.needs_positions:
             return None
+        if not present.any():  # nobody stands anywhere, and any place will do
+            return torch.zeros(*present.shape, len(self.channel.torus or (0,)))
         source = position_source(self.env)
         shown = {} if source is None else source()
         absent = [agent for agent, seat in self._seats.items() if present[0, seat] and agent not in shown]
@@ -276,21 +240,20 @@ class MessagingEnv(BaseParallelWrapper):
     def _join(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
         """Add every agent's inbox; entries that belong to no agent pass as they are."""
         joined, told = dict(observations), dict(infos)
-        if self._air is not None and self._air.deprives:
+        if self._session.deprives:
             self._deprive(joined)
         for agent, seat in self._seats.items():
             if agent not in observations:
                 continue
-            heard = Heard(*(row[seat].copy() for row in self._inboxes))
-            joined[agent] = self.layout.join(agent, joined[agent], heard)
+            inbox = Inbox(self._inboxes.messages[seat], self._inboxes.senders[seat], self._inboxes.mask[seat])
+            joined[agent] = self.layout.join(agent, joined[agent], inbox)
             told[agent] = self.layout.info(agent, observations[agent], infos.get(agent, {}))
         return joined, told
 
     def _deprive(self, observations: dict[Any, Any]) -> None:
         """Take away what some agents see, in place."""
-        assert self._air is not None
-        for reflex, mask in self._air.deprived():
+        for deprivation in self._session.deprived():
             for agent, seat in self._seats.items():
-                if agent in observations and mask[0, seat]:
+                if agent in observations and deprivation.mask[0, seat]:
                     space = self.env.observation_space(agent)
-                    observations[agent] = perceived(observations[agent], space, reflex, self._air.rng)
+                    observations[agent] = perceived(observations[agent], space, deprivation.perceive)

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
+from torch import Tensor
 
-from popcomm.channels import Channel, MessageKind, Words
+from popcomm.channels import Channel, Inbox, MessageKind, Words
 from popcomm.channels.words.codes import unpack
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation, mask_of
 from popcomm.errors import UserError
-
-
-class Heard(NamedTuple):
-    """One agent's inbox; zeros where `mask` is 0."""
-
-    messages: np.ndarray  # [K, *message shape]: [K, L] int64, [K] packed words or [K, D] float32
-    senders: np.ndarray  # [K] int64, seats
-    mask: np.ndarray  # [K] int8
 
 
 class Layout(Protocol):
@@ -34,8 +27,8 @@ class Layout(Protocol):
         """An agent's action -> the environment's action, and its message: [L], [D] or a packed word [] (0: silence)."""
         ...
 
-    def join(self, agent: Any, observation: Any, heard: Heard) -> Any:
-        """The environment's observation and an inbox -> what the agent observes."""
+    def join(self, agent: Any, observation: Any, inbox: Inbox) -> Any:
+        """The environment's observation and the agent's inbox [K, ...], zeros where it is empty -> what it observes."""
         ...
 
     def info(self, agent: Any, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
@@ -81,11 +74,10 @@ class DictLayout:
             message = self._kind.chosen(message)
         return action["action"], message
 
-    def join(self, agent: Any, observation: Any, heard: Heard) -> dict[str, Any]:
-        inbox = heard.messages
-        if self._kind.alphabet is not None:
-            inbox = self._kind.as_symbols(torch.from_numpy(inbox)).numpy()
-        return {"observation": observation, "inbox": inbox, "senders": heard.senders, "mask": heard.mask}
+    def join(self, agent: Any, observation: Any, inbox: Inbox) -> dict[str, Any]:
+        messages = inbox.messages if self._kind.alphabet is None else self._kind.as_symbols(inbox.messages)
+        heard = {"inbox": messages, "senders": inbox.senders, "mask": inbox.mask.to(torch.int8)}
+        return {"observation": observation, **{key: values.numpy().copy() for key, values in heard.items()}}
 
     def info(self, agent: Any, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
         return info
@@ -143,20 +135,20 @@ class FlatLayout:
             message = self._kind.chosen(message if self._kind.vocab is None else message[0])
         return flat.to_env(chosen), message
 
-    def join(self, agent: Any, observation: Any, heard: Heard) -> np.ndarray:
+    def join(self, agent: Any, observation: Any, inbox: Inbox) -> np.ndarray:
         flat = self._observations[agent]
         out = np.empty(self.observation_spaces[agent].shape, np.float32)
         flat.write(out[: flat.size], observation)
-        inbox = self._shown(heard.messages) * heard.mask[:, None]
-        out[flat.size : flat.size + inbox.size] = inbox.ravel()
-        out[flat.size + inbox.size :] = heard.mask
+        shown = self._shown(inbox.messages) * inbox.mask.numpy()[:, None]
+        out[flat.size : flat.size + shown.size] = shown.ravel()
+        out[flat.size + shown.size :] = inbox.mask
         return out
 
-    def _shown(self, messages: np.ndarray) -> np.ndarray:
+    def _shown(self, messages: Tensor) -> np.ndarray:
         """[K, numbers]: one-hot for symbols, bits for words, the numbers themselves for vectors."""
         if isinstance(self._kind, Words):
-            return unpack(messages, self._kind.bits)
-        return self._kind.straight_through(torch.from_numpy(messages), None).flatten(1).numpy()
+            return unpack(messages.numpy(), self._kind.bits)
+        return self._kind.straight_through(messages, None).flatten(1).numpy()
 
     def info(self, agent: Any, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
         action = self._actions[agent]

@@ -12,13 +12,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import dijkstra
 from scipy.special import entr
 
 Array = NDArray[Any]
 Reduce = Literal["max", "mean"]
 
 # A neighbour with more weight than this is a hub; among few neighbours all of them have as much, so a hub must also
+LENGTH_SCALE = 10**12  # lengths of links, 1 / weight, are compared to so many parts of one
 # stand out of the uniform share by HUB_RATIO.
 HUB_WEIGHT = 0.2
 HUB_RATIO = 1.2
@@ -311,40 +311,25 @@ def attention_matrix(senders: Array, receivers: Array, weights: Array, num_agent
 def betweenness(weights: Array, max_sources: int = 512, seed: int = 0) -> Array:
     """Relays: the share of shortest paths between two others that run through an agent: [N, N] -> [N] in 0 ... 1.
 
-    weights[i, j] > 0 is a link from i to j of length 1 / weight (Newman 2001). Brandes 2001, all sources at once, in
-    O(sources N^2); with more than `max_sources` agents that many sources are drawn and the sum is scaled up (Brandes &
-    Pich 2007). Fewer than three agents have nobody between them: 0.
+    weights[i, j] > 0 is a link from i to j of length 1 / weight (Newman 2001). Brandes 2001, by networkx; with more
+    than `max_sources` agents that many sources are drawn, and the sum is scaled up (Brandes & Pich 2007). Fewer than
+    three agents have nobody between them: 0.
     """
+    import networkx
+
     n = len(weights)
     if n < 3:
         return np.zeros(n)
-    length = np.divide(1.0, weights, out=np.full((n, n), np.inf), where=weights > 0)
-    np.fill_diagonal(length, np.inf)
-    source = np.arange(n) if n <= max_sources else np.random.default_rng(seed).choice(n, max_sources, replace=False)
-    distance = dijkstra(np.where(np.isfinite(length), length, 0.0), indices=source)
-    s = np.arange(len(source))
-    order = np.argsort(distance, axis=1)
-    incoming = length.T.copy()
-
-    def before(t: Array) -> Array:
-        """[S, N]: does a shortest path to t[s] enter it from u? Equal up to rounding of the sums."""
-        with np.errstate(invalid="ignore"):
-            return np.isclose(distance + incoming[t], distance[s, t][:, None], rtol=1e-9, atol=0) & np.isfinite(
-                incoming[t]
-            )
-
-    paths = np.zeros((len(source), n))
-    paths[s, source] = 1.0
-    for rank in range(1, n):
-        t = order[:, rank]
-        paths[s, t] = (paths * before(t)).sum(1)
-    through = np.zeros((len(source), n))
-    for rank in range(n - 1, 0, -1):
-        t = order[:, rank]
-        share = np.divide(1 + through[s, t], paths[s, t], out=np.zeros(len(s)), where=paths[s, t] > 0)
-        through += paths * before(t) * share[:, None]
-    through[s, source] = 0.0
-    return through.sum(0) * (n / len(source)) / ((n - 1) * (n - 2))
+    links = np.argwhere((weights > 0) & ~np.eye(n, dtype=bool))
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(range(n))
+    # Whole numbers, so that paths of the same length are equal whatever the order of their sums.
+    graph.add_weighted_edges_from(
+        ((i, j, round(LENGTH_SCALE / float(weights[i, j]))) for i, j in links.tolist()), "length"
+    )
+    sources = max_sources if n > max_sources else None
+    found = networkx.betweenness_centrality(graph, k=sources, weight="length", seed=seed)
+    return np.array([found[agent] for agent in range(n)], float)
 
 
 def displaced(sizes: Array, rng: np.random.Generator) -> Array:

@@ -21,11 +21,14 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from popcomm.envs.making import make_world
 from popcomm.errors import UserError
 from popcomm.rllib import checkpoints
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Sampled, SamplingFailure
 from popcomm.rllib.plan import plan_of
+from popcomm.rollout import Rollout, Seeds
+from popcomm.schedules import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +139,33 @@ class PopulationPPO(PPO):
         )
         results[NUM_ENV_STEPS_SAMPLED_LIFETIME] = int(results.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
         return results
+
+    # ---- out of the trainer ----
+
+    def rollout(
+        self,
+        seed: int = 0,
+        greedy: bool = False,
+        worlds: int | None = None,
+        env_config: Mapping[str, Any] | None = None,
+    ) -> Rollout:
+        """Worlds in which the population plays as it is now (`popcomm.rollout.Playable`), on this process's CPU."""
+        config = self.config.copy(copy_frozen=False)
+        config.env_config = {**config.env_config, **(env_config or {})}
+        plan = plan_of(config)
+        world = make_world(config.world, config.env_config, worlds or config.num_worlds_per_env_runner)
+        module = self.config.get_multi_rl_module_spec(inference_only=True).build()
+        module.set_state(self.learner_group.get_weights())
+        rollout = Rollout(
+            world,
+            dict(module.items()),
+            plan.channel,
+            seeds=Seeds.of(seed, 0),
+            seating=plan.seating_rule,
+            explore=not greedy,
+        )
+        rollout.follow(Clock(self.env_steps), self.fades())
+        return rollout
 
     # ---- state and checkpoints ----
 

@@ -19,7 +19,7 @@ from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.plan import Plan, messages_of, plan_of
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.worlds import seed_of
+from popcomm.rollout import seed_of
 
 MODULE_BRANCH = 5
 

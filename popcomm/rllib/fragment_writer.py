@@ -1,20 +1,33 @@
-"""FragmentWriter: fills the arrays of a fragment while the worlds go on."""
+"""FragmentWriter: fills the arrays of a fragment while a rollout goes on."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from popcomm.channels import Channel, Links
-from popcomm.channels.broadcast.air import Heard
+from popcomm.agents.seating import Seating
+from popcomm.channels import Channel
+from popcomm.channels.mail import Mail
 from popcomm.envs.world import WorldStep
-from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_tensors
-from popcomm.rllib.worlds import WorldLayout
+from popcomm.errors import UserError
+from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_tensors, not_finite
+from popcomm.rllib.teaching import taught_rewards
+from popcomm.rollout import Players, Thought, Turn
 
 
 class FragmentWriter:
     """New arrays for one fragment, and their tensor views.
+
+    Args:
+        players: of the rollout that is written down.
+        modules: {species: PopulationRLModule}, which judge what was done.
+        length: T.
+        acts_by_message: see `FragmentLayout`; so are `takes_turns` and `taught`.
+        keeps_state: whether the worlds' latent state is kept.
 
     Attributes:
         arrays: {species: arrays of `fragment.allocate`}, and with `keeps_state` "world_state" [B, T, S], the same array
@@ -24,95 +37,162 @@ class FragmentWriter:
 
     def __init__(
         self,
-        layout: WorldLayout,
-        channel: Channel | None,
-        num_worlds: int,
+        players: Players,
+        modules: Mapping[str, Any],
         length: int,
         acts_by_message: bool,
         takes_turns: bool = False,
         taught: bool = False,
         keeps_state: bool = True,
     ) -> None:
-        self.layout, self.length = layout, length
-        shape = FragmentLayout(
-            num_worlds,
-            length,
-            channel.messages if channel else None,
-            channel.inbox_size if channel else 0,
-            bool(channel and channel.noise and channel.size is None),
-            acts_by_message,
-            takes_turns,
-            taught,
-            channel.size.capacity if channel and channel.size else 0,
-        )
-        self.arrays = {name: allocate(species, shape) for name, species in layout.species.items()}
+        self.layout, self.channel, self.length = players.layout, players.channel, length
+        self.actors, self.modules, self.taught = players.actors, modules, taught
+        shape = _shape(self.channel, players.num_worlds, length, acts_by_message, takes_turns, taught)
+        self.arrays = {name: allocate(species, shape) for name, species in self.layout.species.items()}
         self.world_state: Tensor | None = None
-        if layout.state_size and keeps_state:
+        if self.layout.state_size and keeps_state:
             # One array in the hands of all species: it is the same for all, and may be large.
-            state = np.empty((num_worlds, length, layout.state_size), np.float32)
+            state = np.empty((players.num_worlds, length, self.layout.state_size), np.float32)
             self.arrays = {name: {**arrays, "world_state": state} for name, arrays in self.arrays.items()}
             self.world_state = torch.from_numpy(state)
         self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
 
-    def carried(
-        self, state: dict[str, dict[str, Tensor]], previous_obs: dict[str, Tensor], transmitted: Tensor | None
-    ) -> None:
-        """What comes from before the fragment, in world order: recurrent state, messages under way, what was seen."""
+    def carried(self, players: Players, previous_obs: Mapping[str, Tensor]) -> None:
+        """What comes over from before the fragment: recurrent states, and what was seen and transmitted last.
+
+        Args:
+            previous_obs: {species: [B, N_s, O]}.
+        """
         for name, view in self.views.items():
-            for key, value in state[name].items():
-                self.arrays[name][STATE_IN + key] = value.cpu().numpy().copy()
-            if transmitted is not None:
-                view["messages"][:, 0] = transmitted[:, self.layout.species[name].seats]
+            seating = players.seatings[name]
+            for key, value in players.memories[name].items():
+                self.arrays[name][STATE_IN + key] = seating.to_worlds(value).cpu().numpy().copy()
+            if players.session is not None:
+                view["messages"][:, 0] = players.session.transmitted[:, self.layout.species[name].seats]
                 view["previous_obs"][:] = previous_obs[name]
 
-    def step(
-        self,
-        t: int,
-        step: WorldStep,
-        following: WorldStep,
-        sent: Tensor | None,
-        transmitted: Tensor | None,
-        links: Links | None,
-        heard: Heard | None,
-        voice: Tensor,
-        rewards: Tensor,
-    ) -> None:
-        """Row t: what was seen and heard (`step`, `links` or `heard`), what was said, what came of it (`following`).
-
-        voice: [B, N] bool, whose message went out. rewards: [B, N], those that are learned from.
-        """
+    def step(self, t: int, turn: Turn, after: WorldStep) -> None:
+        """Row t: what was seen, heard, done and said, and what came of it (`after`)."""
         if self.world_state is not None:
-            assert step.state is not None
-            self.world_state[:, t] = step.state
+            assert turn.seen.state is not None
+            self.world_state[:, t] = turn.seen.state
+        rewards = self._rewards(turn, after)
         for name, view in self.views.items():
             seats = self.layout.species[name].seats
-            view["obs"][:, t] = step.observations[name]
-            view["alive"][:, t] = step.alive[:, seats]
-            view["first"][:, t] = step.first[:, seats]
+            view["obs"][:, t] = turn.seen.observations[name]
+            view["alive"][:, t] = turn.seen.alive[:, seats]
+            view["first"][:, t] = turn.seen.first[:, seats]
             view["rewards"][:, t] = rewards[:, seats]
-            view["terminated"][:, t] = following.terminated[:, seats]
-            view["truncated"][:, t] = following.truncated[:, seats]
+            view["terminated"][:, t] = after.terminated[:, seats]
+            view["truncated"][:, t] = after.truncated[:, seats]
+            view["members"][:, t] = torch.from_numpy(turn.members[name])
             if "answers" in view:
-                assert step.answers is not None
-                view["answers"][:, t] = step.answers[name]
-            if links is None or sent is None or transmitted is None:
-                continue
-            if heard is None:
-                view["senders"][:, t] = links.senders[:, seats]
-                view["inbox_mask"][:, t] = links.mask[:, seats]
-            else:
-                view["slots"][:, t] = heard.slots[:, seats]
-                view["inbox_mask"][:, t] = heard.mask[:, seats]
-                for key, values in (("words", heard.words), ("sources", heard.sources), ("direct", heard.direct)):
-                    view["log_" + key][:, t] = values
-            view["messages"][:, t + 1] = transmitted[:, seats]
-            if "voiced" in view:
-                view["voiced"][:, t] = voice[:, seats]
-            if "sent" in view:
-                view["sent"][:, t] = sent[:, seats]
+                assert turn.seen.answers is not None
+                view["answers"][:, t] = turn.seen.answers[name]
+            self._write_act(name, t, turn)
+            if turn.mail is not None and turn.sent is not None and turn.transmitted is not None:
+                _write_mail(view, t, turn.mail, seats)
+                view["messages"][:, t + 1] = turn.transmitted[:, seats]
+                if "voiced" in view:
+                    view["voiced"][:, t] = turn.voice[:, seats]
+                if "sent" in view:
+                    view["sent"][:, t] = turn.sent[:, seats]
 
-    def last(self, step: WorldStep) -> None:
-        """The row after the fragment: its observations."""
+    def _write_act(self, name: str, t: int, turn: Turn) -> None:
+        """What a species chose, and how likely and how good that was."""
+        view, act, seating = self.views[name], turn.acts[name], turn.seatings[name]
+        output = act.thought.output
+        view["values"][:, t] = self._value(name, act.thought, turn.seen, seating)
+        if act.mask is not None:
+            assert turn.seen.action_masks is not None
+            view["action_mask"][:, t] = turn.seen.action_masks[name]
+        view["actions"][:, t] = turn.actions[name]
+        log_prob = self.actors[name].law.log_prob(output.action_logits, act.actions, act.mask)
+        view["action_logp"][:, t] = seating.to_worlds(log_prob)
+        if "message_noise" in view:
+            view["message_noise"][:, t] = 0.0 if act.noise is None else seating.to_worlds(act.noise)
+        if "message_logp" in view and self.channel is not None and act.message is not None:
+            log_prob = self.channel.messages.log_prob(output.message, act.message)
+            view["message_logp"][:, t] = seating.to_worlds(log_prob)
+
+    def _value(self, name: str, thought: Thought, step: WorldStep, seating: Seating) -> Tensor:
+        """[B, N_s], normalised."""
+        module, state = self.modules[name], None
+        if step.state is not None and module.central_critic is not None:
+            state = seating.to_members(step.state.unsqueeze(1).expand(-1, seating.num_seats, -1))
+        return seating.to_worlds(module.value(thought.output.value, thought.obs, state))
+
+    def _rewards(self, turn: Turn, after: WorldStep) -> Tensor:
+        """[B, N], those that are learned from."""
+        seen = turn.seen
+        if not self.taught or seen.answers is None:
+            return after.rewards
+        logits = {n: turn.seatings[n].to_worlds(act.thought.output.action_logits) for n, act in turn.acts.items()}
+        laws = {name: actor.law for name, actor in self.actors.items()}
+        return taught_rewards(after.rewards, seen.answers, logits, laws, self.layout.species, seen.action_masks)
+
+    def last(self, players: Players, thoughts: Mapping[str, Thought]) -> None:
+        """The row after the fragment: its observations, and the values that bootstrap the returns.
+
+        Args:
+            thoughts: what species make of it; values of those that are missing are 0.
+        """
+        step = players.now
+        assert step is not None
         for name, view in self.views.items():
+            if name in thoughts:
+                view["values"][:, -1] = self._value(name, thoughts[name], step, players.seatings[name])
+            # All rows at once: the statistics stand still within a fragment.
+            members = torch.cat([view["members"], torch.from_numpy(players.members[name]).unsqueeze(1)], 1)
+            device = step.observations[name].device
+            values = self.modules[name].returns.denormalise_of(view["values"].to(device), members.to(device))
+            view["values"][:] = values
+            if name not in thoughts:
+                view["values"][:, -1] = 0.0
             view["obs"][:, self.length] = step.observations[name]
             view["first"][:, self.length] = step.first[:, self.layout.species[name].seats]
+
+    def check_numbers(self) -> None:
+        """What a world says must be finite: else learning would fail later, and say something else.
+
+        Raises:
+            UserError: the environment gave an observation or a reward that is not.
+        """
+        # Of answers the rewards are the networks' doing.
+        broken = not_finite(self.arrays, ("obs",) if self.taught else ("obs", "rewards"))
+        if broken is None:
+            return
+        name, key, (world, step, seat) = broken
+        agent = self.layout.agents[self.layout.species[name].start + seat]
+        what = "an observation" if key == "obs" else "a reward"
+        raise UserError(
+            f"the environment gave agent '{agent}' in world {world} {what} that is not finite, in step {step} of the "
+            f"{self.length} of this fragment"
+        )
+
+
+def _shape(
+    channel: Channel | None, num_worlds: int, length: int, acts_by_message: bool, takes_turns: bool, taught: bool
+) -> FragmentLayout:
+    return FragmentLayout(
+        num_worlds,
+        length,
+        channel.messages if channel else None,
+        channel.inbox_size if channel else 0,
+        bool(channel and channel.noise and channel.size is None),
+        acts_by_message,
+        takes_turns,
+        taught,
+        channel.size.capacity if channel and channel.size else 0,
+    )
+
+
+def _write_mail(view: dict[str, Tensor], t: int, mail: Mail, seats: slice) -> None:
+    """What a species heard."""
+    view["inbox_mask"][:, t] = mail.mask[:, seats]
+    if mail.log is None:
+        view["senders"][:, t] = mail.slots[:, seats]
+        return
+    view["slots"][:, t] = mail.slots[:, seats]
+    for key, values in (("words", mail.messages), ("sources", mail.log.sources), ("direct", mail.log.direct)):
+        view["log_" + key][:, t] = values

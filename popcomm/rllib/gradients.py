@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,30 +31,6 @@ def sum_over_learners(parameters: Sequence[nn.Parameter], reduce: Reduce) -> Non
     for parameter, total, count in zip(parameters, sums, users.tolist(), strict=True):
         if count:
             parameter.grad = total.view_as(parameter).to(parameter.dtype)
-
-
-def kept_finite(soft: Tensor | None, members: int = 1) -> Tensor | None:
-    """What a species hears, such that a listener whose loss is not finite teaches its speakers nothing.
-
-    Its own update is left out (`MemberGuard`); through the channel it would take everybody's with it.
-
-    Args:
-        soft: [P, ...] of several members, each listening for itself; of one: any shape.
-    """
-    if soft is None or not soft.requires_grad:
-        return soft
-
-    def guard(gradient: Tensor) -> Tensor:
-        # A sum finds what is not finite in a single pass; one for each listener says whose it is.
-        if gradient.device.type == "cpu" and math.isfinite(gradient.sum().item()):
-            return gradient
-        finite = gradient.reshape(members, -1).sum(1).isfinite()
-        shape = (members, *[1] * (gradient.ndim - 1)) if members > 1 else ()
-        return torch.where(finite.view(shape), gradient, 0.0)
-
-    soft = soft.view_as(soft)  # a place of its own in the graph: others hear the same
-    soft.register_hook(guard)
-    return soft
 
 
 class MemberGuard:

@@ -38,7 +38,7 @@ from popcomm.rllib.ppo import (
 from popcomm.rllib.shares import Arrays, load_share, minibatches, select
 from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
-from popcomm.rllib.worlds import seed_of
+from popcomm.rollout import seed_of
 
 LEARNER_BRANCH = 4
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.distributions import ActionLaw, Categorical, DiagonalGaussian, MultiCategorical, allow
+from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
+from popcomm.agents.step import converse, open_lives
 from popcomm.channels import Channel
-from popcomm.rllib.mail import LogOf, Mail, inbox_of
-from popcomm.rllib.unroll import converse, open_lives
-from popcomm.rllib.worlds import WorldLayout
+from popcomm.channels.mail import LogOf, Mail
+from popcomm.envs.layout import WorldLayout
 
 Fragments = Mapping[str, Mapping[str, np.ndarray]]
 

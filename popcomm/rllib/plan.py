@@ -13,11 +13,11 @@ from popcomm.agents.seating import SeatingRule, block_of_worlds
 from popcomm.channels import Channel, MessageKind, Symbols, make_topology, message_kind
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.messages import reparameterised
+from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species
 from popcomm.errors import UserError, unknown
 from popcomm.references import attribute
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.worlds import WorldLayout
 
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from popcomm.channels import Channel, MessageKind
 from popcomm.channels.kinds import voiced
+from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
 from popcomm.rllib.speaking import speaking
-from popcomm.rllib.worlds import WorldLayout
+from popcomm.rollout import Thought
 
 # Above this many seats a metric per seat would cost more than the step; then species stand for their seats.
 SEATS_WITH_METRICS = 128
@@ -74,11 +75,14 @@ class RolloutStatistics:
             self.returns[over] = 0.0
             self.lengths[over] = 0.0
 
-    def listened(self, attention: Tensor, mask: Tensor) -> None:
-        """attention [P, R, K], mask [P, R, K] bool: remember the mean weight of each listener's top neighbour."""
-        heard = mask.any(-1)
+    def listened(self, thought: Thought) -> None:
+        """Remember the mean weight of each listener's top neighbour, of those who attend to what they hear."""
+        weights = thought.output.aux.get("attention")  # [P, R, K]
+        if thought.inbox is None or weights is None:
+            return
+        heard = thought.inbox.mask.any(-1)
         # Looked at when the fragment is over: no synchronisation in every step.
-        self.attention.append(torch.stack([(attention.amax(-1) * heard).sum(), heard.sum()]))
+        self.attention.append(torch.stack([(weights.amax(-1) * heard).sum(), heard.sum()]))
 
     def count(
         self, env_steps: int, fragments: Mapping[str, Mapping[str, np.ndarray]], world: Mapping[str, float]

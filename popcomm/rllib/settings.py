@@ -11,8 +11,9 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig
 
 from popcomm.channels import MessageKind, Topology
 from popcomm.channels.broadcast.reflex import Reflex
+from popcomm.envs.layout import WorldLayout
+from popcomm.envs.making import EnvLike, make_world
 from popcomm.errors import UserError
-from popcomm.rllib.worlds import EnvLike, WorldLayout, make_world
 
 
 class Settings(PPOConfig):

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput
 from popcomm.agents.seating import Seating
-from popcomm.channels import Channel, Links
+from popcomm.channels import Channel
 from popcomm.channels.kinds import voiced
+from popcomm.channels.mail import Mail
+from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import WorldStep
 from popcomm.language.recording import heard_by
-from popcomm.rllib.worlds import WorldLayout
+from popcomm.rollout import Players, Thought, Turn
 
 # Steps of each world that are kept until they are written; the oldest are dropped where writing is more seldom.
 STEPS_KEPT = 256
@@ -38,10 +40,10 @@ class _Moment(NamedTuple):
     entropy: np.ndarray | None
     labels: np.ndarray | None
     positions: np.ndarray | None
-    heard: _Heard | None  # what became of what was said, one step later; None: not known yet
+    heard: _Reception | None  # what became of what was said, one step later; None: not known yet
 
 
-class _Heard(NamedTuple):
+class _Reception(NamedTuple):
     """Who heard what one step after it was said."""
 
     senders: np.ndarray | None  # [W, N, K]; None where nobody is linked to anybody
@@ -86,83 +88,73 @@ class Transcript:
         self.episode = np.full(self.worlds, episode - 1)
         self._opens = True
 
-    def step(
-        self,
-        step: WorldStep,
-        following: WorldStep,
-        actions: dict[str, Tensor],
-        sent: Tensor | None,
-        outputs: dict[str, AgentOutput],
-        seatings: dict[str, Seating],
-        members: dict[str, np.ndarray],
-        links: Links | None,
-        reopened: np.ndarray,
-    ) -> None:
-        """Remember one step.
-
-        Args:
-            actions: {species: [B, N_s, ...]}.
-            sent: [B, N, ...], what was said; None in silence.
-            outputs: {species: the networks' outputs, member-major}.
-            links: who was heard in this step.
-            reopened: [B] bool, worlds whose episode starts with this step.
-        """
+    def step(self, turn: Turn, after: WorldStep) -> None:
+        """Remember one step, and what came of it."""
         if not self.worlds:
             return
-        w = self.worlds
-        self.env_steps += self.runners * int(step.alive.any(1).sum())
-        opened = reopened[:w] | self._opens
+        w, seen = self.worlds, turn.seen
+        outputs = {name: act.thought.output for name, act in turn.acts.items()}
+        self.env_steps += self.runners * int(seen.alive.any(1).sum())
+        opened = turn.reopened[:w] | self._opens
         self._opens = False
-        self._arrived(links, step.alive[:w].cpu().numpy() & ~opened[:, None], self._attention(outputs, seatings))
+        there = seen.alive[:w].cpu().numpy() & ~opened[:, None]
+        self._arrived(turn.mail, there, self._attention(outputs, turn.seatings))
         self.episode = self.episode + opened
         self.clock = np.where(opened, 0, self.clock)
         self.moments.append(
             _Moment(
                 self.iteration,
                 self.env_steps,
-                _array(step.alive[:w]),
+                _array(seen.alive[:w]),
                 self.episode,
                 self.clock,
-                {k: _array(v[:w]) for k, v in step.observations.items()},
-                {k: _array(v[:w]) for k, v in actions.items()},
-                np.concatenate([m[:w] for m in members.values()], 1).copy(),
-                _array(following.rewards[:w]),
-                None if sent is None else _array(sent[:w]),
-                None if step.speaks is None else _array(step.speaks[:w]),
-                self._entropy(outputs, seatings),
-                None if step.labels is None else _array(step.labels[:w]),
-                None if step.positions is None else _array(step.positions[:w]),
+                {k: _array(v[:w]) for k, v in seen.observations.items()},
+                {k: _array(v[:w]) for k, v in turn.bounded.items()},
+                np.concatenate([m[:w] for m in turn.members.values()], 1).copy(),
+                _array(after.rewards[:w]),
+                None if turn.sent is None else _array(turn.sent[:w]),
+                self._may_speak(turn),
+                self._entropy(outputs, turn.seatings),
+                None if seen.labels is None else _array(seen.labels[:w]),
+                None if seen.positions is None else _array(seen.positions[:w]),
                 None,
             )
         )
-        self.clock = self.clock + step.alive[:w].any(1).cpu().numpy()
+        self.clock = self.clock + seen.alive[:w].any(1).cpu().numpy()
 
-    def end_fragment(
-        self, step: WorldStep, outputs: dict[str, AgentOutput], seatings: dict[str, Seating], links: Links | None
-    ) -> None:
+    def _may_speak(self, turn: Turn) -> np.ndarray | None:
+        """[W, N] bool; None where all may, always."""
+        # A word whose turn a reflex took was not said.
+        taken = self.channel is not None and self.channel.takes_turns
+        speaks = turn.voice if taken else turn.seen.speaks
+        return None if speaks is None else _array(speaks[: self.worlds])
+
+    def end_fragment(self, players: Players, thoughts: dict[str, Thought]) -> None:
         """Who hears what was said last, so that it need not wait for the next fragment.
 
         Where attention matters and this step's is not known yet, it does wait.
 
         Args:
-            step: the one after the fragment.
-            outputs: what the networks make of it; those that were not asked are missing.
-            links: who is heard in it.
+            players: at the step after the fragment.
+            thoughts: what species make of it; those that were not asked are missing.
         """
+        assert players.now is not None
         attends = bool(self.moments) and self._attends
-        if self.worlds and not (attends and len(outputs) < len(self.layout.species)):
-            there = step.alive[: self.worlds].cpu().numpy()
-            self._arrived(links, there, self._attention(outputs, seatings) if attends else None)
+        if self.worlds and not (attends and len(thoughts) < len(self.layout.species)):
+            there = players.now.alive[: self.worlds].cpu().numpy()
+            outputs = {name: thought.output for name, thought in thoughts.items()}
+            self._arrived(players.mail, there, self._attention(outputs, players.seatings) if attends else None)
 
-    def _arrived(self, links: Links | None, there: np.ndarray, attention: np.ndarray | None) -> None:
+    def _arrived(self, mail: Mail | None, there: np.ndarray, attention: np.ndarray | None) -> None:
         """Complete the last moment by who heard it. there: [W, N] bool, who lives to hear it in the same episode."""
         self._attends = attention is not None
         if not self.moments or self.moments[-1].heard is not None:
             return
-        heard = _Heard(None, None, None)
-        if links is not None:
+        heard = _Reception(None, None, None)
+        if mail is not None and mail.hears is None:  # without inboxes all hear all
+            links = mail.links
             mask = _array(links.mask[: self.worlds]) & there[:, :, None]
-            heard = _Heard(_array(links.senders[: self.worlds]), mask, attention)
+            heard = _Reception(_array(links.senders[: self.worlds]), mask, attention)
         self.moments[-1] = self.moments[-1]._replace(heard=heard)
 
     def _entropy(self, outputs: dict[str, AgentOutput], seatings: dict[str, Seating]) -> np.ndarray | None:
@@ -269,7 +261,7 @@ class Transcript:
         known = next((h for h in heard if h is not None and h.senders is not None), None)
         if self.channel is None or known is None or known.senders is None:
             return None, None
-        nobody = _Heard(np.zeros_like(known.senders), np.zeros(known.senders.shape, bool), known.attention)
+        nobody = _Reception(np.zeros_like(known.senders), np.zeros(known.senders.shape, bool), known.attention)
         whole = [h or nobody for h in heard]
         attention = [h.attention for h in whole if h.attention is not None]
         return heard_by(
@@ -297,7 +289,7 @@ class Transcript:
         """Raises ValueError: it is the state of a transcript of other worlds."""
         if state["worlds"] != self.worlds:
             raise ValueError(f"a transcript of {state['worlds']} worlds cannot go on with {self.worlds}")
-        moments = [_Moment(**{**m, "heard": m["heard"] and _Heard(*m["heard"])}) for m in state["moments"]]
+        moments = [_Moment(**{**m, "heard": m["heard"] and _Reception(*m["heard"])}) for m in state["moments"]]
         self.moments = deque(moments, maxlen=STEPS_KEPT)
         self.episode, self.clock, self._opens = state["episode"], state["clock"], False
 

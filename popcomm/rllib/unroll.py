@@ -1,4 +1,4 @@
-"""One step of conversation for all species, and the joint unroll of a fragment with gradients between agents."""
+"""The joint unroll of a fragment, all species together, with gradients between agents."""
 
 from __future__ import annotations
 
@@ -11,45 +11,13 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
+from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
+from popcomm.agents.step import converse, open_lives
+from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
 from popcomm.rllib.fragment import STATE_IN, Steps
-from popcomm.rllib.mail import LogOf, Mail, inbox_of
-
-
-def converse(
-    agent: Any,
-    spec: AgentSpec,
-    obs: Tensor,
-    inbox: Inbox | None,
-    state: dict[str, Tensor],
-    said: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    greedy: bool = False,
-    undecided: bool = False,
-) -> AgentOutput:
-    """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it.
-
-    What networks of a species that never speaks may say all the same is left out. undecided: leave out the action and
-    the value (`popcomm.agents.contract.Agent`).
-    """
-    how: dict[str, Any] = {"undecided": True} if undecided else {}
-    if getattr(agent, "autoregressive", False):
-        how |= {"said": said, "generator": generator, "greedy": greedy}
-    output = agent(obs, inbox, state, **how)
-    return output._replace(message=None, said=None) if spec.sends is None else output
-
-
-def open_lives(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:
-    """Recurrent state [P, R, ...] put back to its start on rows where a life begins. first: [P, R] bool."""
-    if not state or not bool(first.any()):
-        return state
-    start = agent.initial_state(first.shape[1])
-    return {
-        name: torch.where(first.view(*first.shape, *[1] * (value.ndim - 2)), start[name].to(value.dtype), value)
-        for name, value in state.items()
-    }
 
 
 def _single(inbox: Inbox | None) -> Inbox | None:

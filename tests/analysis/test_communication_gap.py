@@ -11,9 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from popcomm.analysis.experiments import communication_gap, gap_page, swarm_controls
-from popcomm.analysis.experiments.gap_measures import at_end, at_start, claims, common_horizon, measure
+from popcomm.analysis.experiments import communication_gap, swarm_controls
+from popcomm.analysis.experiments.communication_gap import (
+    EXPERIMENT,
+    Gap,
+    Results,
+    at_end,
+    at_start,
+    claims,
+    common_horizon,
+    measure,
+)
+from popcomm.analysis.experiments.frame import markdown
 from popcomm.analysis.experiments.intervals import difference
+from popcomm.analysis.experiments.records import as_json
 from popcomm.analysis.experiments.runs import Run, TrainingError, train_all
 
 from popcomm.cli import documents
@@ -108,6 +119,10 @@ def gap_of(talking: list[float], silent: list[float], noise: list[float]) -> Any
     return measure(range(1, len(talking) + 1), arms, SCRIPTED, episode=50)
 
 
+def page_of(gap: Gap, command: str = "") -> str:
+    return markdown(EXPERIMENT, Results(gap, {}, "swarm"), command, {"torch": "2"})
+
+
 def test_the_gaps_of_runs_with_known_returns() -> None:
     gap = gap_of([70.0, 71.0, 72.0], [40.0, 40.0, 41.0], [50.0, 50.0, 50.0])
     assert gap.returns["talking"] == pytest.approx([70, 71, 72])
@@ -115,8 +130,8 @@ def test_the_gaps_of_runs_with_known_returns() -> None:
     assert gap.gaps["noise"].mean == pytest.approx(21)
     # Differences 20, 21, 22: standard error 1 / sqrt(3), t of 0.975 with 2 degrees 4.302653.
     assert gap.gaps["noise"].paired == pytest.approx((21 - 4.302653 / 3**0.5, 21 + 4.302653 / 3**0.5), abs=1e-5)
-    assert gap.reconstruction["last"] == pytest.approx([0.25] * 3)
-    assert gap.vocabulary_noise == pytest.approx([0.9] * 3)
+    assert gap.measures["reconstruction loss, end"] == pytest.approx([0.25] * 3)
+    assert gap.measures["vocabulary used, end, noise"] == pytest.approx([0.9] * 3)
     assert gap.minutes["silent"] == pytest.approx(1.0)
     assert np.isnan(gap_of([1.0], [1.0], [1.0]).gaps["noise"].paired.low)
     assert all(claim.holds for claim in claims(gap))
@@ -149,7 +164,8 @@ def test_the_bars_are_met_where_they_are_reached() -> None:
 
 
 def test_the_page_shows_every_seed_and_says_what_does_not_hold() -> None:
-    page = gap_page.markdown(gap_of([60.0, 20.0], [40.0, 41.0], [30.0, 31.0]), "swarm", "python -m it", {"torch": "2"})
+    page = page_of(gap_of([60.0, 20.0], [40.0, 41.0], [30.0, 31.0]), "python -m it")
+    assert "    python -m it" in page
     assert "| seed 2 | 20.00 | 41.00 | 31.00 | -21.00 | -11.00 |" in page
     assert "| **no** |" in page
     assert "supervised on the true state" in page
@@ -163,26 +179,25 @@ def test_what_was_not_measured_is_a_dash() -> None:
     tables = {arm: [table(level, arm) for level in (60.0, 61.0)] for arm in communication_gap.ARMS}
     for silent in tables["silent"]:
         del silent["losses/world_r2"]
-    page = gap_page.markdown(measure([1, 2], tables, SCRIPTED, 50), "swarm", "", {})
+    page = page_of(measure([1, 2], tables, SCRIPTED, 50))
     assert "| world estimator R², silent | — | — | — |" in page
     assert "nan" not in page
 
 
 def test_one_seed_makes_a_page_that_asks_for_more() -> None:
     gap = gap_of([60.0], [40.0], [45.0])
-    page = gap_page.markdown(gap, "swarm", "", {})
+    page = page_of(gap)
     assert "needs two seeds" in page
     assert "nan" not in page
-    content = gap_page.as_json(gap, "", {})
+    content = json.loads(as_json(EXPERIMENT.numbers(Results(gap, {}, "swarm"))))
     assert content["gaps"]["noise"]["mean"] == pytest.approx(15.0)
-    assert content["gaps"]["silent"]["paired"] == content["gaps"]["silent"]["bootstrap"] == [None, None]
-    json.dumps(content, allow_nan=False)
+    assert content["gaps"]["silent"]["paired"] == content["gaps"]["silent"]["bootstrap"] == {"low": None, "high": None}
 
 
 def test_the_figure_has_a_thin_line_per_seed_and_a_thick_mean() -> None:
     levels = {"talking": (60.0, 64.0), "silent": (40.0, 42.0), "noise": (44.0, 45.0)}
     arms = {arm: [table(level, arm) for level in given] for arm, given in levels.items()}
-    figure = gap_page.draw(arms, SCRIPTED)
+    figure = communication_gap.draw(arms, SCRIPTED)
     returns, _, losses, vocabulary = figure.axes
     thick = [line for line in returns.lines if line.get_linewidth() > 2]
     assert [line.get_label() for line in thick] == ["talking", "silent", "noise"]
@@ -313,8 +328,8 @@ def test_complete_runs_become_a_page_a_figure_and_numbers(
     assert communication_gap.main(arguments) == 0
     page = (docs / "communication_gap.md").read_text()
     assert "| seed 2 | 124.00 | 82.00 | 62.00 | +42.00 | +62.00 |" in page  # episodes of 50 steps, of 100
-    assert f"]({gap_page.PICTURE})" in page
-    assert (docs / gap_page.PICTURE).read_bytes()[:4] == b"\x89PNG"
+    assert "](communication_gap.png)" in page
+    assert (docs / "communication_gap.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((docs / "communication_gap.json").read_text())["gaps"]["silent"]["mean"] == pytest.approx(41)
     assert "yes Agents that talk get more" in capsys.readouterr().out
 

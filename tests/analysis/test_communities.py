@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from popcomm.analysis.experiments import communities, communities_page
+from popcomm.analysis.experiments import communities, records
 
 from popcomm.agents.seating import SeatingRule, draw
-from popcomm.rllib.crossplay import CrossPlay
+from popcomm.language import progress
+from popcomm.rollout.crossplay import CrossPlay
 
 # Four speakers in two communities; three meanings of one attribute, said with one symbol.
 MESSAGES = np.array([[1, 2, 3], [1, 2, 4], [5, 6, 7], [5, 6, 3]])[..., None]
@@ -65,7 +67,7 @@ def made(between: float = 0.9, chance: float = 0.01) -> list[dict[str, Any]]:
 
 
 def verdicts(records: list[dict[str, Any]]) -> list[bool]:
-    return [claim.holds for claim in communities_page.claims(communities_page.arms(records))]
+    return [claim.holds for claim in communities.claims(communities.grouped(records))]
 
 
 def test_claims_hold_or_not_by_what_was_measured() -> None:
@@ -75,28 +77,37 @@ def test_claims_hold_or_not_by_what_was_measured() -> None:
     assert verdicts([r for r in made() if r["seed"] == 1]) == [True, False, False, True]  # no interval, no claim
 
 
-def test_a_run_is_known_by_all_that_decides_it() -> None:
-    records = made()
-    assert communities.known(records, 2, 0.05, 1, 1000)
-    for other in ((3, 0.05, 1, 1000), (2, 0.2, 1, 1000), (2, 0.05, 3, 1000), (2, 0.05, 1, 2000)):
-        assert not communities.known(records, *other)
+def planned(out: Path, *arguments: str) -> list[records.Trial]:
+    options = {"seeds": 1, "messages": 1000} | dict(zip(("seeds", "messages"), map(int, arguments), strict=False))
+    return communities.planned(argparse.Namespace(out=out, **options))
+
+
+def test_a_run_is_known_by_all_that_decides_it(tmp_path: Path) -> None:
+    for made_already in made():
+        progress.append(tmp_path / records.RESULTS, made_already)
+    known = [trial.key for trial in planned(tmp_path, "3") if trial.is_complete()]
+    assert {(key["communities"], key["mixing"], key["seed"]) for key in known} == {
+        (2, mixing, seed) for mixing in (0.0, 0.05, 1.0) for seed in (1, 2)
+    }
+    assert not any(trial.is_complete() for trial in planned(tmp_path, "3", "2000"))
 
 
 def test_what_is_made_already_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked_for: list[tuple[float, int]] = []
 
-    def train(groups: int, mixing: float, seed: int, messages: int) -> dict[str, Any]:
-        asked.append((mixing, seed))
-        return record(groups, mixing, seed, mixing, 1 - mixing)
+    def isolated(train: Any, communities: int, mixing: float, seed: int, asked: int) -> dict[str, Any]:
+        asked_for.append((mixing, seed))
+        return record(communities, mixing, seed, mixing, 1 - mixing)
 
-    monkeypatch.setattr(communities, "train", train)
+    monkeypatch.setattr(records, "isolated", isolated)
     monkeypatch.setattr(communities, "ARMS", ((2, 0.0), (2, 0.05)))
+    docs = tmp_path / "docs"
     for seeds in ("1", "2"):
-        communities.main(
-            ["--seeds", seeds, "--messages", "1000", "--out", str(tmp_path), "--docs", str(tmp_path / "d")]
+        assert (
+            communities.main(["--seeds", seeds, "--messages", "1000", "--out", str(tmp_path), "--docs", str(docs)]) == 0
         )
-    assert asked == [(0.0, 1), (0.05, 1), (0.0, 2), (0.05, 2)]
-    assert {file.name for file in (tmp_path / "d").iterdir()} == {f"communities.{end}" for end in ("md", "png", "json")}
+    assert asked_for == [(0.0, 1), (0.05, 1), (0.0, 2), (0.05, 2)]
+    assert {file.name for file in docs.iterdir()} == {f"communities.{end}" for end in ("md", "png", "json")}
     page = (tmp_path / "communities.md").read_text()
     assert (
         "| 2 | 0.05 | 0.100 | 2 | 1.000 (1.000 to 1.000) | 0.050 (0.050 to 0.050) | +0.950 [+0.950, +0.950] |" in page

@@ -10,26 +10,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from popcomm.analysis.experiments import jargon, jargon_page
-from popcomm.analysis.experiments.intervals import Interval
+from popcomm.analysis.experiments import frame, jargon
+from popcomm.analysis.experiments.frame import markdown
+from popcomm.analysis.experiments.intervals import Interval, share_interval
+from popcomm.analysis.experiments.jargon import EXPERIMENT
 from popcomm.analysis.experiments.jargon_measures import (
+    apart,
     arms,
     at_end,
     check_measured,
     claims,
     curves,
     formed_at,
-    mean_interval,
     over_training,
     overall,
-    paired,
     value,
     verdict,
-    wilson,
 )
 from popcomm.analysis.experiments.jargon_measures import jargon as discounted
+from popcomm.analysis.experiments.records import RESULTS, Trial
 
 from popcomm.cli import documents, schema
+from popcomm.language import progress
 
 KINDS = 4
 REFERENCES = {"forage": 0.08, "flee": -0.1, "watch": 0.12, "hear": 0.28, "told": 0.6}
@@ -152,26 +154,18 @@ class TestMeasures:
         assert value(record("feedback", 1), "formed") == 1000
         assert np.isnan(value(record("no channel", 1), "bare.jargon"))
 
-    def test_the_t_interval_is_the_textbooks(self) -> None:
-        # Mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.3027.
-        mean, interval = mean_interval([1.0, 2.0, 3.0])
-        assert mean == 2
-        assert interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
-
     def test_wilsons_interval_is_the_textbooks(self) -> None:
         # All of 5: the lower end is n / (n + z^2).
-        formed, interval = wilson(group("feedback", [1.0] * 5, [100] * 5))
-        assert formed == 5
-        assert interval == pytest.approx((5 / (5 + 1.959964**2), 1.0), abs=1e-6)
+        assert share_interval(5, 5) == pytest.approx((5 / (5 + 1.959964**2), 1.0), abs=1e-6)
 
     def test_pairs_are_made_by_seed(self) -> None:
         first = [record("a", seed, seed / 10 + 0.1) for seed in (3, 1, 2)]
         second = [record("b", seed, seed / 10) for seed in (2, 3, 9)]
-        told = paired(first, second, "over_training")
+        told = apart(first, second, "over_training")
         assert told is not None
         assert told.mean == pytest.approx(0.1)
         assert told.paired == pytest.approx((0.1, 0.1))
-        assert paired(first, [], "over_training") is None
+        assert apart(first, [], "over_training") is None
 
     @pytest.mark.parametrize(
         ("interval", "more", "said"),
@@ -250,7 +244,7 @@ class TestPage:
         assert "needs two seeds" in told[0].parts[0][1]
 
     def test_the_page_has_the_numbers(self) -> None:
-        page = jargon_page.markdown(all_runs(), "the command", {"popcomm": "1"})
+        page = markdown(EXPERIMENT, all_runs(), "the command")
         assert "the command" in page
         assert "### Immediate feedback speeds convergence: confirmed" in page
         assert "### Repetition keeps words alive long enough for a jargon to form: contradicted" in page
@@ -263,14 +257,14 @@ class TestPage:
 
     def test_a_single_run_makes_a_page_too(self) -> None:
         for name in ("no channel", "feedback"):
-            page = jargon_page.markdown([record(name, 1)], "", {})
+            page = markdown(EXPERIMENT, [record(name, 1)], "")
             assert "not measured" in page
             assert "nan" not in page
-            jargon_page.draw([record(name, 1)])
+            jargon.draw([record(name, 1)])
 
     def test_every_condition_has_its_own_line(self) -> None:
         runs = [r for name in jargon.conditions(1000) for r in group(name, [0.3, 0.4])]
-        axes = jargon_page.draw(runs).axes
+        axes = jargon.draw(runs).axes
         looks = [(line.get_color(), line.get_linestyle()) for line in axes[0].lines[: len(arms(runs))]]
         assert len(set(looks)) == len(jargon.conditions(1000)) == 10
         assert len(axes[1].lines) == 9 + 1  # all but the silent one, and the threshold
@@ -281,8 +275,8 @@ class TestProgram:
         for run in all_runs():
             run["seed"] += jargon.FIRST_SEED - 1
             run["settings"] = jargon.settings(run["condition"], run["seed"], 1000, ())
-            jargon.append(tmp_path / jargon.RESULTS, run)
-        jargon.append(tmp_path / jargon.RESULTS, {**record("feedback", 1, 0.0), "settings": ["other"]})
+            progress.append(tmp_path / RESULTS, run)
+        progress.append(tmp_path / RESULTS, {**record("feedback", 1, 0.0), "settings": ["other"]})
         docs = tmp_path / "docs"
         options = ["--out", str(tmp_path), "--seeds", "3", "--env-steps", "1000", "--page-only", "--docs", str(docs)]
         assert jargon.main(options) == 0
@@ -290,26 +284,20 @@ class TestProgram:
         told = json.loads((docs / "jargon.json").read_text())
         assert len(told["runs"]) == len(all_runs())
         assert "--page-only" not in told["command"]
-        page = jargon_page.markdown(told["runs"], told["command"], told["versions"])
-        assert page == (docs / "jargon.md").read_text()
+        assert markdown(EXPERIMENT, told["runs"], told["command"]) == (docs / "jargon.md").read_text()
 
     def test_known_runs_are_not_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked: list[Any] = []
-        monkeypatch.setattr(jargon, "train_all", lambda wanted, *rest: asked.extend(wanted))
+        asked: list[Trial] = []
+        monkeypatch.setattr(frame, "train_all", lambda trials, jobs: asked.extend(trials))
         seed = jargon.FIRST_SEED
         run = {**record("feedback", seed), "settings": jargon.settings("feedback", seed, 1000, ())}
-        jargon.append(tmp_path / jargon.RESULTS, run)
-        with (tmp_path / jargon.RESULTS).open("a") as file:
+        progress.append(tmp_path / RESULTS, run)
+        with (tmp_path / RESULTS).open("a") as file:
             file.write('{"condition": "feedb')  # a process died here
         only = ["--only", "feedback", "--only", "no reflexes"]
         assert jargon.main(["--out", str(tmp_path), "--seeds", "1", "--env-steps", "1000", *only]) == 0
-        assert asked == [("no reflexes", seed)]
-
-    def test_a_result_after_half_a_line_is_not_lost(self, tmp_path: Path) -> None:
-        file = tmp_path / jargon.RESULTS
-        file.write_text('{"condition": "feedb')
-        jargon.append(file, record("feedback", 2))
-        assert [r["seed"] for r in jargon.read(file)] == [2]
+        found = [(trial.key["condition"], trial.key["seed"], trial.is_complete()) for trial in asked]
+        assert found == [("feedback", seed, True), ("no reflexes", seed, False)]
 
     def test_mistakes_are_told_before_work(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert jargon.main(["--out", str(tmp_path), "--set", "training.lrr=1"]) == 2

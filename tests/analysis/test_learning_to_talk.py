@@ -10,9 +10,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from popcomm.analysis.experiments import learning_to_talk, learning_to_talk_figure, learning_to_talk_page
+from popcomm.analysis.experiments import learning_course, learning_to_talk
+from popcomm.analysis.experiments.figures import mean_of
+from popcomm.analysis.experiments.frame import markdown, write
+from popcomm.analysis.experiments.learning_course import RESULTS, Course, Look, Trial
 from popcomm.analysis.experiments.learning_tasks import CONDITIONS, TASKS, document, runs_in
-from popcomm.analysis.experiments.learning_to_talk import RESULTS, Course, Look, Trial
+from popcomm.analysis.experiments.learning_to_talk import EXPERIMENT, grouped
 from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.analysis.experiments.runs import TrainingError
 
@@ -23,8 +26,7 @@ from popcomm.envs.traffic_junction_references import gas, played
 from popcomm.envs.traffic_junction_v0 import GAS, TrafficJunctionWorld
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.env_runner import WORLD_BRANCH
-from popcomm.rllib.worlds import seed_of
+from popcomm.rollout.seeds import WORLD_BRANCH, seed_of
 
 PAIRS = [(task, way) for task in TASKS for way in CONDITIONS if runs_in(way, task)]
 
@@ -64,7 +66,7 @@ def result(
 
 
 def page_of(*results: dict[str, Any]) -> str:
-    return learning_to_talk_page.markdown(learning_to_talk_page.grouped(results), "the command")
+    return markdown(EXPERIMENT, grouped(results), "the command")
 
 
 @pytest.mark.parametrize(("task", "condition"), PAIRS)
@@ -164,7 +166,7 @@ def test_where_less_is_better_the_worst_seed_is_the_slowest() -> None:
 
 def test_findings_stand_on_the_page_once_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = tmp_path / "findings.md"
-    monkeypatch.setattr(learning_to_talk_page, "FINDINGS", written)
+    monkeypatch.setattr(learning_to_talk, "FINDINGS", written)
     written.write_text("")
     assert "## What was found" not in page_of(result(1, 1.0))
     written.write_text("Larger starts decided it.\n")
@@ -173,10 +175,10 @@ def test_findings_stand_on_the_page_once_they_are_written(tmp_path: Path, monkey
 
 def test_the_mean_curve_goes_as_far_as_all_seeds_and_references_on_one_another_share_a_label() -> None:
     short, long = (np.array([0.0, 10.0]), np.array([0.0, 1.0])), (np.array([0.0, 20.0]), np.array([1.0, 1.0]))
-    episodes, greedy = learning_to_talk_figure.mean_curve([short, long])
+    episodes, greedy = mean_of([short, long])
     assert episodes[-1] == 10
     assert greedy == pytest.approx(0.5 + 0.05 * episodes)
-    assert learning_to_talk_figure.labelled({"random": 0.25, "silent": 0.25, "oracle": 1.0}) == [
+    assert learning_to_talk.labelled({"random": 0.25, "silent": 0.25, "oracle": 1.0}) == [
         ("random, silent", 0.25),
         ("oracle", 1.0),
     ]
@@ -184,7 +186,7 @@ def test_the_mean_curve_goes_as_far_as_all_seeds_and_references_on_one_another_s
 
 def test_the_page_is_written_with_figure_and_numbers(tmp_path: Path) -> None:
     results = [result(1, 1.0), result(1, 0.25, met=None, condition="noise"), result(1, 9.0, task="predator_prey")]
-    files = learning_to_talk_page.write(tmp_path, results, "the command")
+    files = write(EXPERIMENT, grouped(results), tmp_path, "the command")
     assert [file.name for file in files] == [f"learning_to_talk.{end}" for end in ("md", "png", "json")]
     assert files[1].read_bytes()[:4] == b"\x89PNG"
     kept = json.loads(files[2].read_text())
@@ -247,7 +249,7 @@ def test_a_users_mistake_is_told(
 
 
 def test_a_run_that_fails_is_told_with_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning_to_talk.sys, "executable", "false")
+    monkeypatch.setattr(learning_course.sys, "executable", "false")
     with pytest.raises(TrainingError, match="relay_3-dru-1 ended with exit code 1"):
         Trial(tmp_path, TASKS["relay_3"], "dru", 1, 1.0).train()
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
-from popcomm.analysis.experiments import referential, referential_page
-from popcomm.analysis.experiments.referential import CASES, Case, Outcome, settings_of
+from popcomm.analysis.experiments import referential
+from popcomm.analysis.experiments.frame import markdown, write
+from popcomm.analysis.experiments.records import RESULTS, Trial
+from popcomm.analysis.experiments.referential import CASES, EXPERIMENT, Case
 
 from popcomm.cli import documents, schema
+from popcomm.language import progress
 
 
-def outcome(case: str, seed: int = 1, mean: float = 1.0, seconds: float = 10.0) -> Outcome:
+def outcome(case: str, seed: int = 1, mean: float = 1.0, seconds: float = 10.0) -> dict[str, Any]:
     curve = [(1000, 0.1), (2000, 0.5)]
-    return Outcome(case, seed, [f"seed {seed}"], 320_000, seconds, mean, mean - 0.01, mean, curve)
+    run = {"case": case, "seed": seed, "messages": 320_000, "said": 320_000, "cpu_seconds": seconds, "curve": curve}
+    return {**run, "mean": mean, "least": mean - 0.01, "attributes": mean}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -28,17 +34,21 @@ def test_every_case_is_a_valid_config_of_the_size_that_its_name_says(case: Case)
     assert (config.message_gradient == "reinforce") == ("Reinforce" in case.name)
 
 
-def test_runs_of_another_budget_or_setting_are_other_runs() -> None:
-    case = CASES[0]
-    assert settings_of(case, 1, 1000, ()) != settings_of(case, 1, 2000, ())
-    assert settings_of(case, 1, 1000, ()) != settings_of(case, 1, 1000, ["training.lr=1e-3"])
-    assert settings_of(case, 1, 1000, ()) == settings_of(case, 1, 1000, ())
+def planned(out: Path, messages: int = 1000, overrides: tuple[str, ...] = ()) -> list[Trial]:
+    return referential.planned(argparse.Namespace(out=out, seeds=1, messages=messages, only=None, set=list(overrides)))
+
+
+def test_runs_of_another_budget_or_setting_are_other_runs(tmp_path: Path) -> None:
+    first = planned(tmp_path)[0]
+    progress.append(tmp_path / RESULTS, {**first.key, "mean": 1.0})
+    assert planned(tmp_path)[0].is_complete()
+    assert not planned(tmp_path, messages=2000)[0].is_complete()
+    assert not planned(tmp_path, overrides=("training.lr=1e-3",))[0].is_complete()
 
 
 def test_a_bar_is_met_by_the_lowest_seed_or_missed(tmp_path: Path) -> None:
-    name = referential_page.PAIR
-    done = [outcome(name, 1, 1.0), outcome(name, 2, 0.97)]
-    referential_page.write(tmp_path, [name], done, "the command")
+    name = referential.PAIR
+    write(EXPERIMENT, [outcome(name, 1, 1.0), outcome(name, 2, 0.97)], tmp_path, "the command")
     page = (tmp_path / "referential.md").read_text()
     assert f"| {name}: accuracy of every seed >= 0.980 | 0.970 | **missed** |" in page
     # 320,000 messages in 10 seconds.
@@ -48,9 +58,9 @@ def test_a_bar_is_met_by_the_lowest_seed_or_missed(tmp_path: Path) -> None:
 
 
 def test_the_time_of_ten_by_ten_is_held_against_five_by_five() -> None:
-    small, large = referential_page.POPULATION, referential_page.LARGE
-    groups = {small: [outcome(small, seconds=10.0)], large: [outcome(large, seconds=25.0)]}
-    assert "| 2.50 | **missed** |" in referential_page.markdown(groups, "")
+    small, large = referential.POPULATION, referential.LARGE
+    page = markdown(EXPERIMENT, [outcome(small, seconds=10.0), outcome(large, seconds=25.0)], "")
+    assert "| 2.50 | **missed** |" in page
 
 
 def test_an_unknown_config_key_is_a_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

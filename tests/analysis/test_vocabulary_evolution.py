@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from popcomm.analysis.experiments import evolution_page, vocabulary_evolution
+from popcomm.analysis.experiments import vocabulary_evolution
 from popcomm.analysis.experiments.evolution_games import Diary, spaced
 from popcomm.analysis.experiments.evolution_measures import (
     ON_MEANING,
@@ -19,6 +20,8 @@ from popcomm.analysis.experiments.evolution_measures import (
     said_at,
     settled_by,
 )
+from popcomm.analysis.experiments.frame import markdown, write
+from popcomm.analysis.experiments.vocabulary_evolution import EXPERIMENT
 from popcomm.analysis.history import History
 
 from popcomm.errors import UserError
@@ -153,7 +156,7 @@ def arms(tmp_path) -> dict[str, list[Curve]]:
 
 
 def test_the_page_answers_from_the_numbers(tmp_path):
-    page = evolution_page.markdown(arms(tmp_path), ["python -m it"], {"popcomm": "1"})
+    page = markdown(EXPERIMENT, arms(tmp_path), "python -m it")
     assert "*renamed* settles in 0 of 2 (last step: 100%)" in page
     assert "*renamed* settles in 2 of 2, from 200 on (last step: 0%)" in page
     assert "| names kept since the game was won (share) | 2 | -1.00 | [-1.00, -1.00] |" in page
@@ -163,11 +166,35 @@ def test_the_page_answers_from_the_numbers(tmp_path):
 
 
 def test_page_figure_and_numbers_are_written_without_nan(tmp_path):
-    files = vocabulary_evolution.conclude(tmp_path / "out", arms(tmp_path), "python -m it")
+    files = write(EXPERIMENT, arms(tmp_path), tmp_path / "out", "python -m it")
     assert [file.suffix for file in files] == [".md", ".png", ".json"]
     stored = json.loads(files[2].read_text())
     assert stored["runs"]["pair, no bonus"][0]["settled"][RENAMED] == {"to_next": 200, "to_last": 200}
     assert stored["runs"]["pair, bonus"][1]["settled"][RENAMED]["to_next"] is None
+
+
+def test_every_kind_has_its_seeds_and_the_dear_ones_one_fewer(tmp_path):
+    options = argparse.Namespace(out=tmp_path, seeds=3, quick=False, parts=["games", "swarm"])
+    names = [made.name for made in vocabulary_evolution.planned(options)]
+    assert names[:3] == ["pair-bonus-seed1", "pair-no-bonus-seed1", "five-and-five-bonus-seed1"]
+    assert names[3:] == [
+        "pair-bonus-seed2", "pair-no-bonus-seed2", "five-and-five-bonus-seed2",
+        "pair-bonus-seed3", "pair-no-bonus-seed3", "swarm-seed1", "swarm-seed2",
+    ]  # fmt: skip
+
+
+def test_what_is_complete_is_measured_under_the_name_of_its_kind(tmp_path):
+    options = argparse.Namespace(out=tmp_path, seeds=2, quick=True, parts=["games"])
+    plays = vocabulary_evolution.planned(options)
+    quick = Diary(*(field[:4] for field in diary([0, 1, 2, 3, 4], [0.1] * 5)))  # as many checkpoints as they have
+    for play in plays:
+        if play.name in ("pair-no-bonus-seed2", "five-and-five-bonus-seed1"):
+            quick.save(play.path)
+    found = vocabulary_evolution.results(options, plays)
+    assert {arm: [curve.seed for curve in curves] for arm, curves in found.items()} == {
+        "pair, no bonus": [2],
+        "five and five, bonus": [1],
+    }
 
 
 def test_nothing_complete_is_a_users_mistake(tmp_path, capsys):

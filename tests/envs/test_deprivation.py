@@ -9,6 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from popcomm.channels.broadcast.reflexes import Reflex, SensoryDeprivation
+from popcomm.channels.session import perceiving
 from popcomm.envs.deprivation import check_spaces, perceived
 from popcomm.errors import UserError
 
@@ -43,7 +44,7 @@ NESTED = spaces.Dict(
 def test_withdrawn_numbers_are_zero_or_what_is_nearest_to_it(name: str) -> None:
     space, zero = NUMBERS[name]
     space.seed(0)
-    seen = perceived(space.sample(), space, WITHDRAW, np.random.default_rng(0))
+    seen = perceived(space.sample(), space, perceiving(WITHDRAW, np.random.default_rng(0)))
     assert space.contains(seen)
     np.testing.assert_array_equal(seen, zero)
 
@@ -52,7 +53,7 @@ def test_withdrawn_numbers_are_zero_or_what_is_nearest_to_it(name: str) -> None:
 def test_noise_lies_in_the_space_and_varies(name: str) -> None:
     space, rng = NUMBERS[name][0], np.random.default_rng(1)
     value = space.sample()
-    seen = [perceived(value, space, NOISE, rng) for _ in range(60)]
+    seen = [perceived(value, space, perceiving(NOISE, rng)) for _ in range(60)]
     assert all(space.contains(one) for one in seen)
     assert len({np.asarray(one).tobytes() for one in seen}) > 1
 
@@ -60,18 +61,20 @@ def test_noise_lies_in_the_space_and_varies(name: str) -> None:
 def test_noise_without_bounds_stays_within_one() -> None:
     rng = np.random.default_rng(2)
     for name in ("unbounded floats", "unbounded ints"):
-        drawn = np.stack([perceived(np.full(3, 50), PLAIN[name], NOISE, rng) for _ in range(200)])
+        drawn = np.stack([perceived(np.full(3, 50), PLAIN[name], perceiving(NOISE, rng)) for _ in range(200)])
         assert drawn.min() >= -1
         assert drawn.max() <= 1
         assert drawn.min() < -0.9
         assert drawn.max() > 0.9
-    counted = np.stack([perceived(np.full(3, 50), PLAIN["half bounded ints"], NOISE, rng) for _ in range(200)])
+    counted = np.stack(
+        [perceived(np.full(3, 50), PLAIN["half bounded ints"], perceiving(NOISE, rng)) for _ in range(200)]
+    )
     assert set(counted.ravel().tolist()) == {7, 8}
 
 
 def test_every_whole_number_is_as_likely_as_the_others() -> None:
     rng, space, draws = np.random.default_rng(3), PLAIN["discrete from 3"], 4000
-    counts = np.bincount([perceived(3, space, NOISE, rng) - 3 for _ in range(draws)], minlength=4)
+    counts = np.bincount([perceived(3, space, perceiving(NOISE, rng)) - 3 for _ in range(draws)], minlength=4)
     assert len(counts) == 4
     # Four standard errors of a share of 1/4.
     assert np.abs(counts / draws - 0.25).max() < 4 * (0.25 * 0.75 / draws) ** 0.5
@@ -82,7 +85,7 @@ def test_an_action_mask_stays_as_it_was_and_all_else_goes(reflex: Reflex) -> Non
     NESTED.seed(4)
     rng, value = np.random.default_rng(4), NESTED.sample()
     value["action_mask"] = np.array([1, 0, 0, 1], np.int8)
-    seen = perceived(value, NESTED, reflex, rng)
+    seen = perceived(value, NESTED, perceiving(reflex, rng))
     assert NESTED.contains(seen)
     assert seen["action_mask"] is value["action_mask"]
     assert (seen["observation"]["near"] != value["observation"]["near"]).all()
@@ -91,7 +94,9 @@ def test_an_action_mask_stays_as_it_was_and_all_else_goes(reflex: Reflex) -> Non
 
 def test_the_observation_itself_is_left_alone() -> None:
     value = {"observation": np.ones(3, np.float32)}
-    perceived(value, spaces.Dict({"observation": PLAIN["unbounded floats"]}), WITHDRAW, np.random.default_rng(5))
+    perceived(
+        value, spaces.Dict({"observation": PLAIN["unbounded floats"]}), perceiving(WITHDRAW, np.random.default_rng(5))
+    )
     assert value["observation"].tolist() == [1.0, 1.0, 1.0]
 
 
@@ -104,10 +109,13 @@ class Dimmed(Reflex):
 
 def test_a_reflex_of_ones_own_gets_what_would_be_seen() -> None:
     rng = np.random.default_rng(6)
-    assert perceived(4, PLAIN["discrete"], Dimmed(), rng) == 2
-    assert perceived([2, 2], PLAIN["multi discrete"], Dimmed(), rng).tolist() == [1, 1]
-    assert perceived(np.full((2, 2), 9, np.uint8), PLAIN["bytes"], Dimmed(), rng).tolist() == [[4, 4], [4, 4]]
-    assert perceived(np.full((2, 3), 3.0), PLAIN["floats"], Dimmed(), rng).ravel().tolist() == [1.5] * 6
+    assert perceived(4, PLAIN["discrete"], perceiving(Dimmed(), rng)) == 2
+    assert perceived([2, 2], PLAIN["multi discrete"], perceiving(Dimmed(), rng)).tolist() == [1, 1]
+    assert perceived(np.full((2, 2), 9, np.uint8), PLAIN["bytes"], perceiving(Dimmed(), rng)).tolist() == [
+        [4, 4],
+        [4, 4],
+    ]
+    assert perceived(np.full((2, 3), 3.0), PLAIN["floats"], perceiving(Dimmed(), rng)).ravel().tolist() == [1.5] * 6
 
 
 def test_spaces_without_numbers_are_refused_by_the_agents_name() -> None:

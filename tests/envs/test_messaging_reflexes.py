@@ -262,7 +262,7 @@ def test_the_same_words_are_heard_over_the_channel_itself(topology: Any, slot: s
         broadcast = air.deliver(everybody, everybody)
         for seat, agent in enumerate(TRIO):
             mask = broadcast.mask[0, seat]
-            said = broadcast.words[0][broadcast.slots[0, seat]][mask].tolist()
+            said = broadcast.messages[0][broadcast.slots[0, seat]][mask].tolist()
             senders = broadcast.senders[0, seat][mask].tolist()
             assert told[agent] == sorted(zip(senders, said, strict=True))
             count += len(said)

@@ -13,9 +13,9 @@ from pettingzoo.test import parallel_api_test
 from popcomm.agents import AGENTS
 from popcomm.agents.acting import spec_for
 from popcomm.agents.tiny import TinyAgent
-from popcomm.channels import Channel, Full, Words
+from popcomm.channels import Channel, Full, Inbox, Words
 from popcomm.envs import with_messages
-from popcomm.envs.messaging_layouts import LAYOUTS, Heard, Layout
+from popcomm.envs.messaging_layouts import LAYOUTS, Layout
 from popcomm.errors import UserError
 from tests.envs.scripted_env import ScriptedEnv
 
@@ -28,6 +28,12 @@ def layout_of(kind: Words, name: str = "dict", **env: Any) -> Layout:
     env = {"possible": ("a_0", "a_1", "a_2"), **env}
     parallel = ScriptedEnv([{}] * 3, **env)
     return LAYOUTS[name](parallel, Channel(kind, Full(), len(parallel.possible_agents)))
+
+
+def inbox_of(words: np.ndarray, senders: list[int], mask: list[bool] | None = None) -> Inbox:
+    """One agent's inbox; all is real without a mask."""
+    real = [True] * len(senders) if mask is None else mask
+    return Inbox(torch.from_numpy(words), torch.tensor(senders), torch.tensor(real))
 
 
 @pytest.mark.parametrize("layout", ["dict", "flat"])
@@ -52,7 +58,7 @@ def test_what_is_said_and_heard_lies_in_its_space(kind: Words, name: str) -> Non
         words.add(int(message))
     assert kind.gated(torch.tensor(list(words), dtype=kind.dtype)).tolist() == list(words)
     two = kind.uniform(np.random.default_rng(0), 2)
-    heard = Heard(two, np.array([1, 2]), np.ones(2, np.int8))
+    heard = inbox_of(two, [1, 2])
     observation = layout.join("a_0", np.zeros(3, np.float32), heard)
     assert layout.observation_spaces["a_0"].contains(observation)
 
@@ -89,10 +95,9 @@ def test_spaces_of_a_dict_are_those_of_bits_or_of_indices() -> None:
 
 
 def test_inboxes_of_a_dict_hold_bits_or_indices() -> None:
-    slots = {"senders": np.array([2, 0]), "mask": np.array([1, 0], np.int8)}
-    heard = Heard(np.array([0b00110, 0], np.int32), **slots)
+    heard = inbox_of(np.array([0b00110, 0], np.int32), [2, 0], [True, False])
     assert layout_of(GATED).join("a_1", None, heard)["inbox"].tolist() == [WORD, [0] * 5]
-    heard = Heard(np.array([int(LEXICON.lexicon[3]), 0], np.int32), **slots)
+    heard = inbox_of(np.array([int(LEXICON.lexicon[3]), 0], np.int32), [2, 0], [True, False])
     assert layout_of(LEXICON).join("a_1", None, heard)["inbox"].tolist() == [[4], [0]]
 
 
@@ -115,7 +120,7 @@ def test_flat_actions_are_all_choices_in_a_row() -> None:
 def test_flat_observations_are_observation_then_bits_then_mask(kind: Words) -> None:
     layout = layout_of(kind, "flat")
     word = int(LEXICON.lexicon[0])
-    heard = Heard(np.array([word, 0], np.int32), np.array([1, 0]), np.array([1, 0], np.int8))
+    heard = inbox_of(np.array([word, 0], np.int32), [1, 0], [True, False])
     observation = layout.join("a_0", np.array([7, 8, 9], np.float32), heard)
     bits = [float(word >> i & 1) for i in range(5)]
     assert observation.tolist() == [7, 8, 9, *bits, 0, 0, 0, 0, 0, 1, 0]
@@ -173,7 +178,7 @@ def test_agents_read_the_packed_words_that_were_sent(kind: Words) -> None:
     agent, seen = AGENTS["tiny"](spec_for(env, "a_0"), hidden_dim=16, num_heads=4, latent_tokens=3, depth=1), {}
     agent.register_forward_pre_hook(lambda m, args: seen.update(zip(("obs", "inbox", "state"), args, strict=True)))
     words = LEXICON.lexicon.numpy()[[1, 4]]
-    heard = Heard(words, np.array([1, 2]), np.array([1, 1], np.int8))
+    heard = inbox_of(words, [1, 2])
     agent.act(layout_of(kind).join("a_0", np.zeros(3), heard))
     assert seen["inbox"].messages.tolist() == [[words.tolist()]]
     assert seen["inbox"].messages.dtype == kind.dtype

@@ -11,17 +11,16 @@ import pytest
 from popcomm.errors import UserError
 from popcomm.rllib.algorithm import _difference, _pooled
 from popcomm.rllib.env_runner import PopulationEnvRunner, Sampled
-from popcomm.rllib.worlds import seed_of
+from popcomm.rollout import seed_of
 from tests.rllib.test_reflexes import air_config
-from tests.rllib.test_rollout import clock_config, fragments, runner_of
+from tests.rllib.test_rollout import air_of, clock_config, fragments, runner_of
 
 GATE = {"kind": "gated", "measure": "reward", "begin": 0.4, "end": 0.8, "smoothing": 0.0}
 PUBLISHING = {"kind": "publishing", "schedule": GATE}
 
 
 def strength(runner: PopulationEnvRunner) -> float:
-    assert runner.air is not None
-    return runner.air.strengths()["publishing"]
+    return air_of(runner).strengths()["publishing"]
 
 
 def test_all_runners_fade_by_what_all_of_them_measured() -> None:
@@ -51,8 +50,8 @@ def test_a_runner_that_joins_later_is_as_faded_as_the_others_from_its_first_row_
     memory = [{"smoothed": 0.9, "lowest": 0.0, "step": 64}]
     joined = runner_of(air_config(PUBLISHING))
     observed: list[float] = []
-    begin = joined._begin
-    joined._begin = lambda seed: (observed.append(strength(joined)), begin(seed))  # type: ignore
+    begin = joined.sampler.begin
+    joined.sampler.begin = lambda: (observed.append(strength(joined)), begin())  # type: ignore
     joined.sample(env_steps=128, performance={"reward": 0.2}, fades=memory)
     assert observed == [0.0]
     assert strength(joined) == 0.0
@@ -99,7 +98,7 @@ def test_worlds_that_are_made_anew_are_others_than_those_of_the_beginning() -> N
     runner.env.step = None  # type: ignore[assignment, method-assign]
     assert "traceback" in runner.sample_or_say_why(False)._fields
     assert not np.array_equal(fragments(runner, 1)[0]["speaker"]["obs"][:, 0], begun[:, 0])
-    assert runner._seeds[1] != seed_of(3, 1, 0)
+    assert runner.rollout.players.seeds.world != seed_of(3, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.crossplay import CrossPlay, cross_play
-from tests.rllib.test_rollout import clock_config, runner_of
+from popcomm.rollout.crossplay import CrossPlay, cross_play
+from tests.rllib.test_rollout import clock_config, population_of, runner_of
 from tests.rllib.test_teaching import game_config
 
 SURE = 50.0  # a logit beside zeros
@@ -69,14 +69,9 @@ class Codebook(nn.Module):
 
 
 def algorithm_of(config: PopulationPPOConfig) -> Any:
-    """What cross_play takes of an algorithm, without Ray: its learner has the weights that its runner starts with."""
-    runner = runner_of(config)
-    weights = runner.module.get_state()
-    return SimpleNamespace(
-        config=config,
-        env_runner_group=SimpleNamespace(local_env_runner=runner),
-        learner_group=SimpleNamespace(get_weights=lambda: weights),
-    )
+    """What cross_play takes of an algorithm, without Ray: its learner has the weights that a runner starts with."""
+    weights = runner_of(config).module.get_state()
+    return population_of(config, SimpleNamespace(get_weights=lambda: weights))
 
 
 def codebooks(members: Any, env: dict[str, Any] | None = None, **book: Any) -> Any:
@@ -157,7 +152,9 @@ def test_the_learners_weights_are_played_and_chance_has_no_part_in_it() -> None:
     algorithm = algorithm_of(game_config({"speaker": 3, "listener": 2}))
     first = cross_play(algorithm)
     torch.manual_seed(5)
-    algorithm.env_runner_group.local_env_runner.sample()
+    played = algorithm.rollout()
+    played.begin()
+    played.step()
     again = cross_play(algorithm)
     assert (first.messages == again.messages).all()
     assert (first.accuracy == again.accuracy).all()
@@ -183,6 +180,5 @@ def test_what_cannot_be_played_is_refused_in_one_sentence(
     config: PopulationPPOConfig, split: str | None, sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
-        # It is refused before the algorithm is asked for anything.
-        cross_play(SimpleNamespace(config=config), split)
+        cross_play(algorithm_of(config), split)
     assert "\n" not in str(caught.value)

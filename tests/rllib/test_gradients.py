@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from popcomm.rllib.gradients import MemberGuard, kept_finite, sum_over_learners
+from popcomm.agents.inbox import kept_finite
+from popcomm.rllib.gradients import MemberGuard, sum_over_learners
 from popcomm.rllib.ppo import generalised_advantages
 from tests.rllib.test_learner import changed, learner_of, update, weights
 from tests.rllib.test_rollout import clock_config, runner_of

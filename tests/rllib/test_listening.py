@@ -128,7 +128,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_asking_changes_nothing_in_what_is_sampled(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asking, mute = runner_of(KINDS[kind]()), runner_of(KINDS[kind]())
-    monkeypatch.setattr(mute, "listening", _Nobody(mute.layout, mute.channel, mute.num_worlds, 7))
+    monkeypatch.setattr(mute.sampler, "listening", _Nobody(mute.layout, mute.channel, mute.num_worlds, 7))
     told = []
     for _ in range(6):
         (ours,), (theirs,) = fragments(asking, 1), fragments(mute, 1)

@@ -13,11 +13,12 @@ from popcomm.analysis.run_folder import RunFolder
 
 from popcomm.channels import Channel, Full, Words
 from popcomm.envs import swarm_v0
+from popcomm.envs.layout import WorldLayout
 from popcomm.language.recording import conversation_path, write_conversations
 from popcomm.rllib.callbacks import _pictures
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.transcript import Transcript
-from popcomm.rllib.worlds import WorldLayout
+from popcomm.rollout import Turn
 
 BITS, LEXICON = Words(4, 1, 2), Words(4, 1, 2, vocab=3)
 N = 3
@@ -65,7 +66,11 @@ def transcript_of(kind: Words, sent: list[int]) -> dict[str, Any]:
     members = {name: np.zeros((1, N), int)}
     messages = torch.tensor([sent], dtype=torch.int32)
     transcript._entropy = lambda outputs, seatings: None  # type: ignore[method-assign]
-    transcript.step(step, world.step(actions, None), actions, messages, {}, {}, members, None, np.ones(1, bool))
+    turn = Turn(
+        seen=step, mail=None, acts={}, actions=actions, bounded=actions, sent=messages, transmitted=messages,
+        voice=step.alive, loads=None, members=members, seatings={}, memories={}, reopened=np.ones(1, bool),
+    )  # fmt: skip
+    transcript.step(turn, world.step(actions, None))
     return transcript.rows()
 
 

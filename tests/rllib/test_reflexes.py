@@ -26,14 +26,13 @@ from popcomm.channels.broadcast.reflexes import (
 from popcomm.channels.mailbox import PostedInbox
 from popcomm.envs.world import Species, WorldStep
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.env_runner import AIR_BRANCH, PopulationEnvRunner
+from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import as_tensors
-from popcomm.rllib.playback import player
 from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import Unroller
 from popcomm.schedules import Clock, Linear
 from tests.rllib.test_learner import learner_of, update, weights
-from tests.rllib.test_rollout import clock_config, fragments, runner_of
+from tests.rllib.test_rollout import air_of, clock_config, fragments, population_of, runner_of
 from tests.rllib.worlds import ClockWorld
 
 # Most of what networks draw at the start passes this gate.
@@ -174,7 +173,7 @@ def test_the_trainers_channel_is_that_of_channel_open(slot: str) -> None:
     config = air_config(*reflexes, Publishing(0.8), env_config={"death": 2}).communication(dropout=0.1, noise=0.05)
     runner = runner_of(config)
     assert runner.channel is not None
-    air, steps = runner.channel.open(12, runner._seeds[AIR_BRANCH]), 0
+    air, steps = runner.channel.open(12, runner.rollout.players.seeds.channel), 0
     assert isinstance(air, Air)
     for fragment in fragments(runner, 3):
         air.observe(Clock(steps, {}))
@@ -187,9 +186,9 @@ def test_the_trainers_channel_is_that_of_channel_open(slot: str) -> None:
                 air.forget(np.ones(12, bool))
             there = ~first[:, t] & (alive[:, t] | ~alive[:, t].any(1, keepdims=True))
             heard = air.deliver(there, ~first[:, t])
-            np.testing.assert_array_equal(heard.words.numpy(), fragment["speaker"]["log_words"][:, t])
-            np.testing.assert_array_equal(heard.sources.numpy(), fragment["speaker"]["log_sources"][:, t])
-            np.testing.assert_array_equal(heard.direct.numpy(), fragment["speaker"]["log_direct"][:, t])
+            np.testing.assert_array_equal(heard.messages.numpy(), fragment["speaker"]["log_words"][:, t])
+            np.testing.assert_array_equal(heard.log.sources.numpy(), fragment["speaker"]["log_sources"][:, t])
+            np.testing.assert_array_equal(heard.log.direct.numpy(), fragment["speaker"]["log_direct"][:, t])
             np.testing.assert_array_equal(heard.slots.numpy(), joined(fragment, "slots")[:, t])
             np.testing.assert_array_equal(heard.mask.numpy(), joined(fragment, "inbox_mask")[:, t])
             said = joined(fragment, "messages")[:, t + 1]
@@ -593,18 +592,17 @@ def test_the_clock_stands_still_within_a_fragment_and_counts_all_runners_steps()
     runner = PopulationEnvRunner(config=config, worker_index=1)
     looked: list[int] = []
     runner.sample()
-    assert runner.air is not None
-    observe = runner.air.observe
-    runner.air.observe = lambda clock: (looked.append(clock.step), observe(clock))  # type: ignore
+    observe = air_of(runner).observe
+    air_of(runner).observe = lambda clock: (looked.append(clock.step), observe(clock))  # type: ignore
     sampled = [runner.num_env_steps_sampled_lifetime]
     for _ in range(2):
         runner.sample()
         sampled.append(runner.num_env_steps_sampled_lifetime)
     assert looked == [2 * sampled[0], 2 * sampled[1]]
-    assert runner.air.strengths() == {"immediate_feedback": pytest.approx(1 - 2 * sampled[1] / 1000)}
+    assert air_of(runner).strengths() == {"immediate_feedback": pytest.approx(1 - 2 * sampled[1] / 1000)}
     # What the driver counts goes before: other runners may be lost, or new.
     runner.sample(env_steps=750)
-    assert runner.air.strengths() == {"immediate_feedback": 0.25}
+    assert air_of(runner).strengths() == {"immediate_feedback": 0.25}
     answer = runner.sample_or_say_why(by_reference=False, env_steps=2000)
     assert answer.metrics["channel"]["immediate_feedback_strength"].peek() == 0.0  # type: ignore[union-attr]
     # Nobody hears itself any more.
@@ -621,17 +619,16 @@ def test_a_gated_reflex_follows_what_the_last_fragment_showed(measure: str) -> N
     gate = {"kind": "gated", "measure": measure, "begin": 0.4, "end": 0.8, "smoothing": 0.0, "ratchet": False}
     runner = runner_of(told_config({"kind": "publishing", "rate": 1.0, "schedule": gate}))
     runner.sample()
-    assert runner.air is not None
-    assert runner.air.strengths() == {"publishing": 1.0}, "nothing was measured yet"
+    assert air_of(runner).strengths() == {"publishing": 1.0}, "nothing was measured yet"
     for _ in range(3):
         told = runner.statistics.performance[measure]
         assert 0 <= told <= 1
         runner.sample()
         expected = min(max((0.8 - told) / 0.4, 0.0), 1.0)
-        assert runner.air.strengths() == {"publishing": pytest.approx(expected)}
+        assert air_of(runner).strengths() == {"publishing": pytest.approx(expected)}
     runner.statistics.performance = {measure: 0.9}
     fragment = fragments(runner, 1)[0]
-    assert runner.air.strengths() == {"publishing": 0.0}
+    assert air_of(runner).strengths() == {"publishing": 0.0}
     # The first row holds what was published before.
     assert not (fragment["speaker"]["log_sources"][:, 1:] == N).any()
 
@@ -644,19 +641,17 @@ def test_worlds_that_are_made_anew_do_not_bring_faded_reflexes_back() -> None:
     runner.sample()
     runner.statistics.performance = {"reward": 0.9}
     runner.sample()
-    assert runner.air is not None
-    assert runner.air.strengths() == {"publishing": 0.0}
+    assert air_of(runner).strengths() == {"publishing": 0.0}
     runner.env.step = None  # type: ignore[assignment, method-assign]
     assert "traceback" in runner.sample_or_say_why(by_reference=False)._fields
     runner.sample_or_say_why(by_reference=False)
-    assert runner.air.strengths() == {"publishing": 0.0}
+    assert air_of(runner).strengths() == {"publishing": 0.0}
     # Nor do worlds that a checkpoint could not hold.
     state = {**runner.run_state(), "world": None}
     other = runner_of(config)
     other.set_run_state(state)
     other.sample()
-    assert other.air is not None
-    assert other.air.strengths() == {"publishing": 0.0}
+    assert air_of(other).strengths() == {"publishing": 0.0}
 
 
 def test_what_is_played_back_is_as_faded_as_the_training() -> None:
@@ -667,16 +662,14 @@ def test_what_is_played_back_is_as_faded_as_the_training() -> None:
     runner.sample()
     runner.statistics.performance = {"reward": 0.9}
     runner.sample()
-    algorithm = SimpleNamespace(
-        config=config,
-        env_steps=75,
-        fades=runner.fades,
-        learner_group=SimpleNamespace(get_weights=runner.module.get_state),
-    )
-    shown = player(algorithm)
-    shown.sample()
-    assert shown.air is not None
-    assert shown.air.strengths() == {"publishing": 0.0, "immediate_feedback": 0.25}
+    learners = SimpleNamespace(get_weights=runner.module.get_state)
+    shown = population_of(config, learners, env_steps=75, fades=runner.fades()).rollout()
+    shown.begin()
+    shown.step()
+    session = shown.players.session
+    assert session is not None
+    assert session.measures()["publishing_strength"] == 0.0
+    assert session.measures()["immediate_feedback_strength"] == 0.25
 
 
 def test_a_runner_logs_the_channel() -> None:

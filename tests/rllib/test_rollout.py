@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from popcomm.channels.broadcast.air import Air
 from popcomm.envs.testing import world_api_test
-from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import as_tensors, nbytes, take_rows
 from popcomm.rllib.rows import Rows
@@ -40,6 +43,22 @@ def clock_config(**population: Any) -> PopulationPPOConfig:
 def runner_of(config: PopulationPPOConfig) -> PopulationEnvRunner:
     config.validate()
     return PopulationEnvRunner(config=config, worker_index=0)
+
+
+def air_of(runner: PopulationEnvRunner) -> Air:
+    """The log of the runner's worlds, and its reflexes."""
+    session = runner.rollout.players.session
+    assert session is not None
+    assert session.air is not None
+    return session.air
+
+
+def population_of(config: PopulationPPOConfig, learners: Any, env_steps: int = 0, fades: Any = ()) -> Any:
+    """What plays of a PopulationPPO (`Playable`), without Ray."""
+    config.validate()
+    algorithm = SimpleNamespace(config=config, learner_group=learners, env_steps=env_steps, fades=lambda: fades)
+    algorithm.rollout = partial(PopulationPPO.rollout, algorithm)
+    return algorithm
 
 
 def fragments(runner: PopulationEnvRunner, times: int) -> list[dict[str, dict[str, np.ndarray]]]:

@@ -113,7 +113,7 @@ def test_episodes_of_worlds_that_were_reset_have_numbers_of_their_own() -> None:
     """The worlds are made anew in the middle of their episodes."""
     runner = recorded(agent="mlp", env_config={"lengths": (20,)})
     runner.sample()
-    runner._step = None
+    runner.rollout.players.now = None
     runner.sample()
     found = events(runner.transcript.take())
     assert len(set(found)) == len(found) == 2 * 2 * 7 * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,37 +17,13 @@ from popcomm.channels.broadcast.log import Log, board, empty_log, entries, joine
 from popcomm.channels.broadcast.moment import Moment, among, delivered
 from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.channels.broadcast.traffic import Traffic
+from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.topology import Full, Topology
 from popcomm.errors import UserError
 from popcomm.schedules import Clock
 
 if TYPE_CHECKING:
     from popcomm.channels.words import Words
-
-
-class Heard(NamedTuple):
-    """What agents hear in a step: the log of one step before, and which of its entries stand in whose inbox."""
-
-    words: Tensor  # [B, L] int32 or int64, packed; 0 where there is none
-    sources: Tensor  # [B, L] int64, seats; N where nobody said the word (published)
-    direct: Tensor  # [B, L] bool, said by the source itself one step before, and no repetition of anything
-    slots: Tensor  # [B, N, K] int64, into the log
-    mask: Tensor  # [B, N, K] bool
-
-    @property
-    def senders(self) -> Tensor:
-        """[B, N, K] int64, whose transmission stands in each slot; N where it is nobody's."""
-        return _of_slots(self.sources, self.slots)
-
-    @property
-    def said(self) -> Tensor:
-        """[B, N, K] bool, slots that hold what their sender itself said."""
-        return self.mask & _of_slots(self.direct, self.slots)
-
-
-def _of_slots(values: Tensor, slots: Tensor) -> Tensor:
-    """values [B, L], slots [B, N, K] -> [B, N, K]."""
-    return values.gather(1, slots.flatten(1)).view_as(slots)
 
 
 class Air:
@@ -130,7 +106,7 @@ class Air:
 
     # ---- hearing ----
 
-    def deliver(self, present: np.ndarray, hears: np.ndarray, positions: Tensor | None = None) -> Heard:
+    def deliver(self, present: np.ndarray, hears: np.ndarray, positions: Tensor | None = None) -> Mail:
         """What was transmitted one step before reaches those who hear now.
 
         Args:
@@ -153,19 +129,18 @@ class Air:
         entry, listener = self._audience.hits(self.log, self.dropout, self.rng)
         self._missed = entry * np.int64(self.num_agents) + listener
 
-    def inboxes(self) -> Heard:
+    def inboxes(self) -> Mail:
         """What those who hear get."""
         log = self.log
         laid = board(log, self.num_worlds, self.size.capacity)
         slots, mask = self._inboxes(laid.source, laid.word != 0, laid.echo)
         direct = (laid.generation == 0) & (laid.source >= 0) & (laid.word != 0)
         sources = np.where(laid.source < 0, self.num_agents, laid.source)
-        return Heard(
+        return Mail(
             torch.from_numpy(laid.word),
-            torch.from_numpy(sources.astype(np.int64)),
-            torch.from_numpy(direct),
             torch.from_numpy(slots),
             torch.from_numpy(mask),
+            log=LogOf(torch.from_numpy(sources.astype(np.int64)), torch.from_numpy(direct)),
         )
 
     def _links(self, present: np.ndarray, positions: Tensor | None) -> Audience:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from popcomm.channels import Full, Words
-from popcomm.channels.broadcast.air import Air, Heard
+from popcomm.channels.broadcast.air import Air
 from popcomm.channels.broadcast.dimensions import Dimensions, dimensions
 from popcomm.channels.broadcast.log import Log, entries
 from popcomm.channels.broadcast.moment import Moment
 from popcomm.channels.broadcast.reflexes import ImmediateFeedback, Reflex, WordRepetition
+from popcomm.channels.mail import Mail
 
 KIND = Words(32, 7, 9)
 # Words of different bits on: none is another's.
@@ -39,7 +40,7 @@ def opened(
     return Air(KIND, topology, reflexes, n, worlds, Dimensions(*size), seed=seed, **options)
 
 
-def step(air: Air, words: Any = 0, present: Any = True, hears: Any = True, able: Any = True) -> Heard:
+def step(air: Air, words: Any = 0, present: Any = True, hears: Any = True, able: Any = True) -> Mail:
     """Deliver what was on the air, then transmit `words`; all of them broadcast to [B, N]. What was delivered."""
     shape = air.num_worlds, air.num_agents
     flags = [np.broadcast_to(np.asarray(flag, bool), shape).copy() for flag in (present, hears, able)]
@@ -62,9 +63,9 @@ def on_air(air: Air, world: int = 0) -> list[tuple[int, int, int]]:
     return sorted(zip(log.word.tolist(), log.source.tolist(), log.generation.tolist(), strict=True))
 
 
-def inboxes(heard: Heard, world: int = 0) -> list[list[tuple[int, int]]]:
+def inboxes(heard: Mail, world: int = 0) -> list[list[tuple[int, int]]]:
     """(word, sender) of what each seat of a world hears, sorted."""
-    words = heard.words[world][heard.slots[world]].tolist()
+    words = heard.messages[world][heard.slots[world]].tolist()
     senders, mask = heard.senders[world].tolist(), heard.mask[world].tolist()
     return [
         sorted((w, s) for w, s, real in zip(*row, strict=True) if real)

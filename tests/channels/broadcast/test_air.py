@@ -106,18 +106,18 @@ def test_a_world_in_which_all_lives_begin_has_nothing_on_the_air():
     heard = step(air, hears=[[True, True], [False, False]])
     assert heard.mask[0].any()
     assert not heard.mask[1].any()
-    assert not (heard.words[1] != 0).any()
+    assert not (heard.messages[1] != 0).any()
 
 
-def test_heard_says_whose_word_it_is_and_whether_its_source_said_it():
+def test_mail_says_whose_word_it_is_and_whether_its_source_said_it():
     air = opened(2, [*repeating(ALWAYS), Publishing(4.0, [D])], capacity=60)
     step(air, [A, 0])
     heard = step(air)
-    slots = [(w, s, d) for w, s, d in zip(*(x[0].tolist() for x in heard[:3]), strict=True) if w]
+    slots = [(w, s, d) for w, s, d in zip(*(x[0].tolist() for x in (heard.messages, *heard.log)), strict=True) if w]
     assert (A, 0, True) in slots
     assert all(not d and s == 2 for w, s, d in slots if w == D)
     heard = step(air)
-    said = heard.words[0][heard.slots[0]][heard.said[0]]
+    said = heard.messages[0][heard.slots[0]][heard.said[0]]
     assert not len(said), "repetitions and published words are nobody's own"
     assert int(heard.senders.max()) == 2
 

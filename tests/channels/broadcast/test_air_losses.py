@@ -22,8 +22,8 @@ def test_what_exceeds_the_capacity_is_dropped_before_it_is_written_and_counted()
     air = opened(6, capacity=4)
     step(air, A)
     heard = step(air)
-    assert heard.words.shape == (1, 4)
-    assert int((heard.words != 0).sum()) == 4
+    assert heard.messages.shape == (1, 4)
+    assert int((heard.messages != 0).sum()) == 4
     assert air.traffic.read()["drops"] == pytest.approx(2 / 6)
 
 

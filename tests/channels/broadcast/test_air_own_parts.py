@@ -61,7 +61,7 @@ def test_a_reflex_of_ones_own_may_take_turns():
     air = opened(2, [Parrot()], capacity=9)
     step(air, [A, C])
     assert on_air(air) == [(B, 0, 1), (C, 1, 0)]
-    assert step(air).words.dtype == torch.int32
+    assert step(air).messages.dtype == torch.int32
 
 
 def test_published_words_of_a_reflex_that_takes_turns_take_nobodys():

@@ -62,7 +62,7 @@ def drive(air, first: int, last: int) -> list[bytes]:
             air.forget(rng.random(air.num_worlds) < 0.5)
         deprived = [mask for _, mask in air.deprived()]
         heard = step(air, np.where(rng.random(shape) < 0.5, rng.choice([A, B, C, D], shape), 0), lives, hears, lives)
-        columns = [*deprived, *(x.numpy() for x in heard), *air.log.columns]
+        columns = [*deprived, *(x.numpy() for x in (*heard[:3], *heard.log)), *air.log.columns]
         out.append(b"".join(np.ascontiguousarray(c).tobytes() for c in columns))
     return out
 

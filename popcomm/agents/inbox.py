@@ -1,33 +1,16 @@
-"""Mail: what is under way in the channel at a step, and the inboxes that a species gets of it."""
+"""The inboxes that a species gets of what is under way in the channel."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from popcomm.agents.seating import Seating
+from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox, gather_seats
-from popcomm.rllib.gradients import kept_finite
-
-
-class LogOf(NamedTuple):
-    """Where the entries of a log come from (`popcomm.channels.broadcast.air.Heard`)."""
-
-    sources: Tensor  # [B, L] int64, seats; N where nobody said the word
-    direct: Tensor  # [B, L] bool, what the source itself said one step before
-
-
-class Mail(NamedTuple):
-    """What is under way in the channel at a step: sent one step before, heard now."""
-
-    messages: Tensor  # [B, N, ...], as transmitted by each seat; [B, L, ...], the entries of a log
-    senders: Tensor  # [B, N, K] int64, which of them stand in each inbox
-    mask: Tensor  # [B, N, K] bool
-    soft: Tensor | None = None  # [B, N, *features shape], of what each seat said
-    hears: Tensor | None = None  # [B, N] bool, who listens; only where there are no inboxes (`Routed`)
-    log: LogOf | None = None
 
 
 def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
@@ -38,7 +21,7 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
     if mail.hears is not None:
         return cast(Inbox, RoutedInbox(mail.messages, mail.mask[..., 0], mail.hears, seats, kept_finite(mail.soft)))
     worlds, posts = mail.messages.shape[:2]
-    chosen, mask = mail.senders[:, seats], seating.to_members(mail.mask[:, seats])
+    chosen, mask = mail.slots[:, seats], seating.to_members(mail.mask[:, seats])
     offsets = torch.arange(worlds, device=mask.device).view(-1, 1, 1) * posts
     index = seating.to_members(chosen + offsets)
     soft, direct = mail.soft, None
@@ -70,3 +53,27 @@ def _as_inbox(posted: PostedInbox, members: int) -> Inbox:
         return cast(Inbox, posted)  # it has all that an Inbox has
     soft = posted.soft if members == 1 else kept_finite(posted.soft, members)
     return Inbox(posted.messages, posted.senders, posted.mask, soft, posted.direct)
+
+
+def kept_finite(soft: Tensor | None, members: int = 1) -> Tensor | None:
+    """What a species hears, such that a listener whose loss is not finite teaches its speakers nothing.
+
+    Its own update is left out (`MemberGuard`); through the channel it would take everybody's with it.
+
+    Args:
+        soft: [P, ...] of several members, each listening for itself; of one: any shape.
+    """
+    if soft is None or not soft.requires_grad:
+        return soft
+
+    def guard(gradient: Tensor) -> Tensor:
+        # A sum finds what is not finite in a single pass; one for each listener says whose it is.
+        if gradient.device.type == "cpu" and math.isfinite(gradient.sum().item()):
+            return gradient
+        finite = gradient.reshape(members, -1).sum(1).isfinite()
+        shape = (members, *[1] * (gradient.ndim - 1)) if members > 1 else ()
+        return torch.where(finite.view(shape), gradient, 0.0)
+
+    soft = soft.view_as(soft)  # a place of its own in the graph: others hear the same
+    soft.register_hook(guard)
+    return soft

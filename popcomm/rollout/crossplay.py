@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from popcomm.agents.contract import AgentSpec
 from popcomm.agents.distributions import action_law
+from popcomm.agents.step import converse
 from popcomm.channels import Inbox
 from popcomm.envs.referential_v0 import ReferentialWorld
 from popcomm.errors import UserError
-from popcomm.rllib.unroll import converse
-from popcomm.rllib.worlds import make_world
+from popcomm.rollout.actor import Network
+from popcomm.rollout.rollout import Playable
 
 
 class CrossPlay(NamedTuple):
@@ -27,14 +27,14 @@ class CrossPlay(NamedTuple):
 
 
 @torch.no_grad()
-def cross_play(algorithm: Any, split: str | None = None, seed: int = 0, cap: int = 1000) -> CrossPlay:
+def cross_play(population: Playable, split: str | None = None, seed: int = 0, cap: int = 1000) -> CrossPlay:
     """All pairs of a population on all meanings of a referential game, everybody taking its likeliest choice.
 
     Every agent is at the start of an episode: the speaker sees a meaning and has heard nothing, the listener hears the
     one message.
 
     Args:
-        algorithm: a PopulationPPO on `referential_v0`, in games of one turn.
+        population: one on `referential_v0`, in games of one turn; such as a PopulationPPO.
         split: "train", "held_out" or "all"; None is the one that it is trained on.
         seed: of the candidates, where the target is picked among some, and of the meanings, where they are too many.
         cap: the most meanings to play; of more, a random sample is taken.
@@ -43,20 +43,18 @@ def cross_play(algorithm: Any, split: str | None = None, seed: int = 0, cap: int
         UserError: another environment, several turns, several messages at once, silence, a routed channel, or a split
             without meanings.
     """
-    config = algorithm.config
-    changed = {} if split is None else {"split": split}
-    world = make_world(config.world, {**config.env_config, **changed}, 1)
+    rollout = population.rollout(worlds=1, env_config=None if split is None else {"split": split})
+    world, channel = rollout.world, rollout.players.channel
     if not isinstance(world, ReferentialWorld):
         raise UserError(f"cross_play needs referential_v0, and the environment is {type(world).__name__}")
     if world.turns > 1:
         raise UserError(f"cross_play needs games of one turn, and env_config.turns is {world.turns}")
-    kind = config.message_kind
-    if kind is None:
+    if channel is None:
         raise UserError("cross_play needs messages, and communication.messages is null")
     if world.speakers > 1:
         raise UserError(f"cross_play needs games of one speaker, and env_config.speakers is {world.speakers}")
-    names = list(world.species)
-    speaker, listener = (_network(algorithm, name) for name in (names[0], names[-1]))
+    actors = list(rollout.players.actors.values())
+    speaker, listener, kind = actors[0].network, actors[-1].network, channel.messages
     if listener.spec.latents:
         raise UserError("cross_play hands over single messages, and communication.topology is routed")
     chance = torch.Generator().manual_seed(seed)
@@ -75,29 +73,22 @@ def cross_play(algorithm: Any, split: str | None = None, seed: int = 0, cap: int
     )
 
 
-def _network(algorithm: Any, species: str) -> Any:
-    """The network of a species with the learner's weights, on the CPU."""
-    module = algorithm.env_runner_group.local_env_runner.module
-    module.set_state(algorithm.learner_group.get_weights())
-    return module[species].unwrapped().agent.cpu()
-
-
-def _say(agent: Any, kind: Any, views: Tensor) -> Tensor:
+def _say(network: Network, kind: Any, views: Tensor) -> Tensor:
     """views [M, O] -> messages [S, M, ...]."""
-    members = agent.spec.members
-    obs = views.expand(members, *views.shape)
-    output = converse(agent, agent.spec, obs, None, agent.initial_state(len(views)), greedy=True)
+    agent, spec = network.agent, network.spec
+    obs = views.expand(spec.members, *views.shape)
+    output = converse(agent, spec, obs, None, agent.initial_state(len(views)), greedy=True)
     return kind.mode(output.message) if output.said is None else output.said
 
 
-def _answer(agent: Any, kind: Any, said: Tensor, views: Tensor) -> Tensor:
+def _answer(network: Network, kind: Any, said: Tensor, views: Tensor) -> Tensor:
     """said [S, M, ...], views [M, O] -> actions [L, S, M, parts] int64."""
-    spec: AgentSpec = agent.spec
+    agent, spec = network.agent, network.spec
     speakers, meanings = said.shape[:2]
     heard = said.flatten(0, 1).unsqueeze(1).expand(spec.members, -1, -1, *kind.shape)
     there = kind.spoken(heard)  # silence is no message
     obs = views.repeat(speakers, 1).expand(spec.members, -1, -1)
     inbox = Inbox(heard, torch.zeros_like(there, dtype=torch.int64), there)
-    output = converse(agent, agent.spec, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)
+    output = converse(agent, spec, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)
     chosen = action_law(spec.action_space).mode(output.action_logits)
     return chosen.reshape(spec.members, speakers, meanings, -1)

@@ -1,15 +1,13 @@
-"""From what a user calls an environment to a World, and what the trainer must know of a World before it builds one."""
+"""From what a user calls an environment to B worlds of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from popcomm.envs import WORLDS, ParallelEnvWorld
-from popcomm.envs.world import Species, World
+from popcomm.envs.world import World
 from popcomm.errors import UserError, unknown
 from popcomm.references import attribute
 
@@ -53,37 +51,3 @@ def make_world(
         except TypeError as error:
             raise UserError(f"environment.env_config does not fit: {str(error).split('__init__() ')[-1]}") from error
     return ParallelEnvWorld(maker, num_worlds, device=device, **env_config)
-
-
-@dataclass(frozen=True)
-class WorldLayout:
-    """The shape of a world, without the world."""
-
-    species: dict[str, Species]
-    num_agents: int
-    state_size: int
-    position_size: int
-    torus: tuple[float, ...] | None
-    num_labels: int
-
-    @classmethod
-    def of(cls, world: World) -> WorldLayout:
-        return cls(
-            dict(world.species),
-            world.num_agents,
-            world.state_size,
-            world.position_size,
-            world.torus,
-            world.num_labels,
-        )
-
-    @property
-    def agents(self) -> list[str]:
-        """Names of the seats in order."""
-        return [s.agents[i] if s.agents else f"{s.name}_{i}" for s in self.species.values() for i in range(s.num_seats)]
-
-
-def seed_of(root: int | None, *branch: int) -> int:
-    """A 63-bit seed for one branch of the tree that grows from the config's seed; fresh entropy without one."""
-    sequence = np.random.SeedSequence(entropy=root, spawn_key=branch)
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,55 @@
+"""What the figures of experiments have in common: curves of seeds with their mean, and levels with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from popcomm.language.drawing import MUTED
+
+POINTS = 200  # of a mean curve
+DOTTED, DOTS, DASHED = (0, (1, 3)), (0, (1, 1.5)), (0, (5, 2))
+
+Curve = tuple[NDArray[Any], NDArray[Any]]  # x and y, [K] each
+
+
+def of_tables(tables: Sequence[pd.DataFrame], key: str, x: str = "env_steps") -> list[Curve]:
+    """The column `key` of tables of progress where it was measured; those that never were are left out."""
+    measured = [table.dropna(subset=[key]) for table in tables if key in table]
+    return [(table[x].to_numpy(float), table[key].to_numpy(float)) for table in measured if len(table)]
+
+
+def mean_of(curves: Sequence[Curve]) -> Curve:
+    """The mean where all were measured; points are joined by straight lines. Curves must not be none."""
+    grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), POINTS)
+    return grid, np.mean([np.interp(grid, x, y) for x, y in curves], 0)
+
+
+def seeds_and_mean(
+    axes: Axes, curves: Sequence[Curve], colour: str, dash: Any, label: str = "", thin: Any = "-"
+) -> None:
+    """Each seed thin, their mean thick; nothing of no curves."""
+    for x, y in curves:
+        axes.plot(x, y, color=colour, linestyle=thin, linewidth=0.8, alpha=0.4)
+    if curves:
+        axes.plot(*mean_of(curves), color=colour, linestyle=dash, linewidth=2.4, label=label or None)
+
+
+def level(axes: Axes, value: float, label: str, dash: Any = DOTTED, outside: bool = False, colour: str = MUTED) -> None:
+    """A horizontal line, named above its left end, or outside beyond its right one, where no curve is."""
+    axes.axhline(value, color=colour, linestyle=dash, linewidth=1.2)
+    axes.annotate(
+        label,
+        (float(outside), value),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 0) if outside else (4, 3),
+        textcoords="offset points",
+        va="center" if outside else "baseline",
+        fontsize=8,
+        color=colour,
+    )

@@ -1,0 +1,131 @@
+"""Runs whose result is a line of results.jsonl, each made in a process of its own and none twice; numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from popcomm.cli.ray_session import quiet_ray
+from popcomm.errors import UserError
+from popcomm.language import progress
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run whose result is a line of a file.
+
+    Args:
+        store: that file; half a line that a process left when it died counts for nothing.
+        key: what decides the run, and leads its result.
+        make: called with the key's parts, in a process of its own, for the rest of the result; a function of a module.
+    """
+
+    store: Path
+    key: Mapping[str, Any]
+    make: Callable[..., Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return ", ".join(f"{name} {part}" for name, part in self.key.items() if not isinstance(part, list | tuple))
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The key and what was made of it; None: nothing yet."""
+        key = json.loads(json.dumps(self.key))
+        return next((row for row in stored(self.store) if {k: row.get(k) for k in key} == key), None)
+
+    def is_complete(self) -> bool:
+        return self.result is not None
+
+    def train(self) -> None:
+        """Make it; one line more is in the file."""
+        made = isolated(self.make, **self.key)
+        with _WRITING:
+            self.store.parent.mkdir(parents=True, exist_ok=True)
+            progress.append(self.store, plain({**self.key, **made}))
+
+
+_WRITING = threading.Lock()
+
+
+def stored(store: Path) -> list[dict[str, Any]]:
+    """The lines of a file of results; empty without one."""
+    lines = store.read_text().splitlines() if store.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def results_of(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Of those that are made, in their order.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [result for trial in trials if (result := trial.result) is not None]
+    if not found:
+        raise UserError(f"{trials[0].store} has no results of these settings yet")
+    return found
+
+
+def arms_of(records: Sequence[Mapping[str, Any]], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+    """{key of a record: its runs by seed}, in the order in which the keys first appear."""
+    found: dict[Any, list[Any]] = {}
+    for record in records:
+        found.setdefault(key(record), []).append(record)
+    return {name: sorted(runs, key=lambda r: r["seed"]) for name, runs in found.items()}
+
+
+def isolated(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What a function of a module returns in a new process on one thread; Ray and torch do not survive a fork."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _on_one_thread) as pool:
+        return pool.submit(function, *arguments, **named).result()
+
+
+def _on_one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:  # the program's own module, which a new process has read again, may have it
+        sys.modules["torch"].set_num_threads(1)
+    quiet_ray()
+
+
+def plain(value: Any) -> Any:
+    """As JSON knows it: records as mappings, arrays as lists, eight digits of a number, null for what is no number."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.8g}") if math.isfinite(value) else None
+    return value
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """A line for each value, and for each part of it: a file whose changes can be read."""
+
+    def lines(value: Any) -> str:
+        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        named = [
+            f"{json.dumps(key)}: " * isinstance(value, dict) + json.dumps(part, allow_nan=False) for key, part in parts
+        ]
+        opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
+        return f"{opening}\n" + ",\n".join(named) + f"\n{closing}" if named else json.dumps(value, allow_nan=False)
+
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {lines(value)}" for key, value in plain(values).items()) + "\n}\n"

@@ -1,0 +1,201 @@
+"""Session: a channel in use. What is said in a step of B worlds is heard in the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from popcomm.channels.broadcast.reflexes import Reflex
+from popcomm.channels.mail import LogOf, Mail
+from popcomm.channels.mailbox import Channel
+from popcomm.errors import UserError
+from popcomm.schedules import Clock
+
+
+class Perceive(Protocol):
+    """What the deprived perceive instead of observations [..., O] with bounds low and high [O]."""
+
+    def __call__(self, values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray: ...
+
+
+class Deprivation(NamedTuple):
+    """What a reflex takes from agents in a step."""
+
+    mask: np.ndarray  # [B, N] bool, from whom
+    perceive: Perceive
+
+
+class Session:
+    """A channel in use by B worlds.
+
+    In every step: `forget` the worlds whose episode begins, `deliver` what was said one step before to those who hear
+    now, ask who is `deprived`, and `send` what agents say. Messages go from seats to inboxes, or through a log
+    (`Channel.open`); whoever has a session need not know which.
+
+    Args:
+        channel: what it is a session of.
+        num_worlds: B.
+        seed: of all that is random in the log and its reflexes.
+        generator: of noise and dropout where there is no log; its owner keeps its state. None: torch's own.
+        device: where messages and inboxes live.
+
+    Attributes:
+        mail: what is heard in this step; None before the first `deliver`.
+        transmitted: [B, N, *message shape], what seats sent one step before, noise included; zeros at first.
+        air: the shared log and its reflexes; None where every message simply goes to its receivers' inboxes.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        num_worlds: int,
+        seed: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.channel, self.num_worlds = channel, num_worlds
+        self._generator, self._device = generator, device
+        self.air = channel.open(num_worlds, seed)
+        self.mail: Mail | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Nobody has said anything yet. What is in a log stays there until its world is forgotten."""
+        kind, seats = self.channel.messages, (self.num_worlds, self.channel.num_agents)
+        self.transmitted = torch.zeros(*seats, *kind.shape, dtype=kind.dtype, device=self._device)
+        self._sent = torch.zeros(seats, dtype=torch.bool, device=self._device)
+
+    def seed(self, seed: int) -> None:
+        """Start all over: the future is a function of the seed, and only what schedules observed is kept."""
+        if self.air is not None:
+            self.air.seed(seed)
+
+    # ---- a step ----
+
+    def forget(self, worlds: Tensor) -> None:
+        """New episodes begin in worlds [B] bool: what was said before is not heard there."""
+        if self.air is not None:
+            self.air.forget(worlds.cpu().numpy())
+        self._sent = self._sent & ~worlds.unsqueeze(1)
+
+    def deliver(self, present: Tensor, hears: Tensor, positions: Tensor | None = None) -> Mail:
+        """What was said one step before reaches those who hear now.
+
+        Args:
+            present: [B, N] bool, seats whose occupant can be heard: it lived one step before, and has not died since.
+            hears: [B, N] bool, who hears; False for the deaf, the dead, and those whose life has just begun.
+            positions: [B, N, D] float32 now, or None.
+        """
+        if self.air is not None:
+            where = None if positions is None else positions.cpu()
+            self.mail = self.air.deliver(present.cpu().numpy(), hears.cpu().numpy(), where).to(self._device)
+            return self.mail
+        links = self.channel.connect(self._sent & present, hears, positions, self._generator)
+        self.mail = self._posted(*links, hears)
+        return self.mail
+
+    def _posted(self, slots: Tensor, mask: Tensor, hears: Tensor) -> Mail:
+        """Mail without a log."""
+        return Mail(self.transmitted, slots, mask, hears=hears if self.channel.topology.latents else None)
+
+    @property
+    def deprives(self) -> bool:
+        """Whether some reflex may take observations away."""
+        return self.air is not None and self.air.deprives
+
+    def deprived(self) -> list[Deprivation]:
+        """What reflexes take away in this step."""
+        if self.air is None:
+            return []
+        return [Deprivation(mask, perceiving(reflex, self.air.rng)) for reflex, mask in self.air.deprived()]
+
+    def send(self, messages: Tensor, able: Tensor, lively: Tensor) -> Tensor:
+        """Agents say their messages.
+
+        Args:
+            messages: [B, N, *message shape].
+            able: [B, N] bool, who may: it lives, its kind speaks, and it is its turn.
+            lively: [B] bool, worlds in which somebody lives.
+
+        Returns:
+            [B, N] bool, who could: `able`, but for those whose turn a reflex took.
+        """
+        if self.air is None:
+            self.transmitted = self.channel.transmit(messages, self._generator)
+            self._sent = able & self.channel.messages.spoken(self.transmitted)
+            return able
+        self.transmitted = messages
+        voiced = self.air.transmit(messages.cpu().numpy(), able.cpu().numpy(), lively.cpu().numpy())
+        return torch.from_numpy(voiced).to(self._device)
+
+    # ---- fades and measures ----
+
+    def observe(self, clock: Clock) -> None:
+        """How far training is, and how well it goes; fades follow."""
+        if self.air is not None:
+            self.air.observe(clock)
+
+    def fades(self) -> list[dict[str, Any]]:
+        """What the schedules of reflexes remember; nothing where none act."""
+        return [] if self.air is None else [reflex.schedule.get_state() for reflex in self.air.reflexes]
+
+    def set_fades(self, fades: Sequence[Mapping[str, Any]]) -> None:
+        """Let schedules remember what others do; nothing happens where there is no log.
+
+        Raises:
+            UserError: they are the fades of other reflexes.
+        """
+        if self.air is None:
+            return
+        if len(fades) != len(self.air.reflexes):
+            raise UserError(
+                f"the training that is gone on with has {len(fades)} communication.reflexes, and this configuration "
+                f"has {len(self.air.reflexes)}; restore it with the reflexes that it was saved with"
+            )
+        for reflex, memory in zip(self.air.reflexes, fades, strict=True):
+            reflex.schedule.set_state(memory)
+
+    def measures(self) -> dict[str, float]:
+        """What was measured of the log since this was last called (`Traffic.read`), and {"<reflex>_strength": what is
+        left of it}; empty where there is no log."""
+        if self.air is None:
+            return {}
+        strengths = {f"{name}_strength": strength for name, strength in self.air.strengths().items()}
+        return {**self.air.traffic.read(), **strengths}
+
+    # ---- checkpoints ----
+
+    def get_state(self) -> dict[str, Any]:
+        """What is under way, and all that decides the future but the generator; empty before the first `deliver`."""
+        if self.mail is None:
+            return {}
+        links = tuple(values.cpu() for values in self.mail.links)
+        state: dict[str, Any] = {"transmitted": self.transmitted.cpu(), "links": links}
+        if self.air is not None and self.mail.log is not None:
+            words, slots, mask = self.mail[:3]
+            heard = tuple(values.cpu() for values in (words, *self.mail.log, slots, mask))
+            state |= {"air": self.air.get_state(), "heard": heard}
+        return state
+
+    def set_state(self, state: Mapping[str, Any], hears: Tensor) -> None:
+        """Go on from a `get_state` that is not empty. hears: [B, N] bool, as `deliver` was told."""
+        self.transmitted = state["transmitted"].to(self._device)
+        if self.air is None:
+            self.mail = self._posted(*(values.to(self._device) for values in state["links"]), hears)
+            return
+        self.air.set_state(state["air"])
+        words, sources, direct, slots, mask = state["heard"]
+        self.mail = Mail(words, slots, mask, log=LogOf(sources, direct)).to(self._device)
+
+
+def perceiving(reflex: Reflex, rng: np.random.Generator) -> Perceive:
+    """What a reflex makes of observations, with the random numbers of its channel."""
+
+    def perceive(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        return reflex.perceive(values, low, high, rng)
+
+    return perceive

@@ -1,0 +1,35 @@
+"""WorldLayout: what is known of a world before there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from popcomm.envs.world import Species, World
+
+
+@dataclass(frozen=True)
+class WorldLayout:
+    """The shape of a world, without the world."""
+
+    species: dict[str, Species]
+    num_agents: int
+    state_size: int
+    position_size: int
+    torus: tuple[float, ...] | None
+    num_labels: int
+
+    @classmethod
+    def of(cls, world: World) -> WorldLayout:
+        return cls(
+            dict(world.species),
+            world.num_agents,
+            world.state_size,
+            world.position_size,
+            world.torus,
+            world.num_labels,
+        )
+
+    @property
+    def agents(self) -> list[str]:
+        """Names of the seats in order."""
+        return [s.agents[i] if s.agents else f"{s.name}_{i}" for s in self.species.values() for i in range(s.num_seats)]

@@ -1,0 +1,268 @@
+"""Players: members on the seats of B worlds, their memories, and the channel between them; whoever has them steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from popcomm.agents.seating import SHUFFLED, Seating, SeatingRule, draw, redraw
+from popcomm.channels import Channel
+from popcomm.channels.mail import Mail
+from popcomm.channels.session import Session
+from popcomm.envs.layout import WorldLayout
+from popcomm.envs.world import WorldStep
+from popcomm.errors import UserError
+from popcomm.rollout.actor import Act, Actor, Network, Thought
+from popcomm.rollout.seeds import Seeds
+
+
+class Turn(NamedTuple):
+    """One step of B worlds as those on the seats lived it."""
+
+    seen: WorldStep  # what they perceived
+    mail: Mail | None  # what they heard; None in silence
+    acts: dict[str, Act]  # {species: what it chose, member-major}
+    actions: dict[str, Tensor]  # {species: [B, N_s, ...]}, as networks chose them
+    bounded: dict[str, Tensor]  # {species: [B, N_s, ...]}, the same in the bounds of their spaces: what worlds get
+    sent: Tensor | None  # [B, N, *message shape], what was said; None in silence
+    transmitted: Tensor | None  # [B, N, *message shape], the same after the channel's noise
+    voice: Tensor  # [B, N] bool, whose message went out
+    loads: Tensor | None  # [B, N] float32, symbols that were spent on it
+    members: dict[str, np.ndarray]  # {species: [B, N_s] int64}, who sat where
+    seatings: dict[str, Seating]
+    memories: dict[str, dict[str, Tensor]]  # {species: {name: [P, R, ...]}}, with which they came to this step
+    reopened: np.ndarray  # [B] bool, worlds whose episode began with this step; but for those of `begin`
+
+
+class Players:
+    """Who plays in B worlds; the worlds are whoever calls.
+
+    `begin` with the first WorldStep; then `act`, step the worlds, and `arrive` with what they say, over and over.
+
+    Args:
+        layout: of the worlds.
+        networks: {species: Network}; their weights may change between steps.
+        channel: None in silence.
+        num_worlds: B.
+        seeds: of all that is random here; `world` is not looked at.
+        seating: how members come to their seats.
+        explore: whether actions and messages are sampled; else the likeliest ones are taken.
+        device: where worlds and networks live.
+
+    Attributes:
+        now: what is perceived; None before `begin`.
+        session: the channel in use; None in silence.
+        members, seatings: {species: [B, N_s] int64}, who sits where, and the way between the orders.
+        memories: {species: {name: [P, R, ...]}}.
+    """
+
+    def __init__(
+        self,
+        layout: WorldLayout,
+        networks: Mapping[str, Network],
+        channel: Channel | None,
+        num_worlds: int,
+        seeds: Seeds,
+        seating: SeatingRule = SHUFFLED,
+        explore: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.layout, self.channel, self.num_worlds = layout, channel, num_worlds
+        self.seating, self.explore, self._device = seating, explore, device
+        self.generator = torch.Generator(device)
+        kind = None if channel is None else channel.messages
+        self.actors = {
+            name: Actor(species, networks[name], kind, self.generator, device)
+            for name, species in layout.species.items()
+        }
+        every = layout.species.values()
+        self._speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in every]).to(device)  # [N]
+        self._hears = torch.cat([torch.full((s.num_seats,), s.hears) for s in every]).to(device)  # [N]
+        self.reseed(seeds)
+
+    def reseed(self, seeds: Seeds) -> None:
+        """Let all that is random be a function of the seeds, and forget what went on before."""
+        self.seeds = seeds
+        self.generator.manual_seed(seeds.sampling)
+        self.seating_rng = np.random.default_rng(seeds.seating)
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody plays any more: the next is `begin`, and random numbers go on."""
+        self.now: WorldStep | None = None
+        self.session: Session | None = None
+        if self.channel is not None:
+            self.session = Session(self.channel, self.num_worlds, self.seeds.channel, self.generator, self._device)
+
+    # ---- a step ----
+
+    def begin(self, step: WorldStep) -> None:
+        """New episodes everywhere, everything empty."""
+        self.members = {
+            name: draw(self.seating_rng, self.num_worlds, actor.species.num_seats, actor.members, self.seating)
+            for name, actor in self.actors.items()
+        }
+        self.seatings = {name: self._seat(name) for name in self.members}
+        self.memories: dict[str, dict[str, Tensor]] = {
+            name: actor.network.agent.initial_state(self.seatings[name].rows) for name, actor in self.actors.items()
+        }
+        if self.session is not None:
+            self.session.clear()
+        self.reopened = np.zeros(self.num_worlds, bool)
+        self.arrive(step)
+
+    def arrive(self, step: WorldStep) -> None:
+        """Take in what the worlds say: what is perceived and heard now."""
+        self.now = step = self._perceived(step)
+        if self.session is None:
+            return
+        alive, first = step.alive, step.first
+        # Who died alone is not heard any more; at the end of an episode all are, for the value of its last row.
+        there = ~first & (alive | ~alive.any(1, keepdim=True))
+        self.session.forget((first | ~alive).all(1) & first.any(1))
+        self.session.deliver(there & self._speaks, self._hears & ~first, step.positions)
+
+    @torch.no_grad()
+    def think(self, name: str) -> Thought:
+        """What a species makes of the present step; nothing is chosen, and its memories stay as they were."""
+        assert self.now is not None, "begin first"
+        return self.actors[name].think(self.now, self.mail, self.seatings[name], self.memories[name], self.explore)
+
+    @torch.no_grad()
+    def act(self) -> Turn:
+        """Choose actions and messages in all worlds, and send the messages."""
+        step = self.now
+        assert step is not None, "begin first"
+        if self.reopened.any():
+            self._reseat(self.reopened)
+        mail, memories, acts = self.mail, dict(self.memories), {}
+        for name, actor in self.actors.items():
+            thought = actor.think(step, mail, self.seatings[name], memories[name], self.explore)
+            self.memories[name] = thought.output.state
+            acts[name] = actor.choose(thought, step, self.seatings[name], self.explore)
+        actions = {name: self.seatings[name].to_worlds(act.actions) for name, act in acts.items()}
+        # Networks learn from what they chose, worlds get it in their bounds.
+        bounded = {name: self.actors[name].bounds.of(chosen) for name, chosen in actions.items()}
+        voice = step.alive & self._speaks
+        voice = voice if step.speaks is None else voice & step.speaks
+        sent = transmitted = loads = None
+        if self.session is not None:
+            sent = self._all_said(acts)
+            voice = self.session.send(sent, voice, step.alive.any(1))
+            transmitted, loads = self.session.transmitted, self.session.channel.messages.load(sent) * voice
+        turn = Turn(
+            step, mail, acts, actions, bounded, sent, transmitted, voice, loads,
+            dict(self.members), dict(self.seatings), memories, self.reopened,
+        )  # fmt: skip
+        # After a row in which nobody lives comes the first of a new episode.
+        self.reopened = ~step.alive.any(1).cpu().numpy()
+        return turn
+
+    @property
+    def mail(self) -> Mail | None:
+        """What is heard now; None in silence."""
+        return None if self.session is None else self.session.mail
+
+    def _all_said(self, acts: Mapping[str, Act]) -> Tensor:
+        """The messages of all seats, [B, N, *message shape]; zeros of species that never speak."""
+        assert self.channel is not None
+        kind, parts = self.channel.messages, []
+        for name, act in acts.items():
+            species = self.layout.species[name]
+            if not species.speaks:
+                shape = (self.num_worlds, species.num_seats, *kind.shape)
+                parts.append(torch.zeros(shape, dtype=kind.dtype, device=self._device))
+            elif act.message is None:
+                agent = type(self.actors[name].network.agent).__name__
+                raise UserError(
+                    f"population.agent {agent} gave no message for species '{name}', and there is a channel"
+                )
+            else:
+                parts.append(self.seatings[name].to_worlds(act.message))
+        return torch.cat(parts, 1)
+
+    def _perceived(self, step: WorldStep) -> WorldStep:
+        """The step as agents perceive it, where reflexes take observations away."""
+        if self.session is None or not self.session.deprives:
+            return step
+        seen, labels = dict(step.observations), step.labels
+        for deprivation in self.session.deprived():
+            if labels is not None:
+                labels = labels.masked_fill(torch.from_numpy(deprivation.mask).to(self._device), -1)
+            for name, species in self.layout.species.items():
+                space, taken = species.observation_space, deprivation.mask[:, species.seats]
+                values = seen[name].cpu().numpy()
+                instead = deprivation.perceive(values[taken], space.low, space.high)
+                values = values.copy()
+                values[taken] = instead
+                seen[name] = torch.from_numpy(values).to(self._device)
+        return step._replace(observations=seen, labels=labels)
+
+    # ---- seats ----
+
+    def _seat(self, name: str) -> Seating:
+        return Seating(torch.as_tensor(self.members[name], device=self._device), self.actors[name].members)
+
+    def _reseat(self, worlds: np.ndarray) -> None:
+        """Draw the seats of worlds whose episode starts. worlds: [B] bool."""
+        for name, actor in self.actors.items():
+            if actor.members == 1:
+                continue
+            drawn = redraw(self.seating_rng, self.members[name], actor.members, worlds, self.seating)
+            if drawn is self.members[name]:
+                continue
+            old, self.members[name] = self.seatings[name], drawn
+            new = self.seatings[name] = self._seat(name)
+            self.memories[name] = {k: new.to_members(old.to_worlds(v)) for k, v in self.memories[name].items()}
+
+    # ---- checkpoints ----
+
+    def get_state(self) -> dict[str, Any]:
+        """All that decides the future but the worlds and the weights."""
+        state: dict[str, Any] = {
+            "generator": self.generator.get_state(),
+            "seating_rng": self.seating_rng.bit_generator.state,
+        }
+        if self.now is None:
+            return state
+        state |= {
+            "members": self.members,
+            "reopened": self.reopened,
+            "state": {n: {k: v.cpu() for k, v in memory.items()} for n, memory in self.memories.items()},
+        }
+        if self.session is None:
+            return state
+        if self.session.air is not None:
+            labels = None if self.now.labels is None else self.now.labels.cpu()
+            state |= {"perceived": {k: v.cpu() for k, v in self.now.observations.items()}, "labels": labels}
+        return state | self.session.get_state()
+
+    def set_state(self, state: Mapping[str, Any], step: WorldStep | None) -> None:
+        """Go on from a `get_state`.
+
+        Args:
+            step: what the worlds said last; None: they say nothing, and the next is `begin`, with random numbers and
+                fades as they were.
+        """
+        self.forget()
+        self.generator.set_state(state["generator"])
+        self.seating_rng.bit_generator.state = state["seating_rng"]
+        if "members" not in state:
+            return
+        if self.session is not None:
+            heard = self._hears.expand(self.num_worlds, -1)
+            self.session.set_state(state, heard if step is None else heard & ~step.first)
+        if step is None:
+            return
+        self.members, self.reopened = dict(state["members"]), state["reopened"]
+        self.seatings = {name: self._seat(name) for name in self.members}
+        self.memories = {n: {k: v.to(self._device) for k, v in s.items()} for n, s in state["state"].items()}
+        if "perceived" in state:
+            labels = None if state["labels"] is None else state["labels"].to(self._device)
+            seen = {k: v.to(self._device) for k, v in state["perceived"].items()}
+            step = step._replace(observations=seen, labels=labels)
+        self.now = step

@@ -1,4 +1,4 @@
-"""The rooms: imports go downwards only and never round, and what loads slowly waits until it is needed."""
+"""The rooms: imports go downwards only, not in circles, and what loads slowly waits until it is needed."""
 
 from __future__ import annotations
 

@@ -185,7 +185,8 @@ class Session:
         """Go on from a `get_state` that is not empty. hears: [B, N] bool, as `deliver` was told."""
         self.transmitted = state["transmitted"].to(self._device)
         if self.air is None:
-            self.mail = self._posted(*(values.to(self._device) for values in state["links"]), hears)
+            slots, mask = (values.to(self._device) for values in state["links"])
+            self.mail = self._posted(slots, mask, hears)
             return
         self.air.set_state(state["air"])
         words, sources, direct, slots, mask = state["heard"]

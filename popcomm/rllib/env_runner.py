@@ -72,7 +72,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._device = get_device(self.config, self.config.num_gpus_per_env_runner if self.worker_index else 0)
         self._weights_seq_no = 0
         self._new = True  # has neither sampled nor been restored
-        self.module: Any = None
+        self.module: Any
         self.make_env()
         self.make_module()
         self.rollout = Rollout(

@@ -111,7 +111,10 @@ class FragmentWriter:
         view["action_logp"][:, t] = seating.to_worlds(log_prob)
         if "message_noise" in view:
             view["message_noise"][:, t] = 0.0 if act.noise is None else seating.to_worlds(act.noise)
-        if "message_logp" in view and self.channel is not None and act.message is not None:
+        if "message_logp" in view:
+            assert self.channel is not None
+            assert output.message is not None
+            assert act.message is not None
             log_prob = self.channel.messages.log_prob(output.message, act.message)
             view["message_logp"][:, t] = seating.to_worlds(log_prob)
 

@@ -12,11 +12,11 @@ from popcomm.analysis.benchmarks.common import Measurement, Work, alternating, m
 from popcomm.analysis.benchmarks.training import PLAIN_TALK, PPO, local_ray, trained
 
 from popcomm.channels import Full, Words
-from popcomm.channels.air import Air
-from popcomm.channels.dimensions import dimensions
-from popcomm.channels.reflexes import ImmediateFeedback, LocalRule, WordRepetition
-from popcomm.channels.sketch import CountMin
-from popcomm.channels.word_codes import passes
+from popcomm.channels.broadcast.air import Air
+from popcomm.channels.broadcast.dimensions import dimensions
+from popcomm.channels.broadcast.reflexes import ImmediateFeedback, LocalRule, WordRepetition
+from popcomm.channels.broadcast.sketch import CountMin
+from popcomm.channels.words.codes import passes
 from popcomm.rllib import PopulationPPOConfig
 
 AGENTS_IN_ALL = 1_000_000

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from popcomm.channels.building import whole
+from popcomm.checks import whole
 from popcomm.envs.scripted import References
 from popcomm.errors import UserError, unknown
 

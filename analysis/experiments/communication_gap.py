@@ -1,4 +1,4 @@
-"""What messages are worth: a talking swarm and its silent twin, over seeds.
+"""What messages are worth: a talking swarm, a silent one, and one that hears random symbols instead, over seeds.
 
     python -m popcomm.analysis.experiments.communication_gap --seeds 5 --out runs/communication_gap [--docs docs]
 
@@ -20,11 +20,17 @@ from popcomm.analysis.experiments import gap_page, runs, swarm_controls
 from popcomm.analysis.experiments.frame import published
 from popcomm.analysis.experiments.gap_measures import claims, measure
 
+from popcomm.envs.swarm_v0 import SwarmWorld
 from popcomm.errors import UserError
 from popcomm.language.drawing import png
 
 NAME = "communication_gap"
-ARMS: dict[str, tuple[str, ...]] = {"talking": (), "silent": ("communication.messages=null",)}
+ARMS: dict[str, tuple[str, ...]] = {
+    "talking": (),
+    "silent": ("communication.messages=null",),
+    # The same network and losses; every symbol is replaced on the way by one drawn evenly.
+    "noise": ("communication.noise=1.0",),
+}
 # Nobody looks at the language of these runs but through progress.jsonl.
 LEAN = ("recording.picture_every=0", "recording.conversation_every=0")
 # Small enough to see within a minute or two that all parts work; what it measures means nothing.
@@ -39,7 +45,7 @@ QUICK_SEEDS, QUICK_ENV_STEPS = 2, 3200
 def plan(
     out: Path, seeds: Sequence[int], config: str, overrides: Sequence[str], env_steps: int
 ) -> dict[str, list[runs.Run]]:
-    """{"talking" and "silent": a run for each seed}."""
+    """{"talking", "silent" and "noise": a run for each seed}."""
     return {
         arm: [
             runs.Run(
@@ -57,9 +63,9 @@ def plan(
 def conclude(out: Path, seeds: Sequence[int], arms: dict[str, list[runs.Run]], command: str) -> list[Path]:
     """Measure complete runs and write the page, the figure and the numbers; returns their paths."""
     tables = {name: [run.table for run in arm] for name, arm in arms.items()}
-    environment = arms["talking"][0].document["environment"]
-    levels = swarm_controls.controls(environment.get("env_config") or {})
-    gap = measure(seeds, tables["talking"], tables["silent"], levels)
+    env_config = arms["talking"][0].document["environment"].get("env_config") or {}
+    levels = swarm_controls.controls(env_config)
+    gap = measure(seeds, tables, levels, SwarmWorld(num_worlds=1, **env_config).max_steps)
     versions = {"popcomm": version("popcomm"), "ray": version("ray"), "torch": version("torch")}
     files = {
         f"{NAME}.md": gap_page.markdown(gap, arms["talking"][0].file, command, versions).encode(),
@@ -80,7 +86,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--env-steps", type=int, help="environment steps of each run [what the config's stop says]")
     parser.add_argument("--config", default="swarm", help="the config of the talking swarm [swarm]")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override, for both kinds"
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override, for all kinds"
     )
     parser.add_argument("--jobs", type=int, default=2, help="runs trained at a time [2]")
     parser.add_argument("--quick", action="store_true", help="tiny worlds and few steps, to see that it works")
@@ -106,11 +112,17 @@ def stop_of(document: dict[str, Any]) -> int:
     return int(steps)
 
 
-def check_environment(document: dict[str, Any]) -> None:
-    """Raises UserError unless it is the swarm: the scripted controls know no other world."""
+def check_document(document: dict[str, Any]) -> None:
+    """Raises UserError unless it is a talking swarm.
+
+    The scripted controls know no other world, and of no other kind of message does the channel's noise leave nothing.
+    """
     env = (document.get("environment") or {}).get("env")
     if env != "swarm_v0":
         raise UserError(f"environment.env is {env!r}, and must be 'swarm_v0' for the communication gap")
+    kind = ((document.get("communication") or {}).get("messages") or {}).get("kind")
+    if kind != "symbols":
+        raise UserError(f"communication.messages.kind is {kind!r}, and must be 'symbols' for the communication gap")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,11 +137,11 @@ def _work(options: argparse.Namespace, given: Sequence[str]) -> list[Path]:
     overrides = [*(QUICK if options.quick else ()), *options.set]
     seeds = list(range(1, options.seeds + 1))
     document = runs.documents.load(options.config, overrides)
-    check_environment(document)
+    check_document(document)
     env_steps = options.env_steps or (QUICK_ENV_STEPS if options.quick else stop_of(document))
     arms = plan(options.out, seeds, options.config, overrides, env_steps)
-    # Pairs next to one another, so that a first look is fair.
-    runs.train_all([run for pair in zip(*arms.values(), strict=True) for run in pair], options.jobs)
+    # Runs of a seed next to one another, so that a first look is fair.
+    runs.train_all([run for of_seed in zip(*arms.values(), strict=True) for run in of_seed], options.jobs)
     command = " ".join(["python -m", f"popcomm.analysis.experiments.{NAME}", *given])
     return conclude(options.out, seeds, arms, command)
 

@@ -21,11 +21,11 @@ class Interval(NamedTuple):
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
-    def shown(self, digits: int) -> str:
-        """[low, high], or why there is none."""
+    def shown(self, digits: int, sign: str = "+") -> str:
+        """[low, high], or why there is none; sign: "+" of differences, "" of levels."""
         if np.isnan(self.low):
             return "(no interval: needs two seeds)"
-        return f"[{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+        return f"[{self.low:{sign}.{digits}f}, {self.high:{sign}.{digits}f}]"
 
 
 class Difference(NamedTuple):

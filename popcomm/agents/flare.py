@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from popcomm.agents.flare_mixing import decode, encode, fused_decode, fused_encode, never_empty, scores, spectrum
 from popcomm.agents.population import PopulationLayerNorm, PopulationLinear
-from popcomm.channels.building import whole
+from popcomm.checks import whole
 from popcomm.errors import UserError, unknown
 
 VARIANTS = ("flare", "flare++")

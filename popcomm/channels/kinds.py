@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from popcomm.channels.building import made
 from popcomm.channels.messages import MessageKind, Symbols, Vectors
 from popcomm.channels.relaxed import Dru
 from popcomm.channels.words import Words
+from popcomm.references import made
 
 MESSAGE_KINDS: dict[str, type] = {"dru": Dru, "symbols": Symbols, "vectors": Vectors, "words": Words}
 

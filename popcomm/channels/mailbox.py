@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from popcomm.channels.air import Air
-from popcomm.channels.building import whole
-from popcomm.channels.dimensions import dimensions
+from popcomm.channels.broadcast.air import Air
+from popcomm.channels.broadcast.dimensions import dimensions
+from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
 from popcomm.channels.messages import MessageKind
-from popcomm.channels.reflexes import Reflex, check_together, make_reflex
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.topology import Links, Topology
+from popcomm.checks import whole
 from popcomm.errors import UserError
 
 if TYPE_CHECKING:
@@ -155,8 +155,8 @@ class Channel:
     nor hear, and nothing crosses the start of an episode.
 
     Where reflexes act, or a capacity or inbox is given, messages are words and go through the air of every world
-    (`popcomm.channels.air`, made by `open`): a shared log of at most `capacity` transmissions a step, of which a
-    receiver hears `inbox` at most. Otherwise `connect` says whose message is in whose inbox.
+    (`popcomm.channels.broadcast.air`, made by `open`): a shared log of at most `capacity` transmissions a step, of
+    which a receiver hears `inbox` at most. Otherwise `connect` says whose message is in whose inbox.
 
     Raises:
         UserError: a topology that needs positions in an environment without any, or one that does not fit its agents;

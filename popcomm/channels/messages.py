@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels.building import not_negative, whole
 from popcomm.channels.relaxed import NOISE, RelaxedSymbols, at_least_float32
 from popcomm.channels.sampling import sample_categorical
+from popcomm.checks import not_negative, whole
 from popcomm.errors import UserError
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels.building import not_negative, whole
+from popcomm.checks import not_negative, whole
 from popcomm.errors import UserError
 
 # Least probability of a symbol of a relaxed message, so that its logarithm stays finite.

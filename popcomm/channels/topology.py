@@ -8,8 +8,9 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from popcomm.channels.building import made, whole
+from popcomm.checks import whole
 from popcomm.errors import UserError
+from popcomm.references import made
 
 # Above this many agents a k-d tree beats the distance matrix on CPU (measured on one core for k = 4 and 8).
 TREE_FROM_AGENTS = 96

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from popcomm.channels import branching
-from popcomm.channels.branching.checks import at_least_zero, share
+from popcomm import theory
 from popcomm.channels.topology import Custom, Topology, make_topology
 from popcomm.errors import UserError, unknown
+from popcomm.theory.checks import at_least_zero, share
 
 Array = NDArray[Any]
 
@@ -91,7 +91,7 @@ class Repetition:
                     f"--target is {wanted:g}, and must be below 1: at R >= 1 words multiply without end, and a rule "
                     "without a brake does nothing against it"
                 )
-            return cls(branching.local_rule(audience.hears, wanted), {"kind": rule, "target": wanted})
+            return cls(theory.local_rule(audience.hears, wanted), {"kind": rule, "target": wanted})
         if target is not None:
             raise UserError(f"--target is for local_rule; {rule} takes --p")
         agents = len(audience.hears)
@@ -122,8 +122,8 @@ class Plan:
     extinction: Array  # [N]
     progeny: tuple[Array, Array]  # mean and variance by sender, [N]
     alive: Array  # [N, len(GENERATIONS)]
-    load: branching.LoadByType
-    exact: branching.StationaryLoad | None  # the law of the load, where all transmissions are alike
+    load: theory.LoadByType
+    exact: theory.StationaryLoad | None  # the law of the load, where all transmissions are alike
     heard: Array  # [S], of the agent that hears most: which sources, the publisher last
     heard_mean: Array  # [N]
     capacity: int
@@ -134,7 +134,7 @@ class Plan:
         return bool(self.heard.all())
 
     def M(self) -> Array:
-        return branching.next_generation_matrix(self.audience.hears, self.repetition.p)
+        return theory.next_generation_matrix(self.audience.hears, self.repetition.p)
 
 
 def plan(
@@ -146,13 +146,13 @@ def plan(
         UserError: a gate, rate or loss that is none, or R >= 1.
     """
     gate = (words["bits"], words["min_on"], words["max_on"])
-    count, chance = branching.word_count(*gate), branching.word_probability(*gate)
+    count, chance = theory.word_count(*gate), theory.word_probability(*gate)
     rate, publish = at_least_zero(rate, "--rate"), at_least_zero(publish, "--publish")
     loss = share(loss, "--loss", LEAST_LOSS, 0.5)
     hears, p = audience.hears, repetition.p
-    M = branching.next_generation_matrix(hears, p)
-    radius, threshold = float(branching.spectral_radius(M)), float(branching.repetition_threshold(hears))
-    extinction = branching.extinction_by_type(M)
+    M = theory.next_generation_matrix(hears, p)
+    radius, threshold = float(theory.spectral_radius(M)), float(theory.repetition_threshold(hears))
+    extinction = theory.extinction_by_type(M)
     if radius >= 1.0 - 1e-12:
         raise UserError(
             f"R is {radius:.4g} with these p, and must be below 1: at R >= 1 words multiply without end and no log "
@@ -165,14 +165,14 @@ def plan(
         hears = np.vstack([hears, np.ones(len(p))])
         M = np.block([[M, np.zeros((len(p), 1))], [p, 0.0]])
         sources = np.append(sources, publish)
-    load = branching.load_by_type(sources, M)
-    exact = branching.stationary_load(rate + publish, M[0]) if _alike(M) else None
+    load = theory.load_by_type(sources, M)
+    exact = theory.stationary_load(rate + publish, M[0]) if _alike(M) else None
     capacity = max(1, exact.capacity(loss) if exact else load.capacity(loss))
     mean, heard, inbox = _inbox(load, hears, exact, loss)
     return Plan(
         words, audience, repetition, rate, publish, loss, count, chance, radius, threshold, extinction,
-        branching.progeny_moments(M[: len(p), : len(p)]),
-        branching.alive_by_type(M[: len(p), : len(p)], GENERATIONS),
+        theory.progeny_moments(M[: len(p), : len(p)]),
+        theory.alive_by_type(M[: len(p), : len(p)], GENERATIONS),
         load, exact, heard, mean, capacity, max(1, min(inbox, capacity)),
     )  # fmt: skip
 
@@ -184,7 +184,7 @@ def _alike(M: Array) -> bool:
 
 
 def _inbox(
-    load: branching.LoadByType, hears: Array, exact: branching.StationaryLoad | None, loss: float
+    load: theory.LoadByType, hears: Array, exact: theory.StationaryLoad | None, loss: float
 ) -> tuple[Array, Array, int]:
     """Mean that each agent hears [N], the sources that the busiest hears [S], and the inbox that suffices for it."""
     square = np.zeros(load.M.shape)

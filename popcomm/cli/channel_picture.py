@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from popcomm.channels.branching import alive_by_type
-from popcomm.channels.branching.load import StationaryLoad
 from popcomm.cli.channel import Array, Plan
 from popcomm.language.drawing import BLUE, GREEN, ORANGE, card, dress, legend, png
+from popcomm.theory import alive_by_type
+from popcomm.theory.load import StationaryLoad
 
 DEAD = 1e-4  # survival below this is not drawn
 MOST_GENERATIONS = 200

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from popcomm.agents import AGENTS
+from popcomm.channels.broadcast.reflexes import DECISIONS, REFLEXES
 from popcomm.channels.kinds import MESSAGE_KINDS
-from popcomm.channels.reflexes import DECISIONS, REFLEXES
-from popcomm.channels.schedules import SCHEDULES
 from popcomm.channels.topology import TOPOLOGIES
 from popcomm.cli.documents import shipped
 from popcomm.envs import WORLDS
+from popcomm.schedules import SCHEDULES
 
 
 def print_listing(console: Console) -> None:

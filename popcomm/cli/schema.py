@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from popcomm.agents import AGENTS
-from popcomm.channels.building import class_of
 from popcomm.channels.kinds import MESSAGE_KINDS, message_kind
 from popcomm.channels.topology import TOPOLOGIES, make_topology
 from popcomm.cli.documents import load, shown
 from popcomm.cli.types import Parameters, convert, parameters
 from popcomm.envs import WORLDS
 from popcomm.errors import UserError, nearest
+from popcomm.references import class_of
 
 __all__ = ["STOP_KEYS", "apply", "load", "sections", "stop_bounds"]
 

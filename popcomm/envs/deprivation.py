@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from popcomm.channels.reflexes import Reflex
+from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.envs.flat_spaces import MASK
 from popcomm.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from popcomm.channels.building import whole
+from popcomm.checks import whole
 from popcomm.envs.drawing_world import DrawingWorld
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError

@@ -14,15 +14,15 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 from torch import Tensor
 
 from popcomm.channels import Channel, MessageKind, Symbols, Topology, deliver, make_topology, message_kind
-from popcomm.channels.air import Heard as Broadcast
-from popcomm.channels.reflexes import Reflex
+from popcomm.channels.broadcast.air import Heard as Broadcast
+from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
-from popcomm.channels.schedules import Clock
 from popcomm.envs.deprivation import check_spaces, perceived
 from popcomm.envs.foreign import backing_world, check_parallel, position_source
 from popcomm.envs.foreign_answers import reset_env, step_env
 from popcomm.envs.messaging_layouts import LAYOUTS, Heard, Layout
 from popcomm.errors import UserError, unknown
+from popcomm.schedules import Clock
 
 
 def with_messages(
@@ -54,7 +54,7 @@ def with_messages(
         messages: a kind of message, or its config mapping.
         topology: who hears whom, or its config mapping.
         layout: "dict" or "flat".
-        reflexes: what happens on a channel of words by itself (`popcomm.channels.reflexes`), or mappings such as
+        reflexes: what happens on a channel of words by itself (`popcomm.channels.broadcast.reflexes`), or mappings as
             {"kind": "word_repetition", "decision": {"kind": "local_rule", "target": 0.5}}. Their schedules run on the
             wrapper's steps, over all episodes; those that fade by performance look at "reward", a moving average of
             the mean reward of an agent, and at whatever `report` is told.
@@ -174,7 +174,7 @@ class MessagingEnv(BaseParallelWrapper):
         self._measures |= measures
 
     def traffic(self) -> dict[str, float]:
-        """What was measured of the channel since this was last called (`popcomm.channels.traffic.Traffic.read`), and
+        """What was measured of the channel since this was last called (`popcomm.channels.broadcast.traffic`), and
         the strength of every reflex; empty where messages are not words on the air."""
         if self._air is None:
             return {}

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from popcomm.channels import Channel, MessageKind, Words
-from popcomm.channels.word_codes import unpack
+from popcomm.channels.words.codes import unpack
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation, mask_of
 from popcomm.errors import UserError
 

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 from torch import Tensor
 
-from popcomm.channels.building import whole
+from popcomm.checks import whole
 from popcomm.envs.episodic_world import EpisodicWorld
 from popcomm.envs.scripted import References
 from popcomm.envs.world import Species

@@ -110,7 +110,7 @@ class PopulationPPOConfig(Settings):
             noise: symbols: probability that a symbol is replaced by a random one; words: that a bit is flipped;
                 vectors: standard deviation.
             reflexes: of words: Reflex objects, or mappings such as {"kind": "word_repetition", "decision": {"kind":
-                "local_rule", "target": 0.5}} (`popcomm.channels.reflexes`).
+                "local_rule", "target": 0.5}} (`popcomm.channels.broadcast.reflexes`).
             capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
                 for three standard deviations of the load when all speak (four times what is said where R >= 1).
             inbox: K, of them, that an agent can hear. None: all that it may expect.

@@ -24,8 +24,7 @@ from popcomm.agents.contract import AgentOutput
 from popcomm.agents.distributions import ActionLaw, action_law
 from popcomm.agents.seating import Seating, draw, redraw
 from popcomm.channels import Channel, Links
-from popcomm.channels.air import Air, Heard
-from popcomm.channels.schedules import Clock
+from popcomm.channels.broadcast.air import Air, Heard
 from popcomm.envs.world import World, WorldStep
 from popcomm.errors import UserError
 from popcomm.rllib.fragment import as_batch, not_finite
@@ -40,6 +39,7 @@ from popcomm.rllib.teaching import taught_rewards
 from popcomm.rllib.transcript import Transcript
 from popcomm.rllib.unroll import converse, open_lives
 from popcomm.rllib.worlds import WorldLayout, make_world, seed_of
+from popcomm.schedules import Clock
 
 logger = logging.getLogger(__name__)
 

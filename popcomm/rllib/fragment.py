@@ -57,7 +57,7 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
         values [B, T + 1, N] in reward units, rewards, terminated, truncated, alive [B, T, N], first [B, T + 1, N],
         members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...],
         where there is a log, instead of senders: slots [B, T, N, K] into it, and its entries as they were heard,
-        log_words, log_sources, log_direct [B, T, L] (see `popcomm.channels.air.Heard`),
+        log_words, log_sources, log_direct [B, T, L] (see `popcomm.channels.broadcast.air.Heard`),
         message_logp [B, T, N] (only where it is asked for), message_noise [B, T, N, ...] (only of reparameterised
         kinds), sent [B, T, N, ...] (only when the channel is noisy),
         voiced [B, T, N] (only where the world says who may speak), action_mask [B, T, N, A],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from popcomm.channels import Channel, Links
-from popcomm.channels.air import Heard
+from popcomm.channels.broadcast.air import Heard
 from popcomm.envs.world import WorldStep
 from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_tensors
 from popcomm.rllib.worlds import WorldLayout

@@ -13,7 +13,7 @@ from popcomm.rllib.gradients import kept_finite
 
 
 class LogOf(NamedTuple):
-    """Where the entries of a log come from (`popcomm.channels.air.Heard`)."""
+    """Where the entries of a log come from (`popcomm.channels.broadcast.air.Heard`)."""
 
     sources: Tensor  # [B, L] int64, seats; N where nobody said the word
     direct: Tensor  # [B, L] bool, what the source itself said one step before

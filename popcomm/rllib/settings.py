@@ -10,7 +10,7 @@ from ray import cloudpickle
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
 
 from popcomm.channels import MessageKind, Topology
-from popcomm.channels.reflex import Reflex
+from popcomm.channels.broadcast.reflex import Reflex
 from popcomm.errors import UserError
 from popcomm.rllib.worlds import EnvLike, WorldLayout, make_world
 

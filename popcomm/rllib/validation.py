@@ -12,10 +12,10 @@ from popcomm.agents.seating import SEATINGS, check_balance
 from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.channels.schedules import Gated
 from popcomm.errors import UserError, nearest, unknown
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.settings import Settings
+from popcomm.schedules import Gated
 
 logger = logging.getLogger(__name__)
 

@@ -63,8 +63,9 @@ def test_one_seed_gives_a_difference_and_no_interval() -> None:
 # ---- numbers of a run ----
 
 
-def table(level: float, silent: bool = False, steps: int = STEPS) -> pd.DataFrame:
+def table(level: float, arm: str = "talking", steps: int = STEPS) -> pd.DataFrame:
     """A run whose return rises to `level` within half of its training, and stays there."""
+    silent, noise = arm == "silent", arm == "noise"
     at = np.arange(EVERY, steps + 1, EVERY, dtype=float)
     done = np.minimum(at / (0.5 * steps), 1)
     columns: dict[str, Any] = {
@@ -73,12 +74,12 @@ def table(level: float, silent: bool = False, steps: int = STEPS) -> pd.DataFram
         "time_s": 0.006 * at,
         "charts/agent_episodic_return": np.where(at <= 2 * EVERY, np.nan, level * done),
         "charts/episodic_length": np.where(at <= 2 * EVERY, np.nan, 50.0),
-        "losses/world_r2": np.zeros_like(at) if silent else 0.8 * done,
+        "losses/world_r2": np.zeros_like(at) if silent or noise else 0.8 * done,
         "losses/prediction": 1 - 0.5 * done,
     }
     if not silent:
         columns["losses/reconstruction"] = 1 - 0.75 * done
-        columns["language/vocabulary_used"] = 1 - 0.5 * done
+        columns["language/vocabulary_used"] = 1 - (0.1 if noise else 0.5) * done
         columns["language/vocabulary_effective"] = 1 - 0.6 * done
         columns["language/mutual_information"] = 1.5 * done
     return pd.DataFrame(columns)
@@ -97,66 +98,100 @@ def test_a_run_trained_for_longer_is_cut_to_the_shortest() -> None:
     assert long["env_steps"].max() == short["env_steps"].max() == STEPS
 
 
-def gap_of(talking: list[float], silent: list[float]) -> Any:
-    return measure(
-        range(1, len(talking) + 1),
-        [table(level) for level in talking],
-        [table(level, silent=True) for level in silent],
-        {"random": 20.0, "alone": 40.0, "told": 80.0},
-    )
+SCRIPTED = {"random": 20.0, "alone": 40.0, "told": 80.0}
 
 
-def test_the_gap_of_runs_with_known_returns() -> None:
-    gap = gap_of([60.0, 61.0, 62.0], [40.0, 40.0, 41.0])
-    assert gap.returns["talking"] == pytest.approx([60, 61, 62])
-    assert gap.gap.mean == pytest.approx((20 + 21 + 21) / 3)
-    assert gap.gap_per_step.mean == pytest.approx(gap.gap.mean / 50)
+def gap_of(talking: list[float], silent: list[float], noise: list[float]) -> Any:
+    """Returns are per 50 steps, which is a full episode."""
+    levels = {"talking": talking, "silent": silent, "noise": noise}
+    arms = {arm: [table(level, arm) for level in given] for arm, given in levels.items()}
+    return measure(range(1, len(talking) + 1), arms, SCRIPTED, episode=50)
+
+
+def test_the_gaps_of_runs_with_known_returns() -> None:
+    gap = gap_of([70.0, 71.0, 72.0], [40.0, 40.0, 41.0], [50.0, 50.0, 50.0])
+    assert gap.returns["talking"] == pytest.approx([70, 71, 72])
+    assert gap.gaps["silent"].mean == pytest.approx((30 + 31 + 31) / 3)
+    assert gap.gaps["noise"].mean == pytest.approx(21)
+    # Differences 20, 21, 22: standard error 1 / sqrt(3), t of 0.975 with 2 degrees 4.302653.
+    assert gap.gaps["noise"].paired == pytest.approx((21 - 4.302653 / 3**0.5, 21 + 4.302653 / 3**0.5), abs=1e-5)
     assert gap.reconstruction["last"] == pytest.approx([0.25] * 3)
+    assert gap.vocabulary_noise == pytest.approx([0.9] * 3)
     assert gap.minutes["silent"] == pytest.approx(1.0)
-    assert np.isnan(gap_of([1.0], [1.0]).gap.paired.low)
+    assert np.isnan(gap_of([1.0], [1.0], [1.0]).gaps["noise"].paired.low)
     assert all(claim.holds for claim in claims(gap))
 
 
+def test_returns_of_shorter_episodes_are_scaled_to_full_ones() -> None:
+    arms = {arm: [table(30.0, arm)] for arm in communication_gap.ARMS}
+    assert measure([1], arms, {}, episode=100).returns["talking"] == pytest.approx([60.0])
+
+
+def test_a_swarm_that_does_as_well_with_random_symbols_shows_nothing_of_its_messages() -> None:
+    """Silence is far worse, yet messages are worth nothing: what silence lacks is something else."""
+    gap = gap_of([70.0, 71.0, 72.0], [40.0, 40.0, 41.0], [71.0, 70.0, 72.0])
+    assert [claim.holds for claim in claims(gap)][:2] == [False, True]
+
+
 def test_what_is_not_shown_is_not_claimed() -> None:
-    held = [claim.holds for claim in claims(gap_of([60.0, 20.0, 62.0], [40.0, 40.0, 41.0]))]
-    assert held == [False, True, True, True, True, True]
-    mute = measure([1, 2], [table(1.0, silent=True)] * 2, [table(1.0, silent=True)] * 2, {})
-    # Equal returns, R2 of 0, no reconstruction, no vocabulary; the silent R2 and the prediction are as they should be.
-    assert [claim.holds for claim in claims(mute)] == [False, False, True, False, True, False]
+    held = [claim.holds for claim in claims(gap_of([60.0, 20.0, 62.0], [40.0, 40.0, 41.0], [40.0, 40.0, 41.0]))]
+    assert held == [False, False, False, True, True, True, True, True]
+    mute = measure([1, 2], {arm: [table(1.0, "silent")] * 2 for arm in communication_gap.ARMS}, {}, episode=50)
+    # Equal returns, R2 of 0, no reconstruction, no vocabulary; the noise's R2 and the prediction are as they should be.
+    assert [claim.holds for claim in claims(mute)] == [False, False, False, False, True, False, True, False]
+
+
+def test_the_bars_are_met_where_they_are_reached() -> None:
+    level = {claim.text: claim for claim in claims(gap_of([65.0, 65.1], [1.0, 2.0], [1.0, 2.0]))}
+    earned = level["Agents that talk get at least 65 per agent and full episode"]
+    assert earned.holds
+    assert earned.measured.startswith("65.05 [64.41, 65.69]")  # 12.706 (t, one degree) * 0.05
 
 
 def test_the_page_shows_every_seed_and_says_what_does_not_hold() -> None:
-    page = gap_page.markdown(gap_of([60.0, 20.0], [40.0, 41.0]), "swarm", "python -m it", {"torch": "2"})
-    assert "| seed 2 | 20.00 | 41.00 | -21.00 |" in page
+    page = gap_page.markdown(gap_of([60.0, 20.0], [40.0, 41.0], [30.0, 31.0]), "swarm", "python -m it", {"torch": "2"})
+    assert "| seed 2 | 20.00 | 41.00 | 31.00 | -21.00 | -11.00 |" in page
     assert "| **no** |" in page
+    assert "supervised on the true state" in page
+    assert "Noise is the control that decides" in page
     assert "nan" not in page
     for header, rule in zip(page.splitlines(), page.splitlines()[1:], strict=False):
         assert not rule.startswith("| ---") or header.count("|") == rule.count("|")
 
 
+def test_what_was_not_measured_is_a_dash() -> None:
+    tables = {arm: [table(level, arm) for level in (60.0, 61.0)] for arm in communication_gap.ARMS}
+    for silent in tables["silent"]:
+        del silent["losses/world_r2"]
+    page = gap_page.markdown(measure([1, 2], tables, SCRIPTED, 50), "swarm", "", {})
+    assert "| world estimator R², silent | — | — | — |" in page
+    assert "nan" not in page
+
+
 def test_one_seed_makes_a_page_that_asks_for_more() -> None:
-    gap = gap_of([60.0], [40.0])
+    gap = gap_of([60.0], [40.0], [45.0])
     page = gap_page.markdown(gap, "swarm", "", {})
     assert "needs two seeds" in page
     assert "nan" not in page
     content = gap_page.as_json(gap, "", {})
-    assert content["gap"]["mean"] == pytest.approx(20.0)
-    assert content["gap"]["paired"] == content["gap"]["bootstrap"] == [None, None]
+    assert content["gaps"]["noise"]["mean"] == pytest.approx(15.0)
+    assert content["gaps"]["silent"]["paired"] == content["gaps"]["silent"]["bootstrap"] == [None, None]
     json.dumps(content, allow_nan=False)
 
 
 def test_the_figure_has_a_thin_line_per_seed_and_a_thick_mean() -> None:
-    arms = {"talking": [table(60.0), table(64.0)], "silent": [table(40.0, True), table(42.0, True)]}
-    figure = gap_page.draw(arms, {"random": 20.0, "alone": 40.0, "told": 80.0})
+    levels = {"talking": (60.0, 64.0), "silent": (40.0, 42.0), "noise": (44.0, 45.0)}
+    arms = {arm: [table(level, arm) for level in given] for arm, given in levels.items()}
+    figure = gap_page.draw(arms, SCRIPTED)
     returns, _, losses, vocabulary = figure.axes
     thick = [line for line in returns.lines if line.get_linewidth() > 2]
-    assert [line.get_label() for line in thick] == ["talking", "silent"]
+    assert [line.get_label() for line in thick] == ["talking", "silent", "noise"]
     assert thick[0].get_ydata()[-1] == pytest.approx(62.0)
-    assert len([line for line in returns.lines if line.get_linewidth() < 1]) == 4
+    assert len([line for line in returns.lines if line.get_linewidth() < 1]) == 6
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
     # The silent say nothing: no curve of theirs where messages are measured.
     assert len(losses.lines) == 6
-    assert len(vocabulary.lines) == 4
+    assert len([line for line in vocabulary.lines if line.get_linewidth() > 2]) == 2
 
 
 # ---- scripted swarms ----
@@ -203,12 +238,14 @@ def train_by_hand(run: Run, level: float, steps: int = STEPS) -> None:
     """Leave in the folder what `popcomm train` would."""
     run.path.mkdir(parents=True)
     documents.dump(run.document, run.path / "config.yaml")
-    for row in table(level, "silent" in run.path.name, steps).to_dict("records"):
+    for row in table(level, run.path.name.split("-")[0], steps).to_dict("records"):
         progress.append(run.path / "progress.jsonl", row)
 
 
-def test_the_twins_differ_in_the_messages_alone(tmp_path: Path) -> None:
-    talking, silent = (arm[0].document for arm in planned(tmp_path).values())
+def test_the_arms_differ_in_the_messages_alone(tmp_path: Path) -> None:
+    talking, silent, noise = (arm[0].document for arm in planned(tmp_path).values())
+    assert noise["communication"].pop("noise") == 1.0
+    assert noise == talking
     assert talking["communication"].pop("messages")["kind"] == "symbols"
     assert silent["communication"].pop("messages") is None
     assert talking == silent
@@ -268,17 +305,17 @@ def test_complete_runs_become_a_page_a_figure_and_numbers(
 ) -> None:
     out, docs = tmp_path / "out", tmp_path / "docs"
     arms = planned(out)
-    for arm, levels in {"talking": (60.0, 62.0), "silent": (40.0, 41.0)}.items():
+    for arm, levels in {"talking": (60.0, 62.0), "silent": (40.0, 41.0), "noise": (30.0, 31.0)}.items():
         for run, level in zip(arms[arm], levels, strict=True):
             train_by_hand(run, level)
     monkeypatch.setattr(Run, "train", lambda run: pytest.fail(f"{run.path} was trained"))
     arguments = ["--seeds", "2", "--out", str(out), "--env-steps", str(STEPS), "--docs", str(docs)]
     assert communication_gap.main(arguments) == 0
     page = (docs / "communication_gap.md").read_text()
-    assert "| seed 2 | 62.00 | 41.00 | +21.00 |" in page
+    assert "| seed 2 | 124.00 | 82.00 | 62.00 | +42.00 | +62.00 |" in page  # episodes of 50 steps, of 100
     assert f"]({gap_page.PICTURE})" in page
     assert (docs / gap_page.PICTURE).read_bytes()[:4] == b"\x89PNG"
-    assert json.loads((docs / "communication_gap.json").read_text())["gap"]["mean"] == pytest.approx(20.5)
+    assert json.loads((docs / "communication_gap.json").read_text())["gaps"]["silent"]["mean"] == pytest.approx(41)
     assert "yes Agents that talk get more" in capsys.readouterr().out
 
 
@@ -286,6 +323,7 @@ def test_complete_runs_become_a_page_a_figure_and_numbers(
     ("arguments", "said"),
     [
         (["--set", "environment.env=mine:env"], "must be 'swarm_v0'"),
+        (["--set", "communication.messages={kind: vectors, size: 2}"], "must be 'symbols'"),
         (["--set", "stop.num_env_steps_sampled_lifetime=null"], "--env-steps"),
         (["--config", "swrm"], "swarm"),
     ],

@@ -12,8 +12,9 @@ import yaml
 from PIL import Image
 from scipy import stats
 
-from popcomm.channels import branching, make_topology
-from popcomm.channels.reflexes import make_reflex
+from popcomm import theory
+from popcomm.channels import make_topology
+from popcomm.channels.broadcast.reflexes import make_reflex
 from popcomm.cli import main as cli
 from popcomm.cli.channel import Graph, Repetition, plan
 
@@ -60,7 +61,7 @@ def test_ten_agents_that_hear_all_have_the_numbers_of_the_theory(capsys: pytest.
     assert value["new words"] == "10"
     # (s2 mu + nu) / (1 - R^2) with mu = 20 and nu = 10 is 26.
     assert value["load"] == f"20 ± {np.sqrt(26):.3g}"
-    capacity = branching.stationary_load(10.0, np.full(10, 0.05)).capacity(1e-3)
+    capacity = theory.stationary_load(10.0, np.full(10, 0.05)).capacity(1e-3)
     assert value["capacity"] == value["inbox"] == str(capacity)
     assert rows["capacity"][1].endswith("exact")
 

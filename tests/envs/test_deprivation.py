@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from popcomm.channels.reflexes import Reflex, SensoryDeprivation
+from popcomm.channels.broadcast.reflexes import Reflex, SensoryDeprivation
 from popcomm.envs.deprivation import check_spaces, perceived
 from popcomm.errors import UserError
 

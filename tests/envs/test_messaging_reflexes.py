@@ -15,7 +15,7 @@ from pettingzoo.test import parallel_api_test
 from pettingzoo.test.example_envs import generated_agents_parallel_v0
 
 from popcomm.channels import Channel, Custom, Full, KNearest, Ring, Symbols, Vectors, Words
-from popcomm.channels.reflexes import (
+from popcomm.channels.broadcast.reflexes import (
     Bernoulli,
     ImmediateFeedback,
     LocalRule,
@@ -23,10 +23,10 @@ from popcomm.channels.reflexes import (
     SensoryDeprivation,
     WordRepetition,
 )
-from popcomm.channels.schedules import Clock, Gated, Linear
 from popcomm.envs import swarm_v0
 from popcomm.envs.messaging import MessagingEnv, with_messages
 from popcomm.errors import UserError
+from popcomm.schedules import Clock, Gated, Linear
 from tests.envs.scripted_env import ScriptedEnv, SpaceEnv
 
 KIND = Words(6, 1, 3)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.channels import Words
-from popcomm.channels.air import Air
-from popcomm.channels.mailbox import PostedInbox
-from popcomm.channels.reflexes import (
+from popcomm.channels.broadcast.air import Air
+from popcomm.channels.broadcast.reflexes import (
     Bernoulli,
     ImmediateFeedback,
     LocalRule,
@@ -24,7 +23,7 @@ from popcomm.channels.reflexes import (
     SensoryDeprivation,
     WordRepetition,
 )
-from popcomm.channels.schedules import Clock, Linear
+from popcomm.channels.mailbox import PostedInbox
 from popcomm.envs.world import Species, WorldStep
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import AIR_BRANCH, PopulationEnvRunner
@@ -32,6 +31,7 @@ from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.playback import player
 from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import Unroller
+from popcomm.schedules import Clock, Linear
 from tests.rllib.test_learner import learner_of, update, weights
 from tests.rllib.test_rollout import clock_config, fragments, runner_of
 from tests.rllib.worlds import ClockWorld

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from popcomm.channels.reflexes import DECISIONS, REFLEXES
-from popcomm.channels.schedules import SCHEDULES
+from popcomm.channels.broadcast.reflexes import DECISIONS, REFLEXES
 from popcomm.cli.main import main
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.schedules import SCHEDULES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "channel.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from popcomm.agents import AGENTS
+from popcomm.channels.broadcast.reflexes import REFLEXES
 from popcomm.channels.kinds import MESSAGE_KINDS
-from popcomm.channels.reflexes import REFLEXES
 from popcomm.channels.topology import TOPOLOGIES
 from popcomm.cli import documents, schema
 from popcomm.cli import main as cli

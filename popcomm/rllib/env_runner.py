@@ -6,7 +6,7 @@ import copy
 import logging
 import traceback
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import ray
@@ -27,7 +27,7 @@ from popcomm.channels import Channel, Links
 from popcomm.channels.broadcast.air import Air, Heard
 from popcomm.envs.world import World, WorldStep
 from popcomm.errors import UserError
-from popcomm.rllib.fragment import as_batch, not_finite
+from popcomm.rllib.fragment import Fragment, as_batch, not_finite
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.mail import LogOf, Mail, inbox_of
@@ -47,10 +47,14 @@ logger = logging.getLogger(__name__)
 WORLD_BRANCH, SAMPLING_BRANCH, SEATING_BRANCH, AIR_BRANCH = 1, 2, 3, 6
 
 
+# A batch, or where it lies.
+Batch: TypeAlias = MultiAgentBatch | ray.ObjectRef
+
+
 class Sampled(NamedTuple):
     """What a runner answers."""
 
-    batch: MultiAgentBatch | ray.ObjectRef
+    batch: Batch
     rows: int  # worlds
     metrics: Any
     steps: int  # environment steps, all worlds together
@@ -219,7 +223,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.statistics.language |= self.listening.measure(fragments, dict(self.module.items()), self.laws)
         return as_batch(fragments, stepped)
 
-    def _check_numbers(self, fragments: Mapping[str, dict[str, np.ndarray]]) -> None:
+    def _check_numbers(self, fragments: Mapping[str, Fragment[np.ndarray]]) -> None:
         """What a world says must be finite: else learning would fail later, and say something else."""
         # Of answers the rewards are the networks' doing.
         told = ("obs",) if self.config.learn_from == "answers" else ("obs", "rewards")
@@ -486,7 +490,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         return output, seating.to_worlds(value)
 
     def _act(
-        self, name: str, t: int, view: dict[str, Tensor], step: WorldStep
+        self, name: str, t: int, view: Fragment[Tensor], step: WorldStep
     ) -> tuple[Tensor, Tensor | None, AgentOutput]:
         """Sample actions and messages of one species; returns them in world order, with the network's output."""
         seating, law = self.seatings[name], self.laws[name]

@@ -9,7 +9,7 @@ from torch import Tensor
 from popcomm.channels import Channel, Links
 from popcomm.channels.broadcast.air import Heard
 from popcomm.envs.world import WorldStep
-from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_tensors
+from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_tensors, plain
 from popcomm.rllib.worlds import WorldLayout
 
 
@@ -50,7 +50,8 @@ class FragmentWriter:
         if layout.state_size and keeps_state:
             # One array in the hands of all species: it is the same for all, and may be large.
             state = np.empty((num_worlds, length, layout.state_size), np.float32)
-            self.arrays = {name: {**arrays, "world_state": state} for name, arrays in self.arrays.items()}
+            for arrays in self.arrays.values():
+                arrays["world_state"] = state
             self.world_state = torch.from_numpy(state)
         self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
 
@@ -60,7 +61,7 @@ class FragmentWriter:
         """What comes from before the fragment, in world order: recurrent state, messages under way, what was seen."""
         for name, view in self.views.items():
             for key, value in state[name].items():
-                self.arrays[name][STATE_IN + key] = value.cpu().numpy().copy()
+                plain(self.arrays[name])[STATE_IN + key] = value.cpu().numpy().copy()
             if transmitted is not None:
                 view["messages"][:, 0] = transmitted[:, self.layout.species[name].seats]
                 view["previous_obs"][:] = previous_obs[name]
@@ -104,7 +105,7 @@ class FragmentWriter:
                 view["slots"][:, t] = heard.slots[:, seats]
                 view["inbox_mask"][:, t] = heard.mask[:, seats]
                 for key, values in (("words", heard.words), ("sources", heard.sources), ("direct", heard.direct)):
-                    view["log_" + key][:, t] = values
+                    plain(view)["log_" + key][:, t] = values
             view["messages"][:, t + 1] = transmitted[:, seats]
             if "voiced" in view:
                 view["voiced"][:, t] = voice[:, seats]

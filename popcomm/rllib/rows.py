@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
+from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unroll import said_in
@@ -15,7 +14,7 @@ from popcomm.rllib.unroll import said_in
 class Rows:
     """Arrays [B, T, N, ...] seen as member-major rows [P, T R, ...]; gathered once, when asked for."""
 
-    def __init__(self, arrays: Mapping[str, Tensor], index: Tensor | None, members: int) -> None:
+    def __init__(self, arrays: Fragment[Tensor], index: Tensor | None, members: int) -> None:
         self.arrays, self.index, self.members = arrays, index, members
         self.length = arrays["alive"].shape[1]
         self._known: dict[str, Tensor] = {}
@@ -26,7 +25,7 @@ class Rows:
     def __getitem__(self, key: str) -> Tensor:
         if key not in self._known:
             # Rows of T + 1 (observations, messages) are cut to the T steps.
-            self._known[key] = self.gather(self.arrays[key][:, : self.length])
+            self._known[key] = self.gather(plain(self.arrays)[key][:, : self.length])
         return self._known[key]
 
     def gather(self, values: Tensor) -> Tensor:

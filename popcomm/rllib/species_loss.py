@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from popcomm.agents.contract import AgentOutput, AuxiliaryBatch
+from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.balance import evenness
+from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
@@ -40,10 +41,10 @@ class SpeciesLoss:
 
     def __call__(
         self,
-        arrays: Mapping[str, Tensor],
+        arrays: Fragment[Tensor],
         run: SpeciesUnroll,
         entropy_coeff: float,
-        world: Mapping[str, Mapping[str, Tensor]],
+        world: Mapping[str, Fragment[Tensor]],
         reduce: Reduce,
         diagnose: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -130,7 +131,7 @@ class SpeciesLoss:
                 total = total + plan.balance_weight * plan.sharpness * unsure
         return total, logged
 
-    def decided(self, arrays: Mapping[str, Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
+    def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
 
         Those of messages only where the fragment has them. What nobody lived keeps what the fragment holds.
@@ -146,7 +147,7 @@ class SpeciesLoss:
             if values is not None:
                 lived = run.mask.reshape(-1)
                 places = torch.arange(lived.numel(), device=lived.device) if run.places is None else run.places
-                result[key] = arrays[key].clone()
+                result[key] = plain(arrays)[key].clone()
                 result[key].view(-1)[places[lived]] = values.reshape(-1)[lived]
         return result
 
@@ -214,10 +215,10 @@ class SpeciesLoss:
 
     def _own_losses(
         self,
-        arrays: Mapping[str, Tensor],
+        arrays: Fragment[Tensor],
         run: SpeciesUnroll,
         rows: _Rows,
-        world: Mapping[str, Mapping[str, Tensor]],
+        world: Mapping[str, Fragment[Tensor]],
         mask: Tensor,
         counts: Tensor,
         reduce: Reduce,
@@ -251,7 +252,7 @@ def _voiced(values: Tensor, rows: _Rows) -> Tensor:
     return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
 
 
-def _shares(agent: Any, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:
+def _shares(agent: Agent, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:
     """{loss: [P]}, this learner's share of what a loss averages over, where that is not the rows."""
     if reduce is same or not hasattr(agent, "auxiliary_counts"):
         return {}
@@ -260,7 +261,7 @@ def _shares(agent: Any, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tens
 
 
 def auxiliary_batch(
-    arrays: Mapping[str, Tensor], run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Mapping[str, Tensor]]
+    arrays: Fragment[Tensor], run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]]
 ) -> AuxiliaryBatch:
     """Targets for a network's own losses, in the order of its rows."""
     alive, first = arrays["alive"], arrays["first"]
@@ -281,7 +282,7 @@ def auxiliary_batch(
 
 
 def _what_senders_saw(
-    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Mapping[str, Tensor]]
+    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Observation of the sender of every heard message when it spoke, [P, T R, K, Omax], and which numbers are real."""
     if run.inbox is None:

@@ -24,7 +24,12 @@ from popcomm.errors import UserError, unknown
 
 RETURN = "return"
 SCRIPTED_EPISODES = 500  # of references that are measured
-MPE = ("env_runners.rollout_fragment_length=25", "communication.messages.vocab_size=8")
+MPE = (
+    "env_runners.rollout_fragment_length=25",
+    "communication.messages.vocab_size=8",
+    "training.lr=[[0, 4.0e-3], [1000000, 4.0e-3], [3000000, 4.0e-4]]",
+    "training.entropy_coeff=[[0, 0.05], [1000000, 0.05], [3000000, 0.005]]",
+)
 
 References = dict[str, float]
 

@@ -206,6 +206,10 @@ class Symbols:
         """[..., L, V]."""
         return params.softmax(-1)
 
+    def log_drawn(self, params: Tensor) -> Tensor:
+        """Log-probabilities (nats) with which symbols are drawn in training: [..., L, V]."""
+        return params.log_softmax(-1)
+
     def soft(self, params: Tensor) -> Tensor:
         """Softmax at the kind's temperature (Jang 2017, eq. 2 without the noise: the stored sample has it)."""
         return (params / self.temperature).softmax(-1)

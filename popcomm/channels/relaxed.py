@@ -116,6 +116,10 @@ class RelaxedSymbols:
         """Of symbols drawn by the logits alone, as Symbols are: [..., L, V]."""
         return params.softmax(-1)
 
+    def log_drawn(self, params: Tensor) -> Tensor:
+        """Log-probabilities (nats) with which each symbol is the largest in training: [..., L, V]."""
+        return (at_least_float32(params) / self.noise).log_softmax(-1)
+
     def entropy(self, params: Tensor) -> Tensor:
         """Of symbols drawn by the logits alone: [...] nats."""
         log_p = params.log_softmax(-1)

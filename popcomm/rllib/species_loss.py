@@ -11,7 +11,7 @@ from torch import Tensor
 from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw
 from popcomm.channels.messages import MessageKind
-from popcomm.rllib.balance import evenness
+from popcomm.rllib.balance import evenness, openness
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import SpeciesPlan
@@ -126,6 +126,9 @@ class SpeciesLoss:
             groups = rows.groups(run.places, per_seat)
             spread = mean(evenness(shares, *groups, rows.voices(run.mask), reduce))
             total, logged["message_balance"] = total - plan.balance_weight * spread, spread / members
+            if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
+                open_ = mean(openness(kind.log_drawn(output.message.float()), rows.voices(run.mask)))
+                total = total - plan.balance_weight * open_
             if plan.sharpness:
                 unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
                 total = total + plan.balance_weight * plan.sharpness * unsure

@@ -97,10 +97,17 @@ def test_conditions_share_all_settings_of_training_and_of_the_world(task: str) -
     assert documents["silent"]["debugging"] == {"seed": 3}
 
 
-def test_games_differ_in_nothing_but_worlds_messages_and_who_hears_whom() -> None:
+def test_games_differ_in_nothing_but_worlds_messages_who_hears_whom_and_how_long_they_train() -> None:
     documents = [document(TASKS[task], "straight_through", 1) for task in TASKS]
+    schedules = [(d["training"].pop("lr"), d["training"].pop("entropy_coeff")) for d in documents]
     for section in ("training", "population"):
         assert all(d[section] == documents[0][section] for d in documents)
+    for rate, entropy in schedules:
+        # What falls does so from a third of the run on, everywhere from the same value to the same.
+        assert [value for _, value in rate] == [4e-3, 4e-3, 4e-4]
+        assert [value for _, value in entropy] == [0.05, 0.05, 0.005]
+        assert [step for step, _ in rate] == [step for step, _ in entropy]
+        assert rate[1][0] == pytest.approx(rate[2][0] / 3, abs=1)
 
 
 def test_bars_are_shares_of_the_oracle() -> None:

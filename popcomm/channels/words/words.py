@@ -165,6 +165,16 @@ class Words:
             raise UserError("messages.vocab is None: words without a lexicon are too many to list their probabilities")
         return params.softmax(-1).unsqueeze(-2)
 
+    def log_drawn(self, params: Tensor) -> Tensor:
+        """Log-probabilities (nats) of silence and the words of the lexicon: [..., 1, vocab + 1].
+
+        Raises:
+            UserError: there is no lexicon.
+        """
+        if self.vocab is None:
+            raise UserError("messages.vocab is None: words without a lexicon are too many to list their probabilities")
+        return params.log_softmax(-1).unsqueeze(-2)
+
     def soft(self, params: Tensor) -> Tensor:
         """[..., bits + 1]: probabilities of the bits, and that of transmitting a word."""
         return self._law.soft(params)

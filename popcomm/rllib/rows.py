@@ -52,6 +52,10 @@ class Rows:
             self._known["targets"] = module.returns.normalise(targets) if config.normalize_returns else targets
         return self._known["targets"]
 
+    def where_known(self, errors: Tensor) -> Tensor:
+        """errors [P, T R]; 0 on rows of which it is not known what they brought about."""
+        return torch.where(self["known"], errors, 0.0) if "known" in self.arrays else errors
+
     def voices(self, mask: Tensor) -> Tensor:
         """[P, T R] bool, rows whose message goes out."""
         return mask & self["voiced"] if "voiced" in self.arrays else mask

@@ -69,9 +69,7 @@ class SpeciesLoss:
 
         rows = _Rows(arrays, run.places, members)
         laws = self._laws(output, rows)
-        values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
-        error = value_error(values, rows.value_targets(self.module, config), config.vf_clip_param)
-        value = mean(torch.where(rows["known"], error, 0.0) if "known" in arrays else error)
+        value = mean(rows.where_known(self._value_error(output, rows)))
         policy, logged = self._policy_loss(laws, rows, mean)
         entropy_mean = mean(laws.entropy)
         loss = policy + config.vf_loss_coeff * value
@@ -90,6 +88,11 @@ class SpeciesLoss:
             loss, logged = loss + lesson, logged | told
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
+
+    def _value_error(self, output: AgentOutput, rows: _Rows) -> Tensor:
+        """[P, R], squared and clipped."""
+        values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
+        return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
 
     def _pull_at_rare(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
         """The part of the exploration bonus (nats) that does not fade for actions that are hardly taken."""
@@ -112,7 +115,7 @@ class SpeciesLoss:
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])
             error = (worth - rows.value_targets(self.module, config)).square()
-            quality = mean(torch.where(rows["known"], error, 0.0) if "known" in rows.arrays else error)
+            quality = mean(rows.where_known(error))
             total, logged["quality_loss"] = total + plan.quality_weight * quality, quality / members
         if output.message is not None and config.message_kl_coeff and "message_logp" in rows.arrays:
             assert self.messages is not None

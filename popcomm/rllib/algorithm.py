@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from ray.rllib.algorithms.ppo.ppo import PPO
+from ray.rllib.utils.actor_manager import CallResult, RemoteCallResults
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
     ENV_RUNNER_RESULTS,
@@ -24,13 +25,18 @@ from ray.rllib.utils.metrics import (
 from popcomm.envs.making import make_world
 from popcomm.errors import UserError
 from popcomm.rllib import checkpoints
+from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
-from popcomm.rllib.env_runner import Sampled, SamplingFailure
+from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
+from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.plan import plan_of
 from popcomm.rollout import Rollout, Seeds
 from popcomm.schedules import Clock
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Components = str | Collection[str] | None
 
 RUNNER_STATES, CLOCK = "runner_states", "clock"
 
@@ -58,7 +64,7 @@ class PopulationPPO(PPO):
         self._last_failure = ""
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
         self._performance: dict[str, float] | None = None
-        self._fades: list[dict[str, Any]] | None = None
+        self._fades: list[dict[str, object]] | None = None
         super().setup(config)
 
     @property
@@ -89,7 +95,7 @@ class PopulationPPO(PPO):
                 timeout_seconds=self.config.sample_timeout_s,
             )
 
-    def _sample(self) -> tuple[list[Any], list[int]]:
+    def _sample(self) -> tuple[list[Batch], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
         group = self.env_runner_group
         clock = (self.env_steps, self._performance, self._fades, self.iteration + 1)
@@ -113,11 +119,11 @@ class PopulationPPO(PPO):
             self._performance, self._fades = _pooled(sampled), sampled[0].fades
         return [a.batch for a in sampled], [a.rows for a in sampled]
 
-    def _learn(self, batches: list[Any], rows: list[int], timesteps: dict[str, int]) -> list[Any]:
+    def _learn(self, batches: list[Batch], rows: list[int], timesteps: dict[str, int]) -> list[object]:
         """The learners' metrics after one update from the batches."""
         iteration = self.training_iteration
 
-        def update(learner: Any) -> Any:
+        def update(learner: PopulationPPOLearner) -> object:
             return learner.update_from_fragments(batches, rows, iteration, timesteps)
 
         return [result.get() for result in _raise_first_error(self.learner_group.foreach_learner(update))]
@@ -130,7 +136,7 @@ class PopulationPPO(PPO):
                 f"(fault_tolerance.max_empty_iterations). {self._last_failure or 'The env runners are lost'}"
             )
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> dict[str, object]:
         """One iteration's results, with RLlib's names; totals of env and agent steps stand at the top, too."""
         results = super().step()
         sampled = results.get(ENV_RUNNER_RESULTS, {})
@@ -169,7 +175,9 @@ class PopulationPPO(PPO):
 
     # ---- state and checkpoints ----
 
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+    def get_state(
+        self, components: Components = None, *, not_components: Components = None, **kwargs: object
+    ) -> dict[str, object]:
         """RLlib's state, and what of the runners decides the future."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None or RUNNER_STATES in components:
@@ -196,28 +204,28 @@ class PopulationPPO(PPO):
             self._foreach_sampling_runner(lambda runner: runner.start_anew())
             return
 
-        def restore(runner: Any) -> None:
+        def restore(runner: PopulationEnvRunner) -> None:
             runner.set_run_state(saved[runner.worker_index])
 
         self._foreach_sampling_runner(restore)
 
-    def fades(self) -> list[dict[str, Any]]:
+    def fades(self) -> list[dict[str, object]]:
         """What the schedules of reflexes remember, in all runners; nothing before the first step."""
         if self._fades is not None:
             return self._fades
         return next(iter(self._foreach_sampling_runner(lambda runner: runner.fades())), [])
 
-    def _foreach_sampling_runner(self, func: Any) -> list[Any]:
+    def _foreach_sampling_runner(self, func: Callable[[PopulationEnvRunner], Answer]) -> list[Answer]:
         """Results of those runners that sample: the remote ones, or the driver's own if there are none."""
         local = self.config.num_env_runners == 0
         return self.env_runner_group.foreach_env_runner(func, local_env_runner=local)
 
-    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+    def save_to_path(self, path: PathLike | None = None, **kwargs: object) -> str:
         """RLlib's checkpoint, complete or not there at all, with a manifest that `from_checkpoint` verifies."""
         return checkpoints.save(self, super().save_to_path, path, **kwargs)
 
     @classmethod
-    def from_checkpoint(cls, path: Any, *args: Any, **kwargs: Any) -> PopulationPPO:
+    def from_checkpoint(cls, path: PathLike, *args: object, **kwargs: object) -> PopulationPPO:
         """The algorithm as it was when `path` was saved.
 
         Raises:
@@ -226,7 +234,7 @@ class PopulationPPO(PPO):
         checkpoints.verify(checkpoints.local_path(path))
         return super().from_checkpoint(path, *args, **kwargs)
 
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+    def restore_from_path(self, path: PathLike, *args: object, **kwargs: object) -> None:
         folder = Path(checkpoints.local_path(path))
         whole = kwargs.get("component") is None
         manifest = checkpoints.verify(folder) if whole else None
@@ -240,10 +248,10 @@ class PopulationPPO(PPO):
         if manifest is not None:
             checkpoints.check_weights(manifest, checkpoints.weight_digest(self), folder)
 
-    def remove_module(self, *args: Any, **kwargs: Any) -> Any:
+    def remove_module(self, *args: object, **kwargs: object) -> NoReturn:
         raise UserError("species cannot be removed from a running population: they share a world")
 
-    def add_module(self, *args: Any, **kwargs: Any) -> Any:
+    def add_module(self, *args: object, **kwargs: object) -> NoReturn:
         raise UserError("species cannot be added to a running population: they come from the world")
 
     def learner_statistics(self, results: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -277,7 +285,7 @@ def _difference(saved: Mapping[int, Mapping[str, Any]], here: Mapping[int, Mappi
     return ""
 
 
-def _raise_first_error(results: Any) -> list[Any]:
+def _raise_first_error(results: RemoteCallResults) -> list[CallResult]:
     answers = list(results)
     for answer in answers:
         if not answer.ok:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -21,7 +22,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from popcomm.language import basics, collapse, progress
 from popcomm.language.recording import conversation_path, write_conversations
+from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.rewind import PROGRESS, TENSORBOARD, rewind
+from popcomm.rllib.settings import Settings
 from popcomm.rllib.speaking import most_entropy
 
 # RLlib's names of learner results -> CleanRL's.
@@ -44,7 +47,7 @@ class RecordingCallback(RLlibCallback):
         self.last = (0.0, 0, 0)
         self.watch = collapse.Watch()
 
-    def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
+    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: object) -> None:
         config = algorithm.config
         scalars = self._scalars(algorithm, result)
         if config.message_kind is not None:
@@ -73,13 +76,15 @@ class RecordingCallback(RLlibCallback):
         writer.flush()
 
     @staticmethod
-    def _draw(writer: SummaryWriter, config: Any, rows: dict[str, Any], steps: int) -> None:
+    def _draw(writer: SummaryWriter, config: Settings, rows: dict[str, Any], steps: int) -> None:
         from popcomm.language.drawing import pixels
 
         for name, figure in _pictures(config, rows).items():
             writer.add_image(name, pixels(figure), steps, dataformats="HWC")
 
-    def _resumed(self, algorithm: Any, result: dict[str, Any], now: float) -> tuple[float, tuple[float, int, int]]:
+    def _resumed(
+        self, algorithm: Algorithm, result: Mapping[str, float], now: float
+    ) -> tuple[float, tuple[float, int, int]]:
         """Where the clock and the counters of this process start: after what a run folder already has.
 
         After a crash the folder goes on beyond the checkpoint that was restored, and is rewound. The watch over the
@@ -103,7 +108,7 @@ class RecordingCallback(RLlibCallback):
             self.writer = SummaryWriter(str(run_dir / TENSORBOARD), purge_step=steps)
         return self.writer
 
-    def _scalars(self, algorithm: Any, result: dict[str, Any]) -> dict[str, Any]:
+    def _scalars(self, algorithm: Algorithm, result: dict[str, Any]) -> dict[str, Any]:
         """CleanRL's names; means over species, and each species' own where there are several."""
         now = time.monotonic()
         if self.start is None:
@@ -130,7 +135,7 @@ class RecordingCallback(RLlibCallback):
         return scalars | _losses(algorithm.learner_statistics(result))
 
 
-def _speakers_choice(scalars: Mapping[str, Any], most: float) -> dict[str, float]:
+def _speakers_choice(scalars: Mapping[str, float], most: float) -> dict[str, float]:
     """The entropy of speakers' choices as a share of the most, over the steps in which they may speak."""
     share = scalars.get("losses/message_entropy", math.nan) / (most * (scalars.get("language/voiced", 1.0) or math.nan))
     return {"language/message_entropy_share": share} if math.isfinite(share) else {}
@@ -165,14 +170,14 @@ def _due(iteration: int, every: int) -> bool:
     return bool(every) and iteration % every == 0
 
 
-def transcript_rows(algorithm: Any, taken: bool) -> dict[str, Any]:
+def transcript_rows(algorithm: Algorithm, taken: bool) -> dict[str, Any]:
     """Rows of the recorded worlds, from the first runner if it lives.
 
     Args:
         taken: they are written, and so must not come a second time.
     """
 
-    def rows(runner: Any) -> dict[str, Any]:
+    def rows(runner: PopulationEnvRunner) -> dict[str, Any]:
         return runner.transcript.take() if taken else runner.transcript.rows()
 
     group = algorithm.env_runner_group
@@ -182,7 +187,7 @@ def transcript_rows(algorithm: Any, taken: bool) -> dict[str, Any]:
     return answers[0] if answers else {}
 
 
-def _pictures(config: Any, rows: dict[str, Any]) -> dict[str, Any]:
+def _pictures(config: Settings, rows: dict[str, Any]) -> dict[str, Any]:
     """Who listened to whom in the last heard step of the first recorded world, and which symbols are used."""
     # Here, since matplotlib takes longer to load than many a run takes to begin.
     from popcomm.language import pictures, topology_picture

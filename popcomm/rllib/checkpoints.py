@@ -10,31 +10,33 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import ray
 import torch
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
+from ray.tune import Checkpoint
 
 import popcomm
 from popcomm.errors import UserError
 
 MANIFEST = "manifest.json"
 
+PathLike: TypeAlias = str | os.PathLike[str] | Checkpoint
+
 
 class CheckpointError(UserError):
     """A checkpoint that must not be used, and why."""
 
 
-def local_path(path: Any) -> Path:
+def local_path(path: PathLike) -> Path:
     """The folder of a checkpoint given as a path or as Tune's Checkpoint."""
-    if hasattr(path, "to_directory"):
-        path = path.path
-    return Path(str(path).removeprefix("file://"))
+    return Path(str(getattr(path, "path", path)).removeprefix("file://"))
 
 
-def save(algorithm: Any, write: Callable[..., str], path: Any = None, **kwargs: Any) -> str:
+def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None = None, **kwargs: object) -> str:
     """Write a checkpoint by `write` into a temporary folder beside `path`, add the manifest, and rename it.
 
     An empty folder (Tune makes them) or an older checkpoint at `path` is replaced.
@@ -106,13 +108,13 @@ def latest_valid(folder: str | Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def weight_digest(algorithm: Any) -> str:
+def weight_digest(algorithm: Algorithm) -> str:
     """sha256 over names, shapes and bytes of all weights and buffers of the learner's modules."""
     weights = algorithm.learner_group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")
     return digest(weights[COMPONENT_LEARNER][COMPONENT_RL_MODULE])
 
 
-def digest(weights: Mapping[str, Mapping[str, Any]]) -> str:
+def digest(weights: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     """sha256 of {module: {name: array}}."""
     result = hashlib.sha256()
     for module in sorted(weights):
@@ -123,7 +125,7 @@ def digest(weights: Mapping[str, Mapping[str, Any]]) -> str:
     return result.hexdigest()
 
 
-def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+def files_of(folder: Path) -> dict[str, dict[str, int | str]]:
     """{relative path: {size, sha256}} of all files under a folder, but the manifest."""
     return {
         file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)}
@@ -149,7 +151,7 @@ def _sha256(file: Path) -> str:
         )
 
 
-def _by_blocks(stream: Any) -> str:
+def _by_blocks(stream: BinaryIO) -> str:
     """Python 3.10 has no file_digest."""
     result = hashlib.sha256()
     while block := stream.read(1 << 20):
@@ -157,7 +159,7 @@ def _by_blocks(stream: Any) -> str:
     return result.hexdigest()
 
 
-def _write_json(file: Path, value: Any) -> None:
+def _write_json(file: Path, value: object) -> None:
     with file.open("w") as stream:
         json.dump(value, stream, indent=1)
         stream.flush()

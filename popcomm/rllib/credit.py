@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from popcomm.rllib.fragment import Fragment
+
 
 class Credit(NamedTuple):
     """Result of `receivers_credit`."""
@@ -44,7 +46,7 @@ def receivers_credit(advantages: Tensor, senders: Tensor, mask: Tensor, goes_on:
     return Credit(values / counts.clamp(min=1), counts > 0)
 
 
-def senders_of(fragment: Mapping[str, Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+def senders_of(fragment: Mapping[str, Fragment[Tensor]]) -> tuple[Tensor, Tensor]:
     """Whose messages stand in all inboxes of a fragment, and which are real: [B, T, N, K] each, all seats in order.
 
     Of a log of transmissions only what the sender itself said one step before counts.
@@ -55,5 +57,7 @@ def senders_of(fragment: Mapping[str, Mapping[str, Tensor]]) -> tuple[Tensor, Te
         return torch.cat([a["senders"] for a in arrays], 2), mask
     slots = torch.cat([a["slots"] for a in arrays], 2).long()
     flat = slots.flatten(2)
-    sources, direct = (arrays[0][key].gather(2, flat).view_as(slots) for key in ("log_sources", "log_direct"))
+    sources, direct = (
+        log.gather(2, flat).view_as(slots) for log in (arrays[0]["log_sources"], arrays[0]["log_direct"])
+    )
     return sources, mask & direct

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import ray
 import torch
@@ -34,10 +34,14 @@ from popcomm.schedules import Clock
 logger = logging.getLogger(__name__)
 
 
+# A batch, or where it lies.
+Batch: TypeAlias = MultiAgentBatch | ray.ObjectRef
+
+
 class Sampled(NamedTuple):
     """What a runner answers."""
 
-    batch: MultiAgentBatch | ray.ObjectRef
+    batch: Batch
     rows: int  # worlds
     metrics: Any
     steps: int  # environment steps, all worlds together

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
 
 from popcomm.channels import MessageKind
 from popcomm.channels.messages import reparameterised
@@ -18,6 +20,64 @@ from popcomm.envs.world import Species
 
 STATE_IN = "state_in."
 Place = tuple[int, int, int]
+A = TypeVar("A", np.ndarray, Tensor)
+
+
+class Fragment(TypedDict, Generic[A]):
+    """The arrays of one species; rows are worlds. N counts its seats, K what each of them hears.
+
+    Rows of `obs`, `values` and `first` count T + 1: the last is what follows the fragment. Rows of `messages` count
+    T + 1 too: the first holds what was transmitted one step before the fragment, row t + 1 what was at step t.
+    Recurrent state at the start has keys of the network's own, after STATE_IN: [B, N, ...] (`carried`).
+    """
+
+    obs: A  # [B, T + 1, N, O] float32
+    actions: A  # [B, T, N, ...] int64, or float32 of a Box
+    action_logp: A  # [B, T, N] float32, nats
+    values: A  # [B, T + 1, N] float32, in reward units
+    rewards: A  # [B, T, N] float32
+    terminated: A  # [B, T, N] bool
+    truncated: A  # [B, T, N] bool
+    alive: A  # [B, T, N] bool
+    first: A  # [B, T + 1, N] bool
+    members: A  # [B, T, N] int64
+    # Where there is a channel.
+    messages: NotRequired[A]  # [B, T + 1, N, ...], as transmitted
+    inbox_mask: NotRequired[A]  # [B, T, N, K] bool
+    previous_obs: NotRequired[A]  # [B, N, O] float32, one step before the fragment
+    senders: NotRequired[A]  # [B, T, N, K] int64; not where there is a log
+    # Where there is a log: places in it, and its entries as they were heard (`popcomm.channels.broadcast.air.Heard`).
+    slots: NotRequired[A]  # [B, T, N, K] int32
+    log_words: NotRequired[A]  # [B, T, L]
+    log_sources: NotRequired[A]  # [B, T, L] int64
+    log_direct: NotRequired[A]  # [B, T, L] bool
+    message_logp: NotRequired[A]  # [B, T, N] float32, nats; where it is asked for
+    message_noise: NotRequired[A]  # [B, T, N, ...] float32, of reparameterised kinds
+    sent: NotRequired[A]  # [B, T, N, ...], where the channel is noisy
+    voiced: NotRequired[A]  # [B, T, N] bool, where the world says who may speak
+    action_mask: NotRequired[A]  # [B, T, N, A] bool, where the world says what is allowed
+    answers: NotRequired[A]  # [B, T, N, ...] int64, where they are learned from
+    world_state: NotRequired[A]  # [B, T, S] float32, the same array for all species; where somebody reads it
+    # What a learner adds.
+    advantages: NotRequired[A]  # [B, T, N] float32
+    value_targets: NotRequired[A]  # [B, T, N] float32, in reward units
+    message_advantages: NotRequired[A]  # [B, T, N] float32, where messages are credited apart from actions
+    known: NotRequired[A]  # [B, T, N] bool, rows whose messages' doing is known, where values are of messages alone
+
+
+def plain(fragment: Fragment[A]) -> dict[str, A]:
+    """The same arrays, for those who look at them by a key that they compute."""
+    return cast("dict[str, A]", fragment)
+
+
+def mapped(fragment: Fragment[np.ndarray] | Fragment[Tensor], change: Callable[..., A]) -> Fragment[A]:
+    """The same keys, with what `change` makes of every array."""
+    return cast("Fragment[A]", {key: change(values) for key, values in fragment.items()})
+
+
+def carried(fragment: Fragment[A]) -> dict[str, A]:
+    """{name: [B, N, ...]}, the recurrent state at the start."""
+    return {key.removeprefix(STATE_IN): a for key, a in plain(fragment).items() if key.startswith(STATE_IN)}
 
 
 @dataclass(frozen=True)
@@ -47,24 +107,10 @@ def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
     return np.empty((*leading, *space.shape), np.int64)
 
 
-def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
-    """Empty arrays for one species; rows are worlds.
-
-    Rows of `obs`, `values` and `first` count T + 1: the last is what follows the fragment. Rows of `messages` count
-    T + 1 too: the first holds what was transmitted one step before the fragment, row t + 1 what was at step t.
-
-        obs [B, T + 1, N, O], previous_obs [B, N, O], actions [B, T, N, ...], action_logp [B, T, N],
-        values [B, T + 1, N] in reward units, rewards, terminated, truncated, alive [B, T, N], first [B, T + 1, N],
-        members [B, T, N], senders and inbox_mask [B, T, N, K], messages [B, T + 1, N, ...],
-        where there is a log, instead of senders: slots [B, T, N, K] into it, and its entries as they were heard,
-        log_words, log_sources, log_direct [B, T, L] (see `popcomm.channels.mail.Mail`),
-        message_logp [B, T, N] (only where it is asked for), message_noise [B, T, N, ...] (only of reparameterised
-        kinds), sent [B, T, N, ...] (only when the channel is noisy),
-        voiced [B, T, N] (only where the world says who may speak), action_mask [B, T, N, A],
-        answers [B, T, N, ...] (only where they are learned from)
-    """
+def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
+    """Empty arrays for one species."""
     b, t, n = layout.num_worlds, layout.length, species.num_seats
-    arrays = {
+    arrays: Fragment[np.ndarray] = {
         "obs": np.empty((b, t + 1, n, species.obs_size), np.float32),
         "actions": action_array(species.action_space, (b, t, n)),
         "action_logp": np.empty((b, t, n), np.float32),
@@ -106,19 +152,19 @@ def allocate(species: Species, layout: FragmentLayout) -> dict[str, np.ndarray]:
     return arrays
 
 
-def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+def as_tensors(arrays: Fragment[np.ndarray]) -> Fragment[Tensor]:
     """The same memory as torch tensors."""
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return mapped(arrays, torch.from_numpy)
 
 
 class Steps:
     """Arrays [B, T, ...] as [T, B, ...], copied when first asked for: the rows of a step are then a view."""
 
-    def __init__(self, arrays: Mapping[str, Tensor]) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: Fragment[Tensor]) -> None:
+        self.arrays = plain(arrays)
         self._known: dict[str, Tensor] = {}
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self.arrays
 
     def at(self, t: int, key: str) -> Tensor:
@@ -132,17 +178,18 @@ class Steps:
         return self.at(t, "sent") if "sent" in self else self.at(t + 1, "messages")
 
 
-def as_batch(fragments: Mapping[str, dict[str, np.ndarray]], env_steps: int) -> MultiAgentBatch:
+def as_batch(fragments: Mapping[str, Fragment[np.ndarray]], env_steps: int) -> MultiAgentBatch:
     """The batch that travels by reference to the learners."""
     return MultiAgentBatch({name: SampleBatch(arrays) for name, arrays in fragments.items()}, env_steps=env_steps)
 
 
-def not_finite(fragments: Mapping[str, dict[str, np.ndarray]], keys: Sequence[str]) -> tuple[str, str, Place] | None:
+def not_finite(fragments: Mapping[str, Fragment[np.ndarray]], keys: Sequence[str]) -> tuple[str, str, Place] | None:
     """The first number of those arrays that is not finite: its species, its key, and where it is: world, step, seat.
 
     None where all are, which costs a sum.
     """
-    for name, arrays in fragments.items():
+    for name, fragment in fragments.items():
+        arrays = plain(fragment)
         for key in keys:
             # Large numbers may have no finite sum.
             if math.isfinite(arrays[key].sum()) or np.isfinite(arrays[key]).all():
@@ -158,10 +205,10 @@ def nbytes(batch: MultiAgentBatch) -> int:
     return sum(array.nbytes for array in arrays.values())
 
 
-def take_rows(batches: Sequence[MultiAgentBatch], start: int, stop: int) -> dict[str, dict[str, np.ndarray]]:
+def take_rows(batches: Sequence[MultiAgentBatch], start: int, stop: int) -> dict[str, Fragment[np.ndarray]]:
     """Rows start ... stop - 1 of the batches joined along the worlds; copies only where a joint is crossed.
 
-    Returns {species: {key: array}}; what species share in the batches they share here.
+    What species share in the batches they share here.
     """
     names = batches[0].policy_batches.keys()
     parts: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in names}
@@ -182,4 +229,7 @@ def take_rows(batches: Sequence[MultiAgentBatch], start: int, stop: int) -> dict
             name_of = tuple(map(id, pieces))
             if name_of not in joined:
                 joined[name_of] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    return {n: {key: joined[tuple(map(id, p))] for key, p in keys.items()} for n, keys in parts.items()}
+    return {
+        name: cast("Fragment[np.ndarray]", {key: joined[tuple(map(id, pieces))] for key, pieces in keys.items()})
+        for name, keys in parts.items()
+    }

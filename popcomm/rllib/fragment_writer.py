@@ -14,7 +14,7 @@ from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
-from popcomm.rllib.fragment import STATE_IN, FragmentLayout, allocate, as_tensors, not_finite
+from popcomm.rllib.fragment import STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
 from popcomm.rllib.teaching import taught_rewards
 from popcomm.rollout import Players, Thought, Turn
 
@@ -53,7 +53,8 @@ class FragmentWriter:
         if self.layout.state_size and keeps_state:
             # One array in the hands of all species: it is the same for all, and may be large.
             state = np.empty((players.num_worlds, length, self.layout.state_size), np.float32)
-            self.arrays = {name: {**arrays, "world_state": state} for name, arrays in self.arrays.items()}
+            for arrays in self.arrays.values():
+                arrays["world_state"] = state
             self.world_state = torch.from_numpy(state)
         self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
 
@@ -66,7 +67,7 @@ class FragmentWriter:
         for name, view in self.views.items():
             seating = players.seatings[name]
             for key, value in players.memories[name].items():
-                self.arrays[name][STATE_IN + key] = seating.to_worlds(value).cpu().numpy().copy()
+                plain(self.arrays[name])[STATE_IN + key] = seating.to_worlds(value).cpu().numpy().copy()
             if players.session is not None:
                 view["messages"][:, 0] = players.session.transmitted[:, self.layout.species[name].seats]
                 view["previous_obs"][:] = previous_obs[name]
@@ -190,7 +191,7 @@ def _shape(
     )
 
 
-def _write_mail(view: dict[str, Tensor], t: int, mail: Mail, seats: slice) -> None:
+def _write_mail(view: Fragment[Tensor], t: int, mail: Mail, seats: slice) -> None:
     """What a species heard."""
     view["inbox_mask"][:, t] = mail.mask[:, seats]
     if mail.log is None:
@@ -198,4 +199,4 @@ def _write_mail(view: dict[str, Tensor], t: int, mail: Mail, seats: slice) -> No
         return
     view["slots"][:, t] = mail.slots[:, seats]
     for key, values in (("words", mail.messages), ("sources", mail.log.sources), ("direct", mail.log.direct)):
-        view["log_" + key][:, t] = values
+        plain(view)["log_" + key][:, t] = values

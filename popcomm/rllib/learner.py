@@ -4,45 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import ray
 import torch
 import torch.distributed
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from ray.rllib.core import ALL_MODULES
 from ray.rllib.policy.sample_batch import MultiAgentBatch
-from ray.rllib.utils.metrics import (
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    NUM_ENV_STEPS_TRAINED,
-    NUM_ENV_STEPS_TRAINED_LIFETIME,
-)
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_law
 from popcomm.rllib.credit import receivers_credit, senders_of
+from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.gradients import MemberGuard, sum_over_learners
+from popcomm.rllib.learning_statistics import Totals, log_iteration
+from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.ppo import (
     Advantages,
     a_step_later,
     clip_per_member,
-    explained_variance,
     generalised_advantages,
     member_moments,
     same,
     standardise,
 )
+from popcomm.rllib.settings import Settings
 from popcomm.rllib.shares import Arrays, load_share, minibatches, select
 from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
 LEARNER_BRANCH = 4
-
-Totals = dict[str, dict[str, list[Tensor]]]
 
 
 class PopulationPPOLearner(PPOTorchLearner):
@@ -81,11 +76,11 @@ class PopulationPPOLearner(PPOTorchLearner):
         }
 
     @property
-    def networks(self) -> dict[str, Any]:
+    def networks(self) -> dict[str, PopulationRLModule]:
         """{species: PopulationRLModule}, on this learner's device."""
         return {name: self.module[name].unwrapped() for name in self.module.keys()}  # noqa: SIM118 - not a dict
 
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+    def configure_optimizers_for_module(self, module_id: str, config: Settings) -> None:
         """RLlib's hook: its Adam, fused: one pass over all weights, a third of the time on CPUs."""
         params = self.get_parameters(self.module[module_id])
         optimizer = torch.optim.Adam(params, fused=True)
@@ -124,8 +119,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         batches: Sequence[MultiAgentBatch | ray.ObjectRef],
         rows: Sequence[int],
         iteration: int,
-        timesteps: Mapping[str, Any],
-    ) -> Any:
+        timesteps: Mapping[str, int],
+    ) -> object:
         """One iteration of PPO.
 
         Args:
@@ -153,11 +148,11 @@ class PopulationPPOLearner(PPOTorchLearner):
                 last = epoch == self.config.num_epochs - 1 and number == len(parts)
                 self._update_once(select(arrays, chosen), totals, diagnose=last)
             updates += len(parts)
-        self._log(totals, arrays, updates)
+        log_iteration(self.metrics, totals, arrays, self.guards, updates, self._reduce)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
 
-    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+    def before_gradient_based_update(self, *, timesteps: dict[str, int]) -> None:
         """RLlib's hook: learning rates and entropy coefficients are those of the step that is given.
 
         RLlib looks at its schedules after an update, and they remember nothing: the first one after a restore would
@@ -254,8 +249,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         for rows in torch.arange(worlds, device=self.device).split(self.plan.worlds_in_minibatch(worlds)):
             part = select(arrays, rows)
             for name, run in self._unroll(part).items():
+                whole = plain(arrays[name])
                 for key, values in self.losses[name].decided(part[name], run).items():
-                    arrays[name][key] = arrays[name][key].index_copy(0, rows, values)
+                    whole[key] = whole[key].index_copy(0, rows, values)
 
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
         """One gradient step on some worlds; the sums of what is to be logged are added to `totals`."""
@@ -277,7 +273,7 @@ class PopulationPPOLearner(PPOTorchLearner):
     def _trained(self) -> list[str]:
         return [name for name in self.networks if self.should_module_be_updated(name)]
 
-    def postprocess_gradients(self, gradients_dict: Any) -> Any:
+    def postprocess_gradients(self, gradients_dict: object) -> dict[object, Tensor]:
         """Drop those of frozen species, which others' losses reach through messages; sum over learners; clip.
 
         Returns:
@@ -294,7 +290,7 @@ class PopulationPPOLearner(PPOTorchLearner):
                 self._norms[name] = clip_per_member(own, self.networks[name].spec.members, limit)
         return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 
-    def apply_gradients(self, gradients_dict: Any) -> None:
+    def apply_gradients(self, gradients_dict: object) -> None:
         """Step the optimizers, but for members whose gradient is not finite: those are left out and counted.
 
         Raises:
@@ -304,38 +300,14 @@ class PopulationPPOLearner(PPOTorchLearner):
             optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(name)]
             self.guards[name].step(optimizers, norms)
 
-    # ---- logging ----
 
-    def _log(self, totals: Totals, arrays: Arrays, updates: int) -> None:
-        """Means over the iteration's updates, under the species' names."""
-        steps = lost = 0
-        for name, sums in totals.items():
-            means = torch.stack([torch.stack(values).mean() for values in sums.values()])
-            # Each learner has its share of the sum that is a mean; RLlib will average over learners.
-            whole = self._reduce(means)
-            for key, value in zip(sums, whole.tolist(), strict=True):
-                self.metrics.log_value((name, key), value, window=1)
-            a = arrays[name]
-            steps = max(steps, int(a["alive"].any(2).sum()))
-            known, values = a.get("known", a["alive"]), a["values"][:, :-1]
-            explained = explained_variance(values, a["value_targets"], known, self._reduce)
-            self.metrics.log_value((name, "vf_explained_var"), explained, window=1)
-            left_out = self.guards[name].read()
-            lost += left_out
-            self.metrics.log_value((name, "num_non_finite_updates"), left_out, window=1)
-        self.metrics.log_value((ALL_MODULES, "num_updates"), updates, window=1)
-        self.metrics.log_value((ALL_MODULES, "num_non_finite_updates"), lost, window=1)
-        self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
-        self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
-
-
-def _of_steps(a: Mapping[str, Tensor], config: Any) -> Advantages:
+def _of_steps(a: Fragment[Tensor], config: Settings) -> Advantages:
     return generalised_advantages(
         a["rewards"], a["values"], a["terminated"], a["truncated"], a["alive"], config.gamma, config.lambda_
     )
 
 
-def _of_messages(a: Mapping[str, Tensor], config: Any) -> Advantages:
+def _of_messages(a: Fragment[Tensor], config: Settings) -> Advantages:
     """The same with every reward one step earlier, when the message was sent that brought it about.
 
     Rows before a cut have no reward yet (`_with_a_next_step`): their advantage is 0, their target the value that they
@@ -343,15 +315,17 @@ def _of_messages(a: Mapping[str, Tensor], config: Any) -> Advantages:
     """
     rewards = a_step_later(a["rewards"], a["alive"], a["first"])
     known = _with_a_next_step(a)[:, :-1]
-    cut = {key: a[key][:, :-1] for key in ("values", "terminated", "truncated")}
-    estimate = _of_steps({**cut, "rewards": rewards[:, :-1], "alive": known}, config)
+    values, terminated, truncated = (x[:, :-1] for x in (a["values"], a["terminated"], a["truncated"]))
+    estimate = generalised_advantages(
+        rewards[:, :-1], values, terminated, truncated, known, config.gamma, config.lambda_
+    )
     nothing = torch.zeros_like(rewards[:, -1:])
     return Advantages(
         torch.cat([estimate.advantages, nothing], 1), torch.cat([estimate.targets, a["values"][:, -2:-1]], 1)
     )
 
 
-def _with_a_next_step(a: Mapping[str, Tensor]) -> Tensor:
+def _with_a_next_step(a: Fragment[Tensor]) -> Tensor:
     """[B, T, N] bool, rows whose messages' doing is known: not where an episode is cut, nor the fragment's last row.
 
     A life that terminates has no next step, and that is known: nothing comes of its last message.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from popcomm.agents.step import converse, open_lives
 from popcomm.channels import Channel
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
+from popcomm.rllib.fragment import Fragment, plain
+from popcomm.rllib.module import PopulationRLModule
 
-Fragments = Mapping[str, Mapping[str, np.ndarray]]
+Fragments = Mapping[str, Fragment[np.ndarray]]
 
 # Worlds that are asked in a fragment, at most, and steps for which one asking is enough: together a small part of what
 # the fragments themselves cost.
@@ -72,7 +74,9 @@ class Listening:
                     kept[key] = there.new_zeros(len(self.worlds), *there.shape[1:])
                 kept[key][now] = there[self.worlds[now]]
 
-    def measure(self, fragments: Fragments, modules: Any, laws: Mapping[str, ActionLaw]) -> dict[str, float]:
+    def measure(
+        self, fragments: Fragments, modules: Mapping[str, PopulationRLModule], laws: Mapping[str, ActionLaw]
+    ) -> dict[str, float]:
         """How far actions follow messages, of the species that is most attentive, and of each; nothing if nobody was
         asked in this fragment.
 
@@ -100,7 +104,7 @@ class Listening:
         return {**most, **each} if len(each) > 1 else most
 
     def _moved(
-        self, name: str, arrays: Mapping[str, np.ndarray], swap: Swap, module: Any, law: ActionLaw
+        self, name: str, arrays: Fragment[np.ndarray], swap: Swap, module: PopulationRLModule, law: ActionLaw
     ) -> tuple[Tensor, Tensor]:
         """(distance between the laws of both answers [W, N_s], who was asked [W, N_s] bool)."""
         agent, spec, seats = module.agent, module.spec, self.layout.species[name].seats
@@ -115,7 +119,7 @@ class Listening:
         asked = swap.changed[:, seats] & self._get(arrays, "alive", device)
         return total_variation(law, before, after, mask), asked
 
-    def _swapped(self, fragments: Fragments, device: Any) -> Swap:
+    def _swapped(self, fragments: Fragments, device: torch.device) -> Swap:
         """Everybody's message becomes that of a partner world; who hears whom stays."""
         every = list(fragments.values())
 
@@ -146,15 +150,15 @@ class Listening:
         mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log)
         return Swap(mail, changed)
 
-    def _get(self, arrays: Mapping[str, np.ndarray], key: str, device: Any) -> Tensor:
+    def _get(self, arrays: Fragment[np.ndarray], key: str, device: torch.device) -> Tensor:
         """Rows of those who are asked, [W, ...]."""
-        return torch.from_numpy(arrays[key][self.worlds, self._times]).to(device)
+        return torch.from_numpy(plain(arrays)[key][self.worlds, self._times]).to(device)
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, int]:
         """Between fragments: when to ask next."""
         return {"fragments": self.fragments}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, int]) -> None:
         self.fragments = state["fragments"]
 
 

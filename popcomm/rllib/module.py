@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
@@ -72,12 +73,12 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             )
         return self.central_critic(world_state, obs)
 
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def get_state(self, *args: object, **kwargs: object) -> dict[str, np.ndarray]:
         """RLlib's {name: array}, but statistics in float64 stay so: it rounds them to float32."""
         state = super().get_state(*args, **kwargs)
         return state | {name: b.cpu().numpy().copy() for name, b in self._exact() if name in state}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
         super().set_state(state)
         for name, buffer in self._exact():
             if name in state:
@@ -86,14 +87,14 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     def _exact(self) -> list[tuple[str, Tensor]]:
         return [(name, buffer) for name, buffer in self.named_buffers() if buffer.dtype == torch.float64]
 
-    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def _forward(self, batch: dict[str, Any], **kwargs: object) -> dict[str, object]:
         """One silent step on obs [P, R, O]; the env runner and the learner call the agent itself, with inboxes."""
         obs = batch[Columns.OBS]
         state = batch.get(Columns.STATE_IN) or self.agent.initial_state(obs.shape[1])
         output = self.agent(obs, None, state)
         return {Columns.ACTION_DIST_INPUTS: output.action_logits, Columns.STATE_OUT: output.state}
 
-    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+    def compute_values(self, batch: dict[str, Any], embeddings: object = None) -> Tensor:
         obs = batch[Columns.OBS]
         state = batch.get(Columns.STATE_IN) or self.agent.initial_state(obs.shape[1])
         value = self.value(self.agent(obs, None, state).value, obs, batch.get("world_state"))
@@ -104,7 +105,7 @@ class PopulationMultiRLModule(MultiRLModule):
     """The species that share a world and its channel."""
 
 
-def make_agent(agent: type, spec: AgentSpec, arguments: dict[str, Any]) -> Any:
+def make_agent(agent: type, spec: AgentSpec, arguments: dict[str, object]) -> Any:
     """A network of that class; its own error stays visible.
 
     RLlib takes an AttributeError in here for a module of its older kind, and would say that instead.

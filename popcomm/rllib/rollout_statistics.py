@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ray.rllib.utils.metrics import (
     NUM_MODULE_STEPS_SAMPLED,
     NUM_MODULE_STEPS_SAMPLED_LIFETIME,
 )
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
 from popcomm.channels import Channel, MessageKind
@@ -29,6 +30,7 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
+from popcomm.rllib.fragment import Fragment
 from popcomm.rllib.speaking import speaking
 from popcomm.rollout import Thought
 
@@ -84,9 +86,7 @@ class RolloutStatistics:
         # Looked at when the fragment is over: no synchronisation in every step.
         self.attention.append(torch.stack([(weights.amax(-1) * heard).sum(), heard.sum()]))
 
-    def count(
-        self, env_steps: int, fragments: Mapping[str, Mapping[str, np.ndarray]], world: Mapping[str, float]
-    ) -> None:
+    def count(self, env_steps: int, fragments: Mapping[str, Fragment[np.ndarray]], world: Mapping[str, float]) -> None:
         """Take in a whole fragment: steps, the language spoken in it, and the world's own metrics."""
         self.world = dict(world)
         per_seat = np.concatenate([a["alive"].sum((0, 1)) for a in fragments.values()])
@@ -108,7 +108,7 @@ class RolloutStatistics:
                 self.language["top_attention"] = float((total / listeners)[listeners > 0].mean())
         self.labels, self.attention = [], []
 
-    def _language(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: MessageKind) -> dict[str, float]:
+    def _language(self, fragments: Mapping[str, Fragment[np.ndarray]], kind: MessageKind) -> dict[str, float]:
         # Whole worlds, evenly spaced: a copy of all symbols would be as large as they are.
         worlds, length = next(iter(fragments.values()))["alive"].shape[:2]
         enough = -(-LANGUAGE_SAMPLE // (length * self.layout.num_agents))
@@ -142,7 +142,7 @@ class RolloutStatistics:
             result["mutual_information"] = told.adjusted
         return {key: value for key, value in result.items() if np.isfinite(value)}
 
-    def _count_agreement(self, fragments: Mapping[str, Mapping[str, np.ndarray]], kind: MessageKind) -> None:
+    def _count_agreement(self, fragments: Mapping[str, Fragment[np.ndarray]], kind: MessageKind) -> None:
         """Do members call what they perceive by the same words? Of whole messages, where there are labels.
 
         One network agrees with itself: where there is no other, that is no measure of the language.
@@ -178,7 +178,7 @@ class RolloutStatistics:
     def _speakers(self) -> list[Species]:
         return [s for s in self.layout.species.values() if s.speaks]
 
-    def log(self, metrics: Any) -> None:
+    def log(self, metrics: MetricsLogger) -> None:
         """Log into a runner's MetricsLogger, with RLlib's names."""
         if not self.counts:
             return
@@ -200,13 +200,13 @@ class RolloutStatistics:
         self._log_episodes(metrics)
         self.counts = {}
 
-    def _by_name(self, per_seat: np.ndarray, pool: Any) -> dict[str, float]:
+    def _by_name(self, per_seat: np.ndarray, pool: Callable[[np.ndarray], np.generic]) -> dict[str, float]:
         """Values per seat under the seats' names, or pooled per species where there are too many seats."""
         if self.layout.num_agents <= SEATS_WITH_METRICS:
             return {name: v.item() for name, v in zip(self.layout.agents, per_seat, strict=True)}
         return {name: pool(per_seat[s.seats]).item() for name, s in self.layout.species.items()}
 
-    def _log_episodes(self, metrics: Any) -> None:
+    def _log_episodes(self, metrics: MetricsLogger) -> None:
         """Nothing but their number where no episode ended: what is not measured has no value."""
         metrics.log_value(NUM_EPISODES, sum(len(lengths) for _, lengths in self.finished), reduce="sum")
         if not self.finished:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
+from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unroll import said_in
@@ -15,7 +14,7 @@ from popcomm.rllib.unroll import said_in
 class Rows:
     """Arrays [B, T, N, ...] seen as member-major rows [P, T R, ...]; gathered once, when asked for."""
 
-    def __init__(self, arrays: Mapping[str, Tensor], index: Tensor | None, members: int) -> None:
+    def __init__(self, arrays: Fragment[Tensor], index: Tensor | None, members: int) -> None:
         self.arrays, self.index, self.members = arrays, index, members
         self.length = arrays["alive"].shape[1]
         self._known: dict[str, Tensor] = {}
@@ -26,7 +25,7 @@ class Rows:
     def __getitem__(self, key: str) -> Tensor:
         if key not in self._known:
             # Rows of T + 1 (observations, messages) are cut to the T steps.
-            self._known[key] = self.gather(self.arrays[key][:, : self.length])
+            self._known[key] = self.gather(plain(self.arrays)[key][:, : self.length])
         return self._known[key]
 
     def gather(self, values: Tensor) -> Tensor:
@@ -52,6 +51,10 @@ class Rows:
             targets = self["value_targets"]
             self._known["targets"] = module.returns.normalise(targets) if config.normalize_returns else targets
         return self._known["targets"]
+
+    def where_known(self, errors: Tensor) -> Tensor:
+        """errors [P, T R]; 0 on rows of which it is not known what they brought about."""
+        return torch.where(self["known"], errors, 0.0) if "known" in self.arrays else errors
 
     def voices(self, mask: Tensor) -> Tensor:
         """[P, T R] bool, rows whose message goes out."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from popcomm.rllib.fragment import Fragment
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import Plan
@@ -67,7 +68,7 @@ class Sampler:
         self._previous_obs = {name: torch.zeros_like(values) for name, values in now.observations.items()}
         self.transcript.begin_episodes()
 
-    def sample(self) -> tuple[dict[str, dict[str, np.ndarray]], int]:
+    def sample(self) -> tuple[dict[str, Fragment[np.ndarray]], int]:
         """The next T steps: {species: arrays of `fragment.allocate`}, and how many steps all worlds made together."""
         players, writer = self.rollout.players, self._writer()
         writer.carried(players, self._previous_obs)
@@ -104,7 +105,7 @@ class Sampler:
             keeps_state=self.plan.reads_state,
         )
 
-    def _count(self, fragments: dict[str, dict[str, np.ndarray]]) -> int:
+    def _count(self, fragments: dict[str, Fragment[np.ndarray]]) -> int:
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.statistics.count(stepped, fragments, self.rollout.world.metrics())

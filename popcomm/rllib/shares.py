@@ -10,9 +10,9 @@ import torch
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
-from popcomm.rllib.fragment import take_rows
+from popcomm.rllib.fragment import Fragment, mapped, plain, take_rows
 
-Arrays = dict[str, dict[str, Tensor]]
+Arrays = dict[str, Fragment[Tensor]]
 
 
 def load_share(
@@ -44,9 +44,9 @@ def load_share(
     base = first or 0
     share = take_rows(mine, start - base, stop - base)
     # What species share is one tensor here, too.
-    distinct = {id(array): array for arrays in share.values() for array in arrays.values()}
+    distinct = {id(array): array for arrays in share.values() for array in plain(arrays).values()}
     tensors = {place: _tensor(array).to(device) for place, array in distinct.items()}
-    return {name: {key: tensors[id(array)] for key, array in arrays.items()} for name, arrays in share.items()}
+    return {name: mapped(arrays, lambda array: tensors[id(array)]) for name, arrays in share.items()}
 
 
 def minibatches(
@@ -75,7 +75,7 @@ def select(arrays: Arrays, rows: Tensor | None) -> Arrays:
     """Those worlds alone; None: all of them. rows: [M] int64."""
     if rows is None:
         return arrays
-    return {name: {key: values.index_select(0, rows) for key, values in a.items()} for name, a in arrays.items()}
+    return {name: mapped(a, lambda values: values.index_select(0, rows)) for name, a in arrays.items()}
 
 
 def _tensor(array: np.ndarray) -> Tensor:

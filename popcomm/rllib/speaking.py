@@ -12,6 +12,7 @@ from torch import Tensor
 from popcomm.channels import MessageKind, Words
 from popcomm.envs.world import Species
 from popcomm.language.collapse import messages_per_speaker
+from popcomm.rllib.fragment import Fragment
 
 # Messages of one iteration that are looked at.
 SAMPLE = 4096
@@ -19,7 +20,7 @@ OPEN = 40.0  # a logit of what is sure
 
 
 def speaking(
-    fragments: Mapping[str, Mapping[str, np.ndarray]],
+    fragments: Mapping[str, Fragment[np.ndarray]],
     speakers: Sequence[Species],
     labels: Sequence[Tensor],
     kind: MessageKind,
@@ -60,7 +61,7 @@ def speaking(
     return result if math.isnan(different) else {"messages_per_speaker": different, **result}
 
 
-def _who(arrays: Sequence[Mapping[str, np.ndarray]], rows: np.ndarray, seats: np.ndarray) -> np.ndarray:
+def _who(arrays: Sequence[Fragment[np.ndarray]], rows: np.ndarray, seats: np.ndarray) -> np.ndarray:
     """A number for the speaker of each message, [B', T, N_s]: its member's, or its seat's below all of them."""
     parts, offset, done = [], 0, 0
     for a in arrays:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from popcomm.agents.contract import AgentOutput, AuxiliaryBatch
+from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.balance import evenness, openness
+from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
@@ -40,10 +41,10 @@ class SpeciesLoss:
 
     def __call__(
         self,
-        arrays: Mapping[str, Tensor],
+        arrays: Fragment[Tensor],
         run: SpeciesUnroll,
         entropy_coeff: float,
-        world: Mapping[str, Mapping[str, Tensor]],
+        world: Mapping[str, Fragment[Tensor]],
         reduce: Reduce,
         diagnose: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,9 +69,7 @@ class SpeciesLoss:
 
         rows = _Rows(arrays, run.places, members)
         laws = self._laws(output, rows)
-        values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
-        error = value_error(values, rows.value_targets(self.module, config), config.vf_clip_param)
-        value = mean(torch.where(rows["known"], error, 0.0) if "known" in arrays else error)
+        value = mean(rows.where_known(self._value_error(output, rows)))
         policy, logged = self._policy_loss(laws, rows, mean)
         entropy_mean = mean(laws.entropy)
         loss = policy + config.vf_loss_coeff * value
@@ -89,6 +88,11 @@ class SpeciesLoss:
             loss, logged = loss + lesson, logged | told
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
+
+    def _value_error(self, output: AgentOutput, rows: _Rows) -> Tensor:
+        """[P, R], squared and clipped."""
+        values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
+        return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
 
     def _pull_at_rare(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
         """The part of the exploration bonus (nats) that does not fade for actions that are hardly taken."""
@@ -111,7 +115,7 @@ class SpeciesLoss:
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])
             error = (worth - rows.value_targets(self.module, config)).square()
-            quality = mean(torch.where(rows["known"], error, 0.0) if "known" in rows.arrays else error)
+            quality = mean(rows.where_known(error))
             total, logged["quality_loss"] = total + plan.quality_weight * quality, quality / members
         if output.message is not None and config.message_kl_coeff and "message_logp" in rows.arrays:
             assert self.messages is not None
@@ -133,7 +137,7 @@ class SpeciesLoss:
                 total = total + plan.balance_weight * plan.sharpness * unsure
         return total, logged
 
-    def decided(self, arrays: Mapping[str, Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
+    def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
 
         Those of messages only where the fragment has them. What nobody lived keeps what the fragment holds.
@@ -149,7 +153,7 @@ class SpeciesLoss:
             if values is not None:
                 lived = run.mask.reshape(-1)
                 places = torch.arange(lived.numel(), device=lived.device) if run.places is None else run.places
-                result[key] = arrays[key].clone()
+                result[key] = plain(arrays)[key].clone()
                 result[key].view(-1)[places[lived]] = values.reshape(-1)[lived]
         return result
 
@@ -217,10 +221,10 @@ class SpeciesLoss:
 
     def _own_losses(
         self,
-        arrays: Mapping[str, Tensor],
+        arrays: Fragment[Tensor],
         run: SpeciesUnroll,
         rows: _Rows,
-        world: Mapping[str, Mapping[str, Tensor]],
+        world: Mapping[str, Fragment[Tensor]],
         mask: Tensor,
         counts: Tensor,
         reduce: Reduce,
@@ -254,7 +258,7 @@ def _voiced(values: Tensor, rows: _Rows) -> Tensor:
     return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
 
 
-def _shares(agent: Any, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:
+def _shares(agent: Agent, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:
     """{loss: [P]}, this learner's share of what a loss averages over, where that is not the rows."""
     if reduce is same or not hasattr(agent, "auxiliary_counts"):
         return {}
@@ -263,7 +267,7 @@ def _shares(agent: Any, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tens
 
 
 def auxiliary_batch(
-    arrays: Mapping[str, Tensor], run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Mapping[str, Tensor]]
+    arrays: Fragment[Tensor], run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]]
 ) -> AuxiliaryBatch:
     """Targets for a network's own losses, in the order of its rows."""
     alive, first = arrays["alive"], arrays["first"]
@@ -284,7 +288,7 @@ def auxiliary_batch(
 
 
 def _what_senders_saw(
-    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Mapping[str, Tensor]]
+    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Observation of the sender of every heard message when it spoke, [P, T R, K, Omax], and which numbers are real."""
     if run.inbox is None:

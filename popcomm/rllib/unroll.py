@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,10 @@ from popcomm.agents.step import converse, open_lives
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
-from popcomm.rllib.fragment import STATE_IN, Steps
+from popcomm.rllib.fragment import Fragment, Steps, carried, plain
+from popcomm.rllib.module import PopulationRLModule
+
+S = TypeVar("S", bound=Container[str])
 
 
 def _single(inbox: Inbox | None) -> Inbox | None:
@@ -25,7 +28,7 @@ def _single(inbox: Inbox | None) -> Inbox | None:
     return None if isinstance(inbox, RoutedInbox) else inbox
 
 
-def said_in(arrays: Mapping[str, Tensor]) -> Tensor:
+def said_in(arrays: Fragment[Tensor]) -> Tensor:
     """What was said at each step of a fragment, before the channel's noise: [B, T, N, ...]."""
     return arrays["sent"] if "sent" in arrays else arrays["messages"][:, 1:]
 
@@ -51,9 +54,14 @@ def soft_of(kind: Any, params: Tensor, seating: Seating, get: Callable[[str, int
     return cast(Tensor, kind.transmitted_again(said, get("sent", 0), get("messages", 1))) if noisy else said
 
 
-def _all_steps(arrays: Mapping[str, Tensor], length: int, key: str, ahead: int) -> Tensor:
+def _all_steps(arrays: Fragment[Tensor], length: int, key: str, ahead: int) -> Tensor:
     """Rows of all steps, so many steps later: [B T, N_s, ...]."""
-    return arrays[key][:, ahead : ahead + length].flatten(0, 1)
+    return plain(arrays)[key][:, ahead : ahead + length].flatten(0, 1)
+
+
+def _row(t: int, steps: Steps, key: str) -> Tensor:
+    """Rows of step t: [B, N_s, ...]."""
+    return steps.at(t, key)
 
 
 def _together(parts: Sequence[Tensor]) -> Tensor:
@@ -87,7 +95,7 @@ class Unroller:
         through: whether gradients flow from receivers to senders.
     """
 
-    modules: Mapping[str, Any]
+    modules: Mapping[str, PopulationRLModule]
     seats: Mapping[str, slice]
     messages: MessageKind | None
     through: bool
@@ -96,16 +104,16 @@ class Unroller:
     def __post_init__(self) -> None:
         self.specs = {name: module.spec for name, module in self.modules.items()}
 
-    def run(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
+    def run(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
         """fragment {species: arrays of `fragment.allocate` as tensors} -> {species: SpeciesUnroll}."""
-        recurrent = any(key.startswith(STATE_IN) for arrays in fragment.values() for key in arrays)
+        recurrent = any(carried(arrays) for arrays in fragment.values())
         # A gradient crosses one step at most where no species both hears and speaks.
         relayed = any(spec.hears and spec.speaks for spec in self.specs.values())
         if recurrent or (self.through and self.messages is not None and relayed):
             return self._step_by_step(fragment)
         return self._folded(fragment)
 
-    def _folded(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
+    def _folded(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
         """All steps at once, as if they were T times as many worlds: nothing but messages links them.
 
         Species that do not hear come first, so that the others hear what the graph says where gradients go through.
@@ -115,7 +123,7 @@ class Unroller:
         def fold(values: Tensor) -> Tensor:
             return values.reshape(worlds * length, *values.shape[2:])
 
-        mail = self._mail(list(fragment.values()), lambda arrays, key: fold(arrays[key][:, :length]))
+        mail = self._mail(list(fragment.values()), lambda arrays, key: fold(plain(arrays)[key][:, :length]))
         result: dict[str, SpeciesUnroll] = {}
         softs: dict[str, Tensor] = {}
         for name in sorted(fragment, key=lambda name: self.specs[name].hears):
@@ -139,14 +147,14 @@ class Unroller:
             )
         return {name: result[name] for name in fragment}
 
-    def _from_before(self, fragment: Mapping[str, Mapping[str, Tensor]], like: Tensor) -> Tensor:
+    def _from_before(self, fragment: Mapping[str, Fragment[Tensor]], like: Tensor) -> Tensor:
         """What is heard at step 0, [B, N, *features shape], in the form of `like`: no gradient flows to it."""
         if not reparameterised(self.messages):
             return torch.zeros_like(like[:, 0])
         return torch.cat([arrays["messages"][:, 0] for arrays in fragment.values()], 1).to(like.dtype)
 
     def _joined_soft(
-        self, softs: Mapping[str, Tensor], fragment: Mapping[str, Mapping[str, Tensor]], length: int
+        self, softs: Mapping[str, Tensor], fragment: Mapping[str, Fragment[Tensor]], length: int
     ) -> Tensor:
         """What was said in all steps, [B, T, N, *features shape]; zeros of species that say nothing."""
         assert self.messages is not None
@@ -156,7 +164,7 @@ class Unroller:
             parts.append(softs[name] if name in softs else arrays["obs"].new_zeros(shape))
         return torch.cat(parts, 2)
 
-    def _mail(self, fragment: Sequence[Any], get: Any, soft: Tensor | None = None) -> Mail | None:
+    def _mail(self, fragment: Sequence[S], get: Callable[[S, str], Tensor], soft: Tensor | None = None) -> Mail | None:
         """What is under way where `get(arrays of a species, key)` says what is in a fragment, [B, N_s, ...]."""
         if self.messages is None:
             return None
@@ -171,14 +179,14 @@ class Unroller:
             hears = ~_together([get(arrays, "first") for arrays in fragment])
         return Mail(said[0], senders, mask, soft, hears)
 
-    def _step_by_step(self, fragment: Mapping[str, Mapping[str, Tensor]]) -> dict[str, SpeciesUnroll]:
+    def _step_by_step(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
         """Step t hears what the graph said at step t - 1: stored samples forward, gradients back to the senders."""
         length = next(iter(fragment.values()))["alive"].shape[1]
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
         steps = [walk.steps for walk in walks.values()]
         soft: Tensor | None = None
         for t in range(length):
-            mail = self._mail(steps, lambda arrays, key, t=t: arrays.at(t, key), soft)
+            mail = self._mail(steps, partial(_row, t), soft)
             for name, walk in walks.items():
                 walk.step(t, mail, self.seats[name])
             if self.through and self.messages is not None:
@@ -189,7 +197,7 @@ class Unroller:
 class _Walk:
     """One species on its way through a fragment, step by step."""
 
-    def __init__(self, module: Any, arrays: Mapping[str, Tensor]) -> None:
+    def __init__(self, module: PopulationRLModule, arrays: Fragment[Tensor]) -> None:
         self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
         self.arrays, self.steps = arrays, Steps(arrays)
         self.length = arrays["alive"].shape[1]
@@ -197,10 +205,9 @@ class _Walk:
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
         self.decides_later = decides_later(self.agent)
         self._seat(0)
-        carried = {k.removeprefix(STATE_IN): v for k, v in arrays.items() if k.startswith(STATE_IN)}
-        self.state = {name: self.seating.to_members(value) for name, value in carried.items()}
+        self.state = {name: self.seating.to_members(value) for name, value in carried(arrays).items()}
         self.outputs: list[AgentOutput] = []
-        self.inboxes: list[Any] = []  # of PostedInbox, or of Inbox
+        self.inboxes: list[Any] = []  # all PostedInbox, or all Inbox
         self.seen: list[Tensor] = []
         self.indices: list[Tensor] = []
         self.masks: list[Tensor] = []

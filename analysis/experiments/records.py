@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -89,15 +87,17 @@ def arms_of(records: Sequence[Mapping[str, Any]], key: Callable[[Any], Any]) -> 
 
 def isolated(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """What a function of a module returns in a new process on one thread; Ray and torch do not survive a fork."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _on_one_thread) as pool:
-        return pool.submit(function, *arguments, **named).result()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_on_one_thread, function, arguments, named).result()
 
 
-def _on_one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    if "torch" in sys.modules:  # the program's own module, which a new process has read again, may have it
-        sys.modules["torch"].set_num_threads(1)
+def _on_one_thread(function: Callable[..., Any], arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    """In the new process, when the function's module, and Ray with it, has been imported."""
+    import torch
+
+    torch.set_num_threads(1)
     quiet_ray()
+    return function(*arguments, **named)
 
 
 def plain(value: Any) -> Any:

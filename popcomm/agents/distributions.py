@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.agents.openness import openness
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError
 
@@ -42,11 +43,10 @@ class ActionLaw(Protocol):
         """Both at once, [...] each, from one normalisation."""
         ...
 
-    def mean_log_prob(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Minus the cross-entropy (nats) of the even distribution over what is allowed to this one: [...].
+    def openness(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How far the law is from ruling an allowed action out (nats, `popcomm.agents.openness`): [...], at most 0.
 
-        Its gradient is as large for an action that is never taken any more, where that of the entropy is gone. Of k
-        independent actions: their sum. 0 for a Box, whose entropy pulls at every width alike.
+        Of k independent actions: their sum. 0 for a Box, whose entropy pulls at every width alike.
         """
         ...
 
@@ -60,12 +60,6 @@ class ActionLaw(Protocol):
 
     @property
     def num_features(self) -> int: ...
-
-
-def _mean_allowed(log_p: Tensor) -> Tensor:
-    """The mean of log-probabilities [..., A] over what is allowed: [...]. Where nothing is, over all."""
-    allowed = log_p > FORBIDDEN / 2
-    return torch.where(allowed, log_p, 0.0).sum(-1) / allowed.sum(-1)
 
 
 def allow(logits: Tensor, mask: Tensor | None) -> Tensor:
@@ -100,8 +94,8 @@ class Categorical:
         log_p = allow(params, mask).log_softmax(-1)
         return log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
 
-    def mean_log_prob(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
-        return _mean_allowed(allow(params, mask).log_softmax(-1))
+    def openness(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
+        return openness(allow(params, mask).log_softmax(-1), mask)
 
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return allow(params, mask).argmax(-1)
@@ -150,8 +144,9 @@ class MultiCategorical:
         log_p = self.logits(params, mask).log_softmax(-1)
         return log_p.gather(-1, actions.unsqueeze(-1)).sum((-1, -2)), -(log_p.exp() * log_p).sum((-1, -2))
 
-    def mean_log_prob(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
-        return _mean_allowed(self.logits(params, mask).log_softmax(-1)).sum(-1)
+    def openness(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
+        logits = self.logits(params, mask)
+        return openness(logits.log_softmax(-1), logits > FORBIDDEN / 2).sum(-1)
 
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.logits(params, mask).argmax(-1)
@@ -194,7 +189,7 @@ class DiagonalGaussian:
     ) -> tuple[Tensor, Tensor]:
         return self.log_prob(params, actions, mask), self.entropy(params)
 
-    def mean_log_prob(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
+    def openness(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return torch.zeros_like(self._split(params, mask)[1][..., 0])
 
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:

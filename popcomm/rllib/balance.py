@@ -1,11 +1,6 @@
-"""The balance of symbols: all of them are said, and what two things share as their word parts again.
-
-Two pulls: `evenness` at symbols that hardly anybody says, `openness` at those that a speaker is about to rule out.
-"""
+"""The balance of symbols: all of them are said, and what two things share as their word parts again."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -14,8 +9,6 @@ from popcomm.rllib.ppo import Reduce
 
 # Weight of the pull at symbols that are hardly said, beside the entropy; and how seldom is hardly.
 RARE, SCARCE = 0.2, 1e-3
-# V times the probability below which a symbol is pulled at where it could be said.
-FAINT = 0.04
 
 
 def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce) -> Tensor:
@@ -47,21 +40,3 @@ def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: R
         pull = RARE / alphabet / mean.clamp(min=SCARCE) - mean.clamp(min=1e-8).log()
         pull = pull.index_select(0, group.flatten()).view_as(shares)
     return torch.where(mask, (shares * pull).sum((-1, -2)) - RARE * positions, 0.0)
-
-
-def openness(log_drawn: Tensor, mask: Tensor) -> Tensor:
-    """How far speakers are from ruling a symbol out: sum over positions of mean_i min(0, log p_i - log(FAINT / V)).
-
-    Where a sender is sure, the gradient of its losses through softmax is gone, and two things that got the same word
-    never part again, whatever their hearers would gain. The gradient of this one, 1 / V - p_i for a symbol below
-    FAINT / V, does not fade; it is 0 while all symbols can still be said, and so takes nothing from a first word.
-
-    Args:
-        log_drawn: log p, [P, R, positions, V], of the symbols as they are drawn in training.
-        mask: [P, R] bool, rows that count.
-
-    Returns:
-        [P, R] nats, at most 0; 0 where the mask is False.
-    """
-    faint = math.log(FAINT / log_drawn.shape[-1])
-    return torch.where(mask, (log_drawn - faint).clamp(max=0.0).mean(-1).sum(-1), 0.0)

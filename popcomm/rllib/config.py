@@ -190,9 +190,9 @@ class PopulationPPOConfig(Settings):
             normalize_returns: let value networks predict returns normalised by each member's running statistics.
             entropy_coeff: weight of the actions' entropy (nats), or RLlib's schedule of it: [environment steps, weight]
                 pairs, from step 0 on.
-            rare_action_share: share of it that pulls besides at actions that are hardly taken, by the cross-entropy
-                of the even distribution to the policy (nats): the gradient of the entropy fades with the probability
-                of an action, this one does not, and an action that was wrong before anybody spoke is tried again.
+            rare_action_share: share of it, 0 to 1, that pulls at actions that are about to be ruled out
+                (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
+                one does not, and an action that was wrong before anybody spoke is tried again.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:

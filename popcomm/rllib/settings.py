@@ -75,7 +75,7 @@ class Settings(PPOConfig):
         """What is learned from, and RLlib's own settings, with defaults that suit populations."""
         self.normalize_returns = True
         self.learn_from = "rewards"
-        self.rare_action_share = 0.2
+        self.rare_action_share = 1.0
         self.message_entropy_coeff = 0.0
         self.quality_coeff = None
         self.message_balance_coeff = None

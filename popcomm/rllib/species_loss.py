@@ -10,8 +10,9 @@ from torch import Tensor
 
 from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionLaw
+from popcomm.agents.openness import openness
 from popcomm.channels.messages import MessageKind
-from popcomm.rllib.balance import evenness, openness
+from popcomm.rllib.balance import evenness
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import SpeciesPlan
@@ -74,7 +75,7 @@ class SpeciesLoss:
         entropy_mean = mean(laws.entropy)
         loss = policy + config.vf_loss_coeff * value
         if not self._taught(rows):
-            loss = loss - entropy_coeff * (entropy_mean + self._pull_at_rare(output, rows, mean))
+            loss = loss - entropy_coeff * (entropy_mean + self._exploration_left(output, rows, mean))
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if laws.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(laws.message_entropy)
@@ -94,12 +95,12 @@ class SpeciesLoss:
         values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
         return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
 
-    def _pull_at_rare(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
-        """The part of the exploration bonus (nats) that does not fade for actions that are hardly taken."""
+    def _exploration_left(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
+        """The part of the exploration bonus (nats) that does not fade: no action is ruled out."""
         share = self.config.rare_action_share
         if not share:
             return 0.0
-        return share * mean(self.law.mean_log_prob(output.action_logits.float(), rows.optional("action_mask")))
+        return share * mean(self.law.openness(output.action_logits.float(), rows.optional("action_mask")))
 
     def _talk_losses(
         self,
@@ -130,8 +131,8 @@ class SpeciesLoss:
             spread = mean(evenness(shares, *groups, rows.voices(run.mask), reduce))
             total, logged["message_balance"] = total - plan.balance_weight * spread, spread / members
             if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
-                open_ = mean(openness(kind.log_drawn(output.message.float()), rows.voices(run.mask)))
-                total = total - plan.balance_weight * open_
+                left = openness(kind.log_drawn(output.message.float())).sum(-1)
+                total = total - plan.balance_weight * mean(torch.where(rows.voices(run.mask), left, 0.0))
             if plan.sharpness:
                 unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
                 total = total + plan.balance_weight * plan.sharpness * unsure

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import distributions as D
 
 from popcomm.agents.distributions import action_law
+from popcomm.agents.openness import openness
 from popcomm.errors import UserError
 
 SPACES = {
@@ -97,30 +98,23 @@ def test_a_forbidden_action_is_never_taken_and_the_rest_is_renormalised(name):
 
 
 @pytest.mark.parametrize("name", ["discrete", "square", "ragged"])
-def test_the_pull_at_rare_actions_is_torchs_divergence_from_the_even_distribution(name):
-    law, params = action_law(SPACES[name]), params_of(name)
-    pairs = [(D.Categorical(probs=torch.full_like(d.probs, 1 / d.probs.numel())), d) for d in reference(name, params)]
-    expected = sum(-D.kl_divergence(even, d) - even.entropy() for even, d in pairs)
-    torch.testing.assert_close(law.mean_log_prob(params), expected)
+def test_openness_of_independent_actions_is_the_sum_of_each_ones(name):
+    law, params = action_law(SPACES[name]), 8 * params_of(name)
+    expected = sum(openness(d.logits) for d in reference(name, params))
+    assert expected < 0
+    torch.testing.assert_close(law.openness(params), expected)
 
 
-def test_the_pull_does_not_fade_with_the_probability_of_an_action_and_passes_forbidden_ones_by():
-    law, params = action_law(SPACES["discrete"]), torch.tensor([0.0, -40.0, -3.0, 0.0], requires_grad=True)
-    law.mean_log_prob(params, torch.tensor([True, True, False, False])).backward()
-    # Of two allowed actions: 1 / 2 - p.
-    torch.testing.assert_close(params.grad, torch.tensor([-0.5, 0.5, 0.0, 0.0]))
-
-
-def test_a_box_has_no_rare_actions():
+def test_a_box_rules_nothing_out():
     law = action_law(SPACES["box"])
-    assert law.mean_log_prob(params_of("box").expand(3, -1)).tolist() == [0.0, 0.0, 0.0]
+    assert law.openness(params_of("box").expand(3, -1)).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_a_seat_with_nothing_allowed_gives_numbers():
     law, params = action_law(SPACES["discrete"]), params_of("discrete").requires_grad_()
     nothing = torch.zeros(4, dtype=torch.bool)
     log_prob, entropy = law.log_prob_and_entropy(params, torch.tensor(2), nothing)
-    (log_prob + entropy + law.mean_log_prob(params, nothing)).backward()
+    (log_prob + entropy + law.openness(params, nothing)).backward()
     assert entropy.item() == pytest.approx(np.log(4))
     assert not params.grad.any()
 

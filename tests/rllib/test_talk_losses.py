@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.balance import FAINT, RARE, SCARCE, evenness, openness
+from popcomm.rllib.balance import RARE, SCARCE, evenness
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.ppo import same
 from popcomm.rllib.rows import Rows
@@ -20,34 +20,6 @@ from tests.rllib.test_rollout import SYMBOLS, clock_config, runner_of
 from tests.rllib.worlds import BanditWorld, ClockWorld
 
 # ---- the balance of symbols ----
-
-
-def test_nothing_pulls_while_all_symbols_can_be_said() -> None:
-    logits = torch.tensor([[[[0.0, 1.0, -1.0, 0.5]]]], requires_grad=True)
-    assert logits.softmax(-1).min() > FAINT / 4
-    value = openness(logits.log_softmax(-1), torch.ones(1, 1, dtype=torch.bool))
-    value.sum().backward()
-    assert value.item() == 0
-    assert not logits.grad.any()
-
-
-@pytest.mark.parametrize("sure", [10.0, 60.0])
-def test_a_symbol_that_is_ruled_out_is_pulled_at_however_sure_the_speaker_is(sure: float) -> None:
-    """Of V = 4 symbols one has all: the three others are pulled at with 1 / V each, for p -> 0; the mean's own part."""
-    logits = torch.tensor([[[[sure, 0.0, 0.0, 0.0]]]], dtype=torch.float64, requires_grad=True)
-    value = openness(logits.log_softmax(-1), torch.ones(1, 1, dtype=torch.bool))
-    value.sum().backward()
-    assert value.item() == pytest.approx(0.75 * (-sure - math.log(FAINT / 4)), abs=1e-3)
-    torch.testing.assert_close(
-        logits.grad[0, 0, 0], torch.tensor([-0.75, 0.25, 0.25, 0.25]).double(), atol=1e-3, rtol=0
-    )
-
-
-def test_who_may_not_speak_rules_nothing_out() -> None:
-    logits = torch.full((1, 2, 1, 3), -50.0).index_fill(-1, torch.tensor([0]), 0.0)
-    value = openness(logits.log_softmax(-1), torch.tensor([[True, False]]))
-    assert value[0, 0] < -10
-    assert value[0, 1] == 0
 
 
 def entropy(shares: torch.Tensor) -> torch.Tensor:

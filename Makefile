@@ -16,14 +16,16 @@ export OMP_NUM_THREADS ?= 1
 train: $(READY)
 	$(BIN)/popcomm train rllib_configs/swarm.yaml
 
+# Two processes share what needs no Ray, a file of tests in each; tests with Ray come after, in one with a Ray of its own.
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile -m "not system" --durations 20
+	$(BIN)/pytest -m system --durations 20
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(MAKE) test
 
 bench: $(READY)
 	$(BIN)/python -m popcomm.analysis.benchmarks

@@ -83,7 +83,11 @@ def test_the_defaults_are_those_that_the_readme_tells() -> None:
     from popcomm.rllib import PopulationPPOConfig
     from popcomm.rllib.plan import BALANCE, QUALITY, SHARPNESS
 
-    config = PopulationPPOConfig().environment("swarm_v0").communication(messages={"kind": "symbols"})
+    config = (
+        PopulationPPOConfig()
+        .environment("swarm_v0")
+        .communication(messages={"kind": "symbols", "vocab_size": 4, "length": 1})
+    )
     for said in (
         f"{config.num_worlds_per_env_runner} worlds, learning rate {config.lr:g}, {config.num_epochs} epochs",
         f"minibatches of {config.plan.worlds_in_minibatch(config.num_worlds_per_env_runner)} worlds",

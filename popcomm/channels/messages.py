@@ -1,4 +1,4 @@
-"""What passes between agents: symbol strings and vectors, each with its space, its law and its differentiable form.
+"""What passes between agents: symbols and vectors, each with its space, distribution and differentiable form.
 
 A message kind turns a network's output (`params`) into messages and back into gradients. Binary words are another one,
 in words.py; relaxed.py has those that are real in training and discrete in play.
@@ -80,7 +80,7 @@ class MessageKind(Protocol):
         ...
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Entropy (nats) of the law of whole messages: [...]."""
+        """Entropy (nats) of the distribution of whole messages: [...]."""
         ...
 
     def soft(self, params: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ class Symbols:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A vector of `size` real numbers; with `std` > 0 it is sampled from a normal law around the network's output.
+    """A vector of `size` real numbers; with `std` > 0 it is normally distributed around the network's output.
 
     Raises:
         UserError: a size below one, or a negative std.
@@ -298,14 +298,14 @@ class Vectors:
         return params.float()
 
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
-        """Normal log-density summed over the vector; zero for the noiseless law, which has no density."""
+        """Normal log-density summed over the vector; zero for the noiseless distribution, which has no density."""
         if self.std == 0:
             return params.new_zeros(params.shape[:-1])
         z = (messages - params) / self.std
         return (-0.5 * z.square() - math.log(self.std) - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Differential entropy (nats); zero for the noiseless law."""
+        """Differential entropy (nats); zero for the noiseless distribution."""
         if self.std == 0:
             return params.new_zeros(params.shape[:-1])
         each = 0.5 * math.log(2 * math.pi * math.e) + math.log(self.std)

@@ -108,7 +108,7 @@ class FragmentWriter:
             assert turn.seen.action_masks is not None
             view["action_mask"][:, t] = turn.seen.action_masks[name]
         view["actions"][:, t] = turn.actions[name]
-        log_prob = self.actors[name].law.log_prob(output.action_logits, act.actions, act.mask)
+        log_prob = self.actors[name].distribution.log_prob(output.action_logits, act.actions, act.mask)
         view["action_logp"][:, t] = seating.to_worlds(log_prob)
         if "message_noise" in view:
             view["message_noise"][:, t] = 0.0 if act.noise is None else seating.to_worlds(act.noise)
@@ -132,8 +132,10 @@ class FragmentWriter:
         if not self.taught or seen.answers is None:
             return after.rewards
         logits = {n: turn.seatings[n].to_worlds(act.thought.output.action_logits) for n, act in turn.acts.items()}
-        laws = {name: actor.law for name, actor in self.actors.items()}
-        return taught_rewards(after.rewards, seen.answers, logits, laws, self.layout.species, seen.action_masks)
+        distributions = {name: actor.distribution for name, actor in self.actors.items()}
+        return taught_rewards(
+            after.rewards, seen.answers, logits, distributions, self.layout.species, seen.action_masks
+        )
 
     def last(self, players: Players, thoughts: Mapping[str, Thought]) -> None:
         """The row after the fragment: its observations, and the values that bootstrap the returns.

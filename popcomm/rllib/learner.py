@@ -15,7 +15,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.rllib.credit import receivers_credit, senders_of
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.gradients import MemberGuard, sum_over_learners
@@ -71,7 +71,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             for name, module in self.networks.items()
         }
         self.losses = {
-            name: SpeciesLoss(module, self.plan.species[name], action_law(self.species[name].action_space))
+            name: SpeciesLoss(module, self.plan.species[name], action_distribution(self.species[name].action_space))
             for name, module in self.networks.items()
         }
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from popcomm.agents.action_bounds import ActionBounds
 from popcomm.agents.contract import AgentOutput, AgentSpec
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import converse, open_lives
@@ -65,7 +65,7 @@ class Actor:
         device: torch.device | str = "cpu",
     ) -> None:
         self.species, self.network, self.messages, self.generator = species, network, messages, generator
-        self.law = action_law(species.action_space)
+        self.distribution = action_distribution(species.action_space)
         self.bounds = ActionBounds(species.action_space, device)
 
     @property
@@ -90,7 +90,9 @@ class Actor:
         mask = None
         if step.action_masks is not None and name in step.action_masks:
             mask = seating.to_members(step.action_masks[name])
-        actions = self.law.sample(logits, self.generator, mask) if explore else self.law.mode(logits, mask)
+        actions = (
+            self.distribution.sample(logits, self.generator, mask) if explore else self.distribution.mode(logits, mask)
+        )
         message, noise = self._say(thought.output, explore)
         return Act(thought, actions, mask, message, noise)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.agents.step import converse
 from popcomm.channels import Inbox
 from popcomm.envs.referential_v0 import ReferentialWorld
@@ -90,5 +90,5 @@ def _answer(network: Network, kind: Any, said: Tensor, views: Tensor) -> Tensor:
     obs = views.repeat(speakers, 1).expand(spec.members, -1, -1)
     inbox = Inbox(heard, torch.zeros_like(there, dtype=torch.int64), there)
     output = converse(agent, spec, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)
-    chosen = action_law(spec.action_space).mode(output.action_logits)
+    chosen = action_distribution(spec.action_space).mode(output.action_logits)
     return chosen.reshape(spec.members, speakers, meanings, -1)

@@ -334,8 +334,8 @@ class TestMeanings:
         odds = Meanings(2, 3, held_out=0.3, power_law=exponent, seed=5).probabilities(split)
         assert chisquare(found, found.sum() * odds.numpy()).pvalue > 1e-3
         if split == "all":
-            law = np.arange(1, 10.0) ** -exponent
-            np.testing.assert_allclose(odds.sort(descending=True).values, law / law.sum(), rtol=1e-12)
+            weights = np.arange(1, 10.0) ** -exponent
+            np.testing.assert_allclose(odds.sort(descending=True).values, weights / weights.sum(), rtol=1e-12)
 
     def test_a_meaning_has_the_same_rank_in_every_split(self) -> None:
         meanings = Meanings(2, 4, held_out=0.25, power_law=1.5, seed=2)

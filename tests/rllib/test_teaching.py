@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.envs.world import Species
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.callbacks import RecordingCallback
@@ -29,7 +29,7 @@ PAIR = {
     "speaker": Species("speaker", 0, 1, 1, spaces.Discrete(1)),
     "listener": Species("listener", 1, 3, 1, spaces.Discrete(2), has_answers=True),
 }
-LAWS = {name: action_law(species.action_space) for name, species in PAIR.items()}
+DISTRIBUTIONS = {name: action_distribution(species.action_space) for name, species in PAIR.items()}
 
 
 def game_config(members: Any = 1, agent: Any = "gru", **changes: Any) -> PopulationPPOConfig:
@@ -77,7 +77,7 @@ def taught(answers: list[int], second: tuple[float, float], rewards: tuple[float
     """Rewards of one world whose two listeners take action 1 with these probabilities."""
     logits = {"speaker": torch.zeros(1, 1, 1), "listener": logits_of(*second).unsqueeze(0)}
     right = {"listener": torch.tensor([answers])}
-    return taught_rewards(torch.tensor([rewards], dtype=torch.float32), right, logits, LAWS, PAIR)[0].tolist()
+    return taught_rewards(torch.tensor([rewards], dtype=torch.float32), right, logits, DISTRIBUTIONS, PAIR)[0].tolist()
 
 
 def test_listeners_get_the_log_probability_of_the_right_answer_and_speakers_its_mean() -> None:
@@ -100,7 +100,7 @@ def test_an_answer_that_was_thought_impossible_costs_ten_nats() -> None:
 def test_worlds_are_judged_apart() -> None:
     logits = {"speaker": torch.zeros(2, 1, 1), "listener": logits_of(0.5, 0.5).expand(2, 2, 2)}
     answers = {"listener": torch.tensor([[0, 1], [-1, -1]])}
-    got = taught_rewards(torch.ones(2, 3), answers, logits, LAWS, PAIR)
+    got = taught_rewards(torch.ones(2, 3), answers, logits, DISTRIBUTIONS, PAIR)
     torch.testing.assert_close(got, torch.tensor([[math.log(0.5)] * 3, [1.0] * 3]))
 
 
@@ -110,8 +110,8 @@ def test_an_answer_of_several_parts_is_due_where_none_is_minus_one_and_as_likely
     assert is_due.tolist() == [[True, False]]
     assert due(torch.tensor([3, -1, 0]), ()).tolist() == [True, False, True]
     logits = torch.cat([logits_of(0.8), logits_of(0.3)], -1).expand(1, 2, 4)
-    law = action_law(spaces.MultiDiscrete([2, 2]))
-    assert answer_log_prob(law, logits, answers, is_due)[0].tolist() == pytest.approx([math.log(0.8 * 0.7), 0])
+    distribution = action_distribution(spaces.MultiDiscrete([2, 2]))
+    assert answer_log_prob(distribution, logits, answers, is_due)[0].tolist() == pytest.approx([math.log(0.8 * 0.7), 0])
 
 
 @pytest.mark.parametrize("members", [1, 3])

@@ -182,7 +182,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             plan, module = self.plan.species[name], self.networks[name]
             config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
             later = plan.speaks_by_reinforce and config.message_credit == "next"
-            # Whoever has one action, or is taught, decides by its messages alone.
+            # Whoever has one action, or is supervised, decides by its messages alone.
             acts = "answers" not in a and choices != 1
             # Whoever has one action only brings about what its messages do: that is what its value is of.
             only_speaks = later and choices == 1

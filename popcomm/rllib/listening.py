@@ -12,7 +12,7 @@ from torch import Tensor
 from popcomm.agents.distributions import ActionDistribution, Categorical, DiagonalGaussian, MultiCategorical, allow
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
-from popcomm.agents.step import converse, open_lives
+from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels import Channel
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
@@ -121,7 +121,7 @@ class Listening:
         obs, first = (seating.to_members(twice(self._get(arrays, key, device))) for key in ("obs", "first"))
         state = {k: seating.to_members(twice(v)) for k, v in self._states.get(name, {}).items()}
         inbox = inbox_of(swap.mail, seating, seats)
-        output = converse(agent, spec, obs, inbox, open_lives(agent, state, first), greedy=True)
+        output = agent_step(agent, spec, obs, inbox, reset_state(agent, state, first), greedy=True)
         before, after = seating.to_worlds(output.action_logits).float().chunk(2)
         mask = self._get(arrays, "action_mask", device) if "action_mask" in arrays else None
         asked = swap.changed[:, seats] & self._get(arrays, "alive", device)

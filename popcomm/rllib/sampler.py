@@ -101,7 +101,7 @@ class Sampler:
             config.rollout_fragment_length,
             self.plan.keeps_message_logp,
             takes_turns,
-            taught=config.learn_from == "answers",
+            supervised=config.learn_from == "answers",
             keeps_state=self.plan.reads_state,
         )
 

@@ -18,7 +18,7 @@ from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
 from popcomm.rllib.rows import Rows as _Rows
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.teaching import answer_log_prob, due
+from popcomm.rllib.supervision import answer_log_prob, due
 from popcomm.rllib.unroll import SpeciesUnroll
 
 
@@ -73,7 +73,7 @@ class SpeciesLoss:
         policy, logged = self._policy_loss(likelihoods, rows, mean)
         entropy_mean = mean(likelihoods.entropy)
         loss = policy + config.vf_loss_coeff * value
-        if not self._taught(rows):
+        if not self._is_supervised(rows):
             loss = loss - entropy_coeff * (entropy_mean + self._pull_at_rare(output, rows, mean))
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if likelihoods.message_entropy is not None:
@@ -83,9 +83,9 @@ class SpeciesLoss:
         logged = {name: total / members for name, total in logged.items()}
         more, more_logged = self._talk_losses(output, rows, run, reduce, mean)
         loss, logged = loss + more, logged | more_logged
-        if self._taught(rows):
-            lesson, told = self._lesson(output, rows, mask, reduce)
-            loss, logged = loss + lesson, logged | told
+        if self._is_supervised(rows):
+            supervised, told = self._supervised_loss(output, rows, mask, reduce)
+            loss, logged = loss + supervised, logged | told
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
 
@@ -160,7 +160,7 @@ class SpeciesLoss:
     def _acts_by_message(self, output: AgentOutput) -> bool:
         return output.message is not None and self.plan.gradient == "reinforce"
 
-    def _taught(self, rows: _Rows) -> bool:
+    def _is_supervised(self, rows: _Rows) -> bool:
         return "answers" in rows.arrays
 
     def _likelihoods(self, output: AgentOutput, rows: _Rows) -> _Likelihoods:
@@ -182,10 +182,10 @@ class SpeciesLoss:
         """PPO's surrogate of what was decided, and its diagnostics, summed over members.
 
         Action and message are one decision with one advantage, or two where a message is credited from the next step
-        on. Actions that are taught are no decision.
+        on. Actions that are supervised are no decision.
         """
         # Of a single action there is nothing to decide either.
-        acts = not self._taught(rows) and getattr(self.distribution, "n", 0) != 1
+        acts = not self._is_supervised(rows) and getattr(self.distribution, "n", 0) != 1
         decisions = [(likelihoods.log_prob, rows["action_logp"], rows["advantages"])] if acts else []
         if likelihoods.message_log_prob is not None:
             said = (likelihoods.message_log_prob, _voiced(rows["message_logp"], rows), rows.message_advantages())
@@ -207,7 +207,7 @@ class SpeciesLoss:
                 logged["clipfrac"] = logged["clipfrac"] + clipped / len(decisions)
         return total, logged
 
-    def _lesson(
+    def _supervised_loss(
         self, output: AgentOutput, rows: _Rows, mask: Tensor, reduce: Reduce
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the right actions where one is called for: mean over a member's, summed over members."""
@@ -216,8 +216,8 @@ class SpeciesLoss:
         allowed = rows.optional("action_mask")
         log_prob = answer_log_prob(self.distribution, output.action_logits.float(), answers, is_due, allowed)
         counts = reduce(is_due.sum(1).double()).float().clamp(min=1)
-        lesson = -(log_prob.sum(1) / counts).sum()
-        return lesson, {"answer_loss": lesson.detach() / len(counts)}
+        loss = -(log_prob.sum(1) / counts).sum()
+        return loss, {"answer_loss": loss.detach() / len(counts)}
 
     def _own_losses(
         self,

@@ -501,7 +501,7 @@ class TestConformance:
 
     @pytest.mark.parametrize(("offset", "fine"), [(1, True), (0, False)])
     def test_answers_must_be_allowed_by_the_mask(self, offset: int, fine: bool) -> None:
-        class Taught(TinyWorld):
+        class Supervised(TinyWorld):
             """A walker may not do the same twice in a row; the answer is `offset` from what it did last."""
 
             def told(self, *args: Tensor) -> WorldStep:
@@ -511,10 +511,10 @@ class TestConformance:
                 return step._replace(answers={"walker": right})
 
         if fine:
-            world_api_test(Taught(), num_steps=30)
+            world_api_test(Supervised(), num_steps=30)
         else:
             with pytest.raises(AssertionError, match="an action that the mask forbids"):
-                world_api_test(Taught(), num_steps=30)
+                world_api_test(Supervised(), num_steps=30)
 
     @pytest.mark.parametrize(
         ("told", "message"),

@@ -20,7 +20,7 @@ from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from tests.rllib.test_learner import learner_of, update, weights
 from tests.rllib.test_rollout import runner_of
-from tests.rllib.test_teaching import Fragment, game_config, played, unrolled
+from tests.rllib.test_supervision import Fragment, game_config, played, unrolled
 
 # ---- credit ----
 

@@ -27,7 +27,7 @@ def answer_log_prob(
     return torch.where(is_due, log_prob, 0.0)
 
 
-def taught_rewards(
+def supervised_rewards(
     rewards: Tensor,
     answers: Mapping[str, Tensor],
     logits: Mapping[str, Tensor],
@@ -56,5 +56,5 @@ def taught_rewards(
         log_prob = answer_log_prob(distributions[name], logits[name].float(), right, is_due, (masks or {}).get(name))
         score[:, kind.seats] = log_prob.clamp(min=LEAST_LOG_PROBABILITY)
     mean = score.sum(1, keepdim=True) / called.sum(1, keepdim=True).clamp(min=1)
-    taught = torch.where(called, score, mean.expand_as(score))
-    return torch.where(called.any(1, keepdim=True), taught, rewards)
+    supervised = torch.where(called, score, mean.expand_as(score))
+    return torch.where(called.any(1, keepdim=True), supervised, rewards)

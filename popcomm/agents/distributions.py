@@ -59,7 +59,9 @@ class ActionDistribution(Protocol):
         ...
 
     @property
-    def num_features(self) -> int: ...
+    def num_features(self) -> int:
+        """Numbers in `features`."""
+        ...
 
 
 def _mean_allowed(log_p: Tensor) -> Tensor:

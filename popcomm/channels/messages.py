@@ -57,7 +57,9 @@ class MessageKind(Protocol):
         ...
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> torch.dtype:
+        """Of messages."""
+        ...
 
     def rule(self) -> str:
         """One sentence that says what a message is; printed when training starts."""
@@ -218,6 +220,7 @@ class Symbols:
         return hard if soft is None else hard + soft - soft.detach()
 
     def load(self, messages: Tensor) -> Tensor:
+        """Symbols that are not the blank."""
         return (messages != 0).sum(-1).float()
 
     def spoken(self, messages: Tensor) -> Tensor:
@@ -264,6 +267,7 @@ class Vectors:
 
     @property
     def alphabet(self) -> None:
+        """None: as_symbols has nothing to count."""
         return None
 
     @property
@@ -295,6 +299,7 @@ class Vectors:
         return self.sample_with(params, self.draw_noise(params, generator))
 
     def mode(self, params: Tensor) -> Tensor:
+        """The mean, float32."""
         return params.float()
 
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
@@ -312,6 +317,7 @@ class Vectors:
         return params.new_full(params.shape[:-1], self.size * each)
 
     def soft(self, params: Tensor) -> Tensor:
+        """The output itself, without noise."""
         return params
 
     def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:

@@ -63,10 +63,12 @@ class Words:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(): a word is one packed number."""
         return ()
 
     @property
     def dtype(self) -> torch.dtype:
+        """int32 up to 32 bits, int64 above."""
         return words_dtype(self.bits)
 
     @property
@@ -81,6 +83,7 @@ class Words:
 
     @property
     def alphabet(self) -> int:
+        """2 without a lexicon: the symbols are bits; else its words and silence."""
         return 2 if self.vocab is None else self.vocab + 1
 
     @cached_property
@@ -190,6 +193,7 @@ class Words:
         return self.spoken(messages).float()
 
     def spoken(self, messages: Tensor) -> Tensor:
+        """All but silence."""
         return messages != 0
 
     def as_symbols(self, messages: Tensor) -> Tensor:

@@ -109,8 +109,9 @@ def test_the_house_is_drawn() -> None:
     assert draw().startswith(b"\x89PNG")
 
 
-def test_the_page_names_files_that_exist() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["architecture.md", "glossary.md"])
+def test_the_page_names_files_that_exist(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_0-9]+\.py)`", page))
     assert len(named) > 20
-    assert [name for name in sorted(named) if not any((where / name).is_file() for where in (PACKAGE, ROOT))] == []
+    assert [file for file in sorted(named) if not any((where / file).is_file() for where in (PACKAGE, ROOT))] == []

@@ -1,7 +1,7 @@
 """Who acts: plain torch networks for P members at once, and the layers that they are made of."""
 
 from popcomm.agents.contract import Agent, AgentOutput, AgentSpec, AuxiliaryBatch
-from popcomm.agents.distributions import ActionLaw, action_law
+from popcomm.agents.distributions import ActionDistribution, action_distribution
 from popcomm.agents.flare import FlareAttention, FlareBlock
 from popcomm.agents.flare_memory import FlareMemory
 from popcomm.agents.flare_mixing import effective_rank, spectral_gap
@@ -27,7 +27,7 @@ AGENTS: dict[str, type] = {"symbolic": SymbolicAgent, "mlp": MLPAgent, "gru": GR
 
 __all__ = [
     "AGENTS",
-    "ActionLaw",
+    "ActionDistribution",
     "Agent",
     "AgentOutput",
     "AgentSpec",
@@ -48,7 +48,7 @@ __all__ = [
     "RoutedHearing",
     "SymbolicAgent",
     "TinyAgent",
-    "action_law",
+    "action_distribution",
     "effective_rank",
     "extract",
     "insert",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from popcomm.agents.action_bounds import ActionBounds
 from popcomm.agents.contract import AgentOutput, AgentSpec
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
@@ -114,7 +114,7 @@ class _Faces:
         own, action = spaces.Box(-np.inf, np.inf, (spec.obs_size,), np.float32), spec.action_space
         if isinstance(spec, EnvSpec):
             own, action = spec.env_observation_space or own, spec.env_action_space or action
-        self.law = action_law(spec.action_space)
+        self.distribution = action_distribution(spec.action_space)
         self.bounds = ActionBounds(spec.action_space)
         self.action = FlatAction(action, "agent")
         self.observation = FlatObservation(own, "agent", split_mask=not self.action.is_box)
@@ -171,9 +171,9 @@ class Acting:
         how = {"greedy": greedy, "generator": generator} if getattr(self, "autoregressive", False) else {}
         output: AgentOutput = self(obs, inbox, state, **how)  # type: ignore[operator]
         self._carried = output.state
-        law = self._faces.law
+        distribution = self._faces.distribution
         logits = output.action_logits
-        action = law.mode(logits, mask) if greedy else law.sample(logits, generator, mask)
+        action = distribution.mode(logits, mask) if greedy else distribution.sample(logits, generator, mask)
         chosen = self._faces.action.to_env(self._faces.bounds.of(action[0, 0].cpu()).numpy())
         return chosen[()], self._message(output, greedy, generator)
 

@@ -82,7 +82,7 @@ class AgentOutput(NamedTuple):
     state: dict[str, Tensor]  # {name: [P, R, ...]}, the recurrent state after the step
     aux: dict[str, Tensor]  # {name: [P, R, ...]}, whatever its own losses and the logs want ("attention": [P, R, K])
     # [P, R, *message shape], the message itself, from networks that speak symbol by symbol: `message` then holds the
-    # law of every symbol given those before it in `said`.
+    # distribution of every symbol given those before it in `said`.
     said: Tensor | None = None
 
 
@@ -116,8 +116,9 @@ class Agent(Protocol):
     """The contract. `outputs` of the losses are AgentOutputs whose rows are joined over steps as the batch's are.
 
     A network that speaks symbol by symbol has `autoregressive = True`, and its forward takes three more keywords:
-    `said` [P, R, *message shape], a message that was sent, whose law is wanted; or, where `said` is None, `generator`
-    to sample one with, or `greedy=True` for the likeliest symbol each time. It returns the message in `said`.
+    `said` [P, R, *message shape], a message that was sent, whose distribution is wanted; or, where `said` is None,
+    `generator` to sample one with, or `greedy=True` for the likeliest symbol each time. It returns the message in
+    `said`.
 
     Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once);
     `has_auxiliary_losses = False`, which saves the gathering of targets for losses that are not there;

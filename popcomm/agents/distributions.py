@@ -1,4 +1,4 @@
-"""Laws of actions: from a network's `action_logits` to actions, log-probabilities and entropies.
+"""Distributions of actions: from a network's `action_logits` to actions, log-probabilities and entropies.
 
 Leading axes `...` are free ([P, R] in networks). The layout of `params` is RLlib's: the logits of a Discrete space, the
 logits of a MultiDiscrete space one after another, the means and then the log standard deviations of a Box.
@@ -22,8 +22,8 @@ FORBIDDEN = -1e9  # a logit whose probability is exactly zero in float32, while 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
-class ActionLaw(Protocol):
-    """The law of one seat's action. `mask` [..., A] bool, True = allowed, has the shape of `params`."""
+class ActionDistribution(Protocol):
+    """The distribution of one seat's action. `mask` [..., A] bool, True = allowed, has the shape of `params`."""
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None, mask: Tensor | None = None) -> Tensor:
         """params [..., A] -> actions: [...] int64, [..., k] int64 or [..., d] float32."""
@@ -44,7 +44,7 @@ class ActionLaw(Protocol):
         ...
 
     def openness(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
-        """How far the law is from ruling an allowed action out (nats, `popcomm.agents.openness`): [...], at most 0.
+        """How far the distribution is from ruling an allowed action out (nats, `popcomm.agents.openness`): [...], at most 0.
 
         Of k independent actions: their sum. 0 for a Box, whose entropy pulls at every width alike.
         """
@@ -59,11 +59,13 @@ class ActionLaw(Protocol):
         ...
 
     @property
-    def num_features(self) -> int: ...
+    def num_features(self) -> int:
+        """Numbers in `features`."""
+        ...
 
 
 def allow(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Logits [..., A] with forbidden actions out of reach. Where nothing is allowed the law is uniform, not NaN."""
+    """Logits [..., A] with forbidden actions out of reach. Where nothing is allowed it is uniform, not NaN."""
     return logits if mask is None else logits.masked_fill(~mask, FORBIDDEN)
 
 
@@ -213,8 +215,8 @@ def _one_hots(positions: Tensor, size: int) -> Tensor:
     return zeros.scatter_(-1, positions, 1.0)
 
 
-def action_law(space: spaces.Space) -> ActionLaw:
-    """The law for an action space.
+def action_distribution(space: spaces.Space) -> ActionDistribution:
+    """The distribution for an action space.
 
     Raises:
         UserError: a space that is not Discrete, MultiDiscrete or a one-dimensional Box.
@@ -226,3 +228,6 @@ def action_law(space: spaces.Space) -> ActionLaw:
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         return DiagonalGaussian(int(space.shape[0]))
     raise UserError(f"the action space is {space}, and must be Discrete, MultiDiscrete or Box with one axis")
+
+
+action_law = action_distribution  # its name before; programs of others may import it

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
-from popcomm.agents.distributions import ActionLaw
+from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.losses import masked_mean, masked_mse, r_squared
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.population import PopulationMLP
@@ -43,7 +43,7 @@ class Grounding:
     """
 
     spec: AgentSpec
-    law: ActionLaw
+    distribution: ActionDistribution
     auxiliary_weights: dict[str, float]
     encoder: Any  # of messages, as MessageDecoder wants it; with spec.receives
     decoder: MessageDecoder  # with spec.receives and spec.sender_obs_size
@@ -53,7 +53,7 @@ class Grounding:
     def _add_estimators(self, features: int, hidden: int, generator: torch.Generator | None) -> None:
         """Make `predictor` and `world_estimator` for hidden states and contexts of so many features."""
         p, spec = self.spec.members, self.spec
-        width = features + self.law.num_features
+        width = features + self.distribution.num_features
         self.predictor = PopulationMLP(p, width, hidden, spec.obs_size, generator=generator)
         if spec.state_size:
             self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
@@ -99,7 +99,7 @@ class Grounding:
         return outputs.aux["context"]
 
     def _predict(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
-        action = self.law.features(batch.actions).to(batch.obs.dtype)
+        action = self.distribution.features(batch.actions).to(batch.obs.dtype)
         return self.predictor(torch.cat([outputs.aux["hidden"], action], -1))
 
     def _estimate_world(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:

@@ -32,7 +32,7 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, generator: torch.Generator | 
     members, rows, columns = weight.shape
     normal = torch.randn(members, max(rows, columns), min(rows, columns), generator=generator)
     q, r = torch.linalg.qr(normal)
-    # The signs make the law of q uniform over the orthogonal group (Mezzadri 2007).
+    # The signs make the distribution of q uniform over the orthogonal group (Mezzadri 2007).
     q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     with torch.no_grad():
         return weight.copy_((q if rows >= columns else q.mT) * gain)
@@ -54,7 +54,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class PopulationLinear(nn.Module):
     """`torch.nn.Linear` for P members. x [P, R, ..., in] -> [P, R, ..., out].
 
-    `weight` is [P, in, out], `bias` [P, out]; the law of their start is that of torch.nn.Linear.
+    `weight` is [P, in, out], `bias` [P, out]; the distribution of their start is that of torch.nn.Linear.
     """
 
     transposed: ClassVar[tuple[str, ...]] = ("weight",)

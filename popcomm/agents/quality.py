@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.agents.population import PopulationMLP
 
 HIDDEN = 64
@@ -39,15 +39,15 @@ class QualityHead(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.law = action_law(action_space)
+        self.distribution = action_distribution(action_space)
         self.chooses = not isinstance(action_space, spaces.Box)
-        actions = self.law.num_features
+        actions = self.distribution.num_features
         sizes = (features, hidden, actions) if self.chooses else (features + actions, hidden, 1)
         self.net = PopulationMLP(members, *sizes, activation="relu", gain=1.0, generator=generator)
 
     def forward(self, features: Tensor, actions: Tensor) -> Tensor:
         """features [P, R, F], actions [P, R, ...] -> [P, R], in the units of normalised returns."""
-        chosen = self.law.features(actions).to(features.dtype)
+        chosen = self.distribution.features(actions).to(features.dtype)
         if self.chooses:
             return (self.net(features) * chosen).sum(-1)
         return self.net(torch.cat([features, chosen], -1)).squeeze(-1)

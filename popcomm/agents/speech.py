@@ -15,9 +15,9 @@ from popcomm.errors import UserError, unknown
 
 
 class ParallelSpeech(nn.Module):
-    """One linear layer gives the law of the whole message; its symbols are independent given the hidden state.
+    """One linear layer gives the distribution of the whole message; its symbols are independent given the hidden state.
 
-    The kind itself samples from such a law (`kind.sample`), so nothing is sampled here.
+    The kind itself samples from such a distribution (`kind.sample`), so nothing is sampled here.
 
     Args:
         members: P.
@@ -108,11 +108,11 @@ class AutoregressiveSpeech(nn.Module):
         generator: torch.Generator | None = None,
         greedy: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """The law of every symbol given those before it, and the message.
+        """The distribution of every symbol given those before it, and the message.
 
         Args:
             hidden: [P, R, in_features].
-            said: [P, R, L] int64, a message whose law is wanted; None to say one.
+            said: [P, R, L] int64, a message whose distribution is wanted; None to say one.
             generator: source of the samples; torch's default one if None.
             greedy: take the likeliest symbol each time instead of a sample.
 
@@ -134,15 +134,15 @@ class AutoregressiveSpeech(nn.Module):
         return self.out(torch.stack(states, -2))
 
     def _speak(self, state: Tensor, generator: torch.Generator | None, greedy: bool) -> tuple[Tensor, Tensor]:
-        fed, laws, message = self.start.unsqueeze(1), [], []
+        fed, logits, message = self.start.unsqueeze(1), [], []
         for _ in range(self.length):
             state = self.cell(fed, state)
-            laws.append(self.out(state))
+            logits.append(self.out(state))
             # What was said is a fact without a gradient; noise in bfloat16 would be too coarse to sample with.
-            law = laws[-1].detach().float()
-            message.append(law.argmax(-1) if greedy else sample_categorical(law, generator))
+            now = logits[-1].detach().float()
+            message.append(now.argmax(-1) if greedy else sample_categorical(now, generator))
             fed = self.symbols(message[-1])
-        return torch.stack(laws, -2), torch.stack(message, -1)
+        return torch.stack(logits, -2), torch.stack(message, -1)
 
 
 MESSAGE_HEADS = ("parallel", "autoregressive")

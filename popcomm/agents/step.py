@@ -11,7 +11,7 @@ from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.channels.mailbox import Inbox
 
 
-def converse(
+def agent_step(
     agent: Any,
     spec: AgentSpec,
     obs: Tensor,
@@ -34,7 +34,7 @@ def converse(
     return output._replace(message=None, said=None) if spec.sends is None else output
 
 
-def open_lives(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:
+def reset_state(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:
     """Recurrent state [P, R, ...] put back to its start on rows where a life begins. first: [P, R] bool."""
     if not state or not bool(first.any()):
         return state

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from popcomm.agents.activations import tanh
 from popcomm.agents.attention import attend
 from popcomm.agents.contract import AgentOutput, AgentSpec, later
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
@@ -80,7 +80,7 @@ class SymbolicAgent(Grounding, nn.Module):
         _check(hidden_dim, num_heads)
         self.auxiliary_weights = auxiliary_weights(reconstruction_weight, prediction_weight, world_weight, cost_weight)
         self.spec, self.hidden_dim, self.num_heads = spec, hidden_dim, num_heads
-        self.law = action_law(spec.action_space)
+        self.distribution = action_distribution(spec.action_space)
         p, h = spec.members, hidden_dim
         self.lstm = PopulationLSTMCell(p, spec.obs_size + h, h, generator=generator)
         start_memory_(self.lstm, generator)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from popcomm.agents.acting import Acting, default_spec
 from popcomm.agents.activations import tanh
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.agents.flare import FlareBlock
 from popcomm.agents.flare_memory import FlareMemory
 from popcomm.agents.flare_mixing import scores
@@ -119,7 +119,7 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
             "world_weight": world_weight,
             "cost_weight": cost_weight,
         }
-        self.law = action_law(self.spec.action_space)
+        self.distribution = action_distribution(self.spec.action_space)
         self._add_trunk(kv_layers, memory, generator)
         self._add_heads(message_head, generator)
 
@@ -196,8 +196,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
             obs: [P, R, O] float32.
             inbox: [P, R, K, ...], or None.
             state: as `initial_state` gives it.
-            said, generator, greedy: for the autoregressive head: a message [P, R, L] whose law is wanted, or how to say
-                one.
+            said, generator, greedy: for the autoregressive head: a message [P, R, L] whose distribution is wanted, or
+                how to say one.
 
         Returns:
             AgentOutput. `aux` has "hidden" [P, R, C] and, where messages are heard and no gradients are wanted,

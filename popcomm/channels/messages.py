@@ -1,4 +1,4 @@
-"""What passes between agents: symbol strings and vectors, each with its space, its law and its differentiable form.
+"""What passes between agents: symbols and vectors, each with its space, distribution and differentiable form.
 
 A message kind turns a network's output (`params`) into messages and back into gradients. Binary words are another one,
 in words.py; relaxed.py has those that are real in training and discrete in play.
@@ -57,7 +57,9 @@ class MessageKind(Protocol):
         ...
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> torch.dtype:
+        """Of messages."""
+        ...
 
     def rule(self) -> str:
         """One sentence that says what a message is; printed when training starts."""
@@ -80,7 +82,7 @@ class MessageKind(Protocol):
         ...
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Entropy (nats) of the law of whole messages: [...]."""
+        """Entropy (nats) of the distribution of whole messages: [...]."""
         ...
 
     def soft(self, params: Tensor) -> Tensor:
@@ -218,6 +220,7 @@ class Symbols:
         return hard if soft is None else hard + soft - soft.detach()
 
     def load(self, messages: Tensor) -> Tensor:
+        """Symbols that are not the blank."""
         return (messages != 0).sum(-1).float()
 
     def spoken(self, messages: Tensor) -> Tensor:
@@ -236,7 +239,7 @@ class Symbols:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A vector of `size` real numbers; with `std` > 0 it is sampled from a normal law around the network's output.
+    """A vector of `size` real numbers; with `std` > 0 it is normally distributed around the network's output.
 
     Raises:
         UserError: a size below one, or a negative std.
@@ -264,6 +267,7 @@ class Vectors:
 
     @property
     def alphabet(self) -> None:
+        """None: as_symbols has nothing to count."""
         return None
 
     @property
@@ -295,23 +299,25 @@ class Vectors:
         return self.sample_with(params, self.draw_noise(params, generator))
 
     def mode(self, params: Tensor) -> Tensor:
+        """The mean, float32."""
         return params.float()
 
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
-        """Normal log-density summed over the vector; zero for the noiseless law, which has no density."""
+        """Normal log-density summed over the vector; zero for the noiseless distribution, which has no density."""
         if self.std == 0:
             return params.new_zeros(params.shape[:-1])
         z = (messages - params) / self.std
         return (-0.5 * z.square() - math.log(self.std) - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Differential entropy (nats); zero for the noiseless law."""
+        """Differential entropy (nats); zero for the noiseless distribution."""
         if self.std == 0:
             return params.new_zeros(params.shape[:-1])
         each = 0.5 * math.log(2 * math.pi * math.e) + math.log(self.std)
         return params.new_full(params.shape[:-1], self.size * each)
 
     def soft(self, params: Tensor) -> Tensor:
+        """The output itself, without noise."""
         return params
 
     def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:

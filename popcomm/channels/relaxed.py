@@ -62,6 +62,7 @@ class RelaxedSymbols:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """[L, V], and not [L] as of Symbols: a point of the simplex for each."""
         return (self.length, self.vocab_size)
 
     params_shape = features_shape = noise_shape = shape
@@ -72,6 +73,7 @@ class RelaxedSymbols:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Real numbers, also in play, where they are 0 or 1."""
         return torch.float32
 
     def rule(self) -> str:
@@ -83,6 +85,7 @@ class RelaxedSymbols:
         )
 
     def space(self) -> spaces.Box:
+        """Box, and not MultiDiscrete as of Symbols: points of the simplex."""
         return spaces.Box(0.0, 1.0, self.shape, np.float32)
 
     def draw_noise(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -187,10 +190,12 @@ class Dru:
 
     @property
     def alphabet(self) -> int:
+        """2: in play a number is a bit."""
         return 2
 
     @property
     def dtype(self) -> torch.dtype:
+        """Real numbers, also in play, where they are 0 or 1."""
         return torch.float32
 
     def rule(self) -> str:

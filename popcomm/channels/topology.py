@@ -63,11 +63,13 @@ class Full(Topology):
     static = True
 
     def inbox_size(self, num_agents: int) -> int:
+        """N - 1."""
         return num_agents - 1
 
     def connect(
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
+        """Those who are absent are masked; positions are not looked at."""
         n = present.shape[1]
         others = torch.arange(n - 1).expand(n, n - 1)
         return _fixed(others + (others >= torch.arange(n).unsqueeze(1)), present)
@@ -86,11 +88,13 @@ class Ring(Topology):
         self.k = whole("topology.k", k, 1)
 
     def inbox_size(self, num_agents: int) -> int:
+        """`k`. Raises UserError: an agent has fewer others."""
         return _at_most_others(self.k, num_agents)
 
     def connect(
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
+        """The nearest seats of the ring, left before right; positions are not looked at."""
         n = present.shape[1]
         offsets = torch.tensor([(i // 2 + 1) * (-1 if i % 2 == 0 else 1) for i in range(self.inbox_size(n))])
         return _fixed((torch.arange(n).unsqueeze(1) + offsets) % n, present)
@@ -105,11 +109,13 @@ class Chain(Topology):
     static = True
 
     def inbox_size(self, num_agents: int) -> int:
+        """1, also of the first seat, whose inbox is never real."""
         return 1
 
     def connect(
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
+        """The seat before; the first one's slot is masked. Positions are not looked at."""
         seats = torch.arange(present.shape[1]).unsqueeze(1)
         return _fixed((seats - 1).clamp_(min=0), present, seats > 0)
 
@@ -134,6 +140,7 @@ class Custom(Topology):
         self._senders, self._mask = order.indices[..., :k], order.values[..., :k].bool()
 
     def inbox_size(self, num_agents: int) -> int:
+        """The most senders of any agent. Raises UserError: the adjacency is for another number of agents."""
         if self.adjacency.shape[-1] != num_agents:
             raise UserError(
                 f"topology.adjacency is for {self.adjacency.shape[-1]} agents, and the environment has {num_agents}"
@@ -143,6 +150,7 @@ class Custom(Topology):
     def connect(
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
+        """Positions are not looked at. Raises UserError: an adjacency [B, N, N] is for another number of worlds."""
         if self._senders.ndim == 2:
             return _fixed(self._senders, present, self._mask)
         senders = self._senders.to(present.device)
@@ -165,11 +173,13 @@ class KNearest(Topology):
         self.k = whole("topology.k", k, 1)
 
     def inbox_size(self, num_agents: int) -> int:
+        """`k`. Raises UserError: an agent has fewer others."""
         return _at_most_others(self.k, num_agents)
 
     def connect(
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
+        """The nearest of those who are present. Raises UserError: there are no positions."""
         if positions is None:
             raise UserError("topology k_nearest needs positions, and this environment has none; use full or ring")
         if positions.device.type == "cpu" and positions.shape[1] >= TREE_FROM_AGENTS:
@@ -261,11 +271,13 @@ class Routed(Topology):
         self.latents = whole("topology.latents", latents, 1)
 
     def inbox_size(self, num_agents: int) -> int:
+        """1: of every seat, whether it is on the air."""
         return 1
 
     def connect(
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
+        """Of every seat itself, [B, N, 1], masked where it is absent: no links, see the class."""
         own = torch.arange(present.shape[1], device=present.device).view(1, -1, 1)
         return Links(own.expand(len(present), -1, 1).contiguous(), present.unsqueeze(-1))
 

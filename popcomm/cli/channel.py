@@ -123,7 +123,7 @@ class Plan:
     progeny: tuple[Array, Array]  # mean and variance by sender, [N]
     alive: Array  # [N, len(GENERATIONS)]
     load: theory.LoadByType
-    exact: theory.StationaryLoad | None  # the law of the load, where all transmissions are alike
+    exact: theory.StationaryLoad | None  # the distribution of the load, where all transmissions are alike
     heard: Array  # [S], of the agent that hears most: which sources, the publisher last
     heard_mean: Array  # [N]
     capacity: int
@@ -178,7 +178,7 @@ def plan(
 
 
 def _alike(M: Array) -> bool:
-    """Whether the number of repeats has the same law for every source, so that the whole load is of one type."""
+    """Whether repeats have the same distribution for every source, so that the whole load is of one type."""
     rows = np.sort(M, 1)
     return bool(np.allclose(rows, rows[0], rtol=1e-12, atol=0.0))
 

@@ -22,9 +22,9 @@ class References(NamedTuple):
 def phase_shares(duration: int, event_rate: float, steps: int) -> np.ndarray:
     """Expected share of an episode's steps that are calm [0], or the j-th of an event [j]: [duration + 1], sum 1.
 
-    An episode opens in calm. The phases are a Markov chain, so the shares are the mean of its laws at the steps
-    0 ... steps - 1. In long episodes calm has the share 1 / (1 + event_rate * duration), and each step of an event
-    event_rate times as much (renewal theorem).
+    An episode opens in calm. The phases are a Markov chain, so the shares are the mean of its distributions at the
+    steps 0 ... steps - 1. In long episodes calm has the share 1 / (1 + event_rate * duration), and each step of an
+    event event_rate times as much (renewal theorem).
 
     >>> phase_shares(2, 1.0, 6).tolist()  # calm, first, second, calm, first, second
     [0.3333333333333333, 0.3333333333333333, 0.3333333333333333]

@@ -129,6 +129,7 @@ class AlarmWorld(DrawingWorld):
         return self._look(torch.zeros(self._watching.shape, device=self.device), torch.ones_like(self._kind).bool())
 
     def step(self, actions: dict[str, Tensor], spoken: Tensor | None = None) -> WorldStep:
+        """Raises UserError: the world was not reset, or actions are not [B, N]."""
         if self._last is None:
             raise UserError("alarm_v0 was stepped before it was reset; call reset first")
         chosen = actions[NAME]
@@ -143,6 +144,7 @@ class AlarmWorld(DrawingWorld):
         return self._look(rewards, opening)
 
     def metrics(self) -> dict[str, float]:
+        """ "informed" and "false_alarms", each where there was an occasion."""
         event, right, calm, fled = self._counts.tolist()
         self._counts = torch.zeros_like(self._counts)
         counted = {"informed": (right, event), "false_alarms": (fled, calm)}

@@ -123,6 +123,7 @@ class ParallelEnvWorld(World):
         return [episode["seed"] for episode in self._episode]
 
     def reset(self, seed: int | None = None) -> WorldStep:
+        """Raises UserError: a copy gives a number that cannot be."""
         if seed is not None:
             self._streams = _streams(seed, self.num_worlds)
         self._rows.clear()
@@ -132,6 +133,7 @@ class ParallelEnvWorld(World):
         return self._publish()
 
     def step(self, actions: dict[str, Tensor], spoken: Tensor | None = None) -> WorldStep:
+        """Raises UserError: never reset, or as `reset`; ValueError: an action that is not finite."""
         if self._last is None:
             raise UserError("the worlds were never reset; call reset before step")
         choices = self._choices(actions)
@@ -163,6 +165,7 @@ class ParallelEnvWorld(World):
         }
 
     def set_state(self, state: dict[str, Any]) -> WorldStep:
+        """Raises UserError: the state is of another number of worlds."""
         if len(state["streams"]) != self.num_worlds:
             raise UserError(f"the state is of {len(state['streams'])} worlds, and there are {self.num_worlds}")
         self._envs = pickle.loads(state["envs"])

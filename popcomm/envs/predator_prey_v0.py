@@ -122,6 +122,7 @@ class PredatorPreyWorld(EpisodicWorld):
         self._taken: Tensor | None = None  # [B] int64, steps until all were at the prey
 
     def metrics(self) -> dict[str, float]:
+        """ "steps" and "success" of the episodes that ended; {} where none did."""
         episodes, taken, reached = self._counts.tolist()
         self._counts = torch.zeros_like(self._counts)
         return {"steps": taken / episodes, "success": reached / episodes} if episodes else {}

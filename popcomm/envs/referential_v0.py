@@ -153,6 +153,7 @@ class ReferentialWorld(DrawingWorld):
         return self._open()
 
     def step(self, actions: dict[str, Tensor], spoken: Tensor | None = None) -> WorldStep:
+        """Raises UserError: the world was not reset, or actions of another shape."""
         if self._last is None:
             raise UserError("referential_v0 was stepped before it was reset; call reset first")
         self._check_actions(actions)
@@ -165,6 +166,7 @@ class ReferentialWorld(DrawingWorld):
         return self._look(rewards)
 
     def metrics(self) -> dict[str, float]:
+        """ "accuracy", and "attribute_accuracy" where answers have parts; {} where none was due."""
         if not self._given:
             return {}
         parts, answers = self._right.tolist()

@@ -145,6 +145,7 @@ class SwarmWorld(DrawingWorld):
         return self._look(torch.ones_like(self._age, dtype=torch.bool))
 
     def step(self, actions: dict[str, Tensor], spoken: Tensor | None = None) -> WorldStep:
+        """Raises UserError: the world was not reset, or actions of another shape."""
         if self._last is None:
             raise UserError("swarm_v0 was stepped before it was reset; call reset first")
         opening = self._age == self.max_steps

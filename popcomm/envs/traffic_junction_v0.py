@@ -148,6 +148,7 @@ class TrafficJunctionWorld(EpisodicWorld):
         self._signs = torch.eye(len(self._ways), device=self.device)  # [R, R], and of each route
 
     def metrics(self) -> dict[str, float]:
+        """ "success" and "collisions" of the episodes that ended; {} where none did."""
         episodes, clean, crashes = self._counts.tolist()
         self._counts = torch.zeros_like(self._counts)
         return {"success": clean / episodes, "collisions": crashes / episodes} if episodes else {}

@@ -66,7 +66,7 @@ class WorldStep(NamedTuple):
     action_masks: dict[str, Tensor] | None = None  # {species: [B, N_s, A] bool}, True = allowed
     labels: Tensor | None = None  # [B, N] int64, what a seat privately perceives, as a class; -1 nothing. For metrics
     # {species: [B, N_s] or [B, N_s, k] int64}, the action that would be right on these observations; -1 where none is
-    # called for. Of species with `has_answers`, which can be taught (`training(learn_from="answers")`).
+    # called for. Of species with `has_answers`, which can be supervised (`training(learn_from="answers")`).
     answers: dict[str, Tensor] | None = None
     speaks: Tensor | None = None  # [B, N] bool, who may send a message in this step; None: all
 

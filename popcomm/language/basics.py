@@ -159,7 +159,7 @@ def label_information(
     m, y = _dense(messages[rows]).T, _dense(labels[rows])[None].repeat(messages.shape[1], 0)
     sizes = np.array([len(rows)]) if streams is None else np.unique(streams[rows], return_counts=True)[1]
 
-    # One displacement for all positions keeps their dependence, which the law of the maximum depends on.
+    # One displacement for all positions keeps their dependence, which the distribution of the maximum depends on.
     others = [y[:, displaced(sizes, rng)] for _ in range(shuffles)]
     controls = [_informations(m, other) for other in others]
     # Where streams end is not where displaced ones do, so a control has somewhat more independent pairs than the data,
@@ -233,7 +233,7 @@ def specialisation(
     seed: int = 0,
     deal: Callable[[np.random.Generator], Array] | None = None,
 ) -> Specialisation:
-    """Symbol laws of groups and their divergence from the population's (Lin 1991, eq. 4.1 with equal weights, bits).
+    """Symbols of groups, and how far they diverge from the population's (Lin 1991, eq. 4.1 with equal weights, bits).
 
     Args:
         messages: [M, L] integers; the positions are pooled, so give [M, 1] for one of them.
@@ -256,13 +256,13 @@ def specialisation(
     chance = np.array([jensen_shannon(c := counted(by_chance(rng)), c.sum(0)) for _ in range(shuffles)])
     middle = chance.mean(0)
     total = counts.sum(-1, keepdims=True)
-    law = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    distribution = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
     each = np.bincount(groups[keep].astype(np.int64), minlength=num_groups)
     known = np.isfinite(divergence - middle)
     p_value = np.nan
     if known.any():
         p_value = share_as_large((divergence - middle)[known].max(), (chance - middle)[:, known].max(1))
-    return Specialisation(law, divergence, middle, each, p_value)
+    return Specialisation(distribution, divergence, middle, each, p_value)
 
 
 def jensen_shannon(p: Array, q: Array) -> Array:

@@ -4,8 +4,8 @@ Pure functions on arrays. A checkpoint is the messages of one time, as counts [.
 messages, see `whole_messages`). The measure is the Jensen-Shannon divergence (`basics.jensen_shannon`, Lin 1991) in
 bits, 0 ... 1, and nan where one of the two has no messages.
 
-Two samples of one and the same law diverge, too: by (K - 1) / (8 ln 2) * (1 / n + 1 / m) bits for samples of n and m
-messages over K classes, when n and m are much larger than K (Grosse et al. 2002: 2 N ln 2 times the divergence is
+Two samples of one and the same distribution diverge, too: by (K - 1) / (8 ln 2) * (1 / n + 1 / m) bits for samples of n
+and m messages over K classes, when n and m are much larger than K (Grosse et al. 2002: 2 N ln 2 times the divergence is
 chi-square). With few messages for each class the bias can be most of what is seen, so each divergence comes with the
 one that chance alone gives.
 """
@@ -30,7 +30,7 @@ class Drift(NamedTuple):
     """Divergences (bits) of C checkpoints; entry i is about what came after checkpoint i. [C - 1, ...] each."""
 
     consecutive: Array  # of checkpoint i from the next one
-    consecutive_chance: Array  # its mean if both were samples of one law
+    consecutive_chance: Array  # its mean if both were samples of one distribution
     to_last: Array  # of checkpoint i from the last one
     to_last_chance: Array
 

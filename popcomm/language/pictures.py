@@ -302,11 +302,11 @@ def symbol_specialisation(groups: Mapping[str, tuple[Specialisation, Sequence[st
 def _specialisation_row(left: Axes, right: Axes, title: str, found: Specialisation, names: Sequence[str]) -> None:
     heard = np.flatnonzero(found.counts > 0)
     rows = np.sort(heard[np.argsort(-found.counts[heard], kind="stable")][:MOST_ROWS])
-    law = found.probabilities[rows]
-    columns = _by_owner(law)
+    distribution = found.probabilities[rows]
+    columns = _by_owner(distribution)
     more = "" if len(rows) == len(heard) else f" ({len(rows)} of {len(heard)} with most messages)"
     dress(left, title + more, "symbol: first those that all rows share, then by the row that uses it most", "", None)
-    heatmap(left, law[:, columns], "P(symbol | row)", vmin=0)
+    heatmap(left, distribution[:, columns], "P(symbol | row)", vmin=0)
     ticks = sparse_ticks(len(columns), 28)
     left.set_xticks(ticks, columns[ticks])
     left.set_yticks(np.arange(len(rows)), [names[i] for i in rows])
@@ -327,13 +327,13 @@ def _specialisation_row(left: Axes, right: Axes, title: str, found: Specialisati
     right.set_xlim(0, max(0.05, 1.1 * float(np.nanmax(found.divergence[rows]))))
 
 
-def _by_owner(law: Array) -> Array:
+def _by_owner(distribution: Array) -> Array:
     """Columns of P(symbol | row) [rows, V] in an order that shows a code as a diagonal; at most MOST_SYMBOLS."""
-    most, mean = law.max(0), law.mean(0)
+    most, mean = distribution.max(0), distribution.mean(0)
     used = np.argsort(-mean, kind="stable")[:MOST_SYMBOLS]
     used = used[most[used] > 0]
     # A symbol belongs to a row that uses it clearly more than the others; the rest is common stock, most used first.
-    owner = np.where(most > 1.5 * mean, law.argmax(0), -1)[used]
+    owner = np.where(most > 1.5 * mean, distribution.argmax(0), -1)[used]
     return used[np.argsort(owner, kind="stable")]
 
 
@@ -370,7 +370,7 @@ def temporal_patterns(lags: Sequence[int], information: Sequence[Information], t
     legend(left, loc="upper right")
     used = np.argsort(-(transitions.sum(0) + transitions.sum(1)), kind="stable")[:MOST_TRANSITIONS]
     used = np.sort(used[(transitions.sum(0) + transitions.sum(1))[used] > 0])
-    law = transitions[used] / np.maximum(transitions[used].sum(1, keepdims=True), 1)
+    distribution = transitions[used] / np.maximum(transitions[used].sum(1, keepdims=True), 1)
     dress(
         right,
         f"The next symbol, given this one ({len(used)} most used)",
@@ -378,7 +378,7 @@ def temporal_patterns(lags: Sequence[int], information: Sequence[Information], t
         "symbol",
         None,
     )
-    heatmap(right, law[:, used], "P(next | symbol)", vmin=0)
+    heatmap(right, distribution[:, used], "P(next | symbol)", vmin=0)
     right.set_xticks(np.arange(len(used)), used)
     right.set_yticks(np.arange(len(used)), used)
     return figure

@@ -16,7 +16,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 
-from popcomm.agents.distributions import ActionLaw
+from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import make_world
@@ -112,9 +112,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         return self.sampler.transcript
 
     @property
-    def laws(self) -> dict[str, ActionLaw]:
-        """{species: law of its actions}."""
-        return self.sampler.laws
+    def distributions(self) -> dict[str, ActionDistribution]:
+        """{species: distribution of its actions}."""
+        return self.sampler.distributions
 
     # ---- what RLlib asks for ----
 

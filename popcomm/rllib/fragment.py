@@ -94,7 +94,7 @@ class FragmentLayout:
     """Whether messages are actions (gradient "reinforce"), so that their log-probabilities are kept."""
     takes_turns: bool = False
     """Whether the world says who may speak in a step, so that this is kept."""
-    taught: bool = False
+    supervised: bool = False
     """Whether actions are learned from the world's answers, so that these are kept."""
     capacity: int = 0
     """L, entries of a world's log of transmissions; 0 where there is none."""
@@ -147,7 +147,7 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
         actions = species.action_space
         size = int(actions.n) if isinstance(actions, spaces.Discrete) else int(actions.nvec.sum())
         arrays["action_mask"] = np.empty((b, t, n, size), np.bool_)
-    if layout.taught and species.has_answers:
+    if layout.supervised and species.has_answers:
         arrays["answers"] = action_array(species.action_space, (b, t, n))
     return arrays
 

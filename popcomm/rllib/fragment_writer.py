@@ -15,7 +15,7 @@ from popcomm.channels.mail import Mail
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
 from popcomm.rllib.fragment import STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
-from popcomm.rllib.teaching import taught_rewards
+from popcomm.rllib.supervision import supervised_rewards
 from popcomm.rollout import Players, Thought, Turn
 
 
@@ -26,7 +26,7 @@ class FragmentWriter:
         players: of the rollout that is written down.
         modules: {species: PopulationRLModule}, which judge what was done.
         length: T.
-        acts_by_message: see `FragmentLayout`; so are `takes_turns` and `taught`.
+        acts_by_message: see `FragmentLayout`; so are `takes_turns` and `supervised`.
         keeps_state: whether the worlds' latent state is kept.
 
     Attributes:
@@ -42,12 +42,12 @@ class FragmentWriter:
         length: int,
         acts_by_message: bool,
         takes_turns: bool = False,
-        taught: bool = False,
+        supervised: bool = False,
         keeps_state: bool = True,
     ) -> None:
         self.layout, self.channel, self.length = players.layout, players.channel, length
-        self.actors, self.modules, self.taught = players.actors, modules, taught
-        shape = _shape(self.channel, players.num_worlds, length, acts_by_message, takes_turns, taught)
+        self.actors, self.modules, self.supervised = players.actors, modules, supervised
+        shape = _shape(self.channel, players.num_worlds, length, acts_by_message, takes_turns, supervised)
         self.arrays = {name: allocate(species, shape) for name, species in self.layout.species.items()}
         self.world_state: Tensor | None = None
         if self.layout.state_size and keeps_state:
@@ -108,7 +108,7 @@ class FragmentWriter:
             assert turn.seen.action_masks is not None
             view["action_mask"][:, t] = turn.seen.action_masks[name]
         view["actions"][:, t] = turn.actions[name]
-        log_prob = self.actors[name].law.log_prob(output.action_logits, act.actions, act.mask)
+        log_prob = self.actors[name].distribution.log_prob(output.action_logits, act.actions, act.mask)
         view["action_logp"][:, t] = seating.to_worlds(log_prob)
         if "message_noise" in view:
             view["message_noise"][:, t] = 0.0 if act.noise is None else seating.to_worlds(act.noise)
@@ -129,11 +129,13 @@ class FragmentWriter:
     def _rewards(self, turn: Turn, after: WorldStep) -> Tensor:
         """[B, N], those that are learned from."""
         seen = turn.seen
-        if not self.taught or seen.answers is None:
+        if not self.supervised or seen.answers is None:
             return after.rewards
         logits = {n: turn.seatings[n].to_worlds(act.thought.output.action_logits) for n, act in turn.acts.items()}
-        laws = {name: actor.law for name, actor in self.actors.items()}
-        return taught_rewards(after.rewards, seen.answers, logits, laws, self.layout.species, seen.action_masks)
+        distributions = {name: actor.distribution for name, actor in self.actors.items()}
+        return supervised_rewards(
+            after.rewards, seen.answers, logits, distributions, self.layout.species, seen.action_masks
+        )
 
     def last(self, players: Players, thoughts: Mapping[str, Thought]) -> None:
         """The row after the fragment: its observations, and the values that bootstrap the returns.
@@ -163,7 +165,7 @@ class FragmentWriter:
             UserError: the environment gave an observation or a reward that is not.
         """
         # Of answers the rewards are the networks' doing.
-        broken = not_finite(self.arrays, ("obs",) if self.taught else ("obs", "rewards"))
+        broken = not_finite(self.arrays, ("obs",) if self.supervised else ("obs", "rewards"))
         if broken is None:
             return
         name, key, (world, step, seat) = broken
@@ -176,7 +178,7 @@ class FragmentWriter:
 
 
 def _shape(
-    channel: Channel | None, num_worlds: int, length: int, acts_by_message: bool, takes_turns: bool, taught: bool
+    channel: Channel | None, num_worlds: int, length: int, acts_by_message: bool, takes_turns: bool, supervised: bool
 ) -> FragmentLayout:
     return FragmentLayout(
         num_worlds,
@@ -186,7 +188,7 @@ def _shape(
         bool(channel and channel.noise and channel.size is None),
         acts_by_message,
         takes_turns,
-        taught,
+        supervised,
         channel.size.capacity if channel and channel.size else 0,
     )
 

@@ -15,7 +15,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.rllib.credit import receivers_credit, senders_of
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.gradients import MemberGuard, sum_over_learners
@@ -71,7 +71,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             for name, module in self.networks.items()
         }
         self.losses = {
-            name: SpeciesLoss(module, self.plan.species[name], action_law(self.species[name].action_space))
+            name: SpeciesLoss(module, self.plan.species[name], action_distribution(self.species[name].action_space))
             for name, module in self.networks.items()
         }
 
@@ -182,7 +182,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             plan, module = self.plan.species[name], self.networks[name]
             config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
             later = plan.speaks_by_reinforce and config.message_credit == "next"
-            # Whoever has one action, or is taught, decides by its messages alone.
+            # Whoever has one action, or is supervised, decides by its messages alone.
             acts = "answers" not in a and choices != 1
             # Whoever has one action only brings about what its messages do: that is what its value is of.
             only_speaks = later and choices == 1

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from popcomm.agents.distributions import ActionLaw, Categorical, DiagonalGaussian, MultiCategorical, allow
+from popcomm.agents.distributions import ActionDistribution, Categorical, DiagonalGaussian, MultiCategorical, allow
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
-from popcomm.agents.step import converse, open_lives
+from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels import Channel
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
@@ -75,7 +75,10 @@ class Listening:
                 kept[key][now] = there[self.worlds[now]]
 
     def measure(
-        self, fragments: Fragments, modules: Mapping[str, PopulationRLModule], laws: Mapping[str, ActionLaw]
+        self,
+        fragments: Fragments,
+        modules: Mapping[str, PopulationRLModule],
+        distributions: Mapping[str, ActionDistribution],
     ) -> dict[str, float]:
         """How far actions follow messages, of the species that is most attentive, and of each; nothing if nobody was
         asked in this fragment.
@@ -85,7 +88,7 @@ class Listening:
         Args:
             fragments: {species: arrays of `fragment.allocate`}, all T steps written.
             modules: {species: PopulationRLModule}.
-            laws: {species: law of its actions}.
+            distributions: {species: distribution of its actions}.
 
         Returns:
             {"listening": 0 ... 1, "listening_<species>": 0 ... 1 where several hear}; nothing of those for whom the
@@ -97,27 +100,32 @@ class Listening:
         each = {}
         for name in fragments:
             if modules[name].spec.hears:
-                moved, asked = self._moved(name, fragments[name], swap, modules[name], laws[name])
+                moved, asked = self._moved(name, fragments[name], swap, modules[name], distributions[name])
                 if bool(asked.any()):
                     each[f"listening_{name}"] = float(moved[asked].mean())
         most = {"listening": max(each.values())} if each else {}
         return {**most, **each} if len(each) > 1 else most
 
     def _moved(
-        self, name: str, arrays: Fragment[np.ndarray], swap: Swap, module: PopulationRLModule, law: ActionLaw
+        self,
+        name: str,
+        arrays: Fragment[np.ndarray],
+        swap: Swap,
+        module: PopulationRLModule,
+        distribution: ActionDistribution,
     ) -> tuple[Tensor, Tensor]:
-        """(distance between the laws of both answers [W, N_s], who was asked [W, N_s] bool)."""
+        """(distance between the distributions of both answers [W, N_s], who was asked [W, N_s] bool)."""
         agent, spec, seats = module.agent, module.spec, self.layout.species[name].seats
         device = swap.changed.device
         seating = Seating(twice(self._get(arrays, "members", device)), spec.members)
         obs, first = (seating.to_members(twice(self._get(arrays, key, device))) for key in ("obs", "first"))
         state = {k: seating.to_members(twice(v)) for k, v in self._states.get(name, {}).items()}
         inbox = inbox_of(swap.mail, seating, seats)
-        output = converse(agent, spec, obs, inbox, open_lives(agent, state, first), greedy=True)
+        output = agent_step(agent, spec, obs, inbox, reset_state(agent, state, first), greedy=True)
         before, after = seating.to_worlds(output.action_logits).float().chunk(2)
         mask = self._get(arrays, "action_mask", device) if "action_mask" in arrays else None
         asked = swap.changed[:, seats] & self._get(arrays, "alive", device)
-        return total_variation(law, before, after, mask), asked
+        return total_variation(distribution, before, after, mask), asked
 
     def _swapped(self, fragments: Fragments, device: torch.device) -> Swap:
         """Everybody's message becomes that of a partner world; who hears whom stays."""
@@ -162,14 +170,16 @@ class Listening:
         self.fragments = state["fragments"]
 
 
-def total_variation(law: ActionLaw, before: Tensor, after: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Total variation distance between two laws of an action, 0 (the same) to 1; a mean over parts of an action.
+def total_variation(
+    distribution: ActionDistribution, before: Tensor, after: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Total variation distance between two distributions of an action, 0 (the same) to 1; a mean over its parts.
 
-    For a Box it is that of normal laws with a deviation in common, erf(|difference of means| / (2 sqrt(2) deviation)),
-    the deviation being the root of the mean variance: a change of deviations alone does not count.
+    For a Box it is that of normal distributions with a deviation in common, erf(|difference of means| / (2 sqrt(2)
+    deviation)), the deviation being the root of the mean variance: a change of deviations alone does not count.
 
     Args:
-        law: of the actions.
+        distribution: of the actions.
         before: [..., A], a network's `action_logits`.
         after: [..., A].
         mask: [..., A] bool, True = allowed.
@@ -181,14 +191,14 @@ def total_variation(law: ActionLaw, before: Tensor, after: Tensor, mask: Tensor 
     >>> round(total_variation(Categorical(2), half, sure).item(), 6)
     0.5
     """
-    if isinstance(law, DiagonalGaussian):
-        (mean, log_std), (other, other_std) = before.split(law.size, -1), after.split(law.size, -1)
+    if isinstance(distribution, DiagonalGaussian):
+        (mean, log_std), (other, other_std) = before.split(distribution.size, -1), after.split(distribution.size, -1)
         deviation = ((2 * log_std).exp() + (2 * other_std).exp()).div(2).sqrt()
         return torch.erf((mean - other).abs() / (2 * 2**0.5 * deviation)).mean(-1)
-    if isinstance(law, MultiCategorical):
-        p, q = law.logits(before, mask).softmax(-1), law.logits(after, mask).softmax(-1)
+    if isinstance(distribution, MultiCategorical):
+        p, q = distribution.logits(before, mask).softmax(-1), distribution.logits(after, mask).softmax(-1)
         return (p - q).abs().sum(-1).div(2).mean(-1)
-    assert isinstance(law, Categorical)
+    assert isinstance(distribution, Categorical)
     return (allow(before, mask).softmax(-1) - allow(after, mask).softmax(-1)).abs().sum(-1) / 2
 
 

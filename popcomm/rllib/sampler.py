@@ -39,7 +39,7 @@ class Sampler:
     ) -> None:
         self.config, self.plan, self.rollout, self.modules = config, plan, rollout, modules
         players = rollout.players
-        self.laws = {name: actor.law for name, actor in players.actors.items()}
+        self.distributions = {name: actor.distribution for name, actor in players.actors.items()}
         self._foresees = {name: species.settings.gamma > 0 for name, species in plan.species.items()}
         self._previous_obs: dict[str, Tensor] = {}  # {species: [B, N_s, O]}, what was perceived one step before
         recorded = recorded and config.run_dir is not None and bool(config.conversation_every or config.picture_every)
@@ -101,7 +101,7 @@ class Sampler:
             config.rollout_fragment_length,
             self.plan.keeps_message_logp,
             takes_turns,
-            taught=config.learn_from == "answers",
+            supervised=config.learn_from == "answers",
             keeps_state=self.plan.reads_state,
         )
 
@@ -109,7 +109,7 @@ class Sampler:
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.statistics.count(stepped, fragments, self.rollout.world.metrics())
-        self.statistics.language |= self.listening.measure(fragments, self.modules, self.laws)
+        self.statistics.language |= self.listening.measure(fragments, self.modules, self.distributions)
         return stepped
 
     # ---- checkpoints ----

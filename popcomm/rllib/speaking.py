@@ -75,7 +75,7 @@ def _who(arrays: Sequence[Fragment[np.ndarray]], rows: np.ndarray, seats: np.nda
 
 
 def most_entropy(kind: MessageKind) -> float:
-    """The most entropy (nats) that the law of a whole message can have; nan: a kind without an alphabet or a choice.
+    """The most entropy (nats) that a whole message can have; nan: a kind without an alphabet or a choice.
 
     It is what equal logits give. Words of bits are not all equally likely then, but their bits are drawn blindly, and
     the speak gate is open.
@@ -85,4 +85,4 @@ def most_entropy(kind: MessageKind) -> float:
     params = torch.zeros(1, *kind.params_shape)
     if isinstance(kind, Words) and kind.vocab is None and kind.speak_gate:
         params[..., -1] = OPEN
-    return float(kind.entropy(params)) or math.nan  # bits without noise have no law
+    return float(kind.entropy(params)) or math.nan  # bits without noise have no distribution

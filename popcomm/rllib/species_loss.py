@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
-from popcomm.agents.distributions import ActionLaw
+from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.openness import openness
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.balance import evenness
@@ -19,15 +19,15 @@ from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
 from popcomm.rllib.rows import Rows as _Rows
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.teaching import answer_log_prob, due
+from popcomm.rllib.supervision import answer_log_prob, due
 from popcomm.rllib.unroll import SpeciesUnroll
 
 
-class _Laws(NamedTuple):
+class _Likelihoods(NamedTuple):
     """How likely the decisions of a step were; each [P, R]."""
 
     log_prob: Tensor  # of the actions, nats
-    entropy: Tensor  # of their law
+    entropy: Tensor  # of their distribution
     message_log_prob: Tensor | None  # of the messages, under reinforce
     message_entropy: Tensor | None
 
@@ -35,8 +35,8 @@ class _Laws(NamedTuple):
 class SpeciesLoss:
     """Callable: (arrays, unrolled, ...) -> (loss, what to log)."""
 
-    def __init__(self, module: PopulationRLModule, plan: SpeciesPlan, law: ActionLaw) -> None:
-        self.module, self.plan, self.law = module, plan, law
+    def __init__(self, module: PopulationRLModule, plan: SpeciesPlan, distribution: ActionDistribution) -> None:
+        self.module, self.plan, self.distribution = module, plan, distribution
         self.config: Settings = plan.settings
         self.messages: MessageKind | None = plan.spec.messages
 
@@ -69,24 +69,24 @@ class SpeciesLoss:
             return torch.where(mask, values, 0.0).mul(weight).sum()
 
         rows = _Rows(arrays, run.places, members)
-        laws = self._laws(output, rows)
+        likelihoods = self._likelihoods(output, rows)
         value = mean(rows.where_known(self._value_error(output, rows)))
-        policy, logged = self._policy_loss(laws, rows, mean)
-        entropy_mean = mean(laws.entropy)
+        policy, logged = self._policy_loss(likelihoods, rows, mean)
+        entropy_mean = mean(likelihoods.entropy)
         loss = policy + config.vf_loss_coeff * value
-        if not self._taught(rows):
+        if not self._is_supervised(rows):
             loss = loss - entropy_coeff * (entropy_mean + self._exploration_left(output, rows, mean))
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
-        if laws.message_entropy is not None:
-            logged["message_entropy"] = spoken = mean(laws.message_entropy)
+        if likelihoods.message_entropy is not None:
+            logged["message_entropy"] = spoken = mean(likelihoods.message_entropy)
             if config.message_entropy_coeff:
                 loss = loss - config.message_entropy_coeff * spoken
         logged = {name: total / members for name, total in logged.items()}
         more, more_logged = self._talk_losses(output, rows, run, reduce, mean)
         loss, logged = loss + more, logged | more_logged
-        if self._taught(rows):
-            lesson, told = self._lesson(output, rows, mask, reduce)
-            loss, logged = loss + lesson, logged | told
+        if self._is_supervised(rows):
+            supervised, told = self._supervised_loss(output, rows, mask, reduce)
+            loss, logged = loss + supervised, logged | told
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
 
@@ -100,7 +100,7 @@ class SpeciesLoss:
         share = self.config.rare_action_share
         if not share:
             return 0.0
-        return share * mean(self.law.openness(output.action_logits.float(), rows.optional("action_mask")))
+        return share * mean(self.distribution.openness(output.action_logits.float(), rows.optional("action_mask")))
 
     def _talk_losses(
         self,
@@ -144,13 +144,13 @@ class SpeciesLoss:
         Those of messages only where the fragment has them. What nobody lived keeps what the fragment holds.
         """
         rows = _Rows(arrays, run.places, self.module.spec.members)
-        laws, params = self._laws(run.outputs, rows), run.outputs.message
-        said = laws.message_log_prob
+        likelihoods, params = self._likelihoods(run.outputs, rows), run.outputs.message
+        said = likelihoods.message_log_prob
         if said is None and params is not None and "message_logp" in arrays:  # kept to hold them to what they were
             assert self.messages is not None
             said = self.messages.log_prob(params.float(), rows.sent())
         result = {}
-        for key, values in (("action_logp", laws.log_prob), ("message_logp", said)):
+        for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said)):
             if values is not None:
                 lived = run.mask.reshape(-1)
                 places = torch.arange(lived.numel(), device=lived.device) if run.places is None else run.places
@@ -161,42 +161,42 @@ class SpeciesLoss:
     def _acts_by_message(self, output: AgentOutput) -> bool:
         return output.message is not None and self.plan.gradient == "reinforce"
 
-    def _taught(self, rows: _Rows) -> bool:
+    def _is_supervised(self, rows: _Rows) -> bool:
         return "answers" in rows.arrays
 
-    def _laws(self, output: AgentOutput, rows: _Rows) -> _Laws:
+    def _likelihoods(self, output: AgentOutput, rows: _Rows) -> _Likelihoods:
         logits = output.action_logits.float()
         mask = rows.optional("action_mask")
-        log_prob, entropy = self.law.log_prob_and_entropy(logits, rows["actions"], mask)
+        log_prob, entropy = self.distribution.log_prob_and_entropy(logits, rows["actions"], mask)
         if self.messages is None or output.message is None:
-            return _Laws(log_prob, entropy, None, None)
+            return _Likelihoods(log_prob, entropy, None, None)
         params = output.message.float()
         message = None
         if self._acts_by_message(output):
             message = _voiced(self.messages.log_prob(params, rows.sent()), rows)
         with torch.set_grad_enabled(message is not None or bool(self.config.message_entropy_coeff)):
-            return _Laws(log_prob, entropy, message, _voiced(self.messages.entropy(params), rows))
+            return _Likelihoods(log_prob, entropy, message, _voiced(self.messages.entropy(params), rows))
 
     def _policy_loss(
-        self, laws: _Laws, rows: _Rows, mean: Callable[[Tensor], Tensor]
+        self, likelihoods: _Likelihoods, rows: _Rows, mean: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's surrogate of what was decided, and its diagnostics, summed over members.
 
         Action and message are one decision with one advantage, or two where a message is credited from the next step
-        on. Actions that are taught are no decision.
+        on. Actions that are supervised are no decision.
         """
         # Of a single action there is nothing to decide either.
-        acts = not self._taught(rows) and getattr(self.law, "n", 0) != 1
-        decisions = [(laws.log_prob, rows["action_logp"], rows["advantages"])] if acts else []
-        if laws.message_log_prob is not None:
-            said = (laws.message_log_prob, _voiced(rows["message_logp"], rows), rows.message_advantages())
+        acts = not self._is_supervised(rows) and getattr(self.distribution, "n", 0) != 1
+        decisions = [(likelihoods.log_prob, rows["action_logp"], rows["advantages"])] if acts else []
+        if likelihoods.message_log_prob is not None:
+            said = (likelihoods.message_log_prob, _voiced(rows["message_logp"], rows), rows.message_advantages())
             if acts and self.config.message_credit == "step":
                 new, old, advantage = decisions[0]
                 decisions = [(new + said[0], old + said[1], advantage)]
             else:
                 decisions.append(said)
         # Something to log, where nothing is decided.
-        total = laws.log_prob.new_zeros(())
+        total = likelihoods.log_prob.new_zeros(())
         logged = {"approx_kl": total, "clipfrac": total}
         for new, old, advantage in decisions:
             loss, ratio = surrogate(new, old, advantage, self.config.clip_param)
@@ -208,17 +208,17 @@ class SpeciesLoss:
                 logged["clipfrac"] = logged["clipfrac"] + clipped / len(decisions)
         return total, logged
 
-    def _lesson(
+    def _supervised_loss(
         self, output: AgentOutput, rows: _Rows, mask: Tensor, reduce: Reduce
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the right actions where one is called for: mean over a member's, summed over members."""
         answers = rows["answers"]
         is_due = due(answers, tuple(answers.shape[2:])) & mask
         allowed = rows.optional("action_mask")
-        log_prob = answer_log_prob(self.law, output.action_logits.float(), answers, is_due, allowed)
+        log_prob = answer_log_prob(self.distribution, output.action_logits.float(), answers, is_due, allowed)
         counts = reduce(is_due.sum(1).double()).float().clamp(min=1)
-        lesson = -(log_prob.sum(1) / counts).sum()
-        return lesson, {"answer_loss": lesson.detach() / len(counts)}
+        loss = -(log_prob.sum(1) / counts).sum()
+        return loss, {"answer_loss": loss.detach() / len(counts)}
 
     def _own_losses(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
-from popcomm.agents.step import converse, open_lives
+from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
@@ -136,7 +136,7 @@ class Unroller:
             agent = self.modules[name].agent
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
-            output = converse(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
+            output = agent_step(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
             if self.through and spec.sends is not None and output.message is not None:
                 noisy = "sent" in arrays
                 soft = soft_of(spec.sends, output.message, seating, partial(_all_steps, arrays, length), noisy)
@@ -218,11 +218,11 @@ class _Walk:
         seating = self.seating
         state = self.state
         if self.opens[t]:
-            state = open_lives(self.agent, state, seating.to_members(self.steps.at(t, "first")))
+            state = reset_state(self.agent, state, seating.to_members(self.steps.at(t, "first")))
         inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
         said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t))
         obs = seating.to_members(self.steps.at(t, "obs"))
-        output = converse(self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later)
+        output = agent_step(self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later)
         self.state = output.state
         self.outputs.append(output._replace(state={}, said=None))
         if _single(inbox) is not None:

@@ -30,7 +30,7 @@ GRADIENTS = {
 }
 CREDITS = ("step", "next", "receivers")
 CRITICS = ("independent", "central")
-LESSONS = ("rewards", "answers")
+LEARN_FROM = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
 LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness")
@@ -44,7 +44,7 @@ def check(settings: Settings) -> Plan:
     _check_fractions(settings)
     _choice("population.critic", settings.critic, CRITICS)
     _choice("communication.credit", settings.message_credit, CREDITS)
-    _choice("training.learn_from", settings.learn_from, LESSONS)
+    _choice("training.learn_from", settings.learn_from, LEARN_FROM)
     _choice("environment.time_limit", settings.time_limit, TIME_LIMITS)
     _choice("population.seating", settings.seating, SEATINGS)
     _check_communities(settings)
@@ -61,7 +61,7 @@ def check(settings: Settings) -> Plan:
     _check_routing(plan)
     if settings.critic == "central" and not plan.layout.state_size:
         raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
-    _check_lessons(settings, plan)
+    _check_supervision(settings, plan)
     _check_credit(settings, plan)
     _check_minibatch(settings, plan)
     _check_unsupported(settings)
@@ -246,7 +246,7 @@ def _check_waiting(settings: Settings) -> None:
         )
 
 
-def _check_lessons(settings: Settings, plan: Plan) -> None:
+def _check_supervision(settings: Settings, plan: Plan) -> None:
     if settings.learn_from != "answers":
         return
     if not any(s.has_answers for s in plan.layout.species.values()):

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from popcomm.agents.action_bounds import ActionBounds
 from popcomm.agents.contract import AgentOutput, AgentSpec
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
-from popcomm.agents.step import converse, open_lives
+from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels import Inbox, MessageKind
 from popcomm.channels.mail import Mail
 from popcomm.channels.messages import reparameterised
@@ -65,7 +65,7 @@ class Actor:
         device: torch.device | str = "cpu",
     ) -> None:
         self.species, self.network, self.messages, self.generator = species, network, messages, generator
-        self.law = action_law(species.action_space)
+        self.distribution = action_distribution(species.action_space)
         self.bounds = ActionBounds(species.action_space, device)
 
     @property
@@ -79,9 +79,9 @@ class Actor:
         """Run the networks. memory: {name: [P, R, ...]}; where a life begins it is put back to its start."""
         agent, spec = self.network.agent, self.network.spec
         obs = seating.to_members(step.observations[self.species.name])
-        memory = open_lives(agent, memory, seating.to_members(step.first[:, self.species.seats]))
+        memory = reset_state(agent, memory, seating.to_members(step.first[:, self.species.seats]))
         inbox = None if mail is None or not spec.hears else inbox_of(mail, seating, self.species.seats)
-        output = converse(agent, spec, obs, inbox, memory, generator=self.generator, greedy=not explore)
+        output = agent_step(agent, spec, obs, inbox, memory, generator=self.generator, greedy=not explore)
         return Thought(obs, inbox, output)
 
     def choose(self, thought: Thought, step: WorldStep, seating: Seating, explore: bool) -> Act:
@@ -90,7 +90,9 @@ class Actor:
         mask = None
         if step.action_masks is not None and name in step.action_masks:
             mask = seating.to_members(step.action_masks[name])
-        actions = self.law.sample(logits, self.generator, mask) if explore else self.law.mode(logits, mask)
+        actions = (
+            self.distribution.sample(logits, self.generator, mask) if explore else self.distribution.mode(logits, mask)
+        )
         message, noise = self._say(thought.output, explore)
         return Act(thought, actions, mask, message, noise)
 

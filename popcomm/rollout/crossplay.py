@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from popcomm.agents.distributions import action_law
-from popcomm.agents.step import converse
+from popcomm.agents.distributions import action_distribution
+from popcomm.agents.step import agent_step
 from popcomm.channels import Inbox
 from popcomm.envs.referential_v0 import ReferentialWorld
 from popcomm.errors import UserError
@@ -77,7 +77,7 @@ def _say(network: Network, kind: Any, views: Tensor) -> Tensor:
     """views [M, O] -> messages [S, M, ...]."""
     agent, spec = network.agent, network.spec
     obs = views.expand(spec.members, *views.shape)
-    output = converse(agent, spec, obs, None, agent.initial_state(len(views)), greedy=True)
+    output = agent_step(agent, spec, obs, None, agent.initial_state(len(views)), greedy=True)
     return kind.mode(output.message) if output.said is None else output.said
 
 
@@ -89,6 +89,6 @@ def _answer(network: Network, kind: Any, said: Tensor, views: Tensor) -> Tensor:
     there = kind.spoken(heard)  # silence is no message
     obs = views.repeat(speakers, 1).expand(spec.members, -1, -1)
     inbox = Inbox(heard, torch.zeros_like(there, dtype=torch.int64), there)
-    output = converse(agent, spec, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)
-    chosen = action_law(spec.action_space).mode(output.action_logits)
+    output = agent_step(agent, spec, obs, inbox, agent.initial_state(obs.shape[1]), greedy=True)
+    chosen = action_distribution(spec.action_space).mode(output.action_logits)
     return chosen.reshape(spec.members, speakers, meanings, -1)

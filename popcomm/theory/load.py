@@ -14,7 +14,7 @@ from popcomm.errors import UserError
 from popcomm.theory.checks import Array, probabilities
 from popcomm.theory.offspring import excess, offspring_moments, offspring_pmf, union
 
-LEAST_LOSS = 1e-10  # the inverted law is right to about 1e-13
+LEAST_LOSS = 1e-10  # the inverted distribution is right to about 1e-13
 NEGLIGIBLE = 45.0  # e^-45 is 3e-20
 SERIES = 14
 CHUNK_ELEMENTS = 2**20
@@ -23,7 +23,7 @@ MOST_POINTS = 2**24
 
 @dataclass(frozen=True)
 class StationaryLoad:
-    """The law of the transmissions in a step. mean and var, in transmissions a step."""
+    """The distribution of the transmissions in a step. mean and var, in transmissions a step."""
 
     mean: float
     var: float
@@ -62,15 +62,15 @@ class StationaryLoad:
 
 
 def stationary_load(rate: float, p: Any) -> StationaryLoad:
-    """The law of the load where all agents hear all, p [N], and Poisson(rate) new words are sent in a step.
+    """The distribution of the load where all agents hear all, p [N], and Poisson(rate) new words are sent in a step.
 
     A Galton-Watson process with immigration (Heathcote 1965, A Branching Process Allowing Immigration). Its generating
     function is the product over t of exp(rate (g_t(s) - 1)), g_t the t-fold iterate of G; it is inverted by an FFT on
     the unit circle. mean mu = rate / (1 - m), variance (s2 mu + rate) / (1 - m^2).
 
     Raises:
-        UserError: rate below 0, p is not [N] in [0, 1], m >= 1 (a load without end), or a load so wide that its law has
-            more than 2**24 values.
+        UserError: rate below 0, p is not [N] in [0, 1], m >= 1 (a load without end), or a load so wide that its
+            distribution has more than 2**24 values.
     """
     rate, p = at_least_zero("rate", rate), probabilities(p)
     if p.ndim != 1:
@@ -99,10 +99,10 @@ class _Clusters:
 
     def __init__(self, p: Array, slack: float) -> None:
         self.p, self.slack = p[p > 0] if (p > 0).any() else p[:1], slack
-        law = offspring_pmf(self.p)
+        distribution = offspring_pmf(self.p)
         order = np.arange(1, SERIES + 1)
         # H(D) = e_1 D - e_2 D^2 + ..., and the elementary symmetric e_k = E C(X, k): no cancellation.
-        h = (-1.0) ** (order + 1) * (comb(np.arange(len(law)), order[:, None]) @ law)
+        h = (-1.0) ** (order + 1) * (comb(np.arange(len(distribution)), order[:, None]) @ distribution)
         # Psi(D) - Psi(H(D)) = D, coefficient by coefficient.
         self.series = np.zeros(SERIES)
         remainder = np.zeros(SERIES)

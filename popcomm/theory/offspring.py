@@ -21,14 +21,14 @@ def offspring_pmf(p: Any) -> Array:
         UserError: p is not [..., N] in [0, 1].
     """
     p = probabilities(p)
-    law = np.zeros((*p.shape[:-1], p.shape[-1] + 1))
-    law[..., 0] = 1.0
+    distribution = np.zeros((*p.shape[:-1], p.shape[-1] + 1))
+    distribution[..., 0] = 1.0
     for i in range(p.shape[-1]):
         again = p[..., i, None]
-        repeated = law[..., : i + 1] * again
-        law[..., : i + 1] *= 1.0 - again
-        law[..., 1 : i + 2] += repeated
-    return law
+        repeated = distribution[..., : i + 1] * again
+        distribution[..., : i + 1] *= 1.0 - again
+        distribution[..., 1 : i + 2] += repeated
+    return distribution
 
 
 def offspring_moments(p: Any) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ NEWTON_STEPS = 100
 
 
 class Tilted:
-    """The law of k rounds of independent Bernoulli(p_i) trials, tilted so that k - r successes are its mean.
+    """The distribution of k rounds of independent Bernoulli(p_i) trials, tilted so that k - r successes are its mean.
 
     Args:
         p: [U] float64, different values in (0, 1).

@@ -1,4 +1,4 @@
-"""How many transmissions one word makes in all: the laws of Borel, Borel and Tanner, Consul, and Otter and Dwass."""
+"""How many transmissions one word makes in all: distributions of Borel, Borel and Tanner, Consul, Otter and Dwass."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from popcomm.checks import at_least_zero, between, count
 from popcomm.errors import UserError
 from popcomm.theory.checks import Array, probabilities
 from popcomm.theory.deviance import log_binomial, log_poisson
+from popcomm.theory.distributions import CountDistribution
 from popcomm.theory.extinction import extinction_probability
-from popcomm.theory.laws import CountLaw
 from popcomm.theory.offspring import CRITICAL, excess
 from popcomm.theory.powers import Tilted
 
 
-class _Progeny(CountLaw):
+class _Progeny(CountDistribution):
     """Base: `ancestors` words, whose transmissions have offspring of mean 1 - deficit and variance `spread`."""
 
     def __init__(self, ancestors: int, extinction: float, deficit: float, spread: float) -> None:
@@ -138,7 +138,9 @@ class TotalProgeny(_Progeny):
     def __init__(self, p: Any, ancestors: int = 1) -> None:
         p = probabilities(p)
         if p.ndim != 1:
-            raise UserError(f"p has shape {p.shape}, and must be [N]: one law has one probability for each agent")
+            raise UserError(
+                f"p has shape {p.shape}, and must be [N]: one distribution has one probability for each agent"
+            )
         self.p = p
         deficit = -float(excess(p))
         super().__init__(

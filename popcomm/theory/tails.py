@@ -1,4 +1,4 @@
-"""Sums of a smooth law's pmf to infinity: integrals over panels, and their differences to the sums."""
+"""Sums of a smooth distribution's pmf to infinity: integrals over panels, and their differences to the sums."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from popcomm.theory.gate import check_gate, word_count
 def word_probability(bits: int, min_on: int, max_on: int, bit_probability: float = 0.5) -> float:
     """The chance that independent bits, each on with `bit_probability`, pass the gate.
 
-    The terms of the binomial law are all positive, so the sum keeps the precision of a double.
+    The terms of the binomial distribution are all positive, so the sum keeps the precision of a double.
 
     Raises:
         UserError: no such gate (`popcomm.theory.gate.check_gate`), or bit_probability outside [0, 1].

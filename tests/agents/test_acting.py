@@ -119,7 +119,7 @@ class Fixed(TinyAgent):
         return AgentOutput(logits, message, torch.zeros(1, 1), {}, {})
 
 
-def test_greedy_is_the_likeliest_action_and_message_and_samples_follow_the_law():
+def test_greedy_is_the_likeliest_action_and_message_and_samples_follow_the_distribution():
     agent = Fixed(**SIZES)
     action, message = agent.act(heard(), greedy=True)
     assert action.tolist() == [3, 7]

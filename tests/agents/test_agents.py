@@ -90,9 +90,9 @@ def tensors(output: AgentOutput):
 
 
 def batch_of(agent, kind="symbols", members=P):
-    law = {"discrete": (R,), "multi": (R, 2), "box": (R, 2)}
+    shapes = {"discrete": (R,), "multi": (R, 2), "box": (R, 2)}
     name = next(n for n, s in ACTIONS.items() if s == agent.spec.action_space)
-    actions = torch.ones(members, *law[name], dtype=torch.float32 if name == "box" else torch.int64)
+    actions = torch.ones(members, *shapes[name], dtype=torch.float32 if name == "box" else torch.int64)
     inbox, real = inbox_of(kind, members), torch.ones(members, R, dtype=torch.bool)
     sender = None if inbox is None else torch.randn(members, R, K, O, generator=torch.Generator().manual_seed(8))
     return AuxiliaryBatch(

@@ -175,7 +175,7 @@ def test_values_move_nothing_but_the_critic_and_decisions_everything_else() -> N
     assert touched(agent, KIND.log_prob(output().message, said).sum()) == {"reader", "speech"}
 
 
-def test_the_law_of_what_it_said_is_what_it_is_told_again() -> None:
+def test_the_distribution_of_what_it_said_is_what_it_is_told_again() -> None:
     agent, obs, inbox = agent_of(), obs_of(), inbox_of()
     spoken = agent(obs, inbox, {}, generator=generator(1))
     again = agent(obs, inbox, {}, said=spoken.said)

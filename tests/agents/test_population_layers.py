@@ -1,4 +1,4 @@
-"""Population layers against torch's own: same results, same law of the start, independent members."""
+"""Population layers against torch's own: same results, same distribution of the start, independent members."""
 
 import math
 
@@ -131,7 +131,7 @@ def test_a_view_into_a_wider_tensor_gives_what_its_copy_gives(members):
 
 
 @pytest.mark.parametrize("name", ["linear", "gru", "lstm"])
-def test_weights_start_with_torchs_law(name):
+def test_weights_start_with_torchs_distribution(name):
     # 400 members pooled against 400 single layers pooled: two-sample Kolmogorov-Smirnov per parameter.
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)

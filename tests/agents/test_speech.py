@@ -1,4 +1,4 @@
-"""Message heads: one symbol after another is a probability law, sampled as written, and its members are apart."""
+"""Message heads: one symbol after another is a distribution, sampled as written, and its members are apart."""
 
 import itertools
 
@@ -27,21 +27,21 @@ def hidden_of(members=1, rows=4, seed=1, dtype=torch.float32):
     return torch.randn(members, rows, C, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def law_of(head, hidden):
+def distribution_of(head, hidden):
     """Probabilities [27] of all messages in one hidden state [C]."""
     logits, _ = head(hidden.expand(1, len(EVERY), C), said=EVERY.unsqueeze(0))
     return KIND.log_prob(logits, EVERY.unsqueeze(0)).exp()[0]
 
 
 def test_the_probabilities_of_all_messages_sum_to_one_and_are_not_a_product_over_positions():
-    law = law_of(speech_of(dtype=torch.float64), hidden_of(seed=6, dtype=torch.float64)[0, 0])
-    assert law.sum().item() == pytest.approx(1.0, abs=1e-12)
-    table = law.view(3, 3, 3)
+    distribution = distribution_of(speech_of(dtype=torch.float64), hidden_of(seed=6, dtype=torch.float64)[0, 0])
+    assert distribution.sum().item() == pytest.approx(1.0, abs=1e-12)
+    table = distribution.view(3, 3, 3)
     independent = torch.einsum("i,j,k->ijk", table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1)))
     assert (table - independent).abs().max() > 0.01
 
 
-def test_a_symbols_law_depends_on_those_before_it_and_on_none_after():
+def test_a_symbols_distribution_depends_on_those_before_it_and_on_none_after():
     head, hidden = speech_of(), hidden_of()[:, :1]
     base = head(hidden, said=torch.tensor([[[0, 1, 2]]]))[0][0, 0]
     for position in range(3):
@@ -52,13 +52,13 @@ def test_a_symbols_law_depends_on_those_before_it_and_on_none_after():
         assert same == [l <= position for l in range(3)]
 
 
-def test_samples_have_the_frequencies_of_the_law():
+def test_samples_have_the_frequencies_of_the_distribution():
     head, n = speech_of(), 20_000
     head.out.weight.data *= 0.5  # no message so rare that the statistic is not chi-square
     hidden = hidden_of()[0, 0]
     _, said = head(hidden.expand(1, n, C), generator=torch.Generator().manual_seed(3))
     counts = torch.bincount((said[0] * torch.tensor([9, 3, 1])).sum(-1), minlength=27)
-    expected = law_of(head, hidden) * n
+    expected = distribution_of(head, hidden) * n
     assert expected.min() > 5
     statistic = ((counts - expected).square() / expected).sum().item()
     # Two-sided at 0.1 %: too good a fit is as wrong as a bad one.
@@ -143,7 +143,7 @@ def test_messages_of_one_symbol_need_no_prefix():
 
 
 @pytest.mark.parametrize("kind", [KIND, Vectors(4), Words(6, 2, 3), Words(6, 2, 3, vocab=4)])
-def test_the_parallel_head_gives_the_law_and_leaves_sampling_to_the_kind(kind):
+def test_the_parallel_head_gives_the_distribution_and_leaves_sampling_to_the_kind(kind):
     head = ParallelSpeech(2, C, kind, torch.Generator().manual_seed(0))
     params, said = head(hidden_of(2))
     assert said is None

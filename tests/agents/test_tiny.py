@@ -248,7 +248,7 @@ def test_a_row_that_was_reset_is_a_fresh_one():
         torch.testing.assert_close(value[:, 1::2], kept[key][:, 1::2])
 
 
-def test_the_autoregressive_head_says_and_recites_the_same_law():
+def test_the_autoregressive_head_says_and_recites_the_same_distribution():
     agent = agent_of(members=3, message_head="autoregressive")
     assert agent.autoregressive
     output = agent(obs_of(3), inbox_of(members=3), {}, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Kinds of message: their laws against closed forms, their gradients against finite differences."""
+"""Kinds of message: their distributions against closed forms, their gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_probabilities_of_all_messages_sum_to_one(vocab: int, length: int, seed:
 
 @settings(max_examples=30, deadline=None)
 @given(vocab=st.integers(2, 4), length=st.integers(1, 3), seed=st.integers(0, 1000))
-def test_entropy_of_symbols_is_that_of_the_law_of_whole_messages(vocab: int, length: int, seed: int) -> None:
+def test_entropy_of_symbols_is_that_of_the_distribution_of_whole_messages(vocab: int, length: int, seed: int) -> None:
     kind, logits = Symbols(vocab, length), random_logits(length, vocab, seed=seed)
     every = torch.tensor(list(itertools.product(range(vocab), repeat=length)))
     log_p = kind.log_prob(logits.expand(len(every), length, vocab), every)
@@ -122,7 +122,7 @@ def test_vectors_without_noise_are_the_network_output() -> None:
     assert kind.entropy(params).tolist() == [0.0] * 5
 
 
-def test_vectors_with_noise_follow_the_normal_law_they_are_scored_by() -> None:
+def test_vectors_with_noise_follow_the_normal_distribution_they_are_scored_by() -> None:
     kind, mean = Vectors(2, std=0.5), torch.tensor([1.0, -2.0])
     samples = kind.sample(mean.expand(40_000, 2), generator())
     assert torch.allclose(samples.mean(0), mean, atol=5 * 0.5 / 200)

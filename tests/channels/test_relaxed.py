@@ -1,4 +1,4 @@
-"""Messages that are real in training: their laws against closed forms and integrals, what play makes of them."""
+"""Messages that are real in training: distributions against closed forms and integrals, what play makes of them."""
 
 from __future__ import annotations
 

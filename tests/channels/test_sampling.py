@@ -1,4 +1,4 @@
-"""Inversion sampling: the law, what is impossible, and reproducibility."""
+"""Inversion sampling: the distribution, what is impossible, and reproducibility."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from scipy import stats
 from popcomm.channels.sampling import sample_categorical
 
 
-def test_samples_follow_the_law():
+def test_samples_follow_the_distribution():
     logits = torch.tensor([0.0, 1.0, -2.0, 0.5])
     found = sample_categorical(logits.expand(40_000, 4), torch.Generator().manual_seed(0)).bincount(minlength=4)
     assert stats.chisquare(found.numpy(), 40_000 * logits.double().softmax(0).numpy()).pvalue > 0.01
@@ -33,6 +33,6 @@ def test_the_generator_decides_and_any_leading_axes_do():
     assert torch.equal(once, again)
 
 
-def test_a_law_that_is_not_finite_gives_a_class_that_exists():
+def test_a_distribution_that_is_not_finite_gives_a_class_that_exists():
     found = sample_categorical(torch.full((4, 3), torch.nan), torch.Generator().manual_seed(0))
     assert ((found >= 0) & (found < 3)).all()

@@ -334,8 +334,8 @@ class TestMeanings:
         odds = Meanings(2, 3, held_out=0.3, power_law=exponent, seed=5).probabilities(split)
         assert chisquare(found, found.sum() * odds.numpy()).pvalue > 1e-3
         if split == "all":
-            law = np.arange(1, 10.0) ** -exponent
-            np.testing.assert_allclose(odds.sort(descending=True).values, law / law.sum(), rtol=1e-12)
+            weights = np.arange(1, 10.0) ** -exponent
+            np.testing.assert_allclose(odds.sort(descending=True).values, weights / weights.sum(), rtol=1e-12)
 
     def test_a_meaning_has_the_same_rank_in_every_split(self) -> None:
         meanings = Meanings(2, 4, held_out=0.25, power_law=1.5, seed=2)
@@ -501,7 +501,7 @@ class TestConformance:
 
     @pytest.mark.parametrize(("offset", "fine"), [(1, True), (0, False)])
     def test_answers_must_be_allowed_by_the_mask(self, offset: int, fine: bool) -> None:
-        class Taught(TinyWorld):
+        class Supervised(TinyWorld):
             """A walker may not do the same twice in a row; the answer is `offset` from what it did last."""
 
             def told(self, *args: Tensor) -> WorldStep:
@@ -511,10 +511,10 @@ class TestConformance:
                 return step._replace(answers={"walker": right})
 
         if fine:
-            world_api_test(Taught(), num_steps=30)
+            world_api_test(Supervised(), num_steps=30)
         else:
             with pytest.raises(AssertionError, match="an action that the mask forbids"):
-                world_api_test(Taught(), num_steps=30)
+                world_api_test(Supervised(), num_steps=30)
 
     @pytest.mark.parametrize(
         ("told", "message"),

@@ -265,7 +265,7 @@ def test_what_groups_have_by_chance_is_what_their_dealing_gives():
     assert own <= 5
 
 
-def test_jensen_shannon_of_disjoint_laws_is_one_bit():
+def test_jensen_shannon_of_disjoint_distributions_is_one_bit():
     assert basics.jensen_shannon(np.array([3, 0]), np.array([0, 5])) == pytest.approx(1.0)
     assert basics.jensen_shannon(np.array([3, 1]), np.array([6, 2])) == pytest.approx(0.0)
 

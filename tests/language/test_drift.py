@@ -46,7 +46,7 @@ def test_no_messages_have_no_divergence():
 
 @settings(max_examples=60, deadline=None)
 @given(counts, counts)
-def test_divergence_is_symmetric_bounded_and_zero_for_the_same_law(p, q):
+def test_divergence_is_symmetric_bounded_and_zero_for_the_same_distribution(p, q):
     found = jensen_shannon(p, q)
     assert found == pytest.approx(jensen_shannon(q, p), abs=1e-12)
     assert 0.0 <= found <= 1.0
@@ -82,11 +82,11 @@ def test_one_checkpoint_has_nothing_after_it():
     assert language.drift(np.ones((1, 4, 3), int)).to_last.shape == (0, 4)
 
 
-def test_samples_of_one_law_diverge_by_the_known_bias_and_by_no_more_than_chance():
+def test_samples_of_one_distribution_diverge_by_the_known_bias_and_by_no_more_than_chance():
     rng = np.random.default_rng(0)
-    law, n, m = np.full(20, 1 / 20), 1000, 500
+    distribution, n, m = np.full(20, 1 / 20), 1000, 500
     bias = 19 / (8 * np.log(2)) * (1 / n + 1 / m)
-    pairs = np.stack([rng.multinomial(n, law, 300), rng.multinomial(m, law, 300)])
+    pairs = np.stack([rng.multinomial(n, distribution, 300), rng.multinomial(m, distribution, 300)])
     found = language.drift(pairs, shuffles=2)
     assert found.consecutive.mean() == pytest.approx(bias, rel=0.05)
     assert found.consecutive_chance.mean() == pytest.approx(bias, rel=0.05)
@@ -102,7 +102,7 @@ def test_messages_that_are_all_different_drift_no_more_than_chance():
     assert abs(found.consecutive_above_chance[()]) < 0.02
 
 
-def test_episodes_of_one_law_drift_no_more_than_other_episodes_do():
+def test_episodes_of_one_distribution_drift_no_more_than_other_episodes_do():
     """Each of 12 episodes at a checkpoint says the same symbol in all of its 30 steps: 12 draws, not 360."""
     rng = np.random.default_rng(5)
     above, alone = [], []
@@ -136,7 +136,7 @@ def test_a_real_change_stands_out_of_chance():
     rng = np.random.default_rng(2)
     a, b = np.array([0.5, 0.3, 0.2, 0]), np.array([0.1, 0.3, 0.2, 0.4])
     found = language.drift(np.stack([rng.multinomial(400, a), rng.multinomial(400, b)]))
-    # 1/2 H of the mixture and so on: the closed form of the two laws.
+    # 1/2 H of the mixture and so on: the closed form of the two distributions.
     assert found.consecutive_above_chance[()] == pytest.approx(float(jensen_shannon(a, b)), abs=0.03)
 
 

@@ -16,7 +16,7 @@ from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rollout.crossplay import CrossPlay, cross_play
 from tests.rllib.test_rollout import clock_config, population_of, runner_of
-from tests.rllib.test_teaching import game_config
+from tests.rllib.test_supervision import game_config
 
 SURE = 50.0  # a logit beside zeros
 A, V = 2, 3  # attributes and values of the games here; symbol v + 1 stands for value v

@@ -155,9 +155,9 @@ def test_the_first_answer_is_what_was_done(kind: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(listening, "EVERY", 1)
     answers: list[Tensor] = []
 
-    def kept(law: Any, before: Tensor, after: Tensor, mask: Any = None) -> Tensor:
+    def kept(distribution: Any, before: Tensor, after: Tensor, mask: Any = None) -> Tensor:
         answers.append(before)
-        return total_variation(law, before, after, mask)
+        return total_variation(distribution, before, after, mask)
 
     monkeypatch.setattr(listening, "total_variation", kept)
     runner = runner_of(KINDS[kind]())
@@ -169,7 +169,7 @@ def test_the_first_answer_is_what_was_done(kind: str, monkeypatch: pytest.Monkey
             actions, expected, lived = (
                 torch.from_numpy(fragment[name][key][at]) for key in ("actions", "action_logp", "alive")
             )
-            log_prob = runner.laws[name].log_prob(before, actions)
+            log_prob = runner.distributions[name].log_prob(before, actions)
             torch.testing.assert_close(log_prob[lived], expected[lived], atol=1e-5, rtol=1e-5)
         answers.clear()
 
@@ -210,7 +210,7 @@ def test_a_restored_runner_asks_when_the_other_would_have() -> None:
         assert runner.listening.fragments == other.listening.fragments
 
 
-def test_total_variation_of_known_laws() -> None:
+def test_total_variation_of_known_distributions() -> None:
     p, q = torch.tensor([0.5, 0.3, 0.2]).log(), torch.tensor([0.2, 0.3, 0.5]).log()
     assert total_variation(Categorical(3), p, q).item() == pytest.approx(0.3)
     # Without the last one: 5/8, 3/8 and 2/5, 3/5.
@@ -221,7 +221,7 @@ def test_total_variation_of_known_laws() -> None:
     assert total_variation(both, torch.cat([p, coin]), torch.cat([q, coin])).item() == pytest.approx(0.15)
 
 
-def test_total_variation_of_normal_laws_is_that_of_their_densities() -> None:
+def test_total_variation_of_normal_distributions_is_that_of_their_densities() -> None:
     mean, log_std = torch.tensor([0.7]), torch.tensor([0.4])
     at = torch.linspace(-15, 15, 30001, dtype=torch.float64)
     densities = [torch.distributions.Normal(m, log_std.exp().double()).log_prob(at).exp() for m in (0.0, mean.double())]

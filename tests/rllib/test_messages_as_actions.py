@@ -20,7 +20,7 @@ from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from tests.rllib.test_learner import learner_of, update, weights
 from tests.rllib.test_rollout import runner_of
-from tests.rllib.test_teaching import Fragment, game_config, played, unrolled
+from tests.rllib.test_supervision import Fragment, game_config, played, unrolled
 
 # ---- credit ----
 
@@ -216,8 +216,8 @@ def test_symbols_said_one_by_one_are_as_likely_to_the_learner_as_to_the_runner(m
     for runs in (unroller._folded(fragment), unroller._step_by_step(fragment)):
         for name, run in runs.items():
             rows, mask = Rows(fragment[name], run.places, members), run.mask
-            law = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
-            torch.testing.assert_close(law[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
+            log_prob = runner.distributions[name].log_prob(run.outputs.action_logits, rows["actions"])
+            torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
             if runner.layout.species[name].speaks:
                 said = config.message_kind.log_prob(run.outputs.message, rows.sent())
                 torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)

@@ -24,7 +24,7 @@ from ray.rllib.models.torch.torch_distributions import TorchCategorical
 from torch import nn
 
 from popcomm.agents.contract import AgentOutput
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.ppo import (
     ReturnNormaliser,
@@ -269,7 +269,7 @@ def population_loss(
         **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0, rare_action_share=0.0,
     )  # fmt: skip
     plan = SimpleNamespace(settings=config, spec=SimpleNamespace(messages=None), gradient="none")
-    loss, _ = SpeciesLoss(module, plan, action_law(gym.spaces.Discrete(4)))(
+    loss, _ = SpeciesLoss(module, plan, action_distribution(gym.spaces.Discrete(4)))(
         arrays, run, settings["entropy_coeff"], {"a": arrays}, same, diagnose=False
     )
     loss.backward()

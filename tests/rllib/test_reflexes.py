@@ -247,7 +247,7 @@ def test_the_unroll_repeats_what_the_runner_did(
         arrays = {name: as_tensors(a) for name, a in fragment.items()}
         for run, rows, name in unrolled(runner, config, arrays, through):
             mask = run.mask
-            log_prob = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
+            log_prob = runner.distributions[name].log_prob(run.outputs.action_logits, rows["actions"])
             torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(run.outputs.value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)
             assert ("message_logp" in arrays[name]) == (gradient == "reinforce")
@@ -501,7 +501,7 @@ def test_noise_replaces_observations_within_one_and_is_seen_by_networks() -> Non
     # What a network made of the noise is found again with it.
     arrays = {name: as_tensors(a) for name, a in fragment.items()}
     for run, rows, name in unrolled(runner, config, arrays, through=False):
-        log_prob = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
+        log_prob = runner.distributions[name].log_prob(run.outputs.action_logits, rows["actions"])
         torch.testing.assert_close(log_prob[run.mask], rows["action_logp"][run.mask], atol=1e-5, rtol=1e-5)
 
 

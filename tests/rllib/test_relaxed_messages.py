@@ -69,7 +69,7 @@ def assert_repeats(runner: PopulationEnvRunner, arrays: Arrays, run: dict[str, S
     """The unroll finds the values and log-probabilities that stand in the arrays."""
     for name, species in run.items():
         rows, mask = Rows(arrays[name], species.places, runner.module[name].spec.members), species.mask
-        log_prob = runner.laws[name].log_prob(species.outputs.action_logits, rows["actions"])
+        log_prob = runner.distributions[name].log_prob(species.outputs.action_logits, rows["actions"])
         torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(species.outputs.value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)
         assert int(mask.sum()) == int(arrays[name]["alive"].sum())

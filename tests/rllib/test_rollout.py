@@ -95,7 +95,7 @@ def test_the_unroll_repeats_what_the_runner_did(agent: str, members: int, messag
         for name, run in unrolled.items():
             rows = Rows(arrays[name], run.places, members)
             mask = run.mask
-            log_prob = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
+            log_prob = runner.distributions[name].log_prob(run.outputs.action_logits, rows["actions"])
             torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
             value = networks[name].returns.denormalise(run.outputs.value)
             torch.testing.assert_close(value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)

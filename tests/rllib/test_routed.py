@@ -70,7 +70,7 @@ def test_the_unroll_repeats_what_the_runner_did(agent: str) -> None:
         seats = {name: s.seats for name, s in runner.layout.species.items()}
         for name, run in Unroller(networks, seats, config.message_kind, through=True).run(arrays).items():
             rows, mask = Rows(arrays[name], run.places, 1), run.mask
-            log_prob = runner.laws[name].log_prob(run.outputs.action_logits, rows["actions"])
+            log_prob = runner.distributions[name].log_prob(run.outputs.action_logits, rows["actions"])
             torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
             said = config.message_kind.log_prob(run.outputs.message, rows.sent())
             torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)

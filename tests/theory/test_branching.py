@@ -53,7 +53,7 @@ def test_the_default_gate_lets_one_word_in_a_hundred_through() -> None:
 
 
 @pytest.mark.parametrize("q", [0.0, 0.03, 0.25, 0.5, 0.9, 1.0])
-def test_biased_bits_pass_as_the_binomial_law_says(q: float) -> None:
+def test_biased_bits_pass_as_the_binomial_distribution_says(q: float) -> None:
     exact = sum(comb(12, i) * Fraction(q) ** i * (1 - Fraction(q)) ** (12 - i) for i in range(3, 6))
     assert word_probability(12, 3, 5, q) == pytest.approx(float(exact), rel=1e-14)
 
@@ -83,17 +83,17 @@ def test_offspring_of_three_agents_by_enumeration() -> None:
 
 
 def test_offspring_of_equal_agents_are_binomial_to_the_last_digits_of_the_tail() -> None:
-    law = offspring_pmf(np.full((2, 40), 0.01))
+    distribution = offspring_pmf(np.full((2, 40), 0.01))
     exact = [float(comb(40, x) * Fraction(0.01) ** x * (1 - Fraction(0.01)) ** (40 - x)) for x in range(41)]
-    np.testing.assert_allclose(law, [exact, exact], rtol=1e-13)
+    np.testing.assert_allclose(distribution, [exact, exact], rtol=1e-13)
 
 
-def test_moments_are_those_of_the_law() -> None:
+def test_moments_are_those_of_the_distribution() -> None:
     p = np.random.default_rng(0).random((3, 2, 7))
-    law, x = offspring_pmf(p), np.arange(8)
+    distribution, x = offspring_pmf(p), np.arange(8)
     m, s2 = offspring_moments(p)
-    np.testing.assert_allclose(m, law @ x, rtol=1e-13)
-    np.testing.assert_allclose(s2, law @ x**2 - m**2, rtol=1e-12)
+    np.testing.assert_allclose(m, distribution @ x, rtol=1e-13)
+    np.testing.assert_allclose(s2, distribution @ x**2 - m**2, rtol=1e-12)
 
 
 # ---- extinction ----
@@ -235,7 +235,7 @@ def test_generations_that_are_no_count_are_refused(generations: object) -> None:
         alive_probability([0.5], generations)
 
 
-# ---- what the laws are made of ----
+# ---- what the distributions are made of ----
 
 
 def test_the_deviance_keeps_its_digits_near_0() -> None:

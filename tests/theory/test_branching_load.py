@@ -12,8 +12,8 @@ from popcomm.errors import UserError
 from popcomm.theory import load_by_type, next_generation_matrix, stationary_load
 
 
-def matrix_law(rate: float, p: np.ndarray, size: int) -> np.ndarray:
-    """The stationary law of the load, cut at `size`, as the left eigenvector of its transition matrix."""
+def matrix_distribution(rate: float, p: np.ndarray, size: int) -> np.ndarray:
+    """The stationary distribution of the load, cut at `size`, as the left eigenvector of its transition matrix."""
     fresh = stats.poisson.pmf(np.arange(size), rate)
     one = np.ones(1)
     for q in p:
@@ -22,10 +22,10 @@ def matrix_law(rate: float, p: np.ndarray, size: int) -> np.ndarray:
     for _ in range(size):
         rows.append(np.convolve(repeats, fresh)[:size])
         repeats = np.convolve(repeats, one)[:size]
-    law = np.eye(size)[0]
+    distribution = np.eye(size)[0]
     for _ in range(400):
-        law = law @ np.array(rows)
-    return law
+        distribution = distribution @ np.array(rows)
+    return distribution
 
 
 def simulated(rate: np.ndarray, M: np.ndarray, worlds: int, steps: int, seed: int) -> np.ndarray:
@@ -56,9 +56,11 @@ def test_with_one_agent_the_load_is_poisson_again(p: float) -> None:
 
 
 @pytest.mark.parametrize("p", [[0.2, 0.5], [0.3, 0.1, 0.25, 0.1], [0.05] * 10])
-def test_the_law_is_the_chains_own(p: list[float]) -> None:
+def test_the_distribution_is_the_chains_own(p: list[float]) -> None:
     load = stationary_load(1.5, p)
-    np.testing.assert_allclose(load.pmf(np.arange(90)), matrix_law(1.5, np.array(p), 90), rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(
+        load.pmf(np.arange(90)), matrix_distribution(1.5, np.array(p), 90), rtol=1e-10, atol=1e-14
+    )
 
 
 def test_the_smallest_case_on_paper() -> None:
@@ -79,17 +81,17 @@ def test_the_smallest_case_on_paper() -> None:
         (100.0, [9e-4] * 1000),
     ],
 )
-def test_mean_and_variance_are_those_of_the_exact_law(rate: float, p: list[float]) -> None:
+def test_mean_and_variance_are_those_of_the_exact_distribution(rate: float, p: list[float]) -> None:
     load = stationary_load(rate, p)
     m, s2 = sum(p), sum(q * (1 - q) for q in p)
     assert load.mean == pytest.approx(rate / (1 - m), rel=1e-12)
     assert load.var == pytest.approx((s2 * load.mean + rate) / (1 - m * m), rel=1e-12)
     reach = 40 * np.sqrt(load.var) + 3000
     k = np.arange(max(0, int(load.mean - reach)), int(load.mean + reach))
-    law = load.pmf(k)
-    assert law.sum() == pytest.approx(1.0, abs=1e-12)
-    assert (law * (k - load.mean)).sum() == pytest.approx(0.0, abs=1e-9 * np.sqrt(load.var))
-    assert (law * (k - load.mean) ** 2).sum() == pytest.approx(load.var, rel=1e-8)
+    distribution = load.pmf(k)
+    assert distribution.sum() == pytest.approx(1.0, abs=1e-12)
+    assert (distribution * (k - load.mean)).sum() == pytest.approx(0.0, abs=1e-9 * np.sqrt(load.var))
+    assert (distribution * (k - load.mean) ** 2).sum() == pytest.approx(load.var, rel=1e-8)
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,4 +1,4 @@
-"""Extinction, progeny and rules where agents hear different agents: graphs worked by hand, and one type's laws."""
+"""Extinction, progeny and rules where agents hear different agents: graphs worked by hand, and the case of one type."""
 
 from __future__ import annotations
 
@@ -193,9 +193,9 @@ def test_a_word_travels_along_a_chain_and_ends() -> None:
 def test_moments_of_agents_that_hear_all_are_those_of_one_type() -> None:
     p = np.array([0.1, 0.3, 0.25, 0.05])
     mean, var = progeny_moments(next_generation_matrix(np.ones((4, 4)), p))
-    law = TotalProgeny(p)
-    np.testing.assert_allclose(mean, law.mean(), rtol=1e-13)
-    np.testing.assert_allclose(var, law.var(), rtol=1e-13)
+    distribution = TotalProgeny(p)
+    np.testing.assert_allclose(mean, distribution.mean(), rtol=1e-13)
+    np.testing.assert_allclose(var, distribution.var(), rtol=1e-13)
 
 
 def test_two_agents_have_variance_495() -> None:

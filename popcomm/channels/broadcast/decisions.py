@@ -74,6 +74,7 @@ class Bernoulli(Decision):
         self.p = probability("decision.p", p)
 
     def probabilities(self, indegree: np.ndarray) -> float:
+        """One number for all, whatever the indegree."""
         return self.p
 
 
@@ -90,10 +91,12 @@ class PerAgent(Decision):
         self.p = np.array([probability(f"decision.p[{i}]", value) for i, value in enumerate(p)])
 
     def bind(self, num_agents: int) -> None:
+        """Raises UserError: p is not of N agents."""
         if len(self.p) != num_agents:
             raise UserError(f"decision.p has {len(self.p)} probabilities, and there are {num_agents} agents")
 
     def probabilities(self, indegree: np.ndarray) -> np.ndarray:
+        """[N], whatever the indegree."""
         return self.p
 
 
@@ -124,6 +127,7 @@ class LocalRule(Decision):
         self.target = self.reproduction = float(target)
 
     def probabilities(self, indegree: np.ndarray) -> np.ndarray:
+        """Shaped as indegree; 0 where nobody is heard."""
         hears = np.maximum(indegree, 1e-12)
         return np.where(indegree > 0, np.minimum(self.target / hears, 1.0), 0.0)
 
@@ -167,9 +171,11 @@ class CountMin(Decision):
         self.decision.open(num_worlds, seed + 1)
 
     def probabilities(self, indegree: np.ndarray) -> float | np.ndarray:
+        """Those of the decision within; `allows` does the counting."""
         return self.decision.probabilities(indegree)
 
     def allows(self, moment: Moment, entry: np.ndarray, listener: np.ndarray) -> np.ndarray:
+        """Never None: copies of a word above `cap` are vetoed, beside what the decision within vetoes."""
         assert self._sketch is not None
         inner = self.decision.allows(moment, entry, listener)
         allowed = np.ones(len(entry), bool) if inner is None else inner.copy()
@@ -246,10 +252,12 @@ class Controlled(Decision):
         return self._children / self._parents if self._parents else self.target
 
     def probabilities(self, indegree: np.ndarray) -> np.ndarray:
+        """Shaped as indegree; 0 where nobody is heard."""
         hears = np.maximum(indegree, 1e-12)
         return np.where(indegree > 0, np.minimum(self.scale * self.target / hears, 1.0), 0.0)
 
     def allows(self, moment: Moment, entry: np.ndarray, listener: np.ndarray) -> np.ndarray | None:
+        """None without a brake, or while no log is more than half full."""
         if not self.brake:
             return None
         left = np.clip(2.0 - 2.0 * moment.load / moment.capacity, 0.0, 1.0)

@@ -113,6 +113,7 @@ class WordRepetition(Reflex):
         return self.schedule.of_repetition(clock, self.decision.reproduction)
 
     def transmissions(self, moment: Moment) -> Log | None:
+        """None where nothing is repeated. Raises UserError: the decision gives no probabilities."""
         self._strength = strength = self.strength(moment.clock)
         if strength <= 0 or not len(moment.log):
             return None
@@ -243,6 +244,7 @@ class SensoryDeprivation(Reflex):
             self.when = probability("reflex sensory_deprivation: when", when)
 
     def bind(self, messages: Words, num_agents: int) -> None:
+        """Raises UserError: `who` has a seat that is not there."""
         for seat in self.who if self.who is not None else ():
             if isinstance(seat, bool) or not isinstance(seat, Integral) or not 0 <= seat < num_agents:
                 raise UserError(f"reflex sensory_deprivation: who has {seat!r}, and seats are 0 to {num_agents - 1}")

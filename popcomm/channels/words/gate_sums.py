@@ -23,9 +23,9 @@ class GateSums(NamedTuple):
 def gate_sums(logits: Tensor, min_on: int, max_on: int, information: bool) -> GateSums:
     """Exact sums over all bit strings of n independent bits, differentiable once.
 
-    The number of on bits follows the Poisson binomial law, which is added up bit by bit; sums of p log p are added up
-    with it (the expectation semiring, Eisner 2002: (p, h) (q, g) = (p q, p g + h q)). With e_c the probability that
-    the *other* bits have c on,
+    The number of on bits follows the Poisson binomial distribution, which is added up bit by bit; sums of p log p are
+    added up with it (the expectation semiring, Eisner 2002: (p, h) (q, g) = (p q, p g + h q)). With e_c the probability
+    that the *other* bits have c on,
 
         d passes / d z_i = p_i (1 - p_i) (e_{min_on - 1} - e_{max_on}),
 

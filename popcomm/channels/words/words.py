@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from popcomm.channels.words.codes import pack, passes, rank, uniform_words, unpack, unrank, words_dtype
-from popcomm.channels.words.laws import BitsLaw, LexiconLaw
+from popcomm.channels.words.distributions import BitsDistribution, LexiconDistribution
 from popcomm.checks import true_or_false, whole
 from popcomm.errors import UserError
 from popcomm.theory.gate import check_gate, word_count
@@ -63,16 +63,18 @@ class Words:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(): a word is one packed number."""
         return ()
 
     @property
     def dtype(self) -> torch.dtype:
+        """int32 up to 32 bits, int64 above."""
         return words_dtype(self.bits)
 
     @property
     def params_shape(self) -> tuple[int, ...]:
         """Bits, then the speak gate if there is one; with a lexicon, silence and its words."""
-        return self._law.params_shape
+        return self._distribution.params_shape
 
     @property
     def features_shape(self) -> tuple[int, ...]:
@@ -81,13 +83,14 @@ class Words:
 
     @property
     def alphabet(self) -> int:
+        """2 without a lexicon: the symbols are bits; else its words and silence."""
         return 2 if self.vocab is None else self.vocab + 1
 
     @cached_property
-    def _law(self) -> BitsLaw | LexiconLaw:
+    def _distribution(self) -> BitsDistribution | LexiconDistribution:
         if self.vocab is None:
-            return BitsLaw(self.bits, self.min_on, self.max_on, self.speak_gate)
-        return LexiconLaw(self.lexicon, self.bits)
+            return BitsDistribution(self.bits, self.min_on, self.max_on, self.speak_gate)
+        return LexiconDistribution(self.lexicon, self.bits)
 
     @cached_property
     def lexicon(self) -> Tensor:
@@ -140,19 +143,19 @@ class Words:
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """params [..., *params_shape] -> packed words [...], 0 where nothing is transmitted."""
-        return self._law.sample(params, generator)
+        return self._distribution.sample(params, generator)
 
     def mode(self, params: Tensor) -> Tensor:
         """What is transmitted likeliest, which for independent bits that are not sure yet is silence."""
-        return self._law.mode(params)
+        return self._distribution.mode(params)
 
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
         """Of what is transmitted, silence included: [...] nats."""
-        return self._law.log_prob(params, messages)
+        return self._distribution.log_prob(params, messages)
 
     def entropy(self, params: Tensor) -> Tensor:
         """Of what is transmitted, silence included, exact: [...] nats."""
-        return self._law.entropy(params)
+        return self._distribution.entropy(params)
 
     def probabilities(self, params: Tensor) -> Tensor:
         """Of silence and the words of the lexicon: [..., 1, vocab + 1].
@@ -176,7 +179,7 @@ class Words:
 
     def soft(self, params: Tensor) -> Tensor:
         """[..., bits + 1]: probabilities of the bits, and that of transmitting a word."""
-        return self._law.soft(params)
+        return self._distribution.soft(params)
 
     def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         """The bits as 0 or 1, and 1 if anything was said: [..., bits + 1]; gradient of `soft`."""
@@ -190,6 +193,7 @@ class Words:
         return self.spoken(messages).float()
 
     def spoken(self, messages: Tensor) -> Tensor:
+        """All but silence."""
         return messages != 0
 
     def as_symbols(self, messages: Tensor) -> Tensor:
@@ -210,11 +214,11 @@ class Words:
 
     def to_index(self, messages: Tensor) -> Tensor:
         """Where words [...] stand in the lexicon, from 1: [...] int64; 0 for silence and what is not in it."""
-        return self._lexicon_law.to_index(messages)
+        return self._lexicon_distribution.to_index(messages)
 
     def to_word(self, index: Tensor) -> Tensor:
         """The inverse of `to_index`: [...] int64, 0 to vocab -> packed words [...]."""
-        return self._lexicon_law.to_word(index)
+        return self._lexicon_distribution.to_word(index)
 
     def rank(self, words: NDArray[Any]) -> NDArray[Any]:
         """The number of each word [...] among all words of the gate: [...] uint64, 0 ... count - 1."""
@@ -231,7 +235,11 @@ class Words:
         return self.lexicon.numpy()[rng.integers(0, self.vocab, count)]
 
     @property
-    def _lexicon_law(self) -> LexiconLaw:
+    def _lexicon_distribution(self) -> LexiconDistribution:
         """Raises UserError where there is none."""
-        law = self._law
-        return law if isinstance(law, LexiconLaw) else LexiconLaw(self.lexicon, self.bits)
+        distribution = self._distribution
+        return (
+            distribution
+            if isinstance(distribution, LexiconDistribution)
+            else LexiconDistribution(self.lexicon, self.bits)
+        )

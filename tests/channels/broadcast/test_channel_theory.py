@@ -61,15 +61,15 @@ def spread(p, worlds: int = 4000, topology=None, feedback: bool = True, sender: 
     return total
 
 
-def fits(law, sample: np.ndarray) -> float:
-    """p-value of chi-square for a law of 1, 2, ...; values are pooled until at least 8 are expected."""
+def fits(distribution, sample: np.ndarray) -> float:
+    """p-value of chi-square for a distribution of 1, 2, ...; values are pooled until at least 8 are expected."""
     edges, last = [], 0.0
     for k in range(1, int(sample.max()) + 1):
-        if (float(law.cdf(k)) - last) * len(sample) >= 8 and float(law.sf(k)) * len(sample) >= 8:
+        if (float(distribution.cdf(k)) - last) * len(sample) >= 8 and float(distribution.sf(k)) * len(sample) >= 8:
             edges.append(k)
-            last = float(law.cdf(k))
+            last = float(distribution.cdf(k))
     observed = np.bincount(np.searchsorted(edges, sample), minlength=len(edges) + 1)
-    expected = np.diff([0.0, *(float(law.cdf(k)) for k in edges), 1.0]) * len(sample)
+    expected = np.diff([0.0, *(float(distribution.cdf(k)) for k in edges), 1.0]) * len(sample)
     return stats.chisquare(observed, expected).pvalue
 
 
@@ -78,7 +78,7 @@ def near(sample: np.ndarray, mean: float, var: float) -> bool:
     return abs(sample.mean() - mean) < 4 * np.sqrt(var / len(sample))
 
 
-def same_law(one: np.ndarray, other: np.ndarray) -> bool:
+def same_distribution(one: np.ndarray, other: np.ndarray) -> bool:
     """Kolmogorov and Smirnov's test; on whole numbers it rejects too seldom rather than too often."""
     return stats.ks_2samp(one, other).pvalue > RARE
 
@@ -87,25 +87,25 @@ def same_law(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(("n", "p"), [(2, 0.3), (2, 0.4), (10, 0.06), (1, 0.7)])
-def test_with_feedback_total_progeny_is_consuls_law_of_all_agents(n, p):
-    law = Consul(n, p)
+def test_with_feedback_total_progeny_is_consuls_distribution_of_all_agents(n, p):
+    distribution = Consul(n, p)
     total = spread(p, n=n)
-    assert fits(law, total) > RARE
-    assert near(total, law.mean(), law.var())
+    assert fits(distribution, total) > RARE
+    assert near(total, distribution.mean(), distribution.var())
 
 
 @pytest.mark.parametrize(("n", "p"), [(3, 0.3), (11, 0.08)])
-def test_without_feedback_total_progeny_is_consuls_law_of_all_but_one(n, p):
+def test_without_feedback_total_progeny_is_consuls_distribution_of_all_but_one(n, p):
     total = spread(p, feedback=False, n=n)
     assert fits(Consul(n - 1, p), total) > RARE
-    assert fits(Consul(n, p), total) < 1e-6, "the sample is large enough to tell the two laws apart"
+    assert fits(Consul(n, p), total) < 1e-6, "the sample is large enough to tell the two distributions apart"
 
 
 def test_unequal_agents_follow_otter_and_dwass():
     p = [0.45, 0.02, 0.2, 0.0, 0.1]
-    law, total = TotalProgeny(p), spread(p)
-    assert fits(law, total) > RARE
-    assert near(total, law.mean(), law.var())
+    distribution, total = TotalProgeny(p), spread(p)
+    assert fits(distribution, total) > RARE
+    assert near(total, distribution.mean(), distribution.var())
 
 
 def test_many_words_at_once_are_many_ancestors():
@@ -125,18 +125,18 @@ def progeny_of_rest(air) -> np.ndarray:
     return total
 
 
-def fits_from(law, sample: np.ndarray, first: int) -> float:
-    """`fits` for a law that begins at `first`."""
+def fits_from(distribution, sample: np.ndarray, first: int) -> float:
+    """`fits` for a distribution that begins at `first`."""
     assert sample.min() >= first
-    return fits(law, sample)
+    return fits(distribution, sample)
 
 
 @pytest.mark.parametrize("n", [3, 6])
 def test_on_a_ring_with_feedback_three_hear_each_word_however_long_the_ring(n):
     total = spread(0.25, topology=Ring(2), n=n)
-    law = Consul(3, 0.25)
-    assert fits(law, total) > RARE
-    assert near(total, law.mean(), law.var())
+    distribution = Consul(3, 0.25)
+    assert fits(distribution, total) > RARE
+    assert near(total, distribution.mean(), distribution.var())
 
 
 def test_on_a_ring_without_feedback_two_hear_each_word():
@@ -156,7 +156,7 @@ def test_on_a_star_progeny_depends_on_who_began_as_the_theory_says(feedback, sen
 
 
 def test_dropout_multiplies_the_probabilities():
-    """Missed words are not repeated: the law is Consul's with p (1 - dropout)."""
+    """Missed words are not repeated: the distribution is Consul's with p (1 - dropout)."""
     air = opened(4, repeating(Bernoulli(0.4)), 4000, capacity=300, inbox=1, dropout=0.5)
     assert fits(Consul(4, 0.2), progeny(air)) > RARE
 
@@ -214,28 +214,28 @@ def loads(air, burn_in: int, words=None) -> np.ndarray:
 
 @pytest.mark.parametrize("p", [[0.12] * 5, [0.4, 0.05, 0.0, 0.25]])
 def test_the_load_of_a_published_channel_is_stationary_as_the_theory_says(p):
-    """Nobody speaks: mean and variance within 4 standard errors, and chi-square for the whole law."""
+    """Nobody speaks: mean and variance within 4 standard errors, and chi-square for the whole distribution."""
     worlds = 5000
-    law = stationary_load(1.5, p)
+    distribution = stationary_load(1.5, p)
     air = opened(len(p), [*repeating(PerAgent(p)), Publishing(1.5)], worlds, capacity=200, inbox=1)
     load = loads(air, 60)
-    assert near(load, law.mean, law.var)
+    assert near(load, distribution.mean, distribution.var)
     fourth = np.mean((load - load.mean()) ** 4)
-    assert abs(load.var() - law.var) < 4 * np.sqrt((fourth - load.var() ** 2) / worlds)
-    top = law.capacity(10 / worlds)
+    assert abs(load.var() - distribution.var) < 4 * np.sqrt((fourth - load.var() ** 2) / worlds)
+    top = distribution.capacity(10 / worlds)
     observed = np.bincount(np.minimum(load, top), minlength=top + 1)
-    expected = worlds * np.append(law.pmf(np.arange(top)), law.sf(top - 1))
+    expected = worlds * np.append(distribution.pmf(np.arange(top)), distribution.sf(top - 1))
     assert expected.min() > 5
     assert stats.chisquare(observed, expected).pvalue > RARE
 
 
 def test_a_capacity_for_a_stated_loss_is_exceeded_as_seldom():
     p, loss = [0.2] * 4, 0.01
-    law = stationary_load(2.0, p)
-    capacity = law.capacity(loss)
+    distribution = stationary_load(2.0, p)
+    capacity = distribution.capacity(loss)
     air = opened(4, [*repeating(PerAgent(p)), Publishing(2.0)], 8000, capacity=400, inbox=1)
     over = np.mean(loads(air, 60) > capacity)
-    assert abs(over - law.sf(capacity)) < 4.5 * np.sqrt(loss / 8000)
+    assert abs(over - distribution.sf(capacity)) < 4.5 * np.sqrt(loss / 8000)
 
 
 def test_a_fade_in_load_is_a_straight_line_in_load():
@@ -333,7 +333,7 @@ def test_the_brake_makes_a_target_above_one_finite():
     assert results["free"]["drops"] > 0.1
 
 
-# ---- laws that do not depend on how they are computed ----
+# ---- distributions that do not depend on how they are computed ----
 
 REFLEXES = {
     "plain": repeating(PerAgent([0.3, 0.2, 0.1])),
@@ -344,18 +344,18 @@ REFLEXES = {
 
 
 @pytest.mark.parametrize("name", REFLEXES)
-def test_laws_are_unchanged_by_batching(name):
+def test_distributions_are_unchanged_by_batching(name):
     """Total progeny in 2,000 worlds of one air, and in 120 airs of one world."""
     together = opened(3, REFLEXES[name], 2000, capacity=12, inbox=12, seed=7)
     apart = [opened(3, REFLEXES[name], 1, capacity=12, inbox=12, seed=1000 + i) for i in range(120)]
-    assert same_law(progeny(together), np.array([progeny(air)[0] for air in apart]))
+    assert same_distribution(progeny(together), np.array([progeny(air)[0] for air in apart]))
 
 
 def test_the_load_of_a_busy_channel_is_unchanged_by_batching():
     reflexes = [*repeating(LocalRule(0.6)), Publishing(1.0)]
     together = opened(3, reflexes, 2000, capacity=6, inbox=2, seed=8)
     apart = [opened(3, reflexes, 1, capacity=6, inbox=2, seed=2000 + i) for i in range(120)]
-    assert same_law(loads(together, 9), np.array([loads(air, 9)[0] for air in apart]))
+    assert same_distribution(loads(together, 9), np.array([loads(air, 9)[0] for air in apart]))
 
 
 def test_worlds_of_one_air_are_independent():
@@ -366,14 +366,14 @@ def test_worlds_of_one_air_are_independent():
 
 
 @pytest.mark.parametrize("order", [[2, 0, 1], [1, 2, 0]])
-def test_laws_are_unchanged_by_the_order_of_seats(order):
+def test_distributions_are_unchanged_by_the_order_of_seats(order):
     p = np.array([0.45, 0.02, 0.25])
     one, other = spread(p, seed=10), spread(p[order], sender=order.index(0), seed=11)
-    assert same_law(one, other)
+    assert same_distribution(one, other)
 
 
 def test_who_is_dead_takes_no_part():
-    """Two of five are dead: the law is that of the three others."""
+    """Two of five are dead: the distribution is that of the three others."""
     lives = np.array([True, False, True, True, False])
     worlds = 4000
     air = opened(5, repeating(Bernoulli(0.2)), worlds, capacity=300, inbox=1)

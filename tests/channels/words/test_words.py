@@ -1,4 +1,4 @@
-"""Words: their laws against sums over all bit strings, their gradients, lexicons, and what users may get wrong."""
+"""Words: distributions against sums over all bit strings, gradients, lexicons, and what users may get wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def params_of(kind: Words, *leading: int, seed: int = 0) -> torch.Tensor:
     return 1.5 * torch.randn(*leading, *kind.params_shape, generator=generator(seed), dtype=torch.float64)
 
 
-def law(kind: Words, params: torch.Tensor) -> dict[int, torch.Tensor]:
+def distribution(kind: Words, params: torch.Tensor) -> dict[int, torch.Tensor]:
     """{message: log-probability} by its definition, for params of one message."""
     share = min((kind.min_on + kind.max_on) / (2 * kind.bits), 1 - 0.5 / kind.bits)
     logits = params[: kind.bits] + math.log(share / (1 - share))
@@ -52,7 +52,7 @@ def law(kind: Words, params: torch.Tensor) -> dict[int, torch.Tensor]:
 @pytest.mark.parametrize("kind", SMALL)
 def test_log_probabilities_are_those_of_what_is_transmitted(kind: Words) -> None:
     params = params_of(kind)
-    expected = law(kind, params)
+    expected = distribution(kind, params)
     messages = torch.tensor(list(expected), dtype=torch.int32)
     found = kind.log_prob(params.expand(len(messages), -1), messages)
     torch.testing.assert_close(found, torch.stack(list(expected.values())))
@@ -62,14 +62,14 @@ def test_log_probabilities_are_those_of_what_is_transmitted(kind: Words) -> None
 @pytest.mark.parametrize("kind", SMALL)
 def test_entropy_is_that_of_what_is_transmitted(kind: Words) -> None:
     params = params_of(kind, seed=1)
-    log_p = torch.stack(list(law(kind, params).values()))
+    log_p = torch.stack(list(distribution(kind, params).values()))
     torch.testing.assert_close(kind.entropy(params), -(log_p.exp() * log_p).sum())
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_gradients_of_the_law_are_those_of_the_sum_over_all_strings(kind: Words) -> None:
+def test_gradients_of_the_distribution_are_those_of_the_sum_over_all_strings(kind: Words) -> None:
     params = params_of(kind, seed=2).requires_grad_()
-    log_p = law(kind, params)
+    log_p = distribution(kind, params)
     for found, expected in (
         (kind.entropy(params), -sum(p.exp() * p for p in log_p.values())),
         (kind.log_prob(params, torch.tensor(0, dtype=torch.int32)), log_p[0]),
@@ -93,7 +93,7 @@ def test_sums_over_the_gate_pass_gradcheck_on_more_rows_than_a_chunk(monkeypatch
 @pytest.mark.parametrize(
     "kind", [Words(), Words(speak_gate=False), Words(64, 20, 30), Words(64, 1, 64, speak_gate=False)]
 )
-def test_laws_and_gradients_of_sure_networks_are_finite_in_float32(kind: Words, size: float) -> None:
+def test_distributions_and_gradients_of_sure_networks_are_finite_in_float32(kind: Words, size: float) -> None:
     sign = torch.randint(3, (40, *kind.params_shape), generator=generator()) - 1.0
     sign[:3] = torch.tensor([-1.0, 0.0, 1.0]).unsqueeze(-1)
     params = (size * sign).requires_grad_()
@@ -107,7 +107,7 @@ def test_laws_and_gradients_of_sure_networks_are_finite_in_float32(kind: Words, 
         assert params.grad.isfinite().all()
 
 
-def test_float32_laws_of_the_default_gate_are_those_of_float64() -> None:
+def test_float32_distributions_of_the_default_gate_are_those_of_float64() -> None:
     kind, params = Words(), 3 * torch.randn(200, 33, generator=generator())
     messages = kind.sample(params, generator())
     for function in (kind.entropy, kind.soft, lambda p: kind.log_prob(p, messages)):
@@ -136,7 +136,7 @@ def test_the_entropy_bonus_does_not_push_to_silence() -> None:
 
 
 @pytest.mark.parametrize("kind", [Words(5, 2, 3), Words(5, 2, 3, speak_gate=False), LEXICON])
-def test_samples_are_as_frequent_as_the_law_says(kind: Words) -> None:
+def test_samples_are_as_frequent_as_the_distribution_says(kind: Words) -> None:
     params, count = params_of(kind, seed=3).float(), 40_000
     samples = kind.sample(params.expand(count, *params.shape), generator(1))
     assert samples.dtype == torch.int32
@@ -161,7 +161,7 @@ def test_what_is_sampled_is_silence_or_passes_the_gate(kind: Words) -> None:
 @given(st.sampled_from(SMALL), st.integers(0, 1000), st.floats(0.1, 6))
 def test_the_mode_is_the_likeliest_thing_that_is_transmitted(kind: Words, seed: int, scale: float) -> None:
     params = scale * params_of(kind, seed=seed)
-    expected = law(kind, params)
+    expected = distribution(kind, params)
     assert expected[int(kind.mode(params))].item() == pytest.approx(max(p.item() for p in expected.values()))
 
 
@@ -264,7 +264,7 @@ def test_indices_and_words_of_a_lexicon_are_each_others_inverse() -> None:
     assert torch.equal(LEXICON.gated(words), words)
 
 
-def test_the_law_of_a_lexicon_is_categorical() -> None:
+def test_the_distribution_of_a_lexicon_is_categorical() -> None:
     params = params_of(LEXICON)
     log_p = params.log_softmax(-1)
     found = LEXICON.log_prob(params.expand(7, 7), LEXICON.to_word(torch.arange(7)))

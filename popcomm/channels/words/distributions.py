@@ -1,4 +1,4 @@
-"""The two laws of binary words: independent bits behind a gate, and a choice from a lexicon. Both may be silent."""
+"""Two distributions of binary words: independent bits behind a gate, and a choice of a lexicon; both may be silent."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from popcomm.channels.words.gate_sums import GateSums, gate_sums
 RAREST = 1e-300
 
 
-class BitsLaw:
+class BitsDistribution:
     """The sender decides to speak, draws every bit by itself, and the gate discards what is no word: that is silence.
 
     Its params are [..., bits], logits of the bits less `offset`, and with a speak gate one more, the logit of speaking.
     The offset makes zeros mean bits that are on with the gate's middle share, (min_on + max_on) / (2 bits).
     Probabilities are those of what is *transmitted*: a word's is P(speak) times its bits', silence's is
-    1 - P(speak) P(pass). P(pass) is a sum over the law of the count of on bits, a Poisson binomial.
+    1 - P(speak) P(pass). P(pass) is a sum over the distribution of the count of on bits, a Poisson binomial.
     """
 
     def __init__(self, bits: int, min_on: int, max_on: int, speak_gate: bool) -> None:
@@ -104,8 +104,8 @@ class BitsLaw:
         return self._silence(sums, speak).clamp(min=RAREST).log().to(bits.dtype)
 
 
-class LexiconLaw:
-    """A categorical law over silence (class 0) and V words. Its params are [..., V + 1] logits.
+class LexiconDistribution:
+    """A categorical distribution over silence (class 0) and V words. Its params are [..., V + 1] logits.
 
     Args:
         words: [V], packed and ascending (as signed numbers): class i + 1 is words[i].

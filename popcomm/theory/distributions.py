@@ -1,4 +1,4 @@
-"""Laws of whole numbers with heavy tails, in the manner of scipy's frozen distributions."""
+"""Distributions of whole numbers with heavy tails, in the manner of scipy's frozen ones."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SMOOTH_WIDTH = 30.0
 CHUNK_ROWS = 2**13
 
 
-class CountLaw:
-    """Base: a law on start, start + 1, ... with total mass `mass` <= 1; what is missing sits on infinity.
+class CountDistribution:
+    """Base: a distribution on start, start + 1, ... with total mass `mass` <= 1; what is missing sits on infinity.
 
     cdf(k) rises to `mass`, sf = 1 - cdf falls to 1 - mass, and ppf(q) is inf for q >= mass. A subclass has `_log_pmf`
     and `_variance`.
@@ -34,11 +34,11 @@ class CountLaw:
         self._start, self._mass, self._mean, self._var = start, mass, mean, var
 
     def _log_pmf(self, k: Array) -> Array:
-        """k [K] float64 >= start, whole; real where the law is smooth."""
+        """k [K] float64 >= start, whole; real where the distribution is smooth."""
         raise NotImplementedError
 
     def _variance(self, k: Array) -> Array:
-        """Of the number of offspring of one ancestor, given k descendants: how wide the law is near k."""
+        """Of the number of offspring of one ancestor, given k descendants: how wide the distribution is near k."""
         raise NotImplementedError
 
     def pmf(self, k: Any) -> Any:
@@ -82,10 +82,10 @@ class CountLaw:
         return _shaped(result, q)
 
     def rvs(self, size: int | tuple[int, ...] | None = None, random_state: Any = None) -> Any:
-        """Samples by inversion of the survival function: the tail is the law's own, no tree is cut.
+        """Samples by inversion of the survival function: the tail is the distribution's own, no tree is cut.
 
-        int64; float64 for a law that is critical, nearly so or supercritical, whose numbers pass any integer type: inf
-        is a word that never dies out. random_state: None, a seed, or a numpy Generator.
+        int64; float64 for a distribution that is critical, nearly so or supercritical, whose numbers pass any integer
+        type: inf is a word that never dies out. random_state: None, a seed, or a numpy Generator.
         """
         u = 1.0 - np.random.default_rng(random_state).random(size)  # in (0, 1]
         flat = np.asarray(u, dtype=np.float64).reshape(-1) - (1.0 - self._mass)
@@ -100,11 +100,11 @@ class CountLaw:
         return typed.reshape(np.shape(u))[()]
 
     def mean(self) -> float:
-        """inf where the law is critical or supercritical."""
+        """inf where the distribution is critical or supercritical."""
         return self._mean
 
     def var(self) -> float:
-        """inf where the law is critical or supercritical."""
+        """inf where the distribution is critical or supercritical."""
         return self._var
 
     def std(self) -> float:

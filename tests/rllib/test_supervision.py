@@ -1,4 +1,4 @@
-"""Learning from answers: rewards by hand, the lesson against torch's cross-entropy, what is logged."""
+"""Learning from answers: rewards by hand, the supervised loss against torch's cross-entropy, what is logged."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from gymnasium import spaces
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from popcomm.agents.distributions import action_law
+from popcomm.agents.distributions import action_distribution
 from popcomm.envs.world import Species
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.ppo import same
 from popcomm.rllib.rows import Rows
-from popcomm.rllib.teaching import answer_log_prob, due, taught_rewards
+from popcomm.rllib.supervision import answer_log_prob, due, supervised_rewards
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from tests.rllib.test_learner import learner_of
 from tests.rllib.test_rollout import runner_of
@@ -29,7 +29,7 @@ PAIR = {
     "speaker": Species("speaker", 0, 1, 1, spaces.Discrete(1)),
     "listener": Species("listener", 1, 3, 1, spaces.Discrete(2), has_answers=True),
 }
-LAWS = {name: action_law(species.action_space) for name, species in PAIR.items()}
+DISTRIBUTIONS = {name: action_distribution(species.action_space) for name, species in PAIR.items()}
 
 
 def game_config(members: Any = 1, agent: Any = "gru", **changes: Any) -> PopulationPPOConfig:
@@ -73,34 +73,35 @@ def logits_of(*probabilities: float) -> torch.Tensor:
     return torch.stack([(1 - p).log(), p.log()], -1)
 
 
-def taught(answers: list[int], second: tuple[float, float], rewards: tuple[float, ...] = (7, 8, 9)) -> list[float]:
+def supervised(answers: list[int], second: tuple[float, float], rewards: tuple[float, ...] = (7, 8, 9)) -> list[float]:
     """Rewards of one world whose two listeners take action 1 with these probabilities."""
     logits = {"speaker": torch.zeros(1, 1, 1), "listener": logits_of(*second).unsqueeze(0)}
     right = {"listener": torch.tensor([answers])}
-    return taught_rewards(torch.tensor([rewards], dtype=torch.float32), right, logits, LAWS, PAIR)[0].tolist()
+    worlds = torch.tensor([rewards], dtype=torch.float32)
+    return supervised_rewards(worlds, right, logits, DISTRIBUTIONS, PAIR)[0].tolist()
 
 
 def test_listeners_get_the_log_probability_of_the_right_answer_and_speakers_its_mean() -> None:
-    got = taught([0, 1], (0.75, 0.5))
+    got = supervised([0, 1], (0.75, 0.5))
     assert got == pytest.approx([(math.log(0.25) + math.log(0.5)) / 2, math.log(0.25), math.log(0.5)])
 
 
 def test_who_gives_no_answer_gets_the_mean_of_those_who_do() -> None:
-    assert taught([-1, 1], (0.75, 0.2)) == pytest.approx([math.log(0.2)] * 3)
+    assert supervised([-1, 1], (0.75, 0.2)) == pytest.approx([math.log(0.2)] * 3)
 
 
 def test_where_no_answer_is_due_the_worlds_own_rewards_stay() -> None:
-    assert taught([-1, -1], (0.75, 0.2)) == [7, 8, 9]
+    assert supervised([-1, -1], (0.75, 0.2)) == [7, 8, 9]
 
 
 def test_an_answer_that_was_thought_impossible_costs_ten_nats() -> None:
-    assert taught([1, 0], (1e-9, 1e-9)) == pytest.approx([-5, -10, 0], abs=1e-6)
+    assert supervised([1, 0], (1e-9, 1e-9)) == pytest.approx([-5, -10, 0], abs=1e-6)
 
 
 def test_worlds_are_judged_apart() -> None:
     logits = {"speaker": torch.zeros(2, 1, 1), "listener": logits_of(0.5, 0.5).expand(2, 2, 2)}
     answers = {"listener": torch.tensor([[0, 1], [-1, -1]])}
-    got = taught_rewards(torch.ones(2, 3), answers, logits, LAWS, PAIR)
+    got = supervised_rewards(torch.ones(2, 3), answers, logits, DISTRIBUTIONS, PAIR)
     torch.testing.assert_close(got, torch.tensor([[math.log(0.5)] * 3, [1.0] * 3]))
 
 
@@ -110,8 +111,8 @@ def test_an_answer_of_several_parts_is_due_where_none_is_minus_one_and_as_likely
     assert is_due.tolist() == [[True, False]]
     assert due(torch.tensor([3, -1, 0]), ()).tolist() == [True, False, True]
     logits = torch.cat([logits_of(0.8), logits_of(0.3)], -1).expand(1, 2, 4)
-    law = action_law(spaces.MultiDiscrete([2, 2]))
-    assert answer_log_prob(law, logits, answers, is_due)[0].tolist() == pytest.approx([math.log(0.8 * 0.7), 0])
+    distribution = action_distribution(spaces.MultiDiscrete([2, 2]))
+    assert answer_log_prob(distribution, logits, answers, is_due)[0].tolist() == pytest.approx([math.log(0.8 * 0.7), 0])
 
 
 @pytest.mark.parametrize("members", [1, 3])
@@ -131,7 +132,7 @@ def test_the_rewards_of_a_fragment_are_the_log_probabilities_at_the_weights_that
     assert int(is_due.sum()) == 6 * 5
 
 
-def test_rewards_are_the_worlds_own_where_nothing_is_taught() -> None:
+def test_rewards_are_the_worlds_own_where_nothing_is_supervised() -> None:
     _, fragment = played(game_config(training={"learn_from": "rewards"}))
     assert "answers" not in fragment["listener"]
     assert set(fragment["listener"]["rewards"].unique().tolist()) <= {0.0, 0.5, 1.0}
@@ -165,7 +166,7 @@ def test_the_worlds_metrics_arrive_in_the_result() -> None:
     assert result["popcomm"]["world/attribute_accuracy"] >= result["popcomm"]["world/accuracy"]
 
 
-# ---- the lesson ----
+# ---- the supervised loss ----
 
 
 def prepared(learner: Any, fragment: Fragment) -> tuple[Fragment, dict[str, SpeciesUnroll]]:
@@ -176,7 +177,7 @@ def prepared(learner: Any, fragment: Fragment) -> tuple[Fragment, dict[str, Spec
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_the_lesson_is_torchs_cross_entropy_and_all_that_the_policy_learns_from(members: int) -> None:
+def test_the_supervised_loss_is_torchs_cross_entropy_and_all_that_the_policy_learns_from(members: int) -> None:
     """Summed over members, mean over each one's answers; an entropy bonus of 5 and sampled actions change nothing."""
     config = game_config(members, training={"entropy_coeff": 5.0})
     _, fragment = played(config, 2)
@@ -202,8 +203,8 @@ def test_the_lesson_is_torchs_cross_entropy_and_all_that_the_policy_learns_from(
     assert logged["policy_loss"].item() == logged["approx_kl"].item() == logged["clipfrac"].item() == 0
 
 
-def test_the_lesson_teaches_the_speaker_through_its_messages() -> None:
-    """Under straight-through the listener's lesson alone moves the speaker's words; without a gradient it does not."""
+def test_the_supervised_loss_reaches_the_speaker_through_its_messages() -> None:
+    """Under straight-through the listener's loss alone moves the speaker's words; without a gradient it does not."""
     for gradient in ("straight_through", "none"):
         config = game_config(communication={"gradient": gradient})
         _, fragment = played(config, 2)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from popcomm.agents.distributions import ActionLaw
+from popcomm.agents.distributions import ActionDistribution
 from popcomm.envs.world import Species
 
 # A right answer that was thought impossible must not outweigh a whole batch: exp(-10) is below any sampled frequency.
@@ -20,18 +20,18 @@ def due(answers: Tensor, action_shape: tuple[int, ...]) -> Tensor:
 
 
 def answer_log_prob(
-    law: ActionLaw, logits: Tensor, answers: Tensor, is_due: Tensor, mask: Tensor | None = None
+    distribution: ActionDistribution, logits: Tensor, answers: Tensor, is_due: Tensor, mask: Tensor | None = None
 ) -> Tensor:
     """Log-probability (nats) of the right actions, [...], and 0 where none is called for. mask: [..., A], as acted."""
-    log_prob = law.log_prob(logits, answers.clamp(min=0), mask)
+    log_prob = distribution.log_prob(logits, answers.clamp(min=0), mask)
     return torch.where(is_due, log_prob, 0.0)
 
 
-def taught_rewards(
+def supervised_rewards(
     rewards: Tensor,
     answers: Mapping[str, Tensor],
     logits: Mapping[str, Tensor],
-    laws: Mapping[str, ActionLaw],
+    distributions: Mapping[str, ActionDistribution],
     species: Mapping[str, Species],
     masks: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
@@ -45,7 +45,7 @@ def taught_rewards(
     Args:
         rewards: [B, N], the world's.
         answers: {species: [B, N_s, ...] int64}.
-        logits: {species: [B, N_s, A]}, the laws of the actions.
+        logits: {species: [B, N_s, A]}, the distributions of the actions.
         masks: {species: [B, N_s, A] bool}, what is allowed, of species that have action masks.
     """
     score, called = torch.zeros_like(rewards), torch.zeros_like(rewards, dtype=torch.bool)
@@ -53,8 +53,8 @@ def taught_rewards(
         kind = species[name]
         is_due = due(right, kind.action_space.shape or ())
         called[:, kind.seats] = is_due
-        log_prob = answer_log_prob(laws[name], logits[name].float(), right, is_due, (masks or {}).get(name))
+        log_prob = answer_log_prob(distributions[name], logits[name].float(), right, is_due, (masks or {}).get(name))
         score[:, kind.seats] = log_prob.clamp(min=LEAST_LOG_PROBABILITY)
     mean = score.sum(1, keepdim=True) / called.sum(1, keepdim=True).clamp(min=1)
-    taught = torch.where(called, score, mean.expand_as(score))
-    return torch.where(called.any(1, keepdim=True), taught, rewards)
+    supervised = torch.where(called, score, mean.expand_as(score))
+    return torch.where(called.any(1, keepdim=True), supervised, rewards)

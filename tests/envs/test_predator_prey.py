@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
+import runpy
 import sys
 from itertools import permutations
 from typing import Any
@@ -279,13 +279,11 @@ class TestPictures:
         act(world, RIGHT, STAY)
         assert not np.array_equal(before, world.render())
 
-    def test_running_the_module_draws_a_hunt(self, tmp_path: Any) -> None:
+    def test_running_the_module_draws_a_hunt(
+        self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         file = tmp_path / "hunt.png"
-        run = subprocess.run(
-            [sys.executable, "-m", "popcomm.envs.predator_prey_v0", str(file)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        monkeypatch.setattr(sys, "argv", ["predator_prey_v0", str(file)])
+        runpy.run_path(predator_prey_v0.__file__, run_name="__main__")
         assert Image.open(file).size == (480, 480)
-        assert "sees the prey" in run.stdout
+        assert "sees the prey" in capsys.readouterr().out

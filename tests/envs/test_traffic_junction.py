@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
+import runpy
 import sys
 from typing import Any
 
@@ -353,13 +353,11 @@ class TestPictures:
         vermilion = (world.render() == np.array([0xD5, 0x5E, 0x00])).all(-1).sum()
         assert vermilion > 2 * (before == np.array([0xD5, 0x5E, 0x00])).all(-1).sum() > 0
 
-    def test_running_the_module_draws_a_junction(self, tmp_path: Any) -> None:
+    def test_running_the_module_draws_a_junction(
+        self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         file = tmp_path / "junction.png"
-        run = subprocess.run(
-            [sys.executable, "-m", "popcomm.envs.traffic_junction_v0", str(file)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        monkeypatch.setattr(sys, "argv", ["traffic_junction_v0", str(file)])
+        runpy.run_path(traffic_junction_v0.__file__, run_name="__main__")
         assert Image.open(file).size == (480, 480)
-        assert "braked" in run.stdout
+        assert "braked" in capsys.readouterr().out

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
 from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.errors import UserError, nearest, unknown
+from popcomm.checks import count, number, one_of
+from popcomm.errors import UserError, unknown
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.settings import Settings
 from popcomm.schedules import Gated
@@ -34,6 +34,16 @@ LEARN_FROM = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
 LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness")
+SHARES = ("message_sharpness", "rare_action_share")
+NOT_NEGATIVE = (
+    "clip_param",
+    "vf_clip_param",
+    "vf_loss_coeff",
+    "message_entropy_coeff",
+    "quality_coeff",
+    "message_balance_coeff",
+    "message_kl_coeff",
+)
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
 
@@ -42,15 +52,15 @@ def check(settings: Settings) -> Plan:
     """What follows from the settings; raises UserError for the first thing that cannot work."""
     _check_numbers(settings)
     _check_fractions(settings)
-    _choice("population.critic", settings.critic, CRITICS)
-    _choice("communication.credit", settings.message_credit, CREDITS)
-    _choice("training.learn_from", settings.learn_from, LEARN_FROM)
-    _choice("environment.time_limit", settings.time_limit, TIME_LIMITS)
-    _choice("population.seating", settings.seating, SEATINGS)
+    one_of("population.critic", settings.critic, CRITICS)
+    one_of("communication.credit", settings.message_credit, CREDITS)
+    one_of("training.learn_from", settings.learn_from, LEARN_FROM)
+    one_of("environment.time_limit", settings.time_limit, TIME_LIMITS)
+    one_of("population.seating", settings.seating, SEATINGS)
     _check_communities(settings)
     _check_members(settings)
     if settings.autocast is not None:
-        _choice("acceleration.autocast", settings.autocast, ("bf16",))
+        one_of("acceleration.autocast", settings.autocast, ("bf16",))
     plan = plan_of(settings)
     _check_communication(plan)
     _check_seats(settings, plan)
@@ -83,41 +93,26 @@ def _check_numbers(settings: Settings) -> None:
         "recording.checkpoint_every": (settings.checkpoint_every, 0),
     }
     for key, (value, minimum) in least.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UserError(f"{key} is {value!r}, and must be a whole number, at least {minimum}")
-        if value < minimum:
-            raise UserError(f"{key} is {value}, and must be at least {minimum}")
+        count(key, value, minimum)
 
 
 def _check_fractions(settings: Settings) -> None:
     """Numbers whose sign or size would turn learning round."""
-    upper = {"gamma": 1.0, "lambda_": 1.0, "clip_param": math.inf, "vf_clip_param": math.inf, "vf_loss_coeff": math.inf}
-    values = {key: (getattr(settings, key), 0.0, limit) for key, limit in upper.items()}
-    values["grad_clip"] = (math.inf if settings.grad_clip is None else settings.grad_clip, 1e-12, math.inf)
-    for key in (
-        "message_entropy_coeff",
-        "quality_coeff",
-        "message_balance_coeff",
-        "message_kl_coeff",
-        "message_sharpness",
-        "rare_action_share",
-    ):
-        chosen = getattr(settings, key)
-        limit = 1.0 if key in ("message_sharpness", "rare_action_share") else math.inf  # these are shares
-        values[key] = (0.0 if chosen is None and key in LEFT_OPEN else chosen, 0.0, limit)
+    for key in ("gamma", "lambda_", *SHARES):
+        number(f"training.{key}", _chosen(settings, key), "be a number between 0 and 1", least=0.0, most=1.0)
+    for key in NOT_NEGATIVE:
+        number(f"training.{key}", _chosen(settings, key), "be a number at least 0", least=0.0)
     for key in ("lr", "entropy_coeff"):
         if not isinstance(getattr(settings, key), list | tuple):  # a schedule is RLlib's to check
-            values[key] = (getattr(settings, key), 0.0, math.inf)
-    for key, (value, low, high) in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-            limits = "above 0" if low == 1e-12 else limits
-            raise UserError(f"training.{key} is {value!r}, and must be a number {limits}")
+            number(f"training.{key}", getattr(settings, key), "be a number at least 0", least=0.0)
+    if settings.grad_clip is not None:
+        number("training.grad_clip", settings.grad_clip, "be a number above 0", above=0.0)
 
 
-def _choice(key: str, value: object, allowed: Collection[str]) -> None:
-    if value not in allowed:
-        raise UserError(f"{key} is {value!r}; {nearest(str(value), allowed)}")
+def _chosen(settings: Settings, key: str) -> object:
+    """The value, or 0 for one that follows from the rest."""
+    value = getattr(settings, key)
+    return 0.0 if value is None and key in LEFT_OPEN else value
 
 
 def _check_communication(plan: Plan) -> None:
@@ -150,8 +145,7 @@ def _check_measures(channel: Channel, num_labels: int) -> None:
 def _check_members(settings: Settings) -> None:
     given = settings.members
     for members in given.values() if isinstance(given, Mapping) else (given,):
-        if isinstance(members, bool) or not isinstance(members, int) or members < 1:
-            raise UserError(f"population.members is {members!r}, and must be a whole number, at least 1")
+        count("population.members", members, 1)
 
 
 def _check_seats(settings: Settings, plan: Plan) -> None:
@@ -182,10 +176,8 @@ def _divisors(members: int) -> str:
 
 def _check_communities(settings: Settings) -> None:
     groups, mixing, apart = settings.communities, settings.mixing, settings.seating == "communities"
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
-        raise UserError(f"population.communities is {groups!r}, and must be a whole number, at least 1")
-    if isinstance(mixing, bool) or not isinstance(mixing, int | float) or not 0 <= mixing <= 1:
-        raise UserError(f"population.mixing is {mixing!r}, and must be a number between 0 and 1")
+    count("population.communities", groups, 1)
+    number("population.mixing", mixing, "be a number between 0 and 1", least=0, most=1)
     for key, value, default in (("communities", groups, 1), ("mixing", mixing, 0)):
         if not apart and value != default:
             raise UserError(
@@ -324,8 +316,7 @@ def _check_minibatch(settings: Settings, plan: Plan) -> None:
     per_learner, size = worlds // learners, settings.minibatch_size
     if size is None:
         return
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise UserError(f"training.minibatch_size is {size!r}, and must be a whole number of worlds, at least 1")
+    count("training.minibatch_size", size, 1)
     if size > per_learner:
         raise UserError(
             f"training.minibatch_size is {size} worlds, larger than a learner's batch of {per_learner} worlds "

@@ -83,10 +83,11 @@ class Experiment:
         command = " ".join(["python -m", self.module, *(word for word in given if word != self.page_only)])
 
         def work() -> list[Path]:
-            planned = self.plan(options)
-            if not options.page_only:
+            if not options.page_only:  # before a plan imports Ray to check its configs
                 prepare_environment()
                 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            planned = self.plan(options)
+            if not options.page_only:
                 train_all(planned, options.jobs)
             return write(self, self.results(options, planned), options.out, command)
 

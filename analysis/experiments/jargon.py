@@ -49,6 +49,7 @@ from popcomm.analysis.experiments.records import RESULTS, Trial, results_of
 
 from popcomm.cli import documents
 from popcomm.cli.ray_session import ray_session
+from popcomm.cli.train import checked_config
 from popcomm.language import progress
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.drawing import GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, card, dress
@@ -99,9 +100,16 @@ def check(options: Options) -> str | None:
 
 
 def planned(options: Options) -> list[Trial]:
-    """Seeds outermost: a stop leaves whole sets of conditions."""
+    """Seeds outermost: a stop leaves whole sets of conditions.
+
+    Raises:
+        UserError: overrides under which a condition cannot be trained.
+    """
     stop = documents.load(CONFIG, options.set)["stop"]["num_env_steps_sampled_lifetime"]
     env_steps = options.env_steps or int(stop)
+    names = options.only or list(conditions(env_steps))
+    for name in () if options.page_only else names:
+        checked_config(documents.load(CONFIG, settings(name, FIRST_SEED, env_steps, options.set)))
     return [
         Trial(
             options.out / RESULTS,
@@ -109,7 +117,7 @@ def planned(options: Options) -> list[Trial]:
             partial(train, options.out),
         )
         for seed in range(FIRST_SEED, FIRST_SEED + options.seeds)
-        for name in options.only or conditions(env_steps)
+        for name in names
     ]
 
 
@@ -139,8 +147,6 @@ def settings(condition: str, seed: int, env_steps: int, overrides: Sequence[str]
 
 def train(out: Path, condition: str, seed: int, settings: Sequence[str]) -> Record:
     """One run, from its start to its measures; progress goes into a folder of `out`."""
-    from popcomm.cli.train import checked_config
-
     document = documents.load(CONFIG, list(settings))
     config, env_steps = checked_config(document), document["stop"]["num_env_steps_sampled_lifetime"]
     folder = out / "runs" / f"{condition.replace(' ', '_').replace(',', '').replace('+_', 'plus_')}-seed{seed}"

@@ -23,6 +23,7 @@ from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, result
 
 from popcomm.cli import documents, schema
 from popcomm.cli.ray_session import ray_session
+from popcomm.cli.train import checked_config
 from popcomm.language.drawing import BLUE, GREEN, ORANGE, card, dress, legend
 
 NAME = "referential"
@@ -68,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def planned(options: Options) -> list[Trial]:
-    """Raises UserError: a configuration that does not exist."""
+    """Raises UserError: a configuration that does not exist, or cannot be trained."""
     wanted = [c for c in CASES if not options.only or any(part in c.name for part in options.only)]
     keys = [
         {
@@ -81,7 +82,9 @@ def planned(options: Options) -> list[Trial]:
         for seed in range(1, options.seeds + 1)
     ]
     for case in wanted:
-        documents.load(case.file, settings_of(case, 1, options.set))
+        document = documents.load(case.file, settings_of(case, 1, options.set))
+        if not options.page_only:
+            checked_config(document)
     return [Trial(options.out / RESULTS, key, train) for key in keys]
 
 
@@ -92,7 +95,7 @@ def settings_of(case: Case, seed: int, overrides: Sequence[str] = ()) -> list[st
 
 def results(options: Options, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Of all cases, also of those that were not asked for this time; not what other settings left in the folder."""
-    everything = argparse.Namespace(**{**vars(options), "only": None})
+    everything = argparse.Namespace(**{**vars(options), "only": None, "page_only": True})
     return results_of(planned(everything))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -299,7 +301,10 @@ class TestProgram:
         found = [(trial.key["condition"], trial.key["seed"], trial.is_complete()) for trial in asked]
         assert found == [("feedback", seed, True), ("no reflexes", seed, False)]
 
-    def test_mistakes_are_told_before_work(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_mistakes_are_told_before_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(frame, "train_all", lambda *_: pytest.fail("trained"))
         assert jargon.main(["--out", str(tmp_path), "--set", "training.lrr=1"]) == 2
         assert "lrr" in capsys.readouterr().err
         assert jargon.main(["--out", str(tmp_path), "--page-only"]) == 2
@@ -307,3 +312,10 @@ class TestProgram:
         with pytest.raises(SystemExit):
             jargon.main(["--out", str(tmp_path), "--only", "feedbak"])
         assert "'feedbak' is no condition" in capsys.readouterr().err
+
+    def test_it_runs_as_a_module(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", EXPERIMENT.module, "--out", str(tmp_path), "--only", "feedbak"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 2
+        assert "'feedbak' is no condition" in run.stderr
+        assert run.stdout == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from popcomm.analysis.experiments import referential
+from popcomm.analysis.experiments import frame, referential
 from popcomm.analysis.experiments.frame import markdown, write
 from popcomm.analysis.experiments.records import RESULTS, Trial
 from popcomm.analysis.experiments.referential import CASES, EXPERIMENT, Case
@@ -35,7 +35,8 @@ def test_every_case_is_a_valid_config_of_the_size_that_its_name_says(case: Case)
 
 
 def planned(out: Path, messages: int = 1000, overrides: tuple[str, ...] = ()) -> list[Trial]:
-    return referential.planned(argparse.Namespace(out=out, seeds=1, messages=messages, only=None, set=list(overrides)))
+    options = {"out": out, "seeds": 1, "messages": messages, "only": None, "set": list(overrides), "page_only": True}
+    return referential.planned(argparse.Namespace(**options))
 
 
 def test_runs_of_another_budget_or_setting_are_other_runs(tmp_path: Path) -> None:
@@ -63,7 +64,10 @@ def test_the_time_of_ten_by_ten_is_held_against_five_by_five() -> None:
     assert "| 2.50 | **missed** |" in page
 
 
-def test_an_unknown_config_key_is_a_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_config_key_is_told_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(frame, "train_all", lambda *_: pytest.fail("trained"))
     command = ["--seeds", "1", "--out", str(tmp_path), "--only", "silent", "--set", "training.lrr=1"]
     assert referential.main(command) == 2
     assert "lrr" in capsys.readouterr().err

@@ -149,7 +149,7 @@ def test_one_conversation_is_no_history(usual):
     assert "Only one conversation is recorded" in usual[1]
 
 
-def test_silence_is_named(tmp_path):
+def test_silence_is_named(tmp_path, text_only):
     page, pictures = report(tmp_path / "run", kind=None)
     assert pictures == {"training_progress"}
     assert page.count("are silent") == 6
@@ -326,7 +326,7 @@ def test_what_users_wrote_is_escaped(tmp_path):
     assert "&lt;script&gt;" in page
 
 
-def test_progress_with_only_null_returns_says_that_no_episode_ended(tmp_path):
+def test_progress_with_only_null_returns_says_that_no_episode_ended(tmp_path, text_only):
     folder = tmp_path / "run"
     folder.mkdir()
     for i in range(12):

@@ -44,7 +44,7 @@ class ActionDistribution(Protocol):
         ...
 
     def openness(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
-        """How far the distribution is from ruling an allowed action out (nats, `popcomm.agents.openness`): [...], at most 0.
+        """How far it is from ruling an allowed action out (nats, `popcomm.agents.openness`): [...], at most 0.
 
         Of k independent actions: their sum. 0 for a Box, whose entropy pulls at every width alike.
         """

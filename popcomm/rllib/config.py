@@ -8,7 +8,6 @@ from typing import ClassVar
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.policy.policy import PolicySpec
 
 from popcomm.channels import MessageKind
 from popcomm.envs.world import World
@@ -19,6 +18,7 @@ from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.plan import Plan, messages_of, plan_of
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.unsupported import check_names, filled_in, load_paths
 from popcomm.rollout import seed_of
 
 MODULE_BRANCH = 5
@@ -205,6 +205,7 @@ class PopulationPPOConfig(Settings):
                 knows, and senders name anything at all before anyone asked. None: SHARPNESS.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
+        check_names("training", kwargs)
         super().training(**kwargs)
         return self._set(
             learn_from=learn_from,
@@ -308,7 +309,7 @@ class PopulationPPOConfig(Settings):
         self, *, env: object = None, spaces: object = None, inference_only: bool = False, **kwargs: object
     ) -> MultiRLModuleSpec:
         """One RLModule per species. What `.rl_module(rl_module_spec=...)` says of where to load weights is kept."""
-        specs, plan = {}, plan_of(self)
+        specs, plan, paths = {}, plan_of(self), load_paths(self)
         for index, (name, species) in enumerate(plan.species.items()):
             specs[name] = RLModuleSpec(
                 module_class=PopulationRLModule,
@@ -322,6 +323,7 @@ class PopulationPPOConfig(Settings):
                     "quality": species.quality_weight > 0,
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                 },
+                load_state_path=paths.get(name),
             )
         return MultiRLModuleSpec(multi_rl_module_class=PopulationMultiRLModule, rl_module_specs=specs)
 
@@ -332,9 +334,8 @@ class PopulationPPOConfig(Settings):
             UserError: in one sentence, the key, its value, and what is allowed.
         """
         plan = validation.check(self)
-        self.policies = {name: PolicySpec() for name in plan.species}
-        self.num_envs_per_env_runner = self.num_worlds_per_env_runner
-        self.train_batch_size_per_learner = max(1, plan.total_worlds // max(1, self.num_learners))
+        self.filled_in = filled_in(self, plan)
+        self._set(**self.filled_in)
         super().validate()
 
     def validate_train_batch_size_vs_rollout_fragment_length(self) -> None:

@@ -26,6 +26,7 @@ from popcomm.rllib.ppo import (
     Advantages,
     a_step_later,
     clip_per_member,
+    clip_values,
     generalised_advantages,
     member_moments,
     same,
@@ -286,8 +287,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         for name in self._trained:
             own = [p.grad for p in self._parameters(name) if p.grad is not None]
             if own:
-                limit = self.plan.species[name].settings.grad_clip or math.inf
-                self._norms[name] = clip_per_member(own, self.networks[name].spec.members, limit)
+                settings = self.plan.species[name].settings
+                clip = clip_values if settings.grad_clip_by == "value" else clip_per_member
+                self._norms[name] = clip(own, self.networks[name].spec.members, settings.grad_clip or math.inf)
         return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 
     def apply_gradients(self, gradients_dict: object) -> None:

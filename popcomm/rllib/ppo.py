@@ -215,10 +215,7 @@ def clip_per_member(gradients: list[Tensor], members: int, max_norm: float) -> T
     With one member this is torch's clip_grad_norm_. With more, the first axis of every gradient is the members', and no
     member's large gradient shrinks another's.
     """
-    if members == 1:
-        norms = get_total_norm(gradients).view(1)
-    else:
-        norms = torch.stack([g.reshape(members, -1).norm(dim=1) for g in gradients]).norm(dim=0)
+    norms = member_norms(gradients, members)
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     if members == 1:
         torch._foreach_mul_(gradients, scale.squeeze(0))
@@ -226,3 +223,18 @@ def clip_per_member(gradients: list[Tensor], members: int, max_norm: float) -> T
     for g in gradients:
         g.mul_(scale.view(-1, *[1] * (g.ndim - 1)))
     return norms
+
+
+def clip_values(gradients: list[Tensor], members: int, limit: float) -> Tensor:
+    """Clamp every number of the gradients, in place, to [-limit, limit]; returns the norms [P] from before."""
+    norms = member_norms(gradients, members)
+    torch._foreach_clamp_min_(gradients, -limit)
+    torch._foreach_clamp_max_(gradients, limit)
+    return norms
+
+
+def member_norms(gradients: list[Tensor], members: int) -> Tensor:
+    """[P], the global norm of each member's gradients, whose first axis is the members' where there are several."""
+    if members == 1:
+        return get_total_norm(gradients).view(1)
+    return torch.stack([g.reshape(members, -1).norm(dim=1) for g in gradients]).norm(dim=0)

@@ -36,6 +36,8 @@ class Settings(PPOConfig):
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
     channel_capacity: int | None = None
     channel_inbox: int | None = None
+    # What `validate` set of RLlib's settings, which no user did: {name: value}.
+    filled_in: Mapping[str, object] = {}
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class)

@@ -15,6 +15,7 @@ from popcomm.checks import count, number, one_of
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.unsupported import check_unsupported
 from popcomm.schedules import Gated
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def check(settings: Settings) -> Plan:
     _check_supervision(settings, plan)
     _check_credit(settings, plan)
     _check_minibatch(settings, plan)
-    _check_unsupported(settings)
+    check_unsupported(settings, plan)
     return plan
 
 
@@ -322,19 +323,3 @@ def _check_minibatch(settings: Settings, plan: Plan) -> None:
             f"training.minibatch_size is {size} worlds, larger than a learner's batch of {per_learner} worlds "
             f"(env_runners.num_worlds_per_env_runner x num_env_runners / num_learners); at most {per_learner}"
         )
-
-
-def _check_unsupported(settings: Settings) -> None:
-    if settings.use_kl_loss:
-        raise UserError("training.use_kl_loss is true, and the population's PPO has no KL penalty; use clip_param")
-    if settings.normalize_actions is False:
-        raise UserError(
-            "environment.normalize_actions is false, and Box actions are always mapped to the bounds of their space; "
-            "a Box without bounds takes the networks' own numbers"
-        )
-    if settings.evaluation_interval:
-        raise UserError(
-            "evaluation.evaluation_interval is set, and RLlib's evaluation is not supported; use popcomm play"
-        )
-    if not settings.create_local_env_runner:
-        raise UserError("env_runners.create_local_env_runner is false, and the driver's own runner is needed")

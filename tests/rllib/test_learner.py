@@ -167,6 +167,18 @@ def test_a_members_update_does_not_depend_on_the_size_of_the_population() -> Non
             torch.testing.assert_close(two[name][member], one[name][0], atol=1e-6, rtol=1e-5)
 
 
+def test_clipping_by_value_leaves_no_number_of_a_gradient_above_the_limit() -> None:
+    def largest(by: str) -> float:
+        config = clock_config(members=2).training(grad_clip=1e-4, grad_clip_by=by, num_epochs=1)
+        learner = learner_of(config)
+        update(learner, runner_of(config))
+        parameters = [p for network in learner.networks.values() for p in network.parameters()]
+        return max(float(p.grad.abs().max()) for p in parameters if p.grad is not None)
+
+    assert largest("value") == pytest.approx(1e-4)
+    assert largest("global_norm") < 0.9e-4
+
+
 def _single(config: PopulationPPOConfig) -> PopulationPPOConfig:
     single = config.copy(copy_frozen=False)
     single.members, single.num_worlds_per_env_runner = 1, 4

@@ -29,6 +29,7 @@ from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.ppo import (
     ReturnNormaliser,
     clip_per_member,
+    clip_values,
     generalised_advantages,
     member_moments,
     same,
@@ -165,6 +166,16 @@ def test_one_members_large_gradient_does_not_shrink_anothers() -> None:
     assert norms.tolist() == pytest.approx([5, 0.5])
     assert weight.flatten().tolist() == pytest.approx([0.6, 0, 0.3, 0], abs=1e-5)
     assert bias.flatten().tolist() == pytest.approx([0.8, 0.4], abs=1e-5)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_clipping_by_value_clamps_every_number_and_tells_the_norms_from_before(members: int) -> None:
+    weight, bias = torch.tensor([[3.0, 0.0], [0.3, -9.0]]), torch.tensor([[4.0], [0.4]])
+    norms = clip_values([weight, bias], members, 1.0)
+    expected = [5.0, (81 + 0.25) ** 0.5] if members == 2 else [(25 + 81.25) ** 0.5]
+    assert norms.tolist() == pytest.approx(expected)
+    assert weight.tolist() == [[1, 0], [pytest.approx(0.3), -1]]
+    assert bias.flatten().tolist() == [1, pytest.approx(0.4)]
 
 
 def test_clipping_one_member_is_torchs_clipping() -> None:

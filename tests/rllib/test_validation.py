@@ -115,7 +115,7 @@ class Featureless(Plain):
         (lambda c: c.learners(num_learners=3), r"num_learners is 3, and 16 worlds.* the nearest that can: 2"),
         (lambda c: c.env_runners(rollout_fragment_length="auto"), r"rollout_fragment_length is 'auto', and must be a"),
         (lambda c: c.training(use_kl_loss=True), r"training.use_kl_loss is true"),
-        (lambda c: c.evaluation(evaluation_interval=2), r"evaluation.evaluation_interval is set"),
+        (lambda c: c.evaluation(evaluation_interval=2), r"evaluation.evaluation_interval is 2, and has no"),
         (lambda c: c.communication(messages="symbols"), r"communication.messages of kind 'symbols'.*vocab_size"),
         (lambda c: c.communication(messages=7), r"communication.messages is 7, and must be a mapping with 'kind'"),
         (lambda c: c.communication(dropout="x"), r"communication.dropout is 'x', and must be a number"),

@@ -24,7 +24,8 @@ from tests.rllib.worlds import BanditWorld, ClockWorld
 # What popcomm reads, or hands on to a method of RLlib's that it calls.
 READ = """
     clip_param entropy_coeff env env_config env_runner_cls explore gamma grad_clip lambda_ lr minibatch_size
-    num_env_runners num_epochs num_learners num_gpus_per_env_runner num_gpus_per_learner num_cpus_per_learner policies_to_train
+    num_env_runners num_epochs num_learners num_gpus_per_env_runner num_gpus_per_learner num_cpus_per_learner
+    policies_to_train
     restart_failed_sub_environments rollout_fragment_length sample_timeout_s seed vf_clip_param vf_loss_coeff
     algorithm_config_overrides_per_module _learner_class _rl_module_spec
 """

@@ -271,7 +271,9 @@ def _check_values(settings: Settings, filled: Mapping[str, object], of_whom: str
         known = attribute.removeprefix("_")
         if any(known in values and _same(value, values[known]) for values in (filled, before)):
             continue
-        if attribute == "policies" and any(_only_names(value, values.get(attribute)) for values in (filled, before)):
+        if attribute == "policies" and any(
+            _only_names(value, names) for names in (default, filled["policies"], before.get("policies"))
+        ):
             continue
         if attribute == "tf_session_args" and value == default | _defaults().local_tf_session_args:
             continue  # as RLlib's group of runners leaves it

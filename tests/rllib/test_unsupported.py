@@ -25,9 +25,8 @@ from tests.rllib.worlds import BanditWorld, ClockWorld
 READ = """
     clip_param entropy_coeff env env_config env_runner_cls explore gamma grad_clip lambda_ lr minibatch_size
     num_env_runners num_epochs num_learners num_gpus_per_env_runner num_gpus_per_learner num_cpus_per_learner
-    policies_to_train
-    restart_failed_sub_environments rollout_fragment_length sample_timeout_s seed vf_clip_param vf_loss_coeff
-    algorithm_config_overrides_per_module _learner_class _rl_module_spec
+    policies_to_train restart_failed_sub_environments rollout_fragment_length sample_timeout_s seed vf_clip_param
+    vf_loss_coeff algorithm_config_overrides_per_module _learner_class _rl_module_spec
 """
 # What RLlib's Algorithm, its groups of runners and learners, and its metrics do with it, a population does, too.
 RLLIBS = """
@@ -128,6 +127,7 @@ def overridden(own: PopulationPPOConfig, species: str, **settings: Any) -> Popul
 
 def test_nothing_is_refused_that_validation_itself_filled_in() -> None:
     own = config()
+    PopulationPPOConfig.from_dict(own.to_dict()).validate()  # as RLlib's Algorithm does with it
     own.validate()
     own.validate()
     own.env_runners(num_worlds_per_env_runner=8).validate()

@@ -173,7 +173,7 @@ class PopulationPPOConfig(Settings):
         message_sharpness: float | None = NotProvided,
         normalize_returns: bool = NotProvided,
         entropy_coeff: float | list[list[int | float]] = NotProvided,
-        rare_action_share: float = NotProvided,
+        rare_action_share: float | None = NotProvided,
         message_entropy_coeff: float = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
@@ -192,7 +192,7 @@ class PopulationPPOConfig(Settings):
                 pairs, from step 0 on.
             rare_action_share: share of it, 0 to 1, that pulls at actions that are about to be ruled out
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
-                one does not, and an action that was wrong before anybody spoke is tried again.
+                one does not, and an action that was wrong before anybody spoke is tried again. None: RARE.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gymnasium import spaces
+
 from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.seating import SeatingRule, block_of_worlds
@@ -27,6 +29,7 @@ RELAXED = 64
 CARRYING = ("relaxed", "straight_through", "through")
 # Weights of the losses that make messages learned, where a config leaves them open; docs/learning_to_talk.md.
 QUALITY, BALANCE, SHARPNESS = 0.5, 0.1, 0.1
+RARE = 1.0  # the share of the entropy bonus that pulls at actions about to be ruled out, where it is left open
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class SpeciesPlan:
     quality_weight: float  # of the quality loss, chosen or not; 0: nobody predicts what actions are worth
     balance_weight: float  # of the balance of symbols, chosen or not
     sharpness: float  # the share of it that goes to sharpness, chosen or not
+    rare_share: float  # of the entropy bonus that keeps actions open, chosen or not; 0 where none is ever ruled out
 
     @property
     def members(self) -> int:
@@ -235,4 +239,6 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec, agent: 
         learned = gradient != "none"  # a control that speaks as it happens to
         balance = BALANCE if learned and can_be_balanced(kind) else 0.0
     sharpness = SHARPNESS if sharpness is None else sharpness
-    return SpeciesPlan(settings, species, spec, gradient, quality, balance, sharpness)
+    rare = RARE if settings.rare_action_share is None else settings.rare_action_share
+    rare = 0.0 if isinstance(species.action_space, spaces.Box) else rare
+    return SpeciesPlan(settings, species, spec, gradient, quality, balance, sharpness, rare)

@@ -25,7 +25,7 @@ class Settings(PPOConfig):
     # Settings that came later, for configs in checkpoints from before.
     message_credit: str = "step"
     learn_from: str = "rewards"
-    rare_action_share: float = 0.0
+    rare_action_share: float | None = 0.0
     quality_coeff: float | None = 0.0
     message_balance_coeff: float | None = 0.0
     message_kl_coeff: float = 0.0
@@ -77,7 +77,7 @@ class Settings(PPOConfig):
         """What is learned from, and RLlib's own settings, with defaults that suit populations."""
         self.normalize_returns = True
         self.learn_from = "rewards"
-        self.rare_action_share = 1.0
+        self.rare_action_share = None
         self.message_entropy_coeff = 0.0
         self.quality_coeff = None
         self.message_balance_coeff = None

@@ -97,7 +97,7 @@ class SpeciesLoss:
 
     def _exploration_left(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
         """The part of the exploration bonus (nats) that does not fade: no action is ruled out."""
-        share = self.config.rare_action_share
+        share = self.plan.rare_share
         if not share:
             return 0.0
         return share * mean(self.distribution.openness(output.action_logits.float(), rows.optional("action_mask")))

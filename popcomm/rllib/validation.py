@@ -34,7 +34,7 @@ CRITICS = ("independent", "central")
 LEARN_FROM = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
-LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness")
+LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness", "rare_action_share")
 SHARES = ("message_sharpness", "rare_action_share")
 NOT_NEGATIVE = (
     "clip_param",
@@ -66,6 +66,7 @@ def check(settings: Settings) -> Plan:
     _check_communication(plan)
     _check_seats(settings, plan)
     _check_agent(settings, plan)
+    _check_exploration(plan, settings)
     for species in plan.species.values():
         _check_talk_losses(species, plan.agent_class)
     _check_waiting(settings)
@@ -197,6 +198,22 @@ def _check_agent(settings: Settings, plan: Plan) -> None:
     for key in settings.agent_config:
         if key not in names:
             raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
+
+
+def _check_exploration(plan: Plan, settings: Settings) -> None:
+    """A share of the entropy bonus that was asked for must have a bonus, and actions that could be ruled out."""
+    share = settings.rare_action_share
+    if not share:
+        return
+    if settings.entropy_coeff == 0:
+        raise UserError(
+            f"training.rare_action_share is {share}, a share of training.entropy_coeff, and that is 0; use 0, or give "
+            "actions an entropy bonus"
+        )
+    if not any(species.rare_share for species in plan.species.values()):
+        raise UserError(
+            f"training.rare_action_share is {share}, and all actions are Boxes, of which none is ever ruled out; use 0"
+        )
 
 
 def _check_talk_losses(species: SpeciesPlan, agent: type) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ast
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import popcomm.rllib
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
-from popcomm.rllib.plan import plan_of
+from popcomm.rllib.plan import RARE, plan_of
 from tests.rllib.worlds import ClockWorld
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
@@ -88,6 +89,29 @@ def test_losses_of_talk_follow_from_how_senders_learn(
     assert (plan.carries_gradients, plan.keeps_message_logp) == (carries, keeps_logp)
     assert speaker.speaks_by_reinforce == by_reinforce
     assert (speaker.quality_weight, speaker.balance_weight, speaker.sharpness) == (quality, balance, 0.1)
+
+
+class PushedWorld(ClockWorld):
+    """The clock, whose speakers push by a number, or all of whom do."""
+
+    def __init__(self, num_worlds: int, device: Any = "cpu", pushing: Any = ("speaker",)) -> None:
+        super().__init__(num_worlds, device)
+        push = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.species = {n: replace(s, action_space=push) if n in pushing else s for n, s in self.species.items()}
+
+
+def test_actions_are_kept_open_where_any_can_be_ruled_out() -> None:
+    config = PopulationPPOConfig().environment(PushedWorld).population(agent="mlp")
+    assert {name: s.rare_share for name, s in plan_of(config).species.items()} == {"speaker": 0.0, "listener": RARE}
+    config.training(rare_action_share=0.25)
+    assert {name: s.rare_share for name, s in plan_of(config).species.items()} == {"speaker": 0.0, "listener": 0.25}
+
+
+def test_a_share_for_keeping_actions_open_is_refused_where_none_is_ever_ruled_out() -> None:
+    config = PopulationPPOConfig().environment(PushedWorld, env_config={"pushing": ("speaker", "listener")})
+    config.population(agent="mlp").validate()
+    with pytest.raises(UserError, match=r"training.rare_action_share is 0.25, and all actions are Boxes"):
+        config.copy().training(rare_action_share=0.25).validate()
 
 
 def test_the_worlds_state_is_read_for_a_central_critic_or_for_losses_of_the_agents_own() -> None:

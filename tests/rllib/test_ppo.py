@@ -277,9 +277,9 @@ def population_loss(
         quality=None,
     )
     config = SimpleNamespace(
-        **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0, rare_action_share=0.0,
+        **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0,
     )  # fmt: skip
-    plan = SimpleNamespace(settings=config, spec=SimpleNamespace(messages=None), gradient="none")
+    plan = SimpleNamespace(settings=config, spec=SimpleNamespace(messages=None), gradient="none", rare_share=0.0)
     loss, _ = SpeciesLoss(module, plan, action_distribution(gym.spaces.Discrete(4)))(
         arrays, run, settings["entropy_coeff"], {"a": arrays}, same, diagnose=False
     )

@@ -92,6 +92,10 @@ class Featureless(Plain):
             r"message_sharpness is 0.1, a share of training.message_balance_coeff, and that is 0",
         ),
         (lambda c: c.training(entropy_coeff=-0.1), r"training.entropy_coeff is -0.1, and must be a number at least 0"),
+        (
+            lambda c: c.training(entropy_coeff=0.0, rare_action_share=0.5),
+            r"rare_action_share is 0.5, a share of training.entropy_coeff, and that is 0",
+        ),
         (lambda c: c.training(rare_action_share=2), r"rare_action_share is 2, and must be a number between 0 and 1"),
         (lambda c: c.training(message_kl_coeff=None), r"training.message_kl_coeff is None, and must be a number"),
         (lambda c: c.training(quality_coeff=0.5).population(agent=Plain), r"quality_coeff is 0.5, .* Plain gives no"),

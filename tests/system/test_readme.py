@@ -81,7 +81,7 @@ def test_the_example_learns_to_talk_from_other_seeds(seed: int, capsys: pytest.C
 
 def test_the_defaults_are_those_that_the_readme_tells() -> None:
     from popcomm.rllib import PopulationPPOConfig
-    from popcomm.rllib.plan import BALANCE, QUALITY, SHARPNESS
+    from popcomm.rllib.plan import BALANCE, QUALITY, RARE, SHARPNESS
 
     config = (
         PopulationPPOConfig()
@@ -95,7 +95,7 @@ def test_the_defaults_are_those_that_the_readme_tells() -> None:
         f"{QUALITY:g} unless set",
         f"{BALANCE:g} and {SHARPNESS:g} unless set",
         f"{config.message_kl_coeff:g} unless set",
-        f"tried again; {config.rare_action_share:g} unless set",
+        f"tried again; {RARE:g} unless set",
     ):
         assert said in TEXT
     assert np.isinf(config.vf_clip_param)

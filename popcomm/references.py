@@ -45,6 +45,19 @@ def attribute(key: str, reference: str) -> Any:
     return found
 
 
+def named(key: str, name: str, known: Mapping[str, Any]) -> Any:
+    """What a name means: one of those that are known here, or "module:attribute" of the user's own.
+
+    Raises:
+        UserError: neither.
+    """
+    if name in known:
+        return known[name]
+    if ":" not in name:
+        raise unknown(key, name, known)
+    return attribute(key, name)
+
+
 def made(key: str, value: Any, classes: Mapping[str, type], method: str) -> Any:
     """The object that a config means: {"kind": name, **arguments}, a bare name, or an object that has the method.
 
@@ -73,11 +86,7 @@ def class_of(key: str, name: Any, classes: Mapping[str, type]) -> type:
     """
     if not isinstance(name, str):
         raise UserError(f"{key}.kind is {name!r}, and must be a text; allowed: {', '.join(sorted(classes))}")
-    if name in classes:
-        return classes[name]
-    if ":" not in name:
-        raise unknown(f"{key}.kind", name, classes)
-    found = attribute(f"{key}.kind", name)
+    found = named(f"{key}.kind", name, classes)
     if not isinstance(found, type):
         raise UserError(f"{key}.kind '{name}' names {found!r}, and must name a class")
     return found

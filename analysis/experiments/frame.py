@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from popcomm.analysis.experiments.records import as_json
 from popcomm.analysis.experiments.runs import Trainable, TrainingError, train_all
+from popcomm.analysis.templating import templates
 
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.errors import UserError
@@ -175,13 +175,7 @@ def _ranged(values: Sequence[float], form: str = ".3f", nothing: str = "-") -> s
     return " to ".join(ends) or nothing
 
 
-PAGES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("pages")),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+PAGES = templates(Path(__file__).with_name("pages"), autoescape=False)
 PAGES.filters |= {"number": _number, "ranged": _ranged, "mean": np.mean, "median": np.median}
 
 

@@ -8,8 +8,8 @@ import torch
 
 from popcomm.envs import WORLDS, ParallelEnvWorld
 from popcomm.envs.world import World
-from popcomm.errors import UserError, unknown
-from popcomm.references import attribute
+from popcomm.errors import UserError
+from popcomm.references import named
 
 EnvLike = str | type[World] | Callable[..., object]
 
@@ -21,11 +21,7 @@ def resolve(env: object) -> type[World] | Callable[..., object]:
         UserError: no such name, or nothing that makes an environment.
     """
     if isinstance(env, str):
-        if env in WORLDS:
-            return WORLDS[env]
-        if ":" not in env:
-            raise unknown("environment.env", env, WORLDS)
-        env = attribute("environment.env", env)
+        env = named("environment.env", env, WORLDS)
     if isinstance(env, type) and issubclass(env, World):
         return env
     if not callable(env):

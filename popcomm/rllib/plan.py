@@ -17,8 +17,8 @@ from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.messages import reparameterised
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species
-from popcomm.errors import UserError, unknown
-from popcomm.references import attribute
+from popcomm.errors import UserError
+from popcomm.references import named
 from popcomm.rllib.settings import Settings
 
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
@@ -146,11 +146,7 @@ def agent_class(agent: object) -> type:
         UserError: no such name, or no class.
     """
     if isinstance(agent, str):
-        if agent in AGENTS:
-            return AGENTS[agent]
-        if ":" not in agent:
-            raise unknown("population.agent", agent, AGENTS)
-        agent = attribute("population.agent", agent)
+        agent = named("population.agent", agent, AGENTS)
     if not isinstance(agent, type):
         raise UserError(f"population.agent is {agent!r}, and must be {' or '.join(map(repr, AGENTS))} or a class")
     return agent

@@ -118,24 +118,28 @@ class SpeciesLoss:
             error = (worth - rows.value_targets(self.module, config)).square()
             quality = mean(rows.where_known(error))
             total, logged["quality_loss"] = total + plan.quality_weight * quality, quality / members
-        if output.message is not None and config.message_kl_coeff and "message_logp" in rows.arrays:
-            assert self.messages is not None
-            moved = self.messages.log_prob(output.message.float(), rows.sent()) - rows["message_logp"]
-            kl = mean(torch.where(rows.voices(run.mask), moved.exp() - 1 - moved, 0.0))
+        if output.message is None:
+            return total, logged
+        kind: Any = self.messages
+        params, voices = output.message.float(), rows.voices(run.mask)
+
+        def voiced(values: Tensor) -> Tensor:
+            """[P, R] -> the mean over rows whose message went out and those whose did not, which count as 0."""
+            return mean(torch.where(voices, values, 0.0))
+
+        if config.message_kl_coeff and "message_logp" in rows.arrays:
+            moved = kind.log_prob(params, rows.sent()) - rows["message_logp"]
+            kl = voiced(moved.exp() - 1 - moved)
             total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
-        if output.message is not None and plan.balance_weight:
-            kind: Any = self.messages
-            shares = kind.probabilities(output.message.float())
+        if plan.balance_weight:
             per_seat = members == 1 or config.seating == "fixed"
             groups = rows.groups(run.places, per_seat)
-            spread = mean(evenness(shares, *groups, rows.voices(run.mask), reduce))
+            spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce))
             total, logged["message_balance"] = total - plan.balance_weight * spread, spread / members
             if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
-                left = openness(kind.log_drawn(output.message.float())).sum(-1)
-                total = total - plan.balance_weight * mean(torch.where(rows.voices(run.mask), left, 0.0))
+                total = total - plan.balance_weight * voiced(openness(kind.log_drawn(params)).sum(-1))
             if plan.sharpness:
-                unsure = mean(torch.where(rows.voices(run.mask), kind.entropy(output.message.float()), 0.0))
-                total = total + plan.balance_weight * plan.sharpness * unsure
+                total = total + plan.balance_weight * plan.sharpness * voiced(kind.entropy(params))
         return total, logged
 
     def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:

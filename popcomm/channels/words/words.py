@@ -163,8 +163,7 @@ class Words:
         Raises:
             UserError: there is no lexicon.
         """
-        if self.vocab is None:
-            raise UserError("messages.vocab is None: words without a lexicon are too many to list their probabilities")
+        self._check_lexicon()
         return params.softmax(-1).unsqueeze(-2)
 
     def log_drawn(self, params: Tensor) -> Tensor:
@@ -173,9 +172,12 @@ class Words:
         Raises:
             UserError: there is no lexicon.
         """
+        self._check_lexicon()
+        return params.log_softmax(-1).unsqueeze(-2)
+
+    def _check_lexicon(self) -> None:
         if self.vocab is None:
             raise UserError("messages.vocab is None: words without a lexicon are too many to list their probabilities")
-        return params.log_softmax(-1).unsqueeze(-2)
 
     def soft(self, params: Tensor) -> Tensor:
         """[..., bits + 1]: probabilities of the bits, and that of transmitting a word."""

@@ -49,13 +49,13 @@ def alive_probability(p: Any, generations: Any) -> Array:
 
 
 def orbit(step: Callable[[Array], Array], start: Array, times: Array) -> Array:
-    """The iterates of `step` from `start` [...] at `times` [*t] -> [..., *t]."""
+    """The iterates of `step` from `start` [...] at `times` [*t] -> [..., *t], of a step that only makes smaller."""
     order, where = np.unique(times, return_inverse=True)
     result = np.empty((*start.shape, len(order)))
     now, d = 0, start
     for i, t in enumerate(order.tolist()):
         while now < t:
-            following = step(d)
+            following = np.minimum(d, step(d))  # near the fixed point rounding would lift it by a digit
             # At a fixed point every later generation is known.
             now = t if np.array_equal(following, d) else now + 1
             d = following

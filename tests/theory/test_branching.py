@@ -9,7 +9,7 @@ from math import comb, prod
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from popcomm.errors import UserError
@@ -223,6 +223,7 @@ def test_generations_may_be_an_array_in_any_order() -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(p=PROBABILITIES)
+@example(p=[0.0, 0.96875, 0.0, 0.71875, 0.453125, 0.16692025815835268, 0.0, 0.75])  # rounding lifted it by a digit
 def test_survival_only_falls(p: list[float]) -> None:
     alive = alive_probability(p, np.arange(40))
     assert (np.diff(alive) <= 2e-16).all()

@@ -58,6 +58,11 @@ class Grounding:
         if spec.state_size:
             self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
 
+    @property
+    def without_gradient(self) -> tuple[str, ...]:
+        """In silence what the world is estimated from is zero, and only its mean can be learned."""
+        return () if self.spec.receives is not None else ("world_estimator.layers.0.weight",)
+
     def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
         """ "prediction", "world_model", "reconstruction" and "message_cost", as far as they apply: [P] each, means over
         the member's real rows (and slots and numbers)."""

@@ -12,9 +12,6 @@ from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.losses import masked_mean, masked_mse, r_squared
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.population import PopulationMLP
-from popcomm.channels.messages import Symbols
-from popcomm.channels.relaxed import Dru, RelaxedSymbols
-from popcomm.channels.words import Words
 from popcomm.checks import number
 
 
@@ -131,13 +128,5 @@ class Grounding:
 
     def _message_cost(self, params: Tensor) -> Tensor:
         """params [P, R, *params_shape] -> [P, R]."""
-        kind = self.spec.sends
-        assert kind is not None
-        if isinstance(kind, Words):  # the probability that a word is transmitted, which costs 1
-            return kind.soft(params)[..., -1]
-        if isinstance(kind, Dru):  # the expected number of ones
-            return kind.probabilities(params)[..., 1].sum(-1)
-        if not isinstance(kind, Symbols | RelaxedSymbols):
-            return params.abs().flatten(2).sum(-1)
-        blank = (params[..., 0] - params.logsumexp(-1)).exp()
-        return (1 - blank).sum(-1)
+        expense = getattr(self.spec.sends, "expense", None)
+        return params.abs().flatten(2).sum(-1) if expense is None else expense(params)

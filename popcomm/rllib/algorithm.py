@@ -22,7 +22,6 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from popcomm.envs.making import make_world
 from popcomm.errors import UserError
 from popcomm.rllib import checkpoints
 from popcomm.rllib.checkpoints import PathLike
@@ -30,8 +29,9 @@ from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.plan import plan_of
-from popcomm.rollout import Rollout, Seeds
-from popcomm.schedules import Clock
+from popcomm.rllib.release import released
+from popcomm.rollout import Rollout
+from popcomm.rollout.population import Population
 
 logger = logging.getLogger(__name__)
 
@@ -156,22 +156,11 @@ class PopulationPPO(PPO):
         env_config: Mapping[str, Any] | None = None,
     ) -> Rollout:
         """Worlds in which the population plays as it is now (`popcomm.rollout.Playable`), on this process's CPU."""
-        config = self.config.copy(copy_frozen=False)
-        config.env_config = {**config.env_config, **(env_config or {})}
-        plan = plan_of(config)
-        world = make_world(config.world, config.env_config, worlds or config.num_worlds_per_env_runner)
-        module = self.config.get_multi_rl_module_spec(inference_only=True).build()
-        module.set_state(self.learner_group.get_weights())
-        rollout = Rollout(
-            world,
-            dict(module.items()),
-            plan.channel,
-            seeds=Seeds.of(seed, 0),
-            seating=plan.seating_rule,
-            explore=not greedy,
-        )
-        rollout.follow(Clock(self.env_steps), self.fades())
-        return rollout
+        return released(self).rollout(seed, greedy, worlds, env_config)
+
+    def population(self) -> Population:
+        """The population as it is now, in a copy, out of the trainer."""
+        return released(self)
 
     # ---- state and checkpoints ----
 

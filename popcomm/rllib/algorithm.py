@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ray.rllib.algorithms.ppo.ppo import PPO
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.utils.actor_manager import CallResult, RemoteCallResults
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -30,6 +31,7 @@ from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.plan import plan_of
+from popcomm.rllib.recording import Recording
 from popcomm.rollout import Rollout, Seeds
 from popcomm.schedules import Clock
 
@@ -65,6 +67,7 @@ class PopulationPPO(PPO):
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
         self._performance: dict[str, float] | None = None
         self._fades: list[dict[str, object]] | None = None
+        self._recording = Recording()
         super().setup(config)
 
     @property
@@ -145,6 +148,12 @@ class PopulationPPO(PPO):
         )
         results[NUM_ENV_STEPS_SAMPLED_LIFETIME] = int(results.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
         return results
+
+    def log_result(self, result: dict[str, Any]) -> None:
+        """Measure, call the user's on_train_result, and write down what both say."""
+        self._recording.measure(self, result)
+        super().log_result(result)
+        self._recording.write(self, result)
 
     # ---- out of the trainer ----
 
@@ -247,6 +256,16 @@ class PopulationPPO(PPO):
             raise checkpoints.CheckpointError(f"{folder} does not fit this population: {error}") from error
         if manifest is not None:
             checkpoints.check_weights(manifest, checkpoints.weight_digest(self), folder)
+            make_callback(
+                "on_checkpoint_loaded",
+                self.callbacks,
+                self.config.callbacks_on_checkpoint_loaded,
+                kwargs={"algorithm": self},
+            )
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Tune's way to `restore_from_path`, which calls on_checkpoint_loaded."""
+        self.restore_from_path(checkpoint_dir)
 
     def remove_module(self, *args: object, **kwargs: object) -> NoReturn:
         raise UserError("species cannot be removed from a running population: they share a world")

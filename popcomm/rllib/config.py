@@ -12,7 +12,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from popcomm.channels import MessageKind
 from popcomm.envs.world import World
 from popcomm.rllib import validation
-from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
@@ -46,7 +45,6 @@ class PopulationPPOConfig(Settings):
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or self.algorithm)
         self.env_runner_cls = PopulationEnvRunner
-        self.callbacks_class = RecordingCallback
 
     # ---- chained methods ----
 

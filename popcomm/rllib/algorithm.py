@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.ppo.ppo import PPO
+from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.utils.actor_manager import CallResult, RemoteCallResults
 from ray.rllib.utils.metrics import (
@@ -22,6 +24,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.envs.making import make_world
 from popcomm.errors import UserError
@@ -34,6 +37,9 @@ from popcomm.rllib.plan import plan_of
 from popcomm.rllib.recording import Recording
 from popcomm.rollout import Rollout, Seeds
 from popcomm.schedules import Clock
+
+# By this name Tune and RLlib find it, as they do their own.
+ALGORITHMS["PopulationPPO"] = lambda: (PopulationPPO, PopulationPPO.get_default_config())
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +67,7 @@ class PopulationPPO(PPO):
         return PopulationPPOConfig()
 
     def setup(self, config: PopulationPPOConfig) -> None:
+        self.config = config = self._of_trial(config)
         self.plan = plan_of(config)
         self._empty_iterations = 0
         self._last_failure = ""
@@ -69,6 +76,33 @@ class PopulationPPO(PPO):
         self._fades: list[dict[str, object]] | None = None
         self._recording = Recording()
         super().setup(config)
+
+    def _of_trial(self, config: PopulationPPOConfig) -> PopulationPPOConfig:
+        """Under Tune, what is recorded goes to the trial's own folder: one that is named would be the same for all.
+
+        Where Tune keeps its results elsewhere than on a disk, it is the folder of the trial's process.
+        """
+        if config.run_dir is None or self._storage is None:
+            return config
+        local = isinstance(self._storage.storage_filesystem, LocalFileSystem)
+        config = config.copy(copy_frozen=False)
+        config.recording(run_dir=self._storage.trial_fs_path if local else self.logdir)
+        config.freeze()
+        return config
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
+        self.cleanup()
+        config = self.get_default_config().update_from_dict(new_config)
+        config.validate()
+        config.freeze()
+        self.metrics = MetricsLogger(root=True, stats_cls_lookup=config.stats_cls_lookup)
+        self.setup(config)
+        return True
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        self._recording.close()
 
     @property
     def env_steps(self) -> int:

@@ -94,6 +94,11 @@ class Recording:
             self._draw(writer, config, rows, steps)
         writer.flush()
 
+    def close(self) -> None:
+        """Nothing more is written."""
+        if self.writer is not None:
+            self.writer.close()
+
     @staticmethod
     def _draw(writer: SummaryWriter, config: Settings, rows: dict[str, Any], steps: int) -> None:
         from popcomm.language.drawing import pixels

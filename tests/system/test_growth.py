@@ -1,4 +1,4 @@
-"""Networks that grow, in RLlib's processes: weights reach runners and learners, and a checkpoint holds what has grown."""
+"""Networks that grow, in RLlib's processes: weights reach runners and learners, and checkpoints hold what has grown."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from gymnasium import spaces
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -202,7 +203,8 @@ def _fitted(stored: AgentSpec, wanted: AgentSpec, folder: Path) -> AgentSpec:
     Raises:
         UserError: the agent cannot act there.
     """
-    free = {"inbox_size", "num_agents"}
+    # Of what an agent observes only the numbers count, as long as its network has the stored shapes.
+    free = {"inbox_size", "num_agents", "species", "num_seats", "seat_species", "observation_space"}
     here, there = spec_to_json(wanted), spec_to_json(stored)
     for key in (key for key in there if key not in free):
         if here[key] != there[key]:
@@ -232,6 +234,8 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
     plain = {field.name: getattr(spec, field.name) for field in fields(AgentSpec)}
     messages = spec.messages
     plain["action_space"] = space_to_json(spec.action_space)
+    plain["observation_space"] = _form(spec.observation_space)
+    plain["seat_species"] = list(spec.seat_species)
     plain["messages"] = None if messages is None else kind_to_json(messages)
     return plain
 
@@ -242,20 +246,32 @@ def spec_from_json(data: Mapping[str, Any]) -> AgentSpec:
     Raises:
         UserError, KeyError, TypeError, ValueError: the data are no spec.
     """
-    messages = message_kind(data["messages"])
-    return AgentSpec(**{**data, "action_space": space_from_json(data["action_space"]), "messages": messages})
+    seen = data.get("observation_space")  # what was saved before has none, and no seats
+    made = {
+        "messages": message_kind(data["messages"]),
+        "action_space": space_from_json(data["action_space"]),
+        "observation_space": None if seen is None else space_from_json(seen),
+        "seat_species": tuple(data.get("seat_species", ())),
+    }
+    return AgentSpec(**{**data, **made})
+
+
+def _form(space: spaces.Space | None) -> dict[str, Any] | None:
+    """What is observed in its own form; None for a space that JSON does not have, which is told by its size."""
+    try:
+        return None if space is None else space_to_json(space)
+    except UserError:
+        return None
 
 
 def kind_to_json(kind: MessageKind) -> dict[str, Any]:
     """The mapping that a config would have for it."""
     if not is_dataclass(kind):
-        raise UserError(
-            f"messages are of class {type(kind).__name__}, which is no dataclass and cannot be written down"
-        )
+        raise UserError(f"messages are {kind!r}, and of a kind of your own that is saved the class must be a dataclass")
     own: dict[str, Any] = asdict(kind)
     if isinstance(kind, RelaxedSymbols):
         return {"kind": Symbols.kind, **own, "relaxed": True}
-    if isinstance(kind, Symbols):  # which are not, as everything saved before could not be
+    if type(kind) is Symbols:  # which are not, as everything saved before could not be
         del own["relaxed"], own["noise"]
     if type(kind) in MESSAGE_KINDS.values():
         return {"kind": kind.kind, **own}

@@ -234,7 +234,7 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
     plain = {field.name: getattr(spec, field.name) for field in fields(AgentSpec)}
     messages = spec.messages
     plain["action_space"] = space_to_json(spec.action_space)
-    plain["observation_space"] = _structure_to_json(spec.observation_space)
+    plain["observation_space"] = _form(spec.observation_space)
     plain["seat_species"] = list(spec.seat_species)
     plain["messages"] = None if messages is None else kind_to_json(messages)
     return plain
@@ -246,19 +246,18 @@ def spec_from_json(data: Mapping[str, Any]) -> AgentSpec:
     Raises:
         UserError, KeyError, TypeError, ValueError: the data are no spec.
     """
-    structure = data.get("observation_space")
+    seen = data.get("observation_space")  # what was saved before has none, and no seats
     made = {
         "messages": message_kind(data["messages"]),
         "action_space": space_from_json(data["action_space"]),
-        # What was saved before has neither.
-        "observation_space": None if structure is None else space_from_json(structure),
+        "observation_space": None if seen is None else space_from_json(seen),
         "seat_species": tuple(data.get("seat_species", ())),
     }
     return AgentSpec(**{**data, **made})
 
 
-def _structure_to_json(space: spaces.Space | None) -> dict[str, Any] | None:
-    """None for a space that JSON has no form for: it is told by its size."""
+def _form(space: spaces.Space | None) -> dict[str, Any] | None:
+    """What is observed in its own form; None for a space that JSON does not have, which is told by its size."""
     try:
         return None if space is None else space_to_json(space)
     except UserError:
@@ -268,9 +267,7 @@ def _structure_to_json(space: spaces.Space | None) -> dict[str, Any] | None:
 def kind_to_json(kind: MessageKind) -> dict[str, Any]:
     """The mapping that a config would have for it."""
     if not is_dataclass(kind):
-        raise UserError(
-            f"messages are of class {type(kind).__name__}, which is no dataclass and cannot be written down"
-        )
+        raise UserError(f"messages are {kind!r}, and of a kind of your own that is saved the class must be a dataclass")
     own: dict[str, Any] = asdict(kind)
     if isinstance(kind, RelaxedSymbols):
         return {"kind": Symbols.kind, **own, "relaxed": True}

@@ -24,7 +24,7 @@ def space_to_json(space: spaces.Space) -> dict[str, Any]:
         start = {"start": space.start.tolist()} if np.any(space.start) else {}
         return {"kind": "multi_discrete", "nvec": space.nvec.tolist(), **start}
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "multi_binary", "shape": list(space.shape)}
+        return {"kind": "multi_binary", "n": space.n if np.ndim(space.n) == 0 else list(space.n)}
     if isinstance(space, spaces.Box):
         return _box_to_json(space)
     if isinstance(space, spaces.Text):
@@ -48,7 +48,7 @@ def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
     if kind == "multi_discrete":
         return spaces.MultiDiscrete(data["nvec"], start=data.get("start"))
     if kind == "multi_binary":
-        return spaces.MultiBinary(data["shape"])
+        return spaces.MultiBinary(data["n"])
     if kind == "box":
         return _box_from_json(data)
     if kind == "text":

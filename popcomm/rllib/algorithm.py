@@ -27,7 +27,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.errors import UserError
-from popcomm.rllib import checkpoints
+from popcomm.rllib import checkpoints, evaluating
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
@@ -204,6 +204,14 @@ class PopulationPPO(PPO):
     def population(self) -> Population:
         """The population as it is now, in a copy, out of the trainer."""
         return released(self)
+
+    # RLlib's `evaluate` asks for one of these two, where it has brought the runners up to date.
+
+    def _evaluate_on_local_env_runner(self, env_runner: PopulationEnvRunner) -> tuple[None, int, int, list[object]]:
+        return evaluating.log(self.metrics, evaluating.here(self))
+
+    def _evaluate_with_fixed_duration(self) -> tuple[None, int, int, list[object]]:
+        return evaluating.log(self.metrics, evaluating.by_runners(self))
 
     # ---- state and checkpoints ----
 

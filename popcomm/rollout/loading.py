@@ -61,15 +61,11 @@ def population_folder(run_or_checkpoint: str | os.PathLike[str]) -> Path:
             raise UserError(f"{path / CHECKPOINTS} holds no valid checkpoint")
         checkpoint = found
     elif not path.is_dir():
-        raise UserError(
-            f"{path} does not exist, and a population is loaded from a run folder, a checkpoint or an export"
-        )
+        raise UserError(f"there is no folder {path}; a population is loaded of a run, a checkpoint or an export")
     elif not (path / manifest.MANIFEST).is_file():
         raise UserError(f"{path} is no run, no checkpoint and no exported population")
     about = manifest.verify(checkpoint, UNDER)
     if not (checkpoint / UNDER / POPULATION).is_file():
-        reason = about.get(
-            "no_population", "it was saved by an earlier popcomm; train on for an iteration to save it anew"
-        )
+        reason = about.get("no_population", EARLIER)
         raise UserError(f"the checkpoint {checkpoint} holds no population to load: {reason}")
     return checkpoint / UNDER

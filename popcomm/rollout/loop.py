@@ -74,9 +74,8 @@ class Loop:
         for agent in observations:
             if str(agent) not in self.seats:
                 raise UserError(
-                    f"agent '{agent}' is not among the {len(self.seats)} seats of this population; "
-                    f"{nearest(str(agent), self.seats)}, or name other keys of the env_config when it is loaded: "
-                    "popcomm.load(path, env_config={...})"
+                    f"agent '{agent}' is not among the {len(self.seats)} seats of this population "
+                    f"({nearest(str(agent), self.seats)}); of other worlds: popcomm.load(path, env_config={{...}})"
                 )
         if self.env is None:
             return dict(observations)

@@ -54,13 +54,14 @@ class Members:
 
     # ---- other worlds ----
 
-    def check_fit(self, species: Species, inbox_size: int, num_agents: int) -> None:
+    def check_fit(self, species: Species, inbox_size: int, num_agents: int, seat_species: tuple[str, ...]) -> None:
         """Whether these members can act on the seats of a species in other worlds.
 
         Args:
             species: what it is there.
             inbox_size: K there; 0 in silence, and for those who never hear.
-            num_agents: N there, whom it must tell apart.
+            num_agents: N there, whom it must tell apart; one more where words have nobody as sender.
+            seat_species: [N], the species of every seat there.
 
         Raises:
             UserError: other observations or actions, or a network whose sizes depend on the number of seats.
@@ -72,7 +73,9 @@ class Members:
                 f"members learned to observe {spec.obs_size} and to do {spec.action_space}"
             )
         # A network that tells more seats apart than there are has no trouble.
-        wanted = replace(spec, inbox_size=inbox_size, num_agents=max(num_agents, spec.num_agents))
+        wanted = replace(spec, inbox_size=inbox_size)
+        if num_agents > spec.num_agents:
+            wanted = replace(wanted, num_agents=num_agents, num_seats=species.num_seats, seat_species=seat_species)
         if wanted == spec:
             return
         here, there = self._shapes(spec), self._shapes(wanted)

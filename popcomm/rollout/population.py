@@ -222,9 +222,10 @@ class Population(Mapping[str, Members]):
                 f"{', '.join(self.members)}"
             )
         seats = layout.num_agents + bool(channel is not None and channel.size)
+        kinds = tuple(name for name, species in layout.species.items() for _ in range(species.num_seats))
         for name, species in layout.species.items():
             inbox = channel.inbox_size if channel is not None and species.hears else 0
-            self.members[name].check_fit(species, inbox, seats)
+            self.members[name].check_fit(species, inbox, seats, kinds)
 
     # ---- files ----
 

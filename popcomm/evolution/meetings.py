@@ -58,10 +58,9 @@ class Meetings:
         self._gather(pairs.reshape(-1), (each * told[..., None]).reshape(-1), each.reshape(-1))
 
     def _gather(self, pairs: Ints, sums: Floats, counts: Floats) -> None:
-        own = self._pairs, self._sums, self._counts
-        keys, *totals = (np.concatenate(both) for both in zip(own, (pairs, sums, counts), strict=True))
-        self._pairs, place = np.unique(keys, return_inverse=True)
-        self._sums, self._counts = (np.bincount(place, total, len(self._pairs)) for total in totals)
+        self._pairs, place = np.unique(np.concatenate([self._pairs, pairs]), return_inverse=True)
+        both = (np.concatenate(parts) for parts in ((self._sums, sums), (self._counts, counts)))
+        self._sums, self._counts = (np.bincount(place, values, len(self._pairs)) for values in both)
 
     def merge(self, state: Mapping[str, Any]) -> None:
         """Add another's `get_state`."""

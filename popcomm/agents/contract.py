@@ -17,7 +17,7 @@ from torch import Tensor
 
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind
-from popcomm.envs.world import Species
+from popcomm.envs.world import Species, flat_box
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,20 @@ class AgentSpec:
     speaks: bool = True  # whether this species sends messages at all
     hears: bool = True  # whether it receives any
     latents: int = 0  # above 0: it gets a RoutedInbox, and hears all others through so many summaries
+    species: str = ""  # its name, which is that of its RLlib module
+    num_seats: int = 1  # N_s, seats of the species in a world
+    seat_species: tuple[str, ...] = ()  # [N], the species of every seat, in the order of `senders`
+    # What an agent observes, in its own form: pictures keep their shapes and Dicts their entries. `obs` is
+    # `gymnasium.spaces.flatten` of it, O numbers. None when it is made becomes a Box of O numbers.
+    observation_space: spaces.Space | None = None
+
+    def __post_init__(self) -> None:
+        space = self.observation_space
+        numbers = 0 if space is None else spaces.flatdim(space)
+        if space is None or (numbers != self.obs_size and space == flat_box(numbers)):  # or one of a replaced size
+            object.__setattr__(self, "observation_space", flat_box(self.obs_size))
+        elif numbers != self.obs_size:
+            raise ValueError(f"{space} has {numbers} numbers, and obs_size is {self.obs_size}")
 
     @property
     def sends(self) -> MessageKind | None:
@@ -55,6 +69,9 @@ class AgentSpec:
     def of(cls, species: Species, **rest: Any) -> AgentSpec:
         return cls(
             obs_size=species.obs_size,
+            observation_space=species.structure,
+            species=species.name,
+            num_seats=species.num_seats,
             action_space=species.action_space,
             speaks=species.speaks,
             hears=species.hears,

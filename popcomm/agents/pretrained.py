@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from popcomm.agents.contract import AgentSpec
+from popcomm.agents.structure import structure_from_json, structure_to_json
 from popcomm.channels.kinds import message_kind
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
@@ -142,7 +143,8 @@ def _fitted(stored: AgentSpec, wanted: AgentSpec, folder: Path) -> AgentSpec:
     Raises:
         UserError: the agent cannot act there.
     """
-    free = {"inbox_size", "num_agents"}
+    # Of what an agent observes only the numbers count, as long as its network has the stored shapes.
+    free = {"inbox_size", "num_agents", "species", "num_seats", "seat_species", "observation_space"}
     here, there = spec_to_json(wanted), spec_to_json(stored)
     for key in (key for key in there if key not in free):
         if here[key] != there[key]:
@@ -172,6 +174,8 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
     plain = {field.name: getattr(spec, field.name) for field in fields(AgentSpec)}
     messages = spec.messages
     plain["action_space"] = _space_to_json(spec.action_space)
+    plain["observation_space"] = structure_to_json(spec.observation_space)
+    plain["seat_species"] = list(spec.seat_species)
     plain["messages"] = None if messages is None else _kind_to_json(messages)
     return plain
 
@@ -182,8 +186,14 @@ def spec_from_json(data: Mapping[str, Any]) -> AgentSpec:
     Raises:
         UserError, KeyError, TypeError, ValueError: the data are no spec.
     """
-    messages = message_kind(data["messages"])
-    return AgentSpec(**{**data, "action_space": _space_from_json(data["action_space"]), "messages": messages})
+    made = {
+        "messages": message_kind(data["messages"]),
+        "action_space": _space_from_json(data["action_space"]),
+        # What was saved before has neither.
+        "observation_space": structure_from_json(data.get("observation_space")),
+        "seat_species": tuple(data.get("seat_species", ())),
+    }
+    return AgentSpec(**{**data, **made})
 
 
 def _kind_to_json(kind: MessageKind) -> dict[str, Any]:

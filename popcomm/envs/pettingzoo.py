@@ -212,7 +212,7 @@ class ParallelEnvWorld(World):
             told = any(MASK in (infos.get(agent) or {}) for agent in group)
             masked = not action.is_box and (flat.has_mask or told)
             names, stop = tuple(map(str, group)), start + len(group)
-            species[name] = Species(name, start, stop, flat.size, action.space, names, masked)
+            species[name] = Species(name, start, stop, flat.size, action.space, names, masked, structure=flat.structure)
             start = stop
         return species
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from popcomm.evolution.generation import Floats, Ints
 
-PARTNERS = 64  # seats of a world whose members count as met by a seat; in larger worlds the ones that follow it
+PARTNERS = 64  # seats of a world whose members a seat meets; in larger worlds the ones that follow it
 
 
 class Meetings:
@@ -22,6 +22,7 @@ class Meetings:
 
     Args:
         members: P.
+        partners: seats of a world whose members a seat meets; 0: it is alone, and the mean is the plain one.
 
     >>> met = Meetings(3)
     >>> met.add(np.array([[0, 1], [0, 1], [0, 2]]), np.array([[4.0, 0.0], [4.0, 0.0], [1.0, 0.0]]))
@@ -29,8 +30,8 @@ class Meetings:
     array([2.5, 0. , 0. ])
     """
 
-    def __init__(self, members: int) -> None:
-        self.members = members
+    def __init__(self, members: int, partners: int = PARTNERS) -> None:
+        self.members, self.partners = members, partners
         # One row for each pair (member, met) that came about, by P * member + met; who is alone meets itself.
         self._pairs: Ints = np.zeros(0, int)
         self._sums: Floats = np.zeros(0)
@@ -48,7 +49,7 @@ class Meetings:
         if not members.size:
             return
         # [S], how far on the others sit.
-        steps = np.arange(1, min(seats, PARTNERS + 1)) if seats > 1 else np.zeros(1, int)
+        steps = np.arange(1, min(seats, self.partners + 1)) if min(seats - 1, self.partners) else np.zeros(1, int)
         others = members[:, (np.arange(seats)[:, None] + steps) % seats]  # [E, N, S]
         pairs = members[..., None] * self.members + others
         weights = np.ones(members.shape) if counted is None else counted.astype(float)
@@ -58,9 +59,10 @@ class Meetings:
         self._gather(pairs.reshape(-1), (each * told[..., None]).reshape(-1), each.reshape(-1))
 
     def _gather(self, pairs: Ints, sums: Floats, counts: Floats) -> None:
-        self._pairs, place = np.unique(np.concatenate([self._pairs, pairs]), return_inverse=True)
-        both = (np.concatenate(parts) for parts in ((self._sums, sums), (self._counts, counts)))
-        self._sums, self._counts = (np.bincount(place, values, len(self._pairs)) for values in both)
+        whole = np.concatenate([self._pairs, pairs])
+        self._pairs, place = np.unique(whole, return_inverse=True)
+        self._sums = np.bincount(place, np.concatenate([self._sums, sums]), len(self._pairs)).astype(float)
+        self._counts = np.bincount(place, np.concatenate([self._counts, counts]), len(self._pairs)).astype(float)
 
     def merge(self, state: Mapping[str, Any]) -> None:
         """Add another's `get_state`."""
@@ -84,10 +86,3 @@ class Meetings:
     def get_state(self) -> dict[str, Any]:
         """Arrays [M], of the M pairs that came about."""
         return {"pairs": self._pairs, "sums": self._sums, "counts": self._counts}
-
-    @classmethod
-    def of_state(cls, members: int, state: Mapping[str, Any]) -> Meetings:
-        """From `get_state`."""
-        made = cls(members)
-        made.merge(state)
-        return made

@@ -16,9 +16,10 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
+from popcomm.evolution.diversity import of_weights
 from popcomm.rllib.credit import receivers_credit, senders_of
 from popcomm.rllib.fragment import Fragment, plain
-from popcomm.rllib.gradients import MemberGuard, sum_over_learners
+from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
 from popcomm.rllib.learning_statistics import Totals, log_iteration
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
@@ -35,6 +36,7 @@ from popcomm.rllib.ppo import (
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.shares import Arrays, load_share, minibatches, select
 from popcomm.rllib.species_loss import SpeciesLoss
+from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
@@ -300,7 +302,22 @@ class PopulationPPOLearner(PPOTorchLearner):
         """
         for name, norms in self._norms.items():
             optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(name)]
-            self.guards[name].step(optimizers, norms)
+            with at_own_rates(optimizers, self.networks[name].scale("lr")):
+                self.guards[name].step(optimizers, norms)
+
+    # ---- survival ----
+
+    def succeed(self, successions: Mapping[str, Succession]) -> dict[str, float]:
+        """The next generation of some species takes its places.
+
+        Returns:
+            {species: how much its members' weights differ} (`popcomm.evolution.diversity.of_weights`).
+        """
+        for name, succession in successions.items():
+            optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(name)]
+            carry_out(succession, self.networks[name], optimizers)
+            self.guards[name].begin_anew(succession.newborn)
+        return {name: of_weights(list(self.networks[name].agent.parameters())) for name in successions}
 
 
 def _of_steps(a: Fragment[Tensor], config: Settings) -> Advantages:

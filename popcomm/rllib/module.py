@@ -40,7 +40,7 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     """One species: P members' networks, an optional central critic, the running statistics of their returns.
 
     model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "quality": bool,
-    "seed": int}. The weights are a function of the seed and of nothing else.
+    "seed": int, "scales": {hyper-parameter: [P]}}. The weights are a function of the seed and of nothing else.
     """
 
     spec: AgentSpec
@@ -57,7 +57,14 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             if config.get("quality"):
                 self.quality = QualityHead(self.spec.members, self.agent.features_size, self.spec.action_space)
         self.returns = ReturnNormaliser(self.spec.members)
+        # [P] float64 each: a member's own value of a hyper-parameter, as a multiple of the setting (`.survival`).
+        for key, values in config.get("scales", {}).items():
+            self.register_buffer(scale_name(key), torch.as_tensor(values, dtype=torch.float64))
         check_member_axis(self.agent, self.spec.members, config["agent"].__name__)
+
+    def scale(self, hyperparameter: str) -> Tensor | None:
+        """[P] float64, members' own values as multiples of the setting; None where all have the setting's."""
+        return getattr(self, scale_name(hyperparameter), None)
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
@@ -99,6 +106,11 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         state = batch.get(Columns.STATE_IN) or self.agent.initial_state(obs.shape[1])
         value = self.value(self.agent(obs, None, state).value, obs, batch.get("world_state"))
         return self.returns.denormalise(value)
+
+
+def scale_name(hyperparameter: str) -> str:
+    """Of the buffer that holds it."""
+    return f"{hyperparameter}_scale"
 
 
 class PopulationMultiRLModule(MultiRLModule):

@@ -75,7 +75,7 @@ class SpeciesLoss:
         entropy_mean = mean(likelihoods.entropy)
         loss = policy + config.vf_loss_coeff * value
         if not self._is_supervised(rows):
-            loss = loss - entropy_coeff * (entropy_mean + self._exploration_left(output, rows, mean))
+            loss = loss - entropy_coeff * self._exploration(likelihoods.entropy, output, rows, mean)
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if likelihoods.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(likelihoods.message_entropy)
@@ -95,12 +95,20 @@ class SpeciesLoss:
         values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
         return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
 
-    def _exploration_left(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
-        """The part of the exploration bonus (nats) that does not fade: no action is ruled out."""
-        share = self.plan.rare_share
+    def _exploration(
+        self, entropy: Tensor, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The exploration bonus (nats), summed over members: entropy [P, R], and a part that does not fade, by which no
+        action is ruled out; each member's as much as its own share of the coefficient says."""
+        scale, share = self.module.scale("entropy_coeff"), self.plan.rare_share
+
+        def own(values: Tensor) -> Tensor:
+            return mean(values if scale is None else values * scale.to(values).unsqueeze(1))
+
         if not share:
-            return 0.0
-        return share * mean(self.distribution.openness(output.action_logits.float(), rows.optional("action_mask")))
+            return own(entropy)
+        allowed = rows.optional("action_mask")
+        return own(entropy) + share * own(self.distribution.openness(output.action_logits.float(), allowed))
 
     def _talk_losses(
         self,

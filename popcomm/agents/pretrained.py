@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.structure import structure_from_json, structure_to_json
-from popcomm.channels.kinds import message_kind
+from popcomm.channels.kinds import MESSAGE_KINDS, message_kind
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.errors import UserError
@@ -198,12 +198,16 @@ def spec_from_json(data: Mapping[str, Any]) -> AgentSpec:
 
 def _kind_to_json(kind: MessageKind) -> dict[str, Any]:
     """The mapping that a config would have for it."""
-    own: dict[str, Any] = asdict(kind)  # type: ignore[call-overload]
+    if not is_dataclass(kind):
+        raise UserError(f"messages are {kind!r}, and of a kind of your own that is saved the class must be a dataclass")
+    own: dict[str, Any] = asdict(kind)
     if isinstance(kind, RelaxedSymbols):
         return {"kind": Symbols.kind, **own, "relaxed": True}
-    if isinstance(kind, Symbols):  # which are not, as everything saved before could not be
+    if type(kind) is Symbols:  # which are not, as everything saved before could not be
         del own["relaxed"], own["noise"]
-    return {"kind": kind.kind, **own}
+    if type(kind) in MESSAGE_KINDS.values():
+        return {"kind": kind.kind, **own}
+    return {"kind": f"{type(kind).__module__}:{type(kind).__qualname__}", **own}
 
 
 def _space_to_json(space: spaces.Space) -> dict[str, Any]:

@@ -93,14 +93,15 @@ class PopulationPPOConfig(Settings):
         """Choose the channel.
 
         Args:
-            messages: Symbols, Words, Vectors, Dru, or their mapping such as {"kind": "symbols", "vocab_size": 64,
-                "length": 5}, with relaxed: True points of the simplex in training; None silences the population, the
-                same network otherwise.
+            messages: Symbols, Words, Vectors, Dru, a MessageKind of your own, or their mapping such as {"kind":
+                "symbols", "vocab_size": 64, "length": 5}, with relaxed: True points of the simplex in training;
+                None silences the population, the same network otherwise.
             topology: who hears whom: a Topology, or a mapping such as {"kind": "k_nearest", "k": 4}.
             gradient: how senders learn. Symbols: "relaxed" (from their receivers' losses: in training a symbol is a
                 point of the simplex, drawn anew by the present sender in every update, in play it is the likeliest
                 symbol), "straight_through" (the same losses, through the symbol that was drawn), "reinforce" (as
-                actions), "none". Words: all but the first. Vectors, DRU and relaxed symbols: "through", "none". None:
+                actions), "none". Words: all but the first. Vectors, DRU and relaxed symbols: "through", "none". A kind
+                of your own: those that its class names in `gradients` (`popcomm.channels.kinds.GRADIENTS`). None:
                 "relaxed" where a message is at most 64 numbers and the agent says that it `takes_relaxed` ("symbolic"
                 and "mlp" do), else the next one that the kind has.
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was

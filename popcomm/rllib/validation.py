@@ -13,6 +13,7 @@ from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
 from popcomm.checks import count, number, one_of
 from popcomm.errors import UserError, unknown
+from popcomm.rllib.message_learning import check_gradient
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unsupported import check_unsupported
@@ -20,15 +21,6 @@ from popcomm.schedules import Gated
 
 logger = logging.getLogger(__name__)
 
-SAMPLED = ("straight_through", "reinforce", "none")
-THROUGH = ("through", "none")
-GRADIENTS = {
-    "symbols": ("relaxed", *SAMPLED),
-    "words": SAMPLED,
-    "vectors": THROUGH,
-    "relaxed symbols": ("relaxed", *THROUGH),
-    "dru": THROUGH,
-}
 CREDITS = ("step", "next", "receivers")
 CRITICS = ("independent", "central")
 LEARN_FROM = ("rewards", "answers")
@@ -63,7 +55,7 @@ def check(settings: Settings) -> Plan:
     if settings.autocast is not None:
         one_of("acceleration.autocast", settings.autocast, ("bf16",))
     plan = plan_of(settings)
-    _check_communication(plan)
+    _check_communication(settings, plan)
     _check_seats(settings, plan)
     _check_agent(settings, plan)
     _check_exploration(plan, settings)
@@ -117,17 +109,12 @@ def _chosen(settings: Settings, key: str) -> object:
     return 0.0 if value is None and key in LEFT_OPEN else value
 
 
-def _check_communication(plan: Plan) -> None:
-    kind = plan.message_kind
-    if kind is None:
+def _check_communication(settings: Settings, plan: Plan) -> None:
+    if plan.message_kind is None:
         return  # silence, whatever else a channel would have had
     if plan.channel is not None:
         _check_measures(plan.channel, plan.layout.num_labels)
-    allowed = GRADIENTS.get(kind.kind, ("none",))
-    if plan.gradient not in allowed:
-        raise UserError(
-            f"communication.gradient is {plan.gradient!r}, and for {kind.kind} must be one of: {', '.join(allowed)}"
-        )
+    check_gradient(settings.messages, plan)
 
 
 def _check_measures(channel: Channel, num_labels: int) -> None:

@@ -12,7 +12,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from popcomm.channels import MessageKind
 from popcomm.envs.world import World
 from popcomm.rllib import validation
-from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
@@ -47,7 +46,6 @@ class PopulationPPOConfig(Settings):
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or self.algorithm)
         self.env_runner_cls = PopulationEnvRunner
-        self.callbacks_class = RecordingCallback
 
     # ---- chained methods ----
 
@@ -315,7 +313,8 @@ class PopulationPPOConfig(Settings):
         """What to write. Intervals are iterations; 0 is never.
 
         Args:
-            run_dir: the run folder; None writes nothing.
+            run_dir: the run folder; None writes nothing. Under tune.Tuner every trial writes into its own folder instead,
+                that of its Result.
             conversation_every: write what was said since the last time, every step once: of each world the last 256
                 steps at most, so longer intervals leave gaps.
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.

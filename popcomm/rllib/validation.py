@@ -13,6 +13,7 @@ from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
 from popcomm.checks import count, number, one_of
 from popcomm.errors import UserError, unknown
+from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.message_learning import check_gradient
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.settings import Settings
@@ -69,6 +70,7 @@ def check(settings: Settings) -> Plan:
     _check_credit(settings, plan)
     _check_minibatch(settings, plan)
     check_unsupported(settings, plan)
+    check_callbacks(settings)
     return plan
 
 

@@ -174,3 +174,13 @@ def test_a_yaml_file_gets_the_same_sentence_before_any_work(
     assert cli.main(["train", "run.yaml", "--run-dir", "r"]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+def test_a_key_of_a_dict_that_does_not_exist_is_told_with_the_nearest() -> None:
+    space = {"env": "swarm_v0", "env_config": {"num_agents": 2}, "learning_rate": 0.1}
+    with pytest.raises(UserError, match="the setting 'learning_rate' does not exist; did you mean 'lr'"):
+        PopulationPPOConfig().update_from_dict(space)
+    space["lr"] = space.pop("learning_rate")
+    config = PopulationPPOConfig().update_from_dict(space)
+    config.validate()
+    assert (config.layout.num_agents, config.lr) == (2, 0.1)

@@ -11,6 +11,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from popcomm.channels import MessageKind
 from popcomm.envs.world import World
+from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
@@ -361,9 +362,10 @@ class PopulationPPOConfig(Settings):
         """One RLModule per species. What `.rl_module(rl_module_spec=...)` says of where to load weights is kept."""
         specs, plan, paths = {}, plan_of(self), load_paths(self)
         for index, (name, species) in enumerate(plan.species.items()):
-            scales = {}
+            scales, taught = {}, False
             if plan.survival is not None and name in plan.survival.strategies:
                 scales = first_scales(plan.survival, species.members, self.seed, index)
+                taught = plan.survival.begin_with(name) == IMITATE
             specs[name] = RLModuleSpec(
                 module_class=PopulationRLModule,
                 observation_space=species.species.observation_space,
@@ -376,6 +378,7 @@ class PopulationPPOConfig(Settings):
                     "quality": species.quality_weight > 0,
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                     "scales": scales,
+                    "taught": taught,
                 },
                 load_state_path=paths.get(name),
             )

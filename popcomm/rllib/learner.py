@@ -21,6 +21,7 @@ from popcomm.rllib.credit import receivers_credit, senders_of
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
 from popcomm.rllib.learning_statistics import Totals, log_iteration
+from popcomm.rllib.lessons import teachers
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.ppo import (
@@ -40,7 +41,7 @@ from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
-LEARNER_BRANCH = 4
+LEARNER_BRANCH, LESSON_BRANCH = 4, 9
 
 
 class PopulationPPOLearner(PPOTorchLearner):
@@ -143,6 +144,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.config.autocast and worlds:
             self._relive(arrays)
         order = np.random.default_rng(seed_of(self.config.seed, LEARNER_BRANCH, iteration))
+        self._asked = torch.Generator(self.device)  # teachers
+        self._asked.manual_seed(seed_of(self.config.seed or 0, LESSON_BRANCH, iteration, rank))
         totals: Totals = {}
         updates = 0
         for epoch in range(self.config.num_epochs):
@@ -151,6 +154,7 @@ class PopulationPPOLearner(PPOTorchLearner):
                 last = epoch == self.config.num_epochs - 1 and number == len(parts)
                 self._update_once(select(arrays, chosen), totals, diagnose=last)
             updates += len(parts)
+        self._end_lessons()
         log_iteration(self.metrics, totals, arrays, self.guards, updates, self._reduce)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
@@ -259,13 +263,17 @@ class PopulationPPOLearner(PPOTorchLearner):
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
         """One gradient step on some worlds; the sums of what is to be logged are added to `totals`."""
         unrolled = self._unroll(arrays)
+        shown = self._shown(arrays)
         losses: dict[str, Tensor] = {}
         reduce = self._reduce if self._workers > 1 else same
         for name, run in unrolled.items():
             if not self.should_module_be_updated(name):
                 continue
             entropy_coeff = self.entropy_coeff_schedulers_per_module[name].get_current_value()
-            losses[name], logged = self.losses[name](arrays[name], run, entropy_coeff, arrays, reduce, diagnose)
+            teacher = shown[name].outputs if name in shown else None
+            losses[name], logged = self.losses[name](
+                arrays[name], run, entropy_coeff, arrays, reduce, diagnose, teacher, self._asked
+            )
             sums = totals.setdefault(name, {})
             for key, value in logged.items():
                 sums.setdefault(key, []).append(value.detach())
@@ -306,6 +314,20 @@ class PopulationPPOLearner(PPOTorchLearner):
                 self.guards[name].step(optimizers, norms)
 
     # ---- survival ----
+
+    def _shown(self, arrays: Arrays) -> dict[str, SpeciesUnroll]:
+        """What parents do in place of those whom they teach, {species: ...}; empty where nobody is taught."""
+        taught = [name for name, module in self.networks.items() if module.is_taught]
+        if not taught:
+            return {}
+        with torch.no_grad(), teachers([self.networks[name] for name in taught]):
+            run = self._unroll(arrays)
+        return {name: run[name] for name in taught}
+
+    def _end_lessons(self) -> None:
+        for module in self.networks.values():
+            if module.lessons_left is not None:
+                module.lessons_left.sub_(1).clamp_(min=0)
 
     def succeed(self, successions: Mapping[str, Succession]) -> dict[str, float]:
         """The next generation of some species takes its places.

@@ -14,6 +14,7 @@ from popcomm.agents.openness import openness
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.balance import evenness
 from popcomm.rllib.fragment import Fragment, plain
+from popcomm.rllib.lessons import lesson_loss
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
@@ -48,6 +49,8 @@ class SpeciesLoss:
         world: Mapping[str, Fragment[Tensor]],
         reduce: Reduce,
         diagnose: bool,
+        teacher: AgentOutput | None = None,
+        asked: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss summed over members of means over their rows.
 
@@ -58,6 +61,8 @@ class SpeciesLoss:
             world: the arrays of all species, for what senders saw.
             reduce: sum over learners.
             diagnose: whether to compute the network's diagnostics too.
+            teacher: what parents do on the same rows, where some members are taught; else None.
+            asked: random numbers for it.
         """
         config, output, mask = self.config, run.outputs, run.mask
         members = self.module.spec.members
@@ -87,6 +92,10 @@ class SpeciesLoss:
         if self._is_supervised(rows):
             supervised, told = self._supervised_loss(output, rows, mask, reduce)
             loss, logged = loss + supervised, logged | told
+        if teacher is not None and asked is not None:
+            allowed = rows.optional("action_mask")
+            lesson = lesson_loss(self.module, self.distribution, output, teacher, allowed, weight, asked)
+            loss, logged["lesson_loss"] = loss + lesson, lesson.detach() / members
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
 

@@ -64,6 +64,7 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
     if bool(made.any()):
         _make_anew(module, made, succession.seed)
     children = torch.from_numpy(np.flatnonzero(succession.newborn & (succession.rows != NOBODY)))
+    _enrol(succession, module)
     for key, scales in succession.scales.items():
         buffer = module.get_buffer(scale_name(key))
         buffer.copy_(torch.from_numpy(scales))
@@ -71,6 +72,18 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
         generator = torch.Generator(parameter.device)  # learners are on devices of one kind
         generator.manual_seed(int(rng.integers(2**63)))
         mutate(parameter.data, children.to(parameter.device), succession.mutation_std, generator)
+
+
+def _enrol(succession: Succession, module: PopulationRLModule) -> None:
+    """Newborns of whom somebody is a parent are taught by it; lessons whose teacher was replaced end."""
+    left = module.lessons_left
+    if left is None:
+        return
+    newborn, sources = (torch.from_numpy(a).to(left.device) for a in (succession.newborn, succession.sources))
+    gone = newborn[module.teacher] & ~newborn
+    module.teacher.copy_(torch.where(newborn, sources.clamp(min=0), module.teacher))
+    begins = torch.where(newborn & (sources != NOBODY), succession.lessons, 0)
+    left.copy_(torch.where(newborn | gone, begins, left))
 
 
 def _of(optimizers: Sequence[torch.optim.Optimizer], parameter: nn.Parameter) -> torch.optim.Optimizer | None:

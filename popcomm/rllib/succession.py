@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray.rllib.core.rl_module.rl_module import RLModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from popcomm.agents.reindex import reindex, take_rows
 from popcomm.evolution import NOBODY, crossed, mutate
 from popcomm.evolution.generation import Ints
+from popcomm.rllib.growth import inherit
 from popcomm.rllib.module import PopulationRLModule, scale_name
 
 
@@ -54,12 +54,8 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
     parameters = list(module.parameters())
     rng = np.random.default_rng(succession.seed)
     origin = crossed(succession.rows, succession.mates, len(parameters), succession.crossover, rng)
-    for parameter, rows in zip(parameters, origin, strict=True):
-        reindex(_of(optimizers, parameter), parameter, torch.from_numpy(rows))
-    rows = torch.from_numpy(succession.rows)
-    for buffer in module.buffers():
-        if buffer.ndim and len(buffer) == len(rows):
-            buffer.copy_(take_rows(buffer, rows.to(buffer.device)))
+    of_whom = {p: torch.from_numpy(rows) for p, rows in zip(parameters, origin, strict=True)}
+    inherit(module, optimizers, torch.from_numpy(succession.rows), of_whom)
     made = torch.from_numpy(succession.rows == NOBODY)
     if bool(made.any()):
         _make_anew(module, made, succession.seed)
@@ -84,10 +80,6 @@ def _enrol(succession: Succession, module: PopulationRLModule) -> None:
     module.teacher.copy_(torch.where(newborn, sources.clamp(min=0), module.teacher))
     begins = torch.where(newborn & (sources != NOBODY), succession.lessons, 0)
     left.copy_(torch.where(newborn | gone, begins, left))
-
-
-def _of(optimizers: Sequence[torch.optim.Optimizer], parameter: nn.Parameter) -> torch.optim.Optimizer | None:
-    return next((o for o in optimizers if parameter in o.state), None)
 
 
 def _make_anew(module: PopulationRLModule, made: Tensor, seed: int) -> None:

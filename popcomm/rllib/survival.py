@@ -19,7 +19,7 @@ from popcomm.rllib.survival_plan import SurvivalPlan, first_scales
 from popcomm.rollout import seed_of
 
 Array = NDArray[Any]
-SURVIVAL_BRANCH = 7
+SURVIVAL_BRANCH = 10
 QUARTILES = ("fitness_min", "fitness_q25", "fitness_median", "fitness_q75", "fitness_max")
 
 

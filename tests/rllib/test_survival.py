@@ -191,7 +191,7 @@ def test_a_state_of_another_population_is_refused() -> None:
     other = trained(1, members=6).survival
     assert survival is not None
     assert other is not None
-    with pytest.raises(UserError, match="among members {'swarm': 6}, and this configuration among {'swarm': 4}"):
+    with pytest.raises(UserError, match=r"among members {'swarm': 6}, and this configuration among {'swarm': 4}"):
         survival.set_state(other.get_state())
 
 

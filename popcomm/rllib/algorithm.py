@@ -22,7 +22,6 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from popcomm.envs.making import make_world
 from popcomm.errors import UserError
 from popcomm.rllib import checkpoints
 from popcomm.rllib.checkpoints import PathLike
@@ -159,7 +158,7 @@ class PopulationPPO(PPO):
         config = self.config.copy(copy_frozen=False)
         config.env_config = {**config.env_config, **(env_config or {})}
         plan = plan_of(config)
-        world = make_world(config.world, config.env_config, worlds or config.num_worlds_per_env_runner)
+        world = config.make_world(worlds or config.num_worlds_per_env_runner)
         module = self.config.get_multi_rl_module_spec(inference_only=True).build()
         module.set_state(self.learner_group.get_weights())
         rollout = Rollout(

@@ -19,7 +19,6 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
-from popcomm.envs.making import make_world
 from popcomm.envs.world import World
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.listening import Listening
@@ -126,7 +125,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         # The driver's own runner makes no rollouts when there are remote ones: one world is enough for the spaces.
         idle = self.worker_index == 0 and config.num_env_runners > 0
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
-        self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
+        self.env = config.make_world(self.num_worlds, self._device)
         self.env.tells_state = self.plan.reads_state
         self.layout = self.plan.layout
         self.channel: Channel | None = self.plan.channel

@@ -150,6 +150,8 @@ class Agent(Protocol):
     points of the simplex in training. `undecided`, one more keyword of forward: where it is True, `action_logits`
     and `value` are `later(obs)`, and the trainer gets them for the rows of all steps at once from
     `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
+    `without_gradient: tuple[str, ...]`, names of parameters that are meant to have none: `agent_api_test` of
+    `popcomm.agents.testing`, which holds an agent against all this, asks for one on every other.
 
     Networks whose rows come and go have `owners() -> {parameter: [axis 0] int64 member}` for the parameters whose first
     axis is not the members: gradients are clipped, and left out where they are not finite, for each owner. To grow they

@@ -16,12 +16,13 @@ from torch import Tensor
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, World, WorldStep
 from popcomm.errors import UserError, unknown
+from popcomm.references import attribute
 
 KEY = "environment.species"
 # What mappings by species call all those that they do not name.
 DEFAULT = "default"
 
-SpeciesLike = Mapping[str, Sequence[Any]] | Callable[..., str]
+SpeciesLike = Mapping[str, Sequence[Any]] | Callable[..., str] | str
 
 
 def with_species(world: World, species: SpeciesLike | None = None, agent_id: bool = False) -> World:
@@ -30,7 +31,8 @@ def with_species(world: World, species: SpeciesLike | None = None, agent_id: boo
     Args:
         world: B of them.
         species: {name: its agents}, or a function from an agent to the name of its species, such as RLlib's
-            policy_mapping_fn; None: as the world has them. Agents of a species must have the same spaces.
+            policy_mapping_fn, or its "module:attribute"; None: as the world has them. Agents of a species must have
+            the same spaces.
         agent_id: whether observations end with a one-hot of the agent's seat among those of its species.
 
     Raises:
@@ -43,6 +45,8 @@ def with_species(world: World, species: SpeciesLike | None = None, agent_id: boo
 
 def _groups(world: World, species: SpeciesLike | None) -> dict[str, list[int]]:
     """{name: its agents' seats in the world}."""
+    if isinstance(species, str):
+        species = attribute(KEY, species)
     if species is None:
         return {name: list(range(s.start, s.stop)) for name, s in world.species.items()}
     names = WorldLayout.of(world).agents
@@ -149,6 +153,8 @@ class SeatedWorld(World):
         self.state_size, self.position_size, self.torus = layout.state_size, layout.position_size, layout.torus
         self.num_labels, self.reopens_seats = layout.num_labels, world.reopens_seats
         self.species, start = {}, 0
+        kinds = {seat: name for name, s in world.species.items() for seat in range(s.start, s.stop)}
+        self._kinds = {name: kinds[seats[0]] for name, seats in groups.items()}
         for name, seats in groups.items():
             self.species[name] = self._species(name, seats, layout.agents, start)
             start += len(seats)
@@ -174,7 +180,14 @@ class SeatedWorld(World):
         size, structure = kind.obs_size, kind.structure
         if self.agent_id:
             size, structure = size + count, _with_id(kind, count)
-        return replace(kind, name=name, start=start, stop=start + count, agents=own, obs_size=size, structure=structure)
+        places: dict[str, Any] = {"name": name, "start": start, "stop": start + count, "agents": own}
+        return replace(kind, **places, obs_size=size, structure=structure, has_id=self.agent_id or kind.has_id)
+
+    @property
+    def env_spaces(self) -> dict[str, tuple[spaces.Space, spaces.Space]]:
+        """{species: what one agent observes and does, as the environment says it}: it knows nothing of ids."""
+        told = self.world.env_spaces
+        return {name: told[kind] for name, kind in self._kinds.items()}
 
     def __getattr__(self, name: str) -> Any:
         """What the world has beside the contract."""

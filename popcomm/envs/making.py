@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from popcomm.envs import WORLDS, ParallelEnvWorld
+from popcomm.envs.species import SpeciesLike, with_species
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import named
@@ -33,13 +34,22 @@ def resolve(env: object) -> type[World] | Callable[..., object]:
 
 
 def make_world(
-    env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device = "cpu"
+    env: object,
+    env_config: Mapping[str, object],
+    num_worlds: int,
+    device: str | torch.device = "cpu",
+    species: SpeciesLike | None = None,
+    agent_id: bool = False,
 ) -> World:
-    """B worlds of an environment.
+    """B worlds of an environment. species, agent_id: see `popcomm.envs.species.with_species`.
 
     Raises:
-        UserError: env_config does not fit the environment.
+        UserError: env_config does not fit the environment, or species do not fit its agents.
     """
+    return with_species(_made(env, env_config, num_worlds, device), species, agent_id)
+
+
+def _made(env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device) -> World:
     maker = resolve(env)
     if isinstance(maker, type) and issubclass(maker, World):
         try:

@@ -12,9 +12,6 @@ from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.losses import masked_mean, masked_mse, r_squared
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.population import PopulationMLP
-from popcomm.channels.messages import Symbols
-from popcomm.channels.relaxed import Dru, RelaxedSymbols
-from popcomm.channels.words import Words
 from popcomm.checks import number
 
 
@@ -57,6 +54,11 @@ class Grounding:
         self.predictor = PopulationMLP(p, width, hidden, spec.obs_size, generator=generator)
         if spec.state_size:
             self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
+
+    @property
+    def without_gradient(self) -> tuple[str, ...]:
+        """In silence what the world is estimated from is zero, and only its mean can be learned."""
+        return () if self.spec.receives is not None else ("world_estimator.layers.0.weight",)
 
     def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
         """ "prediction", "world_model", "reconstruction" and "message_cost", as far as they apply: [P] each, means over
@@ -126,13 +128,5 @@ class Grounding:
 
     def _message_cost(self, params: Tensor) -> Tensor:
         """params [P, R, *params_shape] -> [P, R]."""
-        kind = self.spec.sends
-        assert kind is not None
-        if isinstance(kind, Words):  # the probability that a word is transmitted, which costs 1
-            return kind.soft(params)[..., -1]
-        if isinstance(kind, Dru):  # the expected number of ones
-            return kind.probabilities(params)[..., 1].sum(-1)
-        if not isinstance(kind, Symbols | RelaxedSymbols):
-            return params.abs().flatten(2).sum(-1)
-        blank = (params[..., 0] - params.logsumexp(-1)).exp()
-        return (1 - blank).sum(-1)
+        expense = getattr(self.spec.sends, "expense", None)
+        return params.abs().flatten(2).sum(-1) if expense is None else expense(params)

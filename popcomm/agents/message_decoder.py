@@ -9,7 +9,7 @@ from popcomm.agents.activations import tanh
 from popcomm.agents.message_encoder import MessageEncoder, lookup
 from popcomm.agents.population import PopulationLinear
 from popcomm.channels.mailbox import Inbox
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, Symbols
 
 
 def attend_symbols(tables: Tensor, scores: Tensor, messages: Tensor, soft: Tensor | None = None) -> Tensor:
@@ -55,7 +55,7 @@ class MessageDecoder(nn.Module):
     ) -> None:
         super().__init__()
         symbols = int(torch.Size(kind.params_shape).numel())
-        self.scores = nn.Parameter(torch.zeros(members, symbols, num_heads)) if kind.kind == "symbols" else None
+        self.scores = nn.Parameter(torch.zeros(members, symbols, num_heads)) if isinstance(kind, Symbols) else None
         self.head = PopulationLinear(members, hidden_dim, out_features, generator=generator)
 
     def forward(self, encoder: MessageEncoder, inbox: Inbox) -> Tensor:

@@ -102,6 +102,7 @@ class MessageEncoder(nn.Module):
         if isinstance(self.kind, Symbols):
             return lookup(self.weight, messages, soft)
         real = self.kind.straight_through(messages, soft)
-        if isinstance(self.kind, RelaxedSymbols):
-            real = real.flatten(-2)
+        axes = len(self.kind.features_shape)
+        if axes > 1:
+            real = real.flatten(-axes)
         return linear(real.to(self.weight.dtype), self.weight)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from popcomm.agents.population import PopulationEmbedding, PopulationGRUCell, PopulationLinear, uniform
 from popcomm.agents.start import start_message_head_
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError, unknown
 
@@ -84,7 +84,7 @@ class AutoregressiveSpeech(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if kind.kind != "symbols":
+        if not isinstance(kind, Symbols):
             raise UserError(f"message_head 'autoregressive' speaks in symbols, and messages are {kind.kind}")
         for name, width in (("hidden", hidden), ("embedding", embedding)):
             if width < 1:

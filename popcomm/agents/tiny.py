@@ -35,7 +35,7 @@ from popcomm.agents.speech import message_head as make_message_head
 from popcomm.agents.start import POLICY_GAIN
 from popcomm.agents.tiny_presets import tiny_size
 from popcomm.channels.mailbox import Inbox, RoutedInbox
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.errors import unknown
 
 MEMORIES = ("none", "flare")
@@ -351,7 +351,7 @@ class TokenEncoder(nn.Module):
         self, members: int, kind: MessageKind, width: int, senders: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        self.symbolic = kind.kind == "symbols"
+        self.symbolic = isinstance(kind, Symbols)
         self.senders = PopulationEmbedding(members, senders, width, generator)
         if self.symbolic:
             self.tokens_per_message, vocab_size = kind.params_shape

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels.relaxed import NOISE, RelaxedSymbols, at_least_float32
+from popcomm.channels.relaxed import NOISE, RelaxedSymbols, at_least_float32, not_blank
 from popcomm.channels.sampling import sample_categorical
 from popcomm.checks import number, positive, true_or_false, whole
 from popcomm.errors import UserError
@@ -27,14 +27,20 @@ class MessageKind(Protocol):
 
     Leading axes `...` are free: [B, N] in worlds, [P, R] in networks, with T anywhere in front.
 
+    One of your own is learned with as `gradients` says: names of `popcomm.channels.kinds.GRADIENTS`, where each says
+    what it asks of a kind. The first is taken where a config leaves it open ("relaxed" only where there is no other).
+
     Optional, of kinds that are reparameterised: `noise_shape`, `draw_noise(params, generator) -> noise`,
     `sample_with(params, noise) -> messages`, differentiable in params, and `transmitted_again(said, sent, heard)`: what
     a noisy channel makes of `said` that made `heard` of `sent`. The trainer keeps the noise of such messages, and hands
-    `sample_with` of the present parameters to `straight_through` as `soft`. And of kinds with an alphabet:
-    `probabilities(params) -> [..., positions, alphabet]` of the symbols at every position.
+    `sample_with` of the present parameters to `straight_through` as `soft`. Of kinds with an alphabet:
+    `probabilities(params) -> [..., positions, alphabet]` of the symbols at every position. Of any:
+    `expense(params) -> [...]`, differentiable, what agents that are to be brief make small (without it: the sum of the
+    absolute values of params).
     """
 
     kind: ClassVar[str]
+    gradients: ClassVar[tuple[str, ...]]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -140,6 +146,7 @@ class Symbols:
     relaxed: bool = False
     noise: float | None = None
     kind: ClassVar[str] = "symbols"
+    gradients: ClassVar[tuple[str, ...]] = ("relaxed", "straight_through", "reinforce")
 
     def __post_init__(self) -> None:
         whole("messages.vocab_size", self.vocab_size, 2)
@@ -223,6 +230,10 @@ class Symbols:
         """Symbols that are not the blank."""
         return (messages != 0).sum(-1).float()
 
+    def expense(self, params: Tensor) -> Tensor:
+        """The expected number of symbols that are not the blank. params [..., L, V] -> [...]."""
+        return not_blank(params)
+
     def spoken(self, messages: Tensor) -> Tensor:
         """All of them: a message of blanks is one, too."""
         return torch.ones(messages.shape[:-1], dtype=torch.bool, device=messages.device)
@@ -248,6 +259,7 @@ class Vectors:
     size: int
     std: float = 0.0
     kind: ClassVar[str] = "vectors"
+    gradients: ClassVar[tuple[str, ...]] = ("through",)
 
     def __post_init__(self) -> None:
         whole("messages.size", self.size, 1)

@@ -29,6 +29,12 @@ def at_least_float32(params: Tensor) -> Tensor:
     return params.to(torch.promote_types(params.dtype, torch.float32))
 
 
+def not_blank(params: Tensor) -> Tensor:
+    """The expected number of symbols that are not the blank, of logits [..., L, V]: [...]."""
+    blank = (params[..., 0] - params.logsumexp(-1)).exp()
+    return (1 - blank).sum(-1)
+
+
 @dataclass(frozen=True)
 class RelaxedSymbols:
     """`length` symbols out of `vocab_size`, each a point of the simplex in training; `Symbols(..., relaxed=True)`.
@@ -53,6 +59,7 @@ class RelaxedSymbols:
     temperature: float = 1.0
     noise: float = NOISE
     kind: ClassVar[str] = "relaxed symbols"
+    gradients: ClassVar[tuple[str, ...]] = ("relaxed", "through")
 
     def __post_init__(self) -> None:
         whole("messages.vocab_size", self.vocab_size, 2)
@@ -138,6 +145,10 @@ class RelaxedSymbols:
         """How much of the message is not the blank: [...] float32."""
         return (1.0 - messages[..., 0]).sum(-1)
 
+    def expense(self, params: Tensor) -> Tensor:
+        """The expected number of symbols that are not the blank, drawn by the logits alone: [...]."""
+        return not_blank(params)
+
     def spoken(self, messages: Tensor) -> Tensor:
         """All of them."""
         return torch.ones(messages.shape[:-2], dtype=torch.bool, device=messages.device)
@@ -177,6 +188,7 @@ class Dru:
     size: int
     noise: float = 2.0
     kind: ClassVar[str] = "dru"
+    gradients: ClassVar[tuple[str, ...]] = ("through",)
 
     def __post_init__(self) -> None:
         whole("messages.size", self.size, 1)
@@ -258,6 +270,10 @@ class Dru:
     def load(self, messages: Tensor) -> Tensor:
         """Every message counts as one symbol: [...] float32."""
         return torch.ones(messages.shape[:-1], device=messages.device)
+
+    def expense(self, params: Tensor) -> Tensor:
+        """The expected number of ones: [...]."""
+        return self.probabilities(params)[..., 1].sum(-1)
 
     def spoken(self, messages: Tensor) -> Tensor:
         """All of them."""

@@ -8,11 +8,11 @@ from typing import ClassVar
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from typing_extensions import Self
 
 from popcomm.channels import MessageKind
 from popcomm.envs.world import World
 from popcomm.rllib import validation
-from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
@@ -46,7 +46,6 @@ class PopulationPPOConfig(Settings):
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or self.algorithm)
         self.env_runner_cls = PopulationEnvRunner
-        self.callbacks_class = RecordingCallback
 
     # ---- chained methods ----
 
@@ -92,14 +91,15 @@ class PopulationPPOConfig(Settings):
         """Choose the channel.
 
         Args:
-            messages: Symbols, Words, Vectors, Dru, or their mapping such as {"kind": "symbols", "vocab_size": 64,
-                "length": 5}, with relaxed: True points of the simplex in training; None silences the population, the
-                same network otherwise.
+            messages: Symbols, Words, Vectors, Dru, a MessageKind of your own, or their mapping such as {"kind":
+                "symbols", "vocab_size": 64, "length": 5}, with relaxed: True points of the simplex in training;
+                None silences the population, the same network otherwise.
             topology: who hears whom: a Topology, or a mapping such as {"kind": "k_nearest", "k": 4}.
             gradient: how senders learn. Symbols: "relaxed" (from their receivers' losses: in training a symbol is a
                 point of the simplex, drawn anew by the present sender in every update, in play it is the likeliest
                 symbol), "straight_through" (the same losses, through the symbol that was drawn), "reinforce" (as
-                actions), "none". Words: all but the first. Vectors, DRU and relaxed symbols: "through", "none". None:
+                actions), "none". Words: all but the first. Vectors, DRU and relaxed symbols: "through", "none". A kind
+                of your own: those that its class names in `gradients` (`popcomm.channels.kinds.GRADIENTS`). None:
                 "relaxed" where a message is at most 64 numbers and the agent says that it `takes_relaxed` ("symbolic"
                 and "mlp" do), else the next one that the kind has.
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
@@ -240,6 +240,17 @@ class PopulationPPOConfig(Settings):
         """
         return self._set(autocast=autocast, tf32=tf32, compile_agents=compile)
 
+    def evaluation(self, *, evaluation_config: Mapping[str, object] | None = NotProvided, **kwargs: object) -> Self:
+        """RLlib's evaluation: every `evaluation_interval` iterations, `evaluation_duration` whole episodes apart from
+        those of training, the same ones each time (`popcomm.rllib.evaluating`).
+
+        Args:
+            evaluation_config: "explore", where False takes the likeliest actions and messages; "env_config", keys that
+                differ from those of training.
+        """
+        check_names("evaluation", kwargs)
+        return super().evaluation(evaluation_config=evaluation_config, **kwargs)
+
     def fault_tolerance(
         self, *, max_empty_iterations: int = NotProvided, max_nonfinite_updates: int = NotProvided, **kwargs: object
     ) -> PopulationPPOConfig:
@@ -264,7 +275,8 @@ class PopulationPPOConfig(Settings):
         """What to write. Intervals are iterations; 0 is never.
 
         Args:
-            run_dir: the run folder; None writes nothing.
+            run_dir: the run folder; None writes nothing. Under tune.Tuner every trial writes into its own folder,
+                that of its Result.
             conversation_every: write what was said since the last time, every step once: of each world the last 256
                 steps at most, so longer intervals leave gaps.
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
@@ -326,6 +338,13 @@ class PopulationPPOConfig(Settings):
                 load_state_path=paths.get(name),
             )
         return MultiRLModuleSpec(multi_rl_module_class=PopulationMultiRLModule, rl_module_specs=specs)
+
+    def get_evaluation_config_object(self) -> Self | None:
+        """RLlib's copy for its evaluation runners, whose worlds stay those of training: an evaluation makes its own."""
+        config = super().get_evaluation_config_object()
+        if config is not None:
+            config.env_config = self.env_config
+        return config
 
     def validate(self) -> None:
         """Check everything before any work starts.

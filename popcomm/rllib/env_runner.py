@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import ray
 import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.checkpoints import Checkpointable
@@ -21,6 +22,8 @@ from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import make_world
 from popcomm.envs.world import World
+from popcomm.rllib.callbacks import RunnerCallbacks
+from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import plan_of, surroundings
@@ -76,6 +79,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._device = get_device(self.config, self.config.num_gpus_per_env_runner if self.worker_index else 0)
         self._weights_seq_no = 0
         self._new = True  # has neither sampled nor been restored
+        self.callbacks = RunnerCallbacks(config, {"env_runner": self, "metrics_logger": self.metrics})
         self.module: Any
         self.make_env()
         self.make_module()
@@ -87,10 +91,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             seating=self.plan.seating_rule,
             explore=bool(config.explore),
         )
+        episodes = Episodes(self.rollout, self.callbacks, self.module) if self.callbacks.follow_episodes else None
         # The first runner alone keeps a transcript.
-        self.sampler = Sampler(
-            config, self.plan, self.rollout, dict(self.module.items()), (self.worker_index or 0) <= 1
-        )
+        first = (self.worker_index or 0) <= 1
+        self.sampler = Sampler(config, self.plan, self.rollout, dict(self.module.items()), first, episodes)
 
     def _seeds(self, *branch: int) -> Seeds:
         """All that is random here is a function of the config's seed, this runner's index, and `branch`."""
@@ -123,13 +127,17 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.env is not None:
             self.env.close()
         config = self.config
-        # The driver's own runner makes no rollouts when there are remote ones: one world is enough for the spaces.
-        idle = self.worker_index == 0 and config.num_env_runners > 0
+        # The driver's own runner makes no rollouts when there are remote ones, and an evaluation has worlds of its own:
+        # one world is enough for the spaces.
+        idle = config.in_evaluation or (self.worker_index == 0 and config.num_env_runners > 0)
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
         self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
         self.env.tells_state = self.plan.reads_state
         self.layout = self.plan.layout
         self.channel: Channel | None = self.plan.channel
+        if not idle:
+            context = EnvContext(config.env_config, self.worker_index or 0, num_workers=config.num_env_runners)
+            self.callbacks.call("on_environment_created", env=self.env, env_context=context)
 
     def make_module(self) -> None:
         self.module = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -198,7 +206,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self.sampler.begin()
         fragments, stepped = self.sampler.sample()
         self.num_env_steps_sampled_lifetime += stepped
-        return as_batch(fragments, stepped)
+        batch = as_batch(fragments, stepped)
+        self.callbacks.call("on_sample_end", samples=batch)
+        return batch
 
     def sample_or_say_why(
         self,

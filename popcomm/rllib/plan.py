@@ -13,7 +13,7 @@ from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.seating import SeatingRule, block_of_worlds
 from popcomm.channels import Channel, MessageKind, Symbols, make_topology, message_kind
-from popcomm.channels.kinds import can_be_balanced
+from popcomm.channels.kinds import can_be_balanced, usual_gradient
 from popcomm.channels.messages import reparameterised
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species
@@ -161,13 +161,16 @@ def gradient_of(settings: Settings) -> str:
         return settings.message_gradient
     # Symbols of the user's own have methods that points of the simplex would not have.
     small = type(kind) is Symbols and kind.length * kind.vocab_size <= RELAXED
-    return "relaxed" if small and getattr(agent_class(settings.agent), "takes_relaxed", False) else "straight_through"
+    if small and getattr(agent_class(settings.agent), "takes_relaxed", False):
+        return "relaxed"
+    return "straight_through" if kind is None else usual_gradient(kind)
 
 
 def messages_of(settings: Settings) -> MessageKind | None:
     """The kind of message that is sent in training; None in silence."""
     kind = message_kind(settings.messages)
-    return kind.on_simplex() if isinstance(kind, Symbols) and gradient_of(settings) == "relaxed" else kind
+    on_simplex = getattr(kind, "on_simplex", None)
+    return on_simplex() if on_simplex is not None and gradient_of(settings) == "relaxed" else kind
 
 
 def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, str]:
@@ -220,6 +223,7 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
         # In a log of transmissions one more stands for nobody, who publishes words.
         num_agents=layout.num_agents + bool(channel and channel.size),
         sender_obs_size=max(s.obs_size for s in layout.species.values()),
+        seat_species=tuple(name for name, s in layout.species.items() for _ in range(s.num_seats)),
     )
 
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray import cloudpickle
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
+from typing_extensions import Self
 
 from popcomm.channels import MessageKind, Topology
 from popcomm.channels.broadcast.reflex import Reflex
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import EnvLike, make_world
-from popcomm.errors import UserError
+from popcomm.envs.world import World
+from popcomm.errors import UserError, nearest
+
+# Keys that RLlib has in dicts alone.
+OF_DICTS = """
+    callbacks class create_env_on_driver custom_eval_function framework input lambda multiagent num_cpus_for_driver
+    num_workers
+"""
 
 
 class Settings(PPOConfig):
@@ -103,6 +112,23 @@ class Settings(PPOConfig):
         self.delay_between_env_runner_restarts_s = 0.5
         self.merge_env_runner_states = False
         self.broadcast_env_runner_states = False
+
+    def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
+        """RLlib's way from a dict, such as Tune's `param_space` and settings of one species, to a config.
+
+        RLlib would take any key; here one that does not exist is an error. "env" is what `environment` takes.
+
+        Raises:
+            UserError: an unknown key, with the nearest one.
+        """
+        given = dict(config_dict)
+        known = {*vars(self), *vars(Settings), *OF_DICTS.split()}
+        for key in given:
+            if key not in known and not key.startswith("__"):
+                raise UserError(f"the setting '{key}' does not exist; {nearest(key, known)}")
+        if given.get("env") not in (None, World):
+            given = {"world": given["env"], **given, "env": World}
+        return super().update_from_dict(given)
 
     @property
     def layout(self) -> WorldLayout:

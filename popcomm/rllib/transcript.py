@@ -240,7 +240,7 @@ class Transcript:
         """The column of messages [R N, ...], what stands in it, and who may speak [R N] and did; None: all."""
         kind = None if self.channel is None else self.channel.messages
         if said is None or kind is None or kind.alphabet is None:
-            return "vector", said, may
+            return "vector", None if said is None else said.reshape(len(said), -1), may
         messages = torch.from_numpy(said)
         did = voiced(kind, messages).numpy()
         if not did.all():

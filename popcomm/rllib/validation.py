@@ -11,8 +11,10 @@ from popcomm.agents.seating import SEATINGS, check_balance
 from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.checks import count, number, one_of
+from popcomm.checks import count, number, one_of, true_or_false
 from popcomm.errors import UserError, unknown
+from popcomm.rllib.callbacks import check_callbacks
+from popcomm.rllib.message_learning import check_gradient
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unsupported import check_unsupported
@@ -20,15 +22,6 @@ from popcomm.schedules import Gated
 
 logger = logging.getLogger(__name__)
 
-SAMPLED = ("straight_through", "reinforce", "none")
-THROUGH = ("through", "none")
-GRADIENTS = {
-    "symbols": ("relaxed", *SAMPLED),
-    "words": SAMPLED,
-    "vectors": THROUGH,
-    "relaxed symbols": ("relaxed", *THROUGH),
-    "dru": THROUGH,
-}
 CREDITS = ("step", "next", "receivers")
 CRITICS = ("independent", "central")
 LEARN_FROM = ("rewards", "answers")
@@ -45,6 +38,7 @@ NOT_NEGATIVE = (
     "message_balance_coeff",
     "message_kl_coeff",
 )
+EVALUATION_CONFIG = ("explore", "env_config")
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
 
@@ -63,7 +57,7 @@ def check(settings: Settings) -> Plan:
     if settings.autocast is not None:
         one_of("acceleration.autocast", settings.autocast, ("bf16",))
     plan = plan_of(settings)
-    _check_communication(plan)
+    _check_communication(settings, plan)
     _check_seats(settings, plan)
     _check_agent(settings, plan)
     _check_exploration(plan, settings)
@@ -76,7 +70,9 @@ def check(settings: Settings) -> Plan:
     _check_supervision(settings, plan)
     _check_credit(settings, plan)
     _check_minibatch(settings, plan)
+    _check_evaluation(settings)
     check_unsupported(settings, plan)
+    check_callbacks(settings)
     return plan
 
 
@@ -117,17 +113,12 @@ def _chosen(settings: Settings, key: str) -> object:
     return 0.0 if value is None and key in LEFT_OPEN else value
 
 
-def _check_communication(plan: Plan) -> None:
-    kind = plan.message_kind
-    if kind is None:
+def _check_communication(settings: Settings, plan: Plan) -> None:
+    if plan.message_kind is None:
         return  # silence, whatever else a channel would have had
     if plan.channel is not None:
         _check_measures(plan.channel, plan.layout.num_labels)
-    allowed = GRADIENTS.get(kind.kind, ("none",))
-    if plan.gradient not in allowed:
-        raise UserError(
-            f"communication.gradient is {plan.gradient!r}, and for {kind.kind} must be one of: {', '.join(allowed)}"
-        )
+    check_gradient(settings.messages, plan)
 
 
 def _check_measures(channel: Channel, num_labels: int) -> None:
@@ -320,6 +311,20 @@ def _check_routing(plan: Plan) -> None:
                 f"population.members of '{name}' is {species.members}, and with topology routed it must be 1: "
                 "every listener's own weights would have to read all messages"
             )
+
+
+def _check_evaluation(settings: Settings) -> None:
+    """What RLlib's evaluation may be told."""
+    if settings.evaluation_interval is not None:
+        count("evaluation.evaluation_interval", settings.evaluation_interval, 1)
+    count("evaluation.evaluation_duration", settings.evaluation_duration, 1)
+    told = settings.evaluation_config or {}
+    if not isinstance(told, Mapping):
+        raise UserError(f"evaluation.evaluation_config is {told!r}, and must be a mapping")
+    for key in told:
+        if key not in EVALUATION_CONFIG:
+            raise unknown("evaluation.evaluation_config: the key", key, EVALUATION_CONFIG)
+    true_or_false("evaluation.evaluation_config.explore", told.get("explore", True))
 
 
 def _check_minibatch(settings: Settings, plan: Plan) -> None:

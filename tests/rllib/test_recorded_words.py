@@ -15,7 +15,7 @@ from popcomm.channels import Channel, Full, Words
 from popcomm.envs import swarm_v0
 from popcomm.envs.layout import WorldLayout
 from popcomm.language.recording import conversation_path, write_conversations
-from popcomm.rllib.callbacks import _pictures
+from popcomm.rllib.recording import _pictures
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.transcript import Transcript
 from popcomm.rollout import Turn

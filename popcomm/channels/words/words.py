@@ -46,6 +46,7 @@ class Words:
     vocab: int | None = None
     speak_gate: bool = True
     kind: ClassVar[str] = "words"
+    gradients: ClassVar[tuple[str, ...]] = ("straight_through", "reinforce")
 
     def __post_init__(self) -> None:
         check_gate(self.bits, self.min_on, self.max_on)
@@ -193,6 +194,10 @@ class Words:
     def load(self, messages: Tensor) -> Tensor:
         """1 for a word, 0 for silence."""
         return self.spoken(messages).float()
+
+    def expense(self, params: Tensor) -> Tensor:
+        """The probability that a word is transmitted: [...]."""
+        return self.soft(params)[..., -1]
 
     def spoken(self, messages: Tensor) -> Tensor:
         """All but silence."""

@@ -15,6 +15,8 @@ from popcomm.channels.kinds import MESSAGE_KINDS
 from popcomm.channels.topology import TOPOLOGIES
 from popcomm.cli.documents import shipped
 from popcomm.envs import WORLDS
+from popcomm.envs.making import SOURCES
+from popcomm.envs.vmas_scenarios import installed, scenario_modules
 from popcomm.schedules import SCHEDULES
 
 
@@ -32,7 +34,7 @@ def print_listing(console: Console) -> None:
 
 def _tables() -> list[tuple[str, str, dict[str, str]]]:
     return [
-        ("environments", "environment.env", _documented(WORLDS)),
+        ("environments", "environment.env", _documented(WORLDS) | _of_sources()),
         ("agents", "population.agent", _documented(AGENTS)),
         ("message kinds", "communication.messages.kind", _documented(MESSAGE_KINDS)),
         ("topologies", "communication.topology.kind", _documented(TOPOLOGIES)),
@@ -41,6 +43,12 @@ def _tables() -> list[tuple[str, str, dict[str, str]]]:
         ("how a reflex fades", "communication.reflexes[].schedule.kind", _documented(SCHEDULES)),
         ("configs", "popcomm train NAME", {name: _first_comment(file) for name, file in shipped().items()}),
     ]
+
+
+def _of_sources() -> dict[str, str]:
+    """{"source:NAME": what it is}; the names of VMAS's scenarios too, where it is installed."""
+    found = {f"{source}:NAME": what for source, (_, what) in SOURCES.items()}
+    return found | ({"vmas:NAME": f"{found['vmas:NAME']}: {', '.join(scenario_modules())}"} if installed() else {})
 
 
 def _documented(classes: Mapping[str, type]) -> dict[str, str]:

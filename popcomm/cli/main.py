@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import popcomm
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.errors import UserError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="popcomm",
-    help="Train populations of small agents that learn to talk, and see what language emerged.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,6 +37,21 @@ Overrides = Annotated[
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be given often."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as popcomm train writes it.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"popcomm {popcomm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _popcomm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version, and end.")
+    ] = False,
+) -> None:
+    """Train populations of small agents that learn to talk, and see what language emerged."""
 
 
 @app.command()
@@ -203,13 +218,21 @@ def check_env(
 
 
 @app.command("list")
-def list_() -> None:
+def list_(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them: what it is made from, with the defaults.")
+    ] = None,
+) -> None:
     """List environments, agents, message kinds, topologies, reflexes and the configs that ship with popcomm."""
     from rich.console import Console
 
-    from popcomm.cli.listing import print_listing
+    from popcomm.cli.listing import print_listing, print_name
 
-    print_listing(Console(highlight=False))
+    console = Console(highlight=False)
+    if name is None:
+        print_listing(console)
+    else:
+        print_name(console, name)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from popcomm.agents import AGENTS
 from popcomm.channels.kinds import MESSAGE_KINDS, message_kind
 from popcomm.channels.topology import TOPOLOGIES, make_topology
 from popcomm.cli.documents import load, shown
+from popcomm.cli.sources import SUPPLIED
 from popcomm.cli.types import Parameters, convert, parameters
 from popcomm.envs import WORLDS
 from popcomm.errors import UserError, nearest
@@ -33,8 +34,6 @@ STOP_KEYS = (
 )
 RUN_SECTIONS = ("stop", "tune")
 NO_SETTINGS = ("copy", "update_from_dict")
-# What popcomm itself passes to a World or an agent, and a generator, which no YAML can hold.
-SUPPLIED = {"num_worlds", "device", "spec", "generator"}
 
 
 def apply(document: Mapping[str, Mapping[str, Any]], config: Config) -> Config:

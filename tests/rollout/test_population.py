@@ -92,6 +92,13 @@ def test_episodes_that_take_long_count_as_often_as_short_ones() -> None:
     assert np.bincount(found.lengths).tolist() == [0, 0, 0, 10, 0, 10]
 
 
+def test_episodes_are_whole_also_of_worlds_that_begin_at_different_ages_in_training() -> None:
+    env_config = {"num_agents": 2, "max_steps": 9, "stagger": True}
+    found = population(MLPAgent, env="swarm_v0", env_config=env_config, hidden=4)
+    assert found.evaluate(episodes=6).lengths.tolist() == [9] * 6
+    assert set(found.evaluate(episodes=6, env_config={"stagger": True}).lengths.tolist()) != {9}
+
+
 def test_intervals_are_students() -> None:
     found = population(as_member=True).evaluate(episodes=20)
     totals = found.returns.sum(1)

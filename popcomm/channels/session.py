@@ -132,6 +132,13 @@ class Session:
         voiced = self.air.transmit(messages.cpu().numpy(), able.cpu().numpy(), lively.cpu().numpy())
         return torch.from_numpy(voiced).to(self._device)
 
+    def deafen(self, seats: Tensor) -> None:
+        """Some do not hear what is heard in this step. seats: [B, N] bool."""
+        if self.mail is None:
+            return
+        hears = None if self.mail.hears is None else self.mail.hears & ~seats
+        self.mail = self.mail._replace(mask=self.mail.mask & ~seats.unsqueeze(-1), hears=hears)
+
     # ---- fades and measures ----
 
     def observe(self, clock: Clock) -> None:
@@ -175,6 +182,8 @@ class Session:
             return {}
         links = tuple(values.cpu() for values in self.mail.links)
         state: dict[str, Any] = {"transmitted": self.transmitted.cpu(), "links": links}
+        if self.mail.hears is not None:
+            state["hears"] = self.mail.hears.cpu()
         if self.air is not None and self.mail.log is not None:
             words, slots, mask = self.mail[:3]
             heard = tuple(values.cpu() for values in (words, *self.mail.log, slots, mask))
@@ -186,7 +195,8 @@ class Session:
         self.transmitted = state["transmitted"].to(self._device)
         if self.air is None:
             slots, mask = (values.to(self._device) for values in state["links"])
-            self.mail = self._posted(slots, mask, hears)
+            # Checkpoints of before there was selection do not say who was deafened.
+            self.mail = self._posted(slots, mask, state["hears"].to(self._device) if "hears" in state else hears)
             return
         self.air.set_state(state["air"])
         words, sources, direct, slots, mask = state["heard"]

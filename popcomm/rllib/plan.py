@@ -20,6 +20,7 @@ from popcomm.envs.world import Species
 from popcomm.errors import UserError
 from popcomm.references import named
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
 
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32
@@ -72,6 +73,7 @@ class Plan:
     balanced_block: int  # the fewest worlds whose seats hold the members of every species equally often
     total_worlds: int  # of all runners
     minibatch_size: int | None  # worlds per learner, where it was chosen
+    survival: SurvivalPlan | None = None  # who is selected, and how; None: nobody
 
     @property
     def carries_gradients(self) -> bool:
@@ -125,6 +127,7 @@ def plan_of(settings: Settings) -> Plan:
         balanced_block=math.lcm(*blocks),
         total_worlds=max(1, settings.num_env_runners) * settings.num_worlds_per_env_runner,
         minibatch_size=settings.minibatch_size,
+        survival=survival_of(settings, layout, members),
     )
 
 

@@ -15,12 +15,13 @@ from popcomm.agents import AGENTS
 from popcomm.channels.kinds import MESSAGE_KINDS, message_kind
 from popcomm.channels.topology import TOPOLOGIES, make_topology
 from popcomm.cli.documents import load, shown
+from popcomm.cli.sources import SUPPLIED
 from popcomm.cli.types import REFERENCE, Parameters, convert, parameters
 from popcomm.envs import WORLDS
-from popcomm.envs.making import of_a_source
 from popcomm.envs.species import DEFAULT
 from popcomm.errors import UserError, nearest
 from popcomm.references import attribute, class_of
+from popcomm.sources import of_a_source
 
 __all__ = ["STOP_KEYS", "apply", "load", "sections", "stop_bounds"]
 
@@ -35,8 +36,6 @@ STOP_KEYS = (
 )
 RUN_SECTIONS = ("stop", "tune")
 NO_SETTINGS = ("copy", "update_from_dict")
-# What popcomm itself passes to a World or an agent, and a generator, which no YAML can hold.
-SUPPLIED = {"num_worlds", "device", "spec", "generator"}
 
 
 def apply(document: Mapping[str, Mapping[str, Any]], config: Config) -> Config:

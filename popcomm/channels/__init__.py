@@ -1,5 +1,6 @@
 """What passes between agents: kinds of message, who hears whom, and delivery."""
 
+from popcomm.channels.curriculum import Curriculum
 from popcomm.channels.kinds import message_kind
 from popcomm.channels.mailbox import Channel, Inbox, PostedInbox, RoutedInbox, deliver
 from popcomm.channels.messages import MessageKind, Symbols, Vectors
@@ -9,6 +10,7 @@ from popcomm.channels.words import Words
 __all__ = [
     "Chain",
     "Channel",
+    "Curriculum",
     "Custom",
     "Full",
     "Inbox",

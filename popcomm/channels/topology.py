@@ -11,6 +11,7 @@ from torch import Tensor
 from popcomm.checks import whole
 from popcomm.errors import UserError
 from popcomm.references import made
+from popcomm.schedules import Schedule
 
 # Above this many agents a k-d tree beats the distance matrix on CPU (measured on one core for k = 4 and 8).
 TREE_FROM_AGENTS = 96
@@ -31,6 +32,7 @@ class Topology:
     needs_positions = False
     static = False  # True: who hears whom is the same in every step and world, but for who is absent
     latents = 0  # above 0: nobody has an inbox, all hear all others through so many summaries (`Routed`)
+    schedule: Schedule | None = None  # of its links, while training goes on; None: they stay
 
     def inbox_size(self, num_agents: int) -> int:
         """K, the most messages that a receiver can get in a step."""
@@ -47,6 +49,10 @@ class Topology:
             torus: the world's extent along each of the D axes where it wraps round, or None.
         """
         raise NotImplementedError
+
+    def thinned(self, links: Links, strength: float) -> Links:
+        """What is left of the links of a step at a strength of the `schedule`, in [0, 1]; all where there is none."""
+        return links
 
 
 def _fixed(senders: Tensor, present: Tensor, mask: Tensor | None = None) -> Links:

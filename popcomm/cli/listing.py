@@ -12,6 +12,7 @@ from rich.table import Table
 from popcomm.cli.documents import shipped
 from popcomm.cli.sources import SUPPLIED, Argument, ClassSource, arguments, find_class, first_sentence, table
 from popcomm.errors import UserError, unknown
+from popcomm.sources import SOURCES
 
 
 class Names(NamedTuple):
@@ -58,6 +59,8 @@ def print_listing(console: Console) -> None:
     """Print the tables of environments, agents, message kinds, topologies, reflexes and shipped configs."""
     for kind in KINDS:
         lines = {name: found.docstring.partition("\n")[0] for name, found in sorted(classes(kind).items())}
+        if kind.key == "environment.env":
+            lines |= {f"{source}:NAME": line for source, line in SOURCES.items()}
         _print_lines(console, kind.title, kind.key, lines)
     _print_lines(
         console, "configs", "popcomm train NAME", {name: _first_comment(file) for name, file in shipped().items()}

@@ -231,7 +231,10 @@ def channel(
 @app.command("check-env")
 def check_env(
     environment: Annotated[
-        str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="What makes a PettingZoo ParallelEnv.")
+        str,
+        typer.Argument(
+            metavar="MODULE:ATTRIBUTE", help="What makes a PettingZoo ParallelEnv; or vmas:NAME, gymnasium:ID."
+        ),
     ],
     settings: Annotated[
         list[str] | None,

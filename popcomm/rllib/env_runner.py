@@ -21,7 +21,6 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
-from popcomm.envs.making import make_world
 from popcomm.envs.world import World
 from popcomm.rllib.callbacks import RunnerCallbacks
 from popcomm.rllib.episodes import Episodes
@@ -133,7 +132,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         # one world is enough for the spaces.
         idle = config.in_evaluation or (self.worker_index == 0 and config.num_env_runners > 0)
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
-        self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
+        self.env = config.make_world(self.num_worlds, self._device)
         self.env.tells_state = self.plan.reads_state
         self.layout = self.plan.layout
         self.channel: Channel | None = self.plan.channel

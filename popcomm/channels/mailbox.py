@@ -13,9 +13,10 @@ from torch import Tensor
 from popcomm.channels.broadcast.air import Air
 from popcomm.channels.broadcast.dimensions import dimensions
 from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
+from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind
 from popcomm.channels.relaxed import RelaxedSymbols
-from popcomm.channels.topology import Links, Topology
+from popcomm.channels.topology import Topology
 from popcomm.checks import number, whole
 from popcomm.errors import UserError
 

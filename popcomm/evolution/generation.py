@@ -15,6 +15,7 @@ Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 
 NOBODY = -1  # in place of a member or an individual
+SCALARS = ("number", "born", "level")  # of a generation; all else is [P]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Generation:
         founders: [P] int64, id of the first of each one's line.
         fitness: [P] float64, smoothed; nan where nothing is known yet.
         born: individuals so far, and the next id.
+        level: the mean of what members came to since the selection before; nan where nothing is known yet.
     """
 
     number: int
@@ -40,6 +42,7 @@ class Generation:
     founders: Ints
     fitness: Floats
     born: int
+    level: float = float("nan")
 
     @classmethod
     def first(cls, members: int) -> Generation:
@@ -69,7 +72,7 @@ class Generation:
 
     def part(self, places: Ints) -> Generation:
         """Those on some places of the member axis, as a generation of their own. places: [M] int64."""
-        arrays = {f.name: getattr(self, f.name)[places] for f in fields(self) if f.name not in ("number", "born")}
+        arrays = {f.name: getattr(self, f.name)[places] for f in fields(self) if f.name not in SCALARS}
         return replace(self, **arrays)
 
     def get_state(self) -> dict[str, Any]:
@@ -88,28 +91,39 @@ class Generation:
         if lacking:
             raise UserError(f"the state of a generation lacks {', '.join(lacking)}")
         arrays: dict[str, Any] = {
-            f.name: np.array(state[f.name], float if f.name == "fitness" else int) for f in fields(cls)
+            f.name: np.array(state[f.name], float if f.name == "fitness" else int)
+            for f in fields(cls)
+            if f.name not in SCALARS
         }
-        return cls(**arrays | {name: int(state[name]) for name in ("number", "born")})
+        return cls(
+            **arrays | {"number": int(state["number"]), "born": int(state["born"]), "level": float(state["level"])}
+        )
 
 
 def lived(generation: Generation, fitness: Floats, smoothing: float = 0.0) -> Generation:
     """The same members, and what they came to since the last selection.
 
-    m <- smoothing m + (1 - smoothing) x, from the first value on, which counts as it is; where x is nan nothing
-    changes.
+    All learn while they live, so that what was measured in an earlier generation is too low for this one, and who has
+    lived long would be held back by it. What is smoothed is therefore by how much a member is above the mean of all,
+    d <- s d + (1 - s) (x - mean), from its first value on, which counts as it is; its fitness is mean + d. Where x is
+    nan, d stays.
 
     Args:
         fitness: [P] float64, x; nan where nothing is known.
-        smoothing: in [0, 1).
+        smoothing: s, in [0, 1).
 
-    >>> lived(lived(Generation.first(2), np.array([1.0, np.nan])), np.array([3.0, 5.0]), 0.5).fitness
-    array([2., 5.])
+    >>> first = lived(Generation.first(3), np.array([1.0, 3.0, np.nan]))
+    >>> lived(first, np.array([14.0, 12.0, np.nan]), 0.5).fitness
+    array([13., 13., nan])
     """
     now = np.asarray(fitness, float)
-    before = np.where(generation.known, generation.fitness, now)
-    smoothed = smoothing * before + (1 - smoothing) * now
-    return replace(generation, fitness=np.where(np.isnan(now), generation.fitness, smoothed))
+    if np.isnan(now).all():
+        return generation
+    level = float(np.nanmean(now))
+    above = now - level
+    before = np.where(generation.known, generation.fitness - generation.level, above)
+    measured = now + smoothing * (before - above)
+    return replace(generation, fitness=np.where(np.isnan(now), level + before, measured), level=level)
 
 
 def succeeded(generation: Generation, sources: Ints, mates: Ints | None = None, anew: bool = False) -> Generation:
@@ -149,6 +163,7 @@ def succeeded(generation: Generation, sources: Ints, mates: Ints | None = None, 
         founders=np.where(begins, ids, generation.founders[given]),
         fitness=np.where(born, np.nan, generation.fitness),
         born=generation.born + int(born.sum()),
+        level=generation.level,
     )
 
 

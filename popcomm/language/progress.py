@@ -55,7 +55,8 @@ def rewind(path: Path, iteration: int) -> bool:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """One row per iteration, null as nan; empty without a file.
+    """One row per iteration, null as nan; empty without a file. Numbers alone: lists, one number for each member, are
+    left out.
 
     A line that is no JSON object (half-written when the process died) is skipped. Where a resumed run wrote an
     iteration again, its last line counts.
@@ -63,7 +64,8 @@ def read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     rows = [row for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if (row := _parse(line))]
-    frame = pd.DataFrame(rows)
+    numbers = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in rows]
+    frame = pd.DataFrame(numbers)
     if "iteration" in frame:
         frame = frame.drop_duplicates("iteration", keep="last").sort_values("iteration", ignore_index=True)
     return frame

@@ -55,13 +55,19 @@ def test_a_newborn_has_no_fitness_yet_and_others_keep_theirs() -> None:
     assert np.array_equal(succeeded(first, np.array([1, 1])).fitness, [np.nan, 2.0], equal_nan=True)
 
 
-def test_fitness_is_smoothed_from_the_first_value_on_and_keeps_what_is_not_measured() -> None:
-    once = lived(Generation.first(2), np.array([4.0, np.nan]), 0.75)
-    twice = lived(once, np.array([8.0, np.nan]), 0.75)
-    thrice = lived(twice, np.array([np.nan, 1.0]), 0.75)
-    assert once.fitness[0] == 4.0
-    assert twice.fitness[0] == 0.75 * 4 + 0.25 * 8
-    assert thrice.fitness.tolist() == [5.0, 1.0]
+def test_how_far_a_member_is_above_all_is_smoothed_and_not_what_all_learn_meanwhile() -> None:
+    once = lived(Generation.first(3), np.array([4.0, 0.0, np.nan]), 0.75)
+    twice = lived(once, np.array([102.0, 98.0, np.nan]), 0.75)
+    thrice = lived(twice, np.array([np.nan, 10.0, 20.0]), 0.75)
+    assert np.array_equal(once.fitness, [4.0, 0.0, np.nan], equal_nan=True)
+    assert np.array_equal(twice.fitness, [102.0, 98.0, np.nan], equal_nan=True)  # 2 above and 2 below, as before
+    # The first was not measured and keeps its 2, the second falls from 2 below to 0.75 x -2 + 0.25 x -5.
+    assert thrice.fitness.tolist() == [17.0, 15.0 - 2.75, 20.0]
+
+
+def test_where_nothing_was_measured_everything_stays() -> None:
+    once = lived(Generation.first(2), np.array([4.0, 0.0]))
+    assert lived(once, np.array([np.nan, np.nan]), 0.5) is once
 
 
 @given(

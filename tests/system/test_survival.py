@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def test_a_run_folder_has_the_lineage_and_what_members_came_to(tmp_path: Path) -
     # A generation ends with every second iteration, and the others have no number of it.
     assert lines["survival/births"].notna().tolist() == [False, True, False, True]
     assert lines["survival/births"].dropna().tolist() == [2, 2]
-    assert len(lines["member/swarm/return"].iloc[-1]) == 4
+    last = json.loads((tmp_path / "progress.jsonl").read_text().splitlines()[-1])
+    assert len(last["member/swarm/return"]) == 4
+    assert not any(name.startswith("member/") for name in lines)
     assert results[1]["survival"]["swarm"]["effective_founders"] <= 2
     assert results[0]["member"]["swarm"]["steps"].sum() == 8 * 2 * 3  # the fourth row only starts the worlds over
     assert list((tmp_path / "tensorboard").iterdir())

@@ -54,8 +54,8 @@ def training_progress(run: RunFolder) -> Section:
     fallen, at_the_end = collapses(run)
     findings += fallen
     headline = " ".join(filter(None, [headline, at_the_end]))
-    # The measures of the language have their numbers in the sections on it.
-    ends = {key: run.last(key) for key in run.progress if not key.startswith("language/")}
+    # The measures of the language have their numbers in the sections on it; those of members are lists.
+    ends = {key: run.last(key) for key in run.progress if not key.startswith(("language/", "member/"))}
     return drawn("training_progress", findings, headline, pictures.training_progress(run.progress, ends=ends))
 
 

@@ -90,8 +90,8 @@ class Population(Mapping[str, Members]):
         Args:
             env: the environment of the loop. It is asked who acts (`agents`), where agents are, where the topology
                 needs that, who may speak (`may_speak`) and whose life has begun (`lives`), and it is told what messages
-                cost (`speak`), where it has such methods; those of popcomm have. None: all may speak, talk is free, and
-                who is in the observations acts.
+                cost (`speak`), where it has such methods. None: the one that observations know, as those of popcomm's
+                environments do; or nobody: all may speak, talk is free, and who is in the observations acts.
             seed: of all that is random from here on, as `rollout(seed, worlds=1)` has it; None: it goes on, at first
                 from 0.
         """

@@ -176,7 +176,24 @@ def _check_seats(settings: Settings, plan: Plan) -> None:
             species.species.num_seats,
             species.members,
             settings.communities,
+            settings.seating,
         )
+        _check_collective(settings, name, species)
+
+
+def _check_collective(settings: Settings, name: str, species: SpeciesPlan) -> None:
+    """One network of all seats of a species must see whole worlds."""
+    members, seats = species.members, species.species.num_seats
+    if not getattr(species.agent_class, "collective", False) or members == 1 or settings.seating == "worlds":
+        return
+    if settings.seating == "fixed" and members % seats == 0:
+        return
+    agent = species.agent_class.__name__
+    raise UserError(
+        f"population.agent {agent} is one network of all {seats} seats of '{name}', and population.members is "
+        f"{members} with seating '{settings.seating}'; use seating 'worlds', or 'fixed' with {seats} members or a "
+        "multiple of them, or members 1"
+    )
 
 
 def _divisors(members: int) -> str:

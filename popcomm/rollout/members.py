@@ -44,6 +44,8 @@ class Members:
         """
         if not 0 <= member < len(self):
             raise UserError(f"member is {member}, and there are members 0 to {len(self) - 1}")
+        if len(self) > 1 and (hasattr(self.agent, "owners") or self._fixed_team()):
+            raise UserError(f"{type(self.agent).__name__} is one network of {len(self)} members, and cannot be parted")
         weights = self.agent.state_dict()
         if len(self) > 1:
             weights = {name: value[member : member + 1] for name, value in weights.items()}
@@ -51,6 +53,10 @@ class Members:
         agent.load_state_dict({name: value.detach().cpu() for name, value in weights.items()})
         agent.config = {**self.config, **getattr(agent, "config", {})}
         return agent
+
+    def _fixed_team(self) -> bool:
+        """Whether each member is but a seat of a collective."""
+        return getattr(self.agent, "collective", False) and self.spec.seating == "fixed"
 
     # ---- other worlds ----
 
@@ -71,6 +77,11 @@ class Members:
             raise UserError(
                 f"species '{name}' observes {species.obs_size} numbers and does {species.action_space} there, and its "
                 f"members learned to observe {spec.obs_size} and to do {spec.action_space}"
+            )
+        if getattr(self.agent, "collective", False) and species.num_seats != spec.num_seats:
+            raise UserError(
+                f"species '{name}' has {species.num_seats} seats there, and its {type(self.agent).__name__} is one "
+                f"network of {spec.num_seats} seats"
             )
         # A network that tells more seats apart than there are has no trouble.
         wanted = replace(spec, inbox_size=inbox_size)

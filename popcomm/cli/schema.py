@@ -15,11 +15,13 @@ from popcomm.agents import AGENTS
 from popcomm.channels.kinds import MESSAGE_KINDS, message_kind
 from popcomm.channels.topology import TOPOLOGIES, make_topology
 from popcomm.cli.documents import load, shown
+from popcomm.cli.sources import SUPPLIED
 from popcomm.cli.types import REFERENCE, Parameters, convert, parameters
 from popcomm.envs import WORLDS
 from popcomm.envs.species import DEFAULT
 from popcomm.errors import UserError, nearest
 from popcomm.references import attribute, class_of
+from popcomm.sources import of_a_source
 
 __all__ = ["STOP_KEYS", "apply", "load", "sections", "stop_bounds"]
 
@@ -34,8 +36,6 @@ STOP_KEYS = (
 )
 RUN_SECTIONS = ("stop", "tune")
 NO_SETTINGS = ("copy", "update_from_dict")
-# What popcomm itself passes to a World or an agent, and a generator, which no YAML can hold.
-SUPPLIED = {"num_worlds", "device", "spec", "generator"}
 
 
 def apply(document: Mapping[str, Mapping[str, Any]], config: Config) -> Config:
@@ -125,7 +125,11 @@ def _arguments(section: str, given: Mapping[str, Any], known: Mapping[str, Param
                 f"{section}.{key} does not exist; "
                 + (f"'{key}' is a key of {home}" if home else nearest(key, takes.annotations))
             )
-    values = {key: convert(f"{section}.{key}", value, takes.annotations[key]) for key, value in given.items()}
+    values = {
+        # "vmas:navigation" is no module:attribute.
+        key: value if of_a_source(value) else convert(f"{section}.{key}", value, takes.annotations[key])
+        for key, value in given.items()
+    }
     nested = {"environment": _environment, "population": _population, "communication": _communication}
     return nested[section](values) if section in nested else values
 
@@ -141,6 +145,8 @@ def _call(config: Any, section: str, arguments: dict[str, Any]) -> None:
 
 def _environment(values: dict[str, Any]) -> dict[str, Any]:
     env = values.get("env")
+    if of_a_source(env):
+        return values
     if isinstance(env, str) and env not in WORLDS:
         raise UserError(f"environment.env '{env}' does not exist; {nearest(env, WORLDS)}, or name a module:attribute")
     world = WORLDS[env] if isinstance(env, str) else env

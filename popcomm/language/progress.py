@@ -16,7 +16,8 @@ BLOCK = 4096  # bytes that are read at a time, backwards, for the end of a line
 
 
 def append(path: Path, values: Mapping[str, Any]) -> None:
-    """Add one line. Numbers of numpy and torch become plain ones; nan and the infinities, which JSON has not, null.
+    """Add one line. Numbers and arrays of numpy and torch become plain ones; nan and the infinities, which JSON has
+    not, null.
 
     The file has whole lines only: half a line that a process left when it died is removed, and so is this one if there
     is no room for all of it.
@@ -82,8 +83,10 @@ def _whole(file: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        value = value.item()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

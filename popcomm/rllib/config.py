@@ -13,6 +13,7 @@ from typing_extensions import Self
 from popcomm.channels import MessageKind
 from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import World
+from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
 from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies
 from popcomm.rllib.env_runner import PopulationEnvRunner
@@ -20,6 +21,7 @@ from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.plan import Plan, messages_of, plan_of
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.survival_plan import first_scales
 from popcomm.rllib.unsupported import check_names, filled_in, load_paths
 from popcomm.rollout import seed_of
 
@@ -168,6 +170,55 @@ class PopulationPPOConfig(Settings):
             seating=seating,
             communities=communities,
             mixing=mixing,
+        )
+
+    def survival(
+        self,
+        strategy: object = NotProvided,
+        every: int = NotProvided,
+        fitness: object = NotProvided,
+        smoothing: float = NotProvided,
+        mutation_std: float = NotProvided,
+        crossover: float = NotProvided,
+        newborns: str | None = NotProvided,
+        lessons: int = NotProvided,
+        hyperparameters: Mapping[str, Sequence[float]] | None = NotProvided,
+        perturbation: float = NotProvided,
+        within: str = NotProvided,
+    ) -> PopulationPPOConfig:
+        """Let members be born, reproduce and die, in one training: selection on the member axis (popcomm.evolution).
+
+        Args:
+            strategy: who has children and who is replaced: a Strategy, or a mapping such as {"kind": "top_k", "k": 20};
+                kinds are "top_k", "truncation", "tournament", "age_limit" and "novelty", or "module:Class". None:
+                nobody. Species with one member, and those that do not learn, are not selected.
+            every: iterations of a generation.
+            fitness: a measure of members (`popcomm.rllib.member_statistics.MEASURES`): "return", its mean over those
+                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; "message_entropy";
+                "agreement". Or a function, or "module:function", {measure: [P]} -> [P].
+            smoothing: of a member's fitness over the generations that it lived, in [0, 1): m <- s m + (1 - s) x.
+            mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
+            crossover: probability that a tensor of a child is that of a second parent.
+            newborns: what children begin with: "copy", their parent's weights; "fresh", new ones; "imitate", new ones,
+                and their parent teaches them. None: as the strategy says, "fresh" of an age limit and "copy" of others.
+            lessons: iterations in which newborns that imitate are taught.
+            hyperparameters: {"lr" or "entropy_coeff": [lowest, highest]}: each member has its own, a multiple of the
+                setting within these bounds, which children inherit and perturb.
+            perturbation: factor by which a child's is above or below its parent's.
+            within: "species", or "communities": children take the places of their own community alone.
+        """
+        return self._set(
+            survival_strategy=strategy,
+            survival_every=every,
+            survival_fitness=fitness,
+            survival_smoothing=smoothing,
+            mutation_std=mutation_std,
+            survival_crossover=crossover,
+            survival_newborns=newborns,
+            survival_lessons=lessons,
+            survival_hyperparameters=hyperparameters,
+            survival_perturbation=perturbation,
+            survival_within=within,
         )
 
     def training(
@@ -340,6 +391,10 @@ class PopulationPPOConfig(Settings):
         """One RLModule per species. What `.rl_module(rl_module_spec=...)` says of where to load weights is kept."""
         specs, plan, paths = {}, plan_of(self), load_paths(self)
         for index, (name, species) in enumerate(plan.species.items()):
+            scales, taught = {}, False
+            if plan.survival is not None and name in plan.survival.strategies:
+                scales = first_scales(plan.survival, species.members, self.seed, index)
+                taught = plan.survival.begin_with(name) == IMITATE
             specs[name] = RLModuleSpec(
                 module_class=PopulationRLModule,
                 observation_space=species.species.observation_space,
@@ -351,6 +406,8 @@ class PopulationPPOConfig(Settings):
                     "critic": species.critic,
                     "quality": species.quality_weight > 0,
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
+                    "scales": scales,
+                    "taught": taught,
                 },
                 load_state_path=paths.get(name),
             )

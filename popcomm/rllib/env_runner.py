@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import ray
 import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
@@ -49,6 +50,7 @@ class Sampled(NamedTuple):
     steps: int  # environment steps, all worlds together
     performance: Mapping[str, float]  # measures of these steps, which fades may follow
     fades: list[dict[str, Any]]  # what the schedules of reflexes remember
+    members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
 
 
 class SamplingFailure(NamedTuple):
@@ -231,7 +233,15 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             return failure
         sent = ray.put(batch) if by_reference else batch
         measured = {name: float(value) for name, value in self.statistics.performance.items()}
-        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades())
+        members = self.statistics.read_members()
+        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades(), members)
+
+    def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
+        """Others sit on the seats of members that were replaced. newborn: {species: [P] bool}."""
+        players = self.rollout.players
+        if players.now is not None:
+            players.succeed(newborn)
+            self.statistics.succeed(newborn, players.members)
 
     def _make_worlds_anew(self) -> None:
         self.make_env()

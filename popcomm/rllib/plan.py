@@ -22,6 +22,7 @@ from popcomm.errors import UserError
 from popcomm.references import named
 from popcomm.rllib.by_species import keywords_by_species, of_species
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
 
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32
@@ -76,6 +77,7 @@ class Plan:
     balanced_block: int  # the fewest worlds whose seats hold the members of every species equally often
     total_worlds: int  # of all runners
     minibatch_size: int | None  # worlds per learner, where it was chosen
+    survival: SurvivalPlan | None = None  # who is selected, and how; None: nobody
 
     @property
     def agent_class(self) -> type:
@@ -142,6 +144,7 @@ def plan_of(settings: Settings) -> Plan:
         balanced_block=math.lcm(*(rule.block(members[name], s.num_seats) for name, s in layout.species.items())),
         total_worlds=max(1, settings.num_env_runners) * settings.num_worlds_per_env_runner,
         minibatch_size=settings.minibatch_size,
+        survival=survival_of(settings, layout, members),
     )
 
 

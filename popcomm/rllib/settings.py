@@ -49,6 +49,17 @@ class Settings(PPOConfig):
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
     channel_capacity: int | None = None
     channel_inbox: int | None = None
+    survival_strategy: object = None
+    survival_every: int = 10
+    survival_fitness: object = "return"
+    survival_smoothing: float = 0.5
+    mutation_std: float = 0.02
+    survival_crossover: float = 0.0
+    survival_newborns: str | None = None
+    survival_lessons: int = 5
+    survival_hyperparameters: Mapping[str, Sequence[float]] | None = None
+    survival_perturbation: float = 1.2
+    survival_within: str = "species"
     species_as: SpeciesLike | None = None
     agent_id: bool = False
     # {setting of `training`: {species: value}}, where they differ.

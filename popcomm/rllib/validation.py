@@ -130,12 +130,13 @@ def _check_communication(settings: Settings, plan: Plan) -> None:
 
 def _check_measures(channel: Channel, num_labels: int) -> None:
     """Whether fades by performance look at what the trainer measures: a name that nothing bears would never fade."""
-    for reflex in channel.reflexes:
-        schedule = reflex.schedule
+    schedules: dict[str, object] = {f"reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
+    schedules["topology.schedule"] = channel.topology.schedule
+    for where, schedule in schedules.items():
         known = ["reward", *(OF_LABELS if num_labels else ())]
         if not isinstance(schedule, Gated) or schedule.measure in known:
             continue
-        key = f"communication.reflexes: the schedule of {reflex.name}: measure"
+        key = f"communication.{where}: measure"
         if schedule.measure in OF_LABELS:
             missing = "this environment has no labels to agree on"
             raise UserError(f"{key} is '{schedule.measure}', and {missing}; use 'reward'")

@@ -40,12 +40,15 @@ class Members:
         """One member as a network of its own, in a copy; it has `save_pretrained` and `from_pretrained`.
 
         Raises:
-            UserError: no such member.
+            UserError: no such member, or a network whose rows are not its members.
         """
         if not 0 <= member < len(self):
             raise UserError(f"member is {member}, and there are members 0 to {len(self) - 1}")
-        if len(self) > 1 and (hasattr(self.agent, "owners") or self._fixed_team()):
-            raise UserError(f"{type(self.agent).__name__} is one network of {len(self)} members, and cannot be parted")
+        if not self.apart:
+            raise UserError(
+                f"members of {type(self.agent).__name__} cannot be taken apart, for their weights are not one row for "
+                "each; save them together, with save_pretrained of the population"
+            )
         weights = self.agent.state_dict()
         if len(self) > 1:
             weights = {name: value[member : member + 1] for name, value in weights.items()}
@@ -54,9 +57,13 @@ class Members:
         agent.config = {**self.config, **getattr(agent, "config", {})}
         return agent
 
-    def _fixed_team(self) -> bool:
-        """Whether each member is but a seat of a collective."""
-        return getattr(self.agent, "collective", False) and self.spec.seating == "fixed"
+    @property
+    def apart(self) -> bool:
+        """Whether every weight has one row for each member, so that one can be taken out."""
+        each = all(value.ndim and len(value) == len(self) for value in self.agent.state_dict().values())
+        # Of a collective in fixed seats each member is but a seat.
+        seats = getattr(self.agent, "collective", False) and self.spec.seating == "fixed"
+        return len(self) == 1 or (each and not seats and not hasattr(self.agent, "owners"))
 
     # ---- other worlds ----
 

@@ -12,7 +12,7 @@ import torch
 
 from popcomm.channels import Channel, MessageKind, make_topology
 from popcomm.envs.layout import WorldLayout
-from popcomm.envs.making import make_world
+from popcomm.envs.making import make_world, resolve
 from popcomm.envs.species import SpeciesLike
 from popcomm.envs.world import World
 from popcomm.errors import UserError
@@ -76,6 +76,12 @@ class EnvRecipe:
     def merged(self, env_config: Mapping[str, Any] | None) -> dict[str, Any]:
         """The keys, those that differ put in."""
         return {**self.env_config, **(env_config or {})}
+
+    def whole_episodes(self) -> dict[str, Any]:
+        """What must differ for all worlds to begin at the beginning: for training they may `stagger`."""
+        maker = resolve(self.env)
+        own = isinstance(maker, type) and issubclass(maker, World)
+        return {"stagger": False} if own and self.env_config.get("stagger") else {}
 
     def to_json(self) -> dict[str, Any]:
         """Raises UserError: a creator that no module:attribute names, or keys that JSON does not have."""

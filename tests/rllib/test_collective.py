@@ -191,6 +191,6 @@ def test_it_is_evaluated_and_refuses_another_number_of_seats(members: int, seati
 
 
 def test_a_network_of_several_members_is_not_taken_apart() -> None:
-    with pytest.raises(UserError, match="Cells is one network of 6 members, and cannot be parted"):
+    with pytest.raises(UserError, match="members of Cells cannot be taken apart"):
         released(6, "fixed")["cell"][0]
     assert released(1, "shuffled")["cell"][0].weight.shape == (3, 3, 2, 3)

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from popcomm.envs import WORLDS, ParallelEnvWorld
-from popcomm.envs.tuple_env import from_gymnasium
+from popcomm.envs.tuple_env import check_registered, from_gymnasium
 from popcomm.envs.vmas_scenarios import scenario_class
 from popcomm.envs.vmas_world import VmasWorld
 from popcomm.envs.world import World
@@ -25,6 +25,7 @@ def _vmas(name: str) -> Callable[..., object]:
 
 
 def _gymnasium(name: str) -> Callable[..., object]:
+    check_registered(name)
     return partial(from_gymnasium, name)
 
 

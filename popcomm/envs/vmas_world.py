@@ -126,8 +126,10 @@ class VmasWorld(World):
         self._bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for name, group in group_by_spaces(spaces_of).items():
             observed, acts = spaces_of[group[0]]
-            stop, action = start + len(group), _as_gymnasium(acts)
-            self.species[name] = Species(name, start, stop, _size(observed), action, tuple(group))
+            stop, action, seen = start + len(group), _as_gymnasium(acts), _as_gymnasium(observed)
+            plain = isinstance(seen, spaces.Box) and len(seen.shape) == 1
+            size, structure = spaces.flatdim(seen), None if plain else seen
+            self.species[name] = Species(name, start, stop, size, action, tuple(group), structure=structure)
             if isinstance(action, spaces.Box):
                 low, high = (torch.from_numpy(bound).to(self.device) for bound in (action.low, action.high))
                 self._bounds[name] = low, high
@@ -291,15 +293,11 @@ def _as_gymnasium(space: Any) -> spaces.Space:
     kind = type(space).__name__
     if kind == "Discrete":
         return spaces.Discrete(int(space.n))
+    if kind == "Dict":  # in the order of its keys, as `flat` has them
+        return spaces.Dict({key: _as_gymnasium(space.spaces[key]) for key in sorted(space.spaces)})
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(np.asarray(space.nvec))
     return spaces.Box(space.low, space.high, dtype=np.float32)
-
-
-def _size(space: Any) -> int:
-    if hasattr(space, "spaces"):
-        return sum(_size(part) for part in space.spaces.values())
-    return int(np.prod(space.shape))
 
 
 def flat(observation: Any) -> Tensor:

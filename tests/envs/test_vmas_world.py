@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.envs import vmas_scenarios
@@ -194,6 +195,10 @@ class TestFaces:
         world = counting()
         kinds = {name: (s.agents, s.obs_size) for name, s in world.species.items()}
         assert kinds == {"walker": (("walker_0", "walker_1"), 3), "watcher": (("watcher",), 1)}
+        seen = world.species["walker"].structure
+        assert isinstance(seen, spaces.Dict)
+        assert {key: part.shape for key, part in seen.items()} == {"count": (1,), "where": (2,)}
+        assert world.species["watcher"].structure is None
         # VMAS knows them as walker_1, watcher, walker_0; they are paid 0, 1 and 2.
         world.reset(1)
         assert world.step(walk_actions(world)).rewards.tolist() == [[2.0, 0.0, 1.0]] * 5

@@ -252,6 +252,22 @@ class VmasWorld(World):
         """Means of what the scenario told in its infos."""
         return self._infos.take()
 
+    def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
+        """One world as an RGB picture [480, 480, 3] uint8, drawn without VMAS's own renderer, which needs a display;
+        links [M, 2] int64 are (sender, receiver) pairs."""
+        # matplotlib is slow to import, and training needs no pictures.
+        from popcomm.envs.vmas_picture import body_of, draw_bodies
+
+        if self._last is None or self._last.positions is None:
+            raise UserError(f"{self.name} has no picture before it was reset; call reset first")
+        entities = (*self._env.world.landmarks, *self._env.world.agents)
+        return draw_bodies(
+            [body_of(entity, world) for entity in entities if bool(entity.is_rendering[world])],
+            seats=self._last.positions[world].cpu().numpy(),
+            links=None if links is None else links.cpu().numpy(),
+            title=f"{self.name}: step {int(self._age[world])}" + (f" of {self.max_steps}" if self.max_steps else ""),
+        )
+
     def get_state(self) -> dict[str, Any] | None:
         """The tensors of VMAS's objects by path, the lent generators, the clocks and the last row.
 

@@ -18,7 +18,7 @@ from pettingzoo.utils import turn_based_aec_to_parallel
 from popcomm.cli.check_env import check
 from popcomm.cli.ray_session import OBJECT_STORE_BYTES, prepare_environment
 from popcomm.envs.checking import EnvCheck
-from popcomm.envs.making import of_a_source
+from popcomm.sources import of_a_source
 
 HERE = "popcomm.analysis.foreign_environments"
 ITERATIONS = 2

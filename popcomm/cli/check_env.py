@@ -13,11 +13,12 @@ from rich.console import Console
 
 from popcomm.cli import documents
 from popcomm.envs.checking import EnvCheck, check_env
-from popcomm.envs.making import makes_worlds, of_a_source, resolve
+from popcomm.envs.making import makes_worlds, resolve
 from popcomm.envs.vmas_checking import check_vmas
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import attribute
+from popcomm.sources import of_a_source
 
 FRAGMENT = 16
 AGENT_STEPS = "num_agent_steps_sampled_lifetime"

@@ -9,12 +9,14 @@ from typing import cast
 import torch
 
 from popcomm.envs import WORLDS, ParallelEnvWorld
+from popcomm.envs.species import SpeciesLike, with_species
 from popcomm.envs.tuple_env import check_registered, from_gymnasium
 from popcomm.envs.vmas_scenarios import scenario_class
 from popcomm.envs.vmas_world import VmasWorld
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import named
+from popcomm.sources import of_a_source
 
 EnvLike = str | type[World] | Callable[..., object]
 
@@ -29,16 +31,8 @@ def _gymnasium(name: str) -> Callable[..., object]:
     return partial(from_gymnasium, name)
 
 
-# {source: (what makes worlds or environments of "source:name", a line on it)}
-SOURCES: dict[str, tuple[Callable[[str], Callable[..., object]], str]] = {
-    "vmas": (_vmas, "a scenario of VMAS (popcomm[vmas])"),
-    "gymnasium": (_gymnasium, "an environment of Gymnasium for several players (popcomm[lbforaging], popcomm[rware])"),
-}
-
-
-def of_a_source(env: object) -> bool:
-    """Whether it is a name such as "vmas:navigation"."""
-    return isinstance(env, str) and ":" in env and env.partition(":")[0] in SOURCES
+# {source: what makes worlds or environments of "source:name"}
+MAKERS: dict[str, Callable[[str], Callable[..., object]]] = {"vmas": _vmas, "gymnasium": _gymnasium}
 
 
 def resolve(env: object) -> type[World] | Callable[..., object]:
@@ -50,7 +44,7 @@ def resolve(env: object) -> type[World] | Callable[..., object]:
     """
     if isinstance(env, str):
         source, _, name = env.partition(":")
-        env = SOURCES[source][0](name) if of_a_source(env) else named("environment.env", env, WORLDS)
+        env = MAKERS[source](name) if of_a_source(env) else named("environment.env", env, WORLDS)
     if not callable(env):
         raise UserError(
             f"environment.env is {env!r}, and must be a popcomm name ({', '.join(WORLDS)}), a World class, "
@@ -66,13 +60,22 @@ def makes_worlds(maker: object) -> bool:
 
 
 def make_world(
-    env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device = "cpu"
+    env: object,
+    env_config: Mapping[str, object],
+    num_worlds: int,
+    device: str | torch.device = "cpu",
+    species: SpeciesLike | None = None,
+    agent_id: bool = False,
 ) -> World:
-    """B worlds of an environment.
+    """B worlds of an environment. species, agent_id: see `popcomm.envs.species.with_species`.
 
     Raises:
-        UserError: env_config does not fit the environment.
+        UserError: env_config does not fit the environment, or species do not fit its agents.
     """
+    return with_species(_made(env, env_config, num_worlds, device), species, agent_id)
+
+
+def _made(env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device) -> World:
     maker = resolve(env)
     if makes_worlds(maker):
         _check_supplied(maker, env_config)

@@ -59,7 +59,7 @@ def same(one: Any, other: Any) -> bool:
 class TestContract:
     @pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)
     def test_scenarios_keep_the_contract_of_worlds(self, name: str, options: dict[str, Any]) -> None:
-        world_api_test(make_world(f"vmas:{name}", {"max_steps": 6, **options}, 3), num_steps=15)
+        world_api_test(make_world(f"vmas:{name}", {"max_steps": 5, **options}, 3), num_steps=12)
 
     def test_worlds_that_end_at_different_times_keep_it_too(self) -> None:
         world_api_test(counting(), num_steps=40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ class TestBesideVmas:
                 return self.worn
 
         rows = walk(VmasWorld(5, Wears), 12)
-        for before, row in zip(rows, rows[1:], strict=False):
+        for before, row in pairwise(rows):
             begins, goes_on = before.first[:, 0], before.alive[:, 0] & ~before.first[:, 0]
             assert (row.rewards[begins] == 1).all()
             assert torch.equal(row.rewards[goes_on], before.rewards[goes_on] + 1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from popcomm.agents.seating import SHUFFLED, SeatingRule, block_of_worlds
+from popcomm.agents.seating import SHUFFLED, SeatingRule
 from popcomm.checks import true_or_false, whole
 from popcomm.envs.layout import WorldLayout
 from popcomm.errors import UserError, unknown
@@ -197,7 +197,7 @@ class Population(Mapping[str, Members]):
     def _block(self) -> int:
         """The fewest worlds whose seats hold every member equally often, as far as there are few."""
         most = max(
-            block_of_worlds(len(members), self.layout.species[name].num_seats, self.seating.communities)
+            self.seating.block(len(members), self.layout.species[name].num_seats)
             for name, members in self.members.items()
         )
         return min(most, self.num_worlds)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from popcomm.agents import AGENTS
 from popcomm.channels.broadcast.reflexes import REFLEXES
@@ -125,6 +126,21 @@ def test_the_yaml_is_a_valid_config_of_ones_own_environment_and_agent(folder: Pa
     assert set(config.layout.species) == {"speaker", "listener"}
     assert config.plan.agent_class.__name__ == "OwnAgent"
     assert schema.stop_bounds(document) == {"training_iteration": 40}
+
+
+def test_the_species_that_the_readme_names_are_parted_as_it_says() -> None:
+    from popcomm.rllib import PopulationPPOConfig
+
+    pytest.importorskip("pygame")
+    (block,) = (text for text in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if "species:" in text)
+    config = schema.apply(yaml.safe_load(block), PopulationPPOConfig())
+    config.validate()
+    species = config.plan.species
+    assert {name: s.agent_class.__name__ for name, s in species.items()} == {
+        "archer": "SymbolicAgent",
+        "knight": "MLPAgent",
+    }
+    assert [s.settings.lr for s in species.values()] == [4e-3, 1e-3]
 
 
 @pytest.mark.usefixtures("folder")

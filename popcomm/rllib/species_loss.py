@@ -39,6 +39,7 @@ class SpeciesLoss:
     def __init__(self, module: PopulationRLModule, plan: SpeciesPlan, distribution: ActionDistribution) -> None:
         self.module, self.plan, self.distribution = module, plan, distribution
         self.config: Settings = plan.settings
+        self.scales: Mapping[str, float] = {}  # of the network's own losses, as schedules say
         self.messages: MessageKind | None = plan.spec.messages
 
     def __call__(
@@ -266,7 +267,7 @@ class SpeciesLoss:
         shares = _shares(agent, batch, reduce)
         for name, per_member in losses.items():
             part = per_member * shares.get(name, rows_share)
-            total = total + weights.get(name, 1.0) * part.sum()
+            total = total + weights.get(name, 1.0) * self.scales.get(name, 1.0) * part.sum()
             logged[name] = part.detach().sum() / len(part)
         if diagnose and hasattr(agent, "diagnostics"):
             with torch.no_grad():

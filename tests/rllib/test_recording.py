@@ -12,6 +12,7 @@ from popcomm.language import progress
 from popcomm.language.recording import read_conversations
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.recording import Recording, _losses
+from popcomm.rllib.training_schedules import TrainingSchedules
 from tests.rllib.test_rollout import clock_config, runner_of
 
 

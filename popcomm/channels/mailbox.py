@@ -13,7 +13,7 @@ from torch import Tensor
 from popcomm.channels.broadcast.air import Air
 from popcomm.channels.broadcast.dimensions import dimensions
 from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.topology import Links, Topology
 from popcomm.checks import number, whole
@@ -229,7 +229,9 @@ class Channel:
         )
 
     def transmit(self, messages: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What goes out on the channel when `messages` [B, N, ...] are sent."""
+        """What goes out on the channel when `messages` [B, N, ...] are sent; nothing of what follows an end."""
+        if isinstance(self.messages, Symbols):
+            messages = self.messages.cut(messages)
         return self.messages.corrupt(messages, self.noise, generator) if self.noise else messages
 
     def connect(

@@ -71,15 +71,17 @@ def spec_for(env: Any, agent: Any) -> EnvSpec:
         raise UserError(f"'{env}' has the layout 'flat', and agents act in the layout 'dict'")
     own, action = joined[agent]["observation"], env.action_space(agent)["action"]
     flat_action = FlatAction(action, agent)
-    sizes = {
-        name: FlatObservation(space["observation"], name, split_mask=not flat_action.is_box).size
+    seen = {
+        name: FlatObservation(space["observation"], name, split_mask=not flat_action.is_box)
         for name, space in joined.items()
     }
+    sizes = {name: flat.size for name, flat in seen.items()}
     mute, deaf = _never(env, agent)
     return EnvSpec(
         speaks=not mute,
         hears=not deaf,
         obs_size=sizes[agent],
+        observation_space=seen[agent].structure,
         action_space=flat_action.space,
         messages=channel.messages,
         inbox_size=channel.inbox_size,

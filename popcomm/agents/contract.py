@@ -2,7 +2,8 @@
 
 An agent is a plain torch module for P members at once. Its constructor takes an `AgentSpec` and keyword arguments (the
 `agent_config` of `.population()`); every parameter and buffer of it has the members as its first axis when
-`spec.members` > 1. Tensors are member-major, [P, R, ...]: R rows of each of the P members.
+`spec.members` > 1, but for those whose `owners()` it tells. Tensors are member-major, [P, R, ...]: R rows of each of
+the P members.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind
-from popcomm.envs.world import Species
+from popcomm.envs.world import Species, flat_box
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,20 @@ class AgentSpec:
     speaks: bool = True  # whether this species sends messages at all
     hears: bool = True  # whether it receives any
     latents: int = 0  # above 0: it gets a RoutedInbox, and hears all others through so many summaries
+    species: str = ""  # its name, which is that of its RLlib module
+    num_seats: int = 1  # N_s, seats of the species in a world
+    seat_species: tuple[str, ...] = ()  # [N], the species of every seat, in the order of `senders`
+    # What an agent observes, in its own form: pictures keep their shapes and Dicts their entries. `obs` is
+    # `gymnasium.spaces.flatten` of it, O numbers. None when it is made becomes a Box of O numbers.
+    observation_space: spaces.Space | None = None
+
+    def __post_init__(self) -> None:
+        space = self.observation_space
+        numbers = 0 if space is None else spaces.flatdim(space)
+        if space is None or (numbers != self.obs_size and space == flat_box(numbers)):  # or one of a replaced size
+            object.__setattr__(self, "observation_space", flat_box(self.obs_size))
+        elif numbers != self.obs_size:
+            raise ValueError(f"{space} has {numbers} numbers, and obs_size is {self.obs_size}")
 
     @property
     def sends(self) -> MessageKind | None:
@@ -55,6 +70,9 @@ class AgentSpec:
     def of(cls, species: Species, **rest: Any) -> AgentSpec:
         return cls(
             obs_size=species.obs_size,
+            observation_space=species.structure,
+            species=species.name,
+            num_seats=species.num_seats,
             action_space=species.action_space,
             speaks=species.speaks,
             hears=species.hears,
@@ -134,6 +152,17 @@ class Agent(Protocol):
     `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
     `without_gradient: tuple[str, ...]`, names of parameters that are meant to have none: `agent_api_test` of
     `popcomm.agents.testing`, which holds an agent against all this, asks for one on every other.
+
+    Networks whose rows come and go have `owners() -> {parameter: [axis 0] int64 member}` for the parameters whose first
+    axis is not the members: gradients are clipped, and left out where they are not finite, for each owner. To grow they
+    have three more methods, and their layers `popcomm.agents.reindex.take_sizes`: `watch(on)`, whether the gradients
+    that follow are looked at (in the first pass over a batch they are); `growth_statistics() -> Tensor`, what was seen
+    since the watch began or since it was last asked, as sums that can be added up over updates and learners; and
+    `grow(sums, generator) -> {parameter: [rows] int64}` after such a step, which rows the parameters are to have now
+    (`popcomm.agents.reindex.reindex`; -1: a new one), or nothing, and then the sums go on. Random choices are the
+    generator's, so that all learners make the same; buffers that go with the rows are the network's own to change.
+    `inherit(parents: [P]) -> {parameter: [rows] int64}` says the same of those parameters where member p is to become
+    what member parents[p] is.
     """
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import numpy as np
 from popcomm.cli.documents import dump, load, shown
 from popcomm.errors import UserError
 from popcomm.language import progress
+from popcomm.manifest import latest_valid
 
 CONFIG, PROGRESS, CHECKPOINTS = "config.yaml", "progress.jsonl", "checkpoints"
 RESUMABLE = ("stop",)  # sections that may differ from the run that is resumed
@@ -60,8 +61,6 @@ def newest_checkpoint(run_dir: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    from popcomm.rllib.checkpoints import latest_valid
-
     found = latest_valid(run_dir / CHECKPOINTS)
     if found is None:
         raise UserError(f"{run_dir / CHECKPOINTS} holds no valid checkpoint")

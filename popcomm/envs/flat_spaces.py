@@ -49,6 +49,11 @@ class FlatObservation:
             if part.limits is not None:
                 self.low[start : start + part.size], self.high[start : start + part.size] = part.limits
 
+    @property
+    def structure(self) -> spaces.Space | None:
+        """The space that the vector is flattened from; None where it has no numbers."""
+        return self.space if self._numbers else None
+
     def _starts(self) -> list[int]:
         """Where each part begins in the vector."""
         ends = np.cumsum([0, *(part.size for part in self._parts)])

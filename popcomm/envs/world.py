@@ -18,7 +18,8 @@ class Species:
 
     Observations are flat float32 vectors of `obs_size` numbers. `observation_space` and `action_space` are those of one
     agent; actions are Discrete (int64 [B, N_s]), MultiDiscrete (int64 [B, N_s, k]) or Box (float32 [B, N_s, d], between
-    its bounds).
+    its bounds). `structure` is the space that the vector is `gymnasium.spaces.flatten` of, where it is another than a
+    Box of `obs_size` numbers: pictures with their shapes, Dicts with their entries.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Species:
     speaks: bool = True  # False: it never sends a message, and its networks have no message head
     hears: bool = True  # False: it never receives one
     has_answers: bool = False  # True: the world tells its right actions in `WorldStep.answers`
+    structure: spaces.Space | None = None
+    has_id: bool = False  # whether observations end with a one-hot of the seat among those of the species, [N_s]
 
     @property
     def num_seats(self) -> int:
@@ -42,7 +45,12 @@ class Species:
 
     @property
     def observation_space(self) -> spaces.Box:
-        return spaces.Box(-np.inf, np.inf, (self.obs_size,), np.float32)
+        return flat_box(self.obs_size)
+
+
+def flat_box(size: int) -> spaces.Box:
+    """The space of that many numbers, whatever they are."""
+    return spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
 
 class WorldStep(NamedTuple):
@@ -102,6 +110,11 @@ class World(ABC):
         """N, seats in one world."""
         return max(s.stop for s in self.species.values())
 
+    @property
+    def env_spaces(self) -> dict[str, tuple[spaces.Space, spaces.Space]]:
+        """{species: what one agent observes and does, as the PettingZoo face of this world shows it}."""
+        return {name: (_shown(species), species.action_space) for name, species in self.species.items()}
+
     @abstractmethod
     def reset(self, seed: int | None = None) -> WorldStep:
         """Start new episodes everywhere. With a seed the future is a function of it; without, it goes on as it was."""
@@ -134,3 +147,13 @@ class World(ABC):
     def close(self) -> None:
         """Free what the world holds."""
         return None
+
+
+def _shown(species: Species) -> spaces.Space:
+    """What an agent observes: its numbers, and its action mask beside them where there is one."""
+    box = species.observation_space
+    if not species.has_action_mask:
+        return box
+    space = species.action_space
+    size = int(space.n) if isinstance(space, spaces.Discrete) else int(space.nvec.sum())
+    return spaces.Dict({"observation": box, "action_mask": spaces.Box(0, 1, (size,), np.int8)})

@@ -8,7 +8,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
+from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.ppo.ppo import PPO
+from ray.rllib.algorithms.registry import ALGORITHMS
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.utils.actor_manager import CallResult, RemoteCallResults
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -21,24 +25,31 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from popcomm.envs.making import make_world
 from popcomm.errors import UserError
-from popcomm.rllib import checkpoints
+from popcomm.rllib import checkpoints, evaluating
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
 from popcomm.rllib.learner import PopulationPPOLearner
+from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.plan import plan_of
-from popcomm.rollout import Rollout, Seeds
-from popcomm.schedules import Clock
+from popcomm.rllib.recording import Recording
+from popcomm.rllib.release import released
+from popcomm.rllib.survival import Survival
+from popcomm.rollout import Rollout
+from popcomm.rollout.population import Population
+
+# By this name Tune and RLlib find it, as they do their own.
+ALGORITHMS["PopulationPPO"] = lambda: (PopulationPPO, PopulationPPO.get_default_config())
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Components = str | Collection[str] | None
 
-RUNNER_STATES, CLOCK = "runner_states", "clock"
+RUNNER_STATES, CLOCK, SURVIVAL = "runner_states", "clock", "survival"
 
 
 class NoSamplesError(RuntimeError):
@@ -59,13 +70,46 @@ class PopulationPPO(PPO):
         return PopulationPPOConfig()
 
     def setup(self, config: PopulationPPOConfig) -> None:
+        self.config = config = self._of_trial(config)
         self.plan = plan_of(config)
         self._empty_iterations = 0
         self._last_failure = ""
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
         self._performance: dict[str, float] | None = None
         self._fades: list[dict[str, object]] | None = None
+        # What members of each species came to in the last iteration: {species: {measure: [P]}}.
+        self.members: dict[str, dict[str, np.ndarray]] = {}
+        self.selected: dict[str, dict[str, float]] = {}  # what the last iteration's selection came to, if there was one
+        self.survival = Survival(self.plan, config.seed) if self.plan.survival else None
+        self._recording = Recording()
         super().setup(config)
+
+    def _of_trial(self, config: PopulationPPOConfig) -> PopulationPPOConfig:
+        """Under Tune, what is recorded goes to the trial's own folder: one that is named would be the same for all.
+
+        Where Tune keeps its results elsewhere than on a disk, it is the folder of the trial's process.
+        """
+        if config.run_dir is None or self._storage is None:
+            return config
+        local = isinstance(self._storage.storage_filesystem, LocalFileSystem)
+        config = config.copy(copy_frozen=False)
+        config.recording(run_dir=self._storage.trial_fs_path if local else self.logdir)
+        config.freeze()
+        return config
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
+        self.cleanup()
+        config = self.get_default_config().update_from_dict(new_config)
+        config.validate()
+        config.freeze()
+        self.metrics = MetricsLogger(root=True, stats_cls_lookup=config.stats_cls_lookup)
+        self.setup(config)
+        return True
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        self._recording.close()
 
     @property
     def env_steps(self) -> int:
@@ -87,6 +131,7 @@ class PopulationPPO(PPO):
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self._learn(batches, rows, began)
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        newborn = self._select()
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
             self.env_runner_group.sync_weights(
@@ -94,6 +139,30 @@ class PopulationPPO(PPO):
                 inference_only=True,
                 timeout_seconds=self.config.sample_timeout_s,
             )
+        if newborn:
+            self._foreach_sampling_runner(lambda runner: runner.succeed(newborn))
+
+    def _select(self) -> dict[str, np.ndarray]:
+        """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""
+        self.selected = {}
+        if self.survival is None or not self.survival.due(self.training_iteration + 1):
+            return {}
+        selected = self.survival.select()
+        answers = self.learner_group.foreach_learner(lambda learner: learner.succeed(selected.successions))
+        diversity = _raise_first_error(answers)[0].get()
+        self.selected = {name: {**told, "weight_diversity": diversity[name]} for name, told in selected.told.items()}
+        return {name: succession.newborn for name, succession in selected.successions.items()}
+
+    def _count_members(self, counted: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+        """Take in what members came to in an iteration. counted: of each runner."""
+        if self.survival is not None:
+            self.survival.take(counted)
+        species = {name: s for name, s in self.plan.species.items() if s.members > 1}
+        pooled = {name: MemberStatistics(s.members, s.species.num_seats) for name, s in species.items()}
+        for told in counted:
+            for name, state in told.items():
+                pooled[name].merge(state)
+        self.members = {name: own.measures() for name, own in pooled.items()}
 
     def _sample(self) -> tuple[list[Batch], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
@@ -117,6 +186,7 @@ class PopulationPPO(PPO):
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
             self._performance, self._fades = _pooled(sampled), sampled[0].fades
+            self._count_members([a.members for a in sampled])
         return [a.batch for a in sampled], [a.rows for a in sampled]
 
     def _learn(self, batches: list[Batch], rows: list[int], timesteps: dict[str, int]) -> list[object]:
@@ -143,8 +213,15 @@ class PopulationPPO(PPO):
         results["num_agent_steps_sampled_lifetime"] = int(
             sum(sampled.get(NUM_MODULE_STEPS_SAMPLED_LIFETIME, {}).values())
         )
+        results["member"], results["survival"] = self.members, self.selected
         results[NUM_ENV_STEPS_SAMPLED_LIFETIME] = int(results.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
         return results
+
+    def log_result(self, result: dict[str, Any]) -> None:
+        """Measure, call the user's on_train_result, and write down what both say."""
+        self._recording.measure(self, result)
+        super().log_result(result)
+        self._recording.write(self, result)
 
     # ---- out of the trainer ----
 
@@ -156,22 +233,19 @@ class PopulationPPO(PPO):
         env_config: Mapping[str, Any] | None = None,
     ) -> Rollout:
         """Worlds in which the population plays as it is now (`popcomm.rollout.Playable`), on this process's CPU."""
-        config = self.config.copy(copy_frozen=False)
-        config.env_config = {**config.env_config, **(env_config or {})}
-        plan = plan_of(config)
-        world = make_world(config.world, config.env_config, worlds or config.num_worlds_per_env_runner)
-        module = self.config.get_multi_rl_module_spec(inference_only=True).build()
-        module.set_state(self.learner_group.get_weights())
-        rollout = Rollout(
-            world,
-            dict(module.items()),
-            plan.channel,
-            seeds=Seeds.of(seed, 0),
-            seating=plan.seating_rule,
-            explore=not greedy,
-        )
-        rollout.follow(Clock(self.env_steps), self.fades())
-        return rollout
+        return released(self).rollout(seed, greedy, worlds, env_config)
+
+    def population(self) -> Population:
+        """The population as it is now, in a copy, out of the trainer."""
+        return released(self)
+
+    # RLlib's `evaluate` asks for one of these two, where it has brought the runners up to date.
+
+    def _evaluate_on_local_env_runner(self, env_runner: PopulationEnvRunner) -> tuple[None, int, int, list[object]]:
+        return evaluating.log(self.metrics, evaluating.here(self))
+
+    def _evaluate_with_fixed_duration(self) -> tuple[None, int, int, list[object]]:
+        return evaluating.log(self.metrics, evaluating.by_runners(self))
 
     # ---- state and checkpoints ----
 
@@ -185,12 +259,16 @@ class PopulationPPO(PPO):
                 lambda runner: (runner.worker_index, runner.run_state())
             )
             state[CLOCK] = {"performance": self._performance, "fades": self._fades}
+            if self.survival is not None:
+                state[SURVIVAL] = self.survival.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         clock = state.get(CLOCK, {})  # older checkpoints have none
         self._performance, self._fades = clock.get("performance"), clock.get("fades")
+        if self.survival is not None and SURVIVAL in state:
+            self.survival.set_state(state[SURVIVAL])
         saved = dict(state.get(RUNNER_STATES, []))
         if not saved:
             return
@@ -247,6 +325,16 @@ class PopulationPPO(PPO):
             raise checkpoints.CheckpointError(f"{folder} does not fit this population: {error}") from error
         if manifest is not None:
             checkpoints.check_weights(manifest, checkpoints.weight_digest(self), folder)
+            make_callback(
+                "on_checkpoint_loaded",
+                self.callbacks,
+                self.config.callbacks_on_checkpoint_loaded,
+                kwargs={"algorithm": self},
+            )
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Tune's way to `restore_from_path`, which calls on_checkpoint_loaded."""
+        self.restore_from_path(checkpoint_dir)
 
     def remove_module(self, *args: object, **kwargs: object) -> NoReturn:
         raise UserError("species cannot be removed from a running population: they share a world")

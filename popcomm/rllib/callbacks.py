@@ -1,220 +1,95 @@
-"""RecordingCallback: what training writes into the run folder, against environment steps."""
+"""A user's callbacks: which of RLlib's hooks a population calls, and those of an env runner."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
-    EPISODE_LEN_MEAN,
-    EPISODE_RETURN_MEAN,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    NUM_EPISODES_LIFETIME,
-)
-from torch.utils.tensorboard import SummaryWriter
+from ray.rllib.utils import force_list
 
-from popcomm.language import basics, collapse, progress
-from popcomm.language.recording import conversation_path, write_conversations
-from popcomm.rllib.env_runner import PopulationEnvRunner
-from popcomm.rllib.rewind import PROGRESS, TENSORBOARD, rewind
+from popcomm.errors import UserError, nearest
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.speaking import most_entropy
 
-# RLlib's names of learner results -> CleanRL's.
-LOSS_NAMES = {
-    "vf_loss": "value_loss",
-    "vf_explained_var": "explained_variance",
-    "default_optimizer_learning_rate": "learning_rate",
-    "num_non_finite_updates": "non_finite_updates",
+# Called by the algorithm, as RLlib's own does it.
+OF_ALGORITHM = (
+    "on_algorithm_init",
+    "on_train_result",
+    "on_evaluate_start",
+    "on_evaluate_end",
+    "on_checkpoint_loaded",
+    "on_env_runners_recreated",
+    "on_workers_recreated",
+)
+OF_EPISODES = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end")
+OF_RUNNER = ("on_environment_created", *OF_EPISODES, "on_sample_end")
+HOOKS = (*OF_ALGORITHM, *OF_RUNNER)
+
+OFFLINE = "populations learn from what they live through"
+# {hook of RLlib that nothing here would call: what to use instead}
+NEVER_CALLED = {
+    "on_create_policy": "networks are made by population.agent",
+    "on_postprocess_trajectory": "use training.learner_class, a PopulationPPOLearner of your own",
+    "on_learn_on_batch": "use training.learner_class, a PopulationPPOLearner of your own",
+    "on_sub_environment_created": "use on_environment_created, which gets all worlds of an env runner",
+    "on_evaluate_offline_start": OFFLINE,
+    "on_evaluate_offline_end": OFFLINE,
+    "on_offline_eval_runners_recreated": OFFLINE,
 }
-COUNTED = ("non_finite_updates",)  # summed over species
 
 
 class RecordingCallback(RLlibCallback):
-    """Writes progress.jsonl, TensorBoard events, conversations and pictures, where the config names a run folder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writer: SummaryWriter | None = None
-        self.start: float | None = None
-        self.last = (0.0, 0, 0)
-        self.watch = collapse.Watch()
-
-    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **kwargs: object) -> None:
-        config = algorithm.config
-        scalars = self._scalars(algorithm, result)
-        if config.message_kind is not None:
-            scalars |= _speakers_choice(scalars, most_entropy(config.message_kind))
-            self.watch, held = collapse.observe(self.watch, collapse.Measures.of(scalars))
-            scalars |= _signs(held)
-            result["collapse"] = held
-        result["popcomm"] = scalars
-        if config.run_dir is None:
-            return
-        run_dir, iteration, steps = Path(config.run_dir), algorithm.iteration, scalars["env_steps"]
-        run_dir.mkdir(parents=True, exist_ok=True)
-        scalars["iteration"] = iteration
-        progress.append(run_dir / PROGRESS, scalars)
-        writer = self._writer(run_dir, steps)
-        for name, value in scalars.items():
-            if "/" in name and value is not None and np.isfinite(value):
-                writer.add_scalar(name, value, steps)
-        writer.add_scalar("charts/agent_steps", scalars["agent_steps"], steps)
-        talk, draw = _due(iteration, config.conversation_every), _due(iteration, config.picture_every)
-        rows = transcript_rows(algorithm, talk) if talk or draw else {}
-        if talk and rows:
-            write_conversations(conversation_path(run_dir, iteration), rows, config.layout.torus)
-        if draw and rows:
-            self._draw(writer, config, rows, steps)
-        writer.flush()
-
-    @staticmethod
-    def _draw(writer: SummaryWriter, config: Settings, rows: dict[str, Any], steps: int) -> None:
-        from popcomm.language.drawing import pixels
-
-        for name, figure in _pictures(config, rows).items():
-            writer.add_image(name, pixels(figure), steps, dataformats="HWC")
-
-    def _resumed(
-        self, algorithm: Algorithm, result: Mapping[str, float], now: float
-    ) -> tuple[float, tuple[float, int, int]]:
-        """Where the clock and the counters of this process start: after what a run folder already has.
-
-        After a crash the folder goes on beyond the checkpoint that was restored, and is rewound. The watch over the
-        language goes on from there, too; without a run folder it begins anew.
-        """
-        start = now - result.get("time_this_iter_s", 0.0)
-        if algorithm.config.run_dir is None:
-            return start, (start, 0, 0)
-        run_dir = Path(algorithm.config.run_dir)
-        rewind(run_dir, algorithm.iteration)
-        before = progress.read(run_dir / PROGRESS)
-        if before.empty:
-            return start, (start, 0, 0)
-        self.watch = collapse.replay(before.to_dict("records"))
-        line = before.iloc[-1]
-        return start - float(line["time_s"]), (start, int(line["env_steps"]), int(line["agent_steps"]))
-
-    def _writer(self, run_dir: Path, steps: int) -> SummaryWriter:
-        """Events from `steps` on that an earlier process wrote are hidden."""
-        if self.writer is None:
-            self.writer = SummaryWriter(str(run_dir / TENSORBOARD), purge_step=steps)
-        return self.writer
-
-    def _scalars(self, algorithm: Algorithm, result: dict[str, Any]) -> dict[str, Any]:
-        """CleanRL's names; means over species, and each species' own where there are several."""
-        now = time.monotonic()
-        if self.start is None:
-            self.start, self.last = self._resumed(algorithm, result, now)
-        sampled = result.get(ENV_RUNNER_RESULTS, {})
-        env_steps = result[NUM_ENV_STEPS_SAMPLED_LIFETIME]
-        agent_steps = result["num_agent_steps_sampled_lifetime"]
-        seconds = max(now - self.last[0], 1e-9)
-        scalars: dict[str, Any] = {
-            "env_steps": env_steps,
-            "agent_steps": agent_steps,
-            "time_s": now - self.start,
-            "charts/SPS": (env_steps - self.last[1]) / seconds,
-            "charts/agent_SPS": (agent_steps - self.last[2]) / seconds,
-            "charts/reward": sampled.get("reward_mean"),
-        }
-        self.last = (now, env_steps, agent_steps)
-        if sampled.get(NUM_EPISODES_LIFETIME):
-            scalars["charts/episodic_return"] = sampled[EPISODE_RETURN_MEAN]
-            scalars["charts/episodic_length"] = sampled[EPISODE_LEN_MEAN]
-            scalars["charts/agent_episodic_return"] = sampled[EPISODE_RETURN_MEAN] / algorithm.config.layout.num_agents
-        for group in ("language", "world", "channel"):
-            scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
-        return scalars | _losses(algorithm.learner_statistics(result))
+    """What recorded in checkpoints of before; recording is no callback any more (popcomm.rllib.recording)."""
 
 
-def _speakers_choice(scalars: Mapping[str, float], most: float) -> dict[str, float]:
-    """The entropy of speakers' choices as a share of the most, over the steps in which they may speak."""
-    share = scalars.get("losses/message_entropy", math.nan) / (most * (scalars.get("language/voiced", 1.0) or math.nan))
-    return {"language/message_entropy_share": share} if math.isfinite(share) else {}
+def check_callbacks(settings: Settings) -> None:
+    """Raises UserError for a hook that a user's class or setting has, and that would never be called."""
+    for given in force_list(settings.callbacks_class):
+        cls = getattr(given, "func", given)  # of a functools.partial
+        if isinstance(cls, type):
+            for name in dir(cls):
+                _check_hook(f"callbacks.callbacks_class {cls.__name__} has", name, cls)
+    for name, instead in NEVER_CALLED.items():
+        if getattr(settings, f"callbacks_{name}", None) is not None:
+            raise UserError(f"callbacks.{name} is set, and is never called here; {instead}")
 
 
-def _signs(held: Mapping[str, str]) -> dict[str, int]:
-    """language/collapse: how many signs of it hold; and each of them, 0 or 1."""
-    each = {f"language/{sign}": int(sign in held) for sign in collapse.SIGNS}
-    return {"language/collapse": len(held), **each}
+def _check_hook(who: str, name: str, cls: type) -> None:
+    if not name.startswith("on_") or name in HOOKS or not _overridden(cls, name):
+        return
+    if name in NEVER_CALLED:
+        raise UserError(f"{who} {name}, which is never called here; {NEVER_CALLED[name]}")
+    raise UserError(f"{who} {name}, which is no hook of RLlib; {nearest(name, HOOKS)}")
 
 
-def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:
-    """losses/<name>: the mean over species; losses/<species>/<name> too where there are several.
-
-    losses/non_finite_updates are the updates of single members that were left out: a sum over species.
-    """
-    collected: dict[str, list[float]] = {}
-    result: dict[str, float] = {}
-    for name, values in species.items():
-        for key, value in values.items():
-            short = LOSS_NAMES.get(key, key)
-            if short.startswith("num_") or not isinstance(value, int | float | np.number):
-                continue
-            collected.setdefault(short, []).append(float(value))
-            if len(species) > 1:
-                result[f"losses/{name}/{short}"] = float(value)
-    pooled = {short: np.sum(values) if short in COUNTED else np.mean(values) for short, values in collected.items()}
-    return result | {f"losses/{short}": float(value) for short, value in pooled.items()}
+def _overridden(cls: type, hook: str) -> bool:
+    return getattr(cls, hook, None) is not getattr(RLlibCallback, hook, None)
 
 
-def _due(iteration: int, every: int) -> bool:
-    return bool(every) and iteration % every == 0
-
-
-def transcript_rows(algorithm: Algorithm, taken: bool) -> dict[str, Any]:
-    """Rows of the recorded worlds, from the first runner if it lives.
+class RunnerCallbacks:
+    """The hooks of one env runner that somebody wants; what nobody wants is not there, and costs nothing.
 
     Args:
-        taken: they are written, and so must not come a second time.
+        settings: with the user's classes, of which instances are made, and functions.
+        of_runner: what every hook gets as keyword arguments: env_runner, metrics_logger.
     """
 
-    def rows(runner: PopulationEnvRunner) -> dict[str, Any]:
-        return runner.transcript.take() if taken else runner.transcript.rows()
+    def __init__(self, settings: Settings, of_runner: Mapping[str, Any]) -> None:
+        self.objects = [make() for make in force_list(settings.callbacks_class)]
+        self.of_runner = dict(of_runner)
+        self.wanted: dict[str, list[Callable[..., Any]]] = {}
+        for hook in OF_RUNNER:
+            methods = [getattr(own, hook) for own in self.objects if _overridden(type(own), hook)]
+            calls = methods + force_list(getattr(settings, f"callbacks_{hook}", None))
+            if calls:
+                self.wanted[hook] = calls
 
-    group = algorithm.env_runner_group
-    if algorithm.config.num_env_runners == 0:
-        return rows(group.local_env_runner)
-    answers = group.foreach_env_runner(rows, local_env_runner=False, remote_worker_ids=[1])
-    return answers[0] if answers else {}
+    @property
+    def follow_episodes(self) -> bool:
+        """Whether anybody wants to know of episodes."""
+        return any(hook in self.wanted for hook in OF_EPISODES)
 
-
-def _pictures(config: Settings, rows: dict[str, Any]) -> dict[str, Any]:
-    """Who listened to whom in the last heard step of the first recorded world, and which symbols are used."""
-    # Here, since matplotlib takes longer to load than many a run takes to begin.
-    from popcomm.language import pictures, topology_picture
-
-    figures: dict[str, Any] = {}
-    heard = [i for i, receivers in enumerate(rows.get("receivers") or []) if len(receivers)]
-    if heard:
-        last = heard[-1]
-        moment = ("world", "episode", "step")
-        same = [i for i in heard if all(rows[name][i] == rows[name][last] for name in moment)]
-        links = np.array([(rows["sender"][i], r) for i in same for r in rows["receivers"][i]])
-        weights = rows.get("weights")
-        layout = config.layout
-        places = None
-        if "position" in rows and len(same) == layout.num_agents:
-            places = np.asarray(rows["position"])[same]
-        figures["topology"] = topology_picture.topology(
-            links,
-            layout.num_agents,
-            None if weights is None else np.concatenate([weights[i] for i in same]),
-            places,
-            layout.torus,
-        )
-    kind = config.message_kind
-    said = [message for message in rows.get("symbols", ()) if message is not None]
-    if kind is not None and kind.alphabet is not None and said:
-        longest = max(map(len, said))
-        symbols = np.stack([np.pad(message, (0, longest - len(message)), constant_values=-1) for message in said])
-        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(symbols, kind.alphabet))
-    return figures
+    def call(self, hook: str, **arguments: object) -> None:
+        """Call those who want it, classes before functions, as RLlib does."""
+        for wanted in self.wanted.get(hook, ()):
+            wanted(**self.of_runner, **arguments)

@@ -7,9 +7,11 @@ import traceback
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import ray
 import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.checkpoints import Checkpointable
@@ -19,8 +21,9 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
-from popcomm.envs.making import make_world
 from popcomm.envs.world import World
+from popcomm.rllib.callbacks import RunnerCallbacks
+from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import plan_of, surroundings
@@ -47,6 +50,7 @@ class Sampled(NamedTuple):
     steps: int  # environment steps, all worlds together
     performance: Mapping[str, float]  # measures of these steps, which fades may follow
     fades: list[dict[str, Any]]  # what the schedules of reflexes remember
+    members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
 
 
 class SamplingFailure(NamedTuple):
@@ -76,6 +80,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self._device = get_device(self.config, self.config.num_gpus_per_env_runner if self.worker_index else 0)
         self._weights_seq_no = 0
         self._new = True  # has neither sampled nor been restored
+        self.callbacks = RunnerCallbacks(config, {"env_runner": self, "metrics_logger": self.metrics})
         self.module: Any
         self.make_env()
         self.make_module()
@@ -87,10 +92,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             seating=self.plan.seating_rule,
             explore=bool(config.explore),
         )
+        episodes = Episodes(self.rollout, self.callbacks, self.module) if self.callbacks.follow_episodes else None
         # The first runner alone keeps a transcript.
-        self.sampler = Sampler(
-            config, self.plan, self.rollout, dict(self.module.items()), (self.worker_index or 0) <= 1
-        )
+        first = (self.worker_index or 0) <= 1
+        self.sampler = Sampler(config, self.plan, self.rollout, dict(self.module.items()), first, episodes)
 
     def _seeds(self, *branch: int) -> Seeds:
         """All that is random here is a function of the config's seed, this runner's index, and `branch`."""
@@ -123,13 +128,17 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.env is not None:
             self.env.close()
         config = self.config
-        # The driver's own runner makes no rollouts when there are remote ones: one world is enough for the spaces.
-        idle = self.worker_index == 0 and config.num_env_runners > 0
+        # The driver's own runner makes no rollouts when there are remote ones, and an evaluation has worlds of its own:
+        # one world is enough for the spaces.
+        idle = config.in_evaluation or (self.worker_index == 0 and config.num_env_runners > 0)
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
-        self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
+        self.env = config.make_world(self.num_worlds, self._device)
         self.env.tells_state = self.plan.reads_state
         self.layout = self.plan.layout
         self.channel: Channel | None = self.plan.channel
+        if not idle:
+            context = EnvContext(config.env_config, self.worker_index or 0, num_workers=config.num_env_runners)
+            self.callbacks.call("on_environment_created", env=self.env, env_context=context)
 
     def make_module(self) -> None:
         self.module = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
@@ -198,7 +207,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self.sampler.begin()
         fragments, stepped = self.sampler.sample()
         self.num_env_steps_sampled_lifetime += stepped
-        return as_batch(fragments, stepped)
+        batch = as_batch(fragments, stepped)
+        self.callbacks.call("on_sample_end", samples=batch)
+        return batch
 
     def sample_or_say_why(
         self,
@@ -222,7 +233,15 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             return failure
         sent = ray.put(batch) if by_reference else batch
         measured = {name: float(value) for name, value in self.statistics.performance.items()}
-        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades())
+        members = self.statistics.read_members()
+        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades(), members)
+
+    def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
+        """Others sit on the seats of members that were replaced. newborn: {species: [P] bool}."""
+        players = self.rollout.players
+        if players.now is not None:
+            players.succeed(newborn)
+            self.statistics.succeed(newborn, players.members)
 
     def _make_worlds_anew(self) -> None:
         self.make_env()

@@ -17,6 +17,7 @@ from popcomm.agents.contract import AgentSpec
 from popcomm.agents.population import PopulationLinear
 from popcomm.agents.quality import QualityHead
 from popcomm.errors import UserError
+from popcomm.rllib.growth import has_members, owners_of
 from popcomm.rllib.ppo import ReturnNormaliser
 
 
@@ -40,11 +41,14 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     """One species: P members' networks, an optional central critic, the running statistics of their returns.
 
     model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "quality": bool,
-    "seed": int}. The weights are a function of the seed and of nothing else.
+    "seed": int, "scales": {hyper-parameter: [P]}, "taught": bool}. The weights are a function of the seed and of
+    nothing else.
     """
 
     spec: AgentSpec
     agent: Any
+    teacher: Tensor
+    lessons_left: Tensor | None
 
     def setup(self) -> None:
         config = self.model_config
@@ -57,7 +61,23 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             if config.get("quality"):
                 self.quality = QualityHead(self.spec.members, self.agent.features_size, self.spec.action_space)
         self.returns = ReturnNormaliser(self.spec.members)
+        # [P] float64 each: a member's own value of a hyper-parameter, as a multiple of the setting (`.survival`).
+        for key, values in config.get("scales", {}).items():
+            self.register_buffer(scale_name(key), torch.as_tensor(values, dtype=torch.float64))
+        # [P] int64 each: the place of who teaches a member, and iterations that are left of it (`lessons`).
+        for key in ("teacher", "lessons_left"):
+            nobody = torch.zeros(self.spec.members, dtype=torch.int64) if config.get("taught") else None
+            self.register_buffer(key, nobody)
         check_member_axis(self.agent, self.spec.members, config["agent"].__name__)
+
+    def scale(self, hyperparameter: str) -> Tensor | None:
+        """[P] float64, members' own values as multiples of the setting; None where all have the setting's."""
+        return getattr(self, scale_name(hyperparameter), None)
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether some members are taught by others."""
+        return self.lessons_left is not None and bool(self.lessons_left.any())
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
@@ -101,6 +121,11 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         return self.returns.denormalise(value)
 
 
+def scale_name(hyperparameter: str) -> str:
+    """Of the buffer that holds it."""
+    return f"{hyperparameter}_scale"
+
+
 class PopulationMultiRLModule(MultiRLModule):
     """The species that share a world and its channel."""
 
@@ -117,12 +142,28 @@ def make_agent(agent: type, spec: AgentSpec, arguments: dict[str, object]) -> An
 
 
 def check_member_axis(agent: nn.Module, members: int, name: str) -> None:
-    """Raises UserError unless every parameter of a population of several has the members as its first axis."""
-    if members == 1:
-        return
+    """Raises UserError unless every row of every parameter is some member's.
+
+    The members are the first axis, or `owners()` says whose each row is. A collective is one network, and what is
+    neither in it is of all its seats.
+    """
+    owners = owners_of(agent)
     for key, value in agent.named_parameters():
-        if value.ndim == 0 or value.shape[0] != members:
+        whose = f"population.agent {name}: the parameter {key} has shape {tuple(value.shape)}, and"
+        if value in owners:
+            _check_owners(owners[value], value, members, whose)
+        elif not has_members(value, members) and not getattr(agent, "collective", False):
             raise UserError(
-                f"population.agent {name}: the parameter {key} has shape {tuple(value.shape)}, and its first axis must "
-                f"be the {members} members (or use members: 1)"
+                f"{whose} its first axis must be the {members} members (or use members: 1, or say in owners() whose "
+                "each row is)"
             )
+
+
+def _check_owners(owner: Tensor, parameter: nn.Parameter, members: int, whose: str) -> None:
+    if owner.dtype != torch.int64 or owner.shape != parameter.shape[:1]:
+        raise UserError(
+            f"{whose} owners() has {owner.dtype} of shape {tuple(owner.shape)} for it; it must be a member for each "
+            "row, int64"
+        )
+    if owner.numel() and not (int(owner.min()) >= 0 and int(owner.max()) < members):
+        raise UserError(f"{whose} owners() names members {int(owner.min())} to {int(owner.max())} of {members}")

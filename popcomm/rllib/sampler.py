@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import Fragment
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.listening import Listening
@@ -29,15 +30,22 @@ class Sampler:
         rollout: what is stepped.
         modules: {species: PopulationRLModule}.
         recorded: whether transcripts are kept, where something will be written at all.
+        episodes: who follows them; None: nobody.
 
     Attributes:
         statistics, listening, transcript: of the rollout's steps.
     """
 
     def __init__(
-        self, config: Settings, plan: Plan, rollout: Rollout, modules: Mapping[str, Any], recorded: bool
+        self,
+        config: Settings,
+        plan: Plan,
+        rollout: Rollout,
+        modules: Mapping[str, Any],
+        recorded: bool,
+        episodes: Episodes | None = None,
     ) -> None:
-        self.config, self.plan, self.rollout, self.modules = config, plan, rollout, modules
+        self.config, self.plan, self.rollout, self.modules, self.episodes = config, plan, rollout, modules, episodes
         players = rollout.players
         self.distributions = {name: actor.distribution for name, actor in players.actors.items()}
         self._foresees = {name: species.settings.gamma > 0 for name, species in plan.species.items()}
@@ -55,18 +63,23 @@ class Sampler:
     def count_anew(self) -> None:
         """Forget what was counted: other episodes follow."""
         players = self.rollout.players
-        self.statistics = RolloutStatistics(players.layout, players.channel)
+        members = {name: actor.members for name, actor in players.actors.items()}
+        self.statistics = RolloutStatistics(players.layout, players.channel, members)
         self.listening = Listening(
             players.layout, players.channel, players.num_worlds, self.config.rollout_fragment_length
         )
 
     def begin(self, seed: int | None = None) -> None:
         """New episodes everywhere. seed: of the worlds; None: that of the rollout."""
+        if self.episodes is not None:
+            self.episodes.create()
         self.rollout.begin(seed)
         now = self.rollout.players.now
         assert now is not None
         self._previous_obs = {name: torch.zeros_like(values) for name, values in now.observations.items()}
         self.transcript.begin_episodes()
+        if self.episodes is not None:
+            self.episodes.begin()
 
     def sample(self) -> tuple[dict[str, Fragment[np.ndarray]], int]:
         """The next T steps: {species: arrays of `fragment.allocate`}, and how many steps all worlds made together."""
@@ -74,13 +87,17 @@ class Sampler:
         writer.carried(players, self._previous_obs)
         self.listening.begin()
         for t in range(writer.length):
+            if self.episodes is not None:
+                self.episodes.create()
             turn, after = self.rollout.step()
             for act in turn.acts.values():
                 self.statistics.listened(act.thought)
             self.listening.remember(t, turn.memories, turn.seatings)
             writer.step(t, turn, after)
             self.transcript.step(turn, after)
-            self.statistics.step(turn.seen, after)
+            self.statistics.step(turn, after)
+            if self.episodes is not None:
+                self.episodes.step(turn, after)
             self._previous_obs = turn.seen.observations
         # Where gamma is 0 nothing is bootstrapped, which spares a step of the network.
         thoughts = {name: players.think(name) for name, foresees in self._foresees.items() if foresees}
@@ -122,6 +139,7 @@ class Sampler:
                 "previous_obs": {name: values.cpu() for name, values in self._previous_obs.items()},
                 "statistics": self.statistics.get_state(),
                 "listening": self.listening.get_state(),
+                "episodes": {} if self.episodes is None else self.episodes.get_state(),
             }
         return copy.deepcopy(state)
 
@@ -131,7 +149,7 @@ class Sampler:
         Args:
             first_episode: the number of the next one of each world, where the state is no transcript of theirs.
         """
-        kept = ("transcript", "previous_obs", "statistics", "listening")
+        kept = ("transcript", "previous_obs", "statistics", "listening", "episodes")
         state = copy.deepcopy({key: state[key] for key in kept if key in state})  # it may be wanted again
         saved = state.get("transcript")  # older checkpoints have none
         if saved is not None and saved["worlds"] == self.transcript.worlds:
@@ -146,3 +164,5 @@ class Sampler:
         self.statistics.set_state(state["statistics"])
         if "listening" in state:  # checkpoints of before it was measured have none
             self.listening.set_state(state["listening"])
+        if self.episodes is not None:
+            self.episodes.set_state(state.get("episodes", {}))

@@ -17,7 +17,10 @@ from popcomm.rllib.settings import Settings
 
 SPACES = "spaces are those that the environment declares"
 BOUNDS = "Box actions are mapped to the bounds of their space; a Box without bounds takes the networks' own numbers"
-SPECIES = "species follow from the environment's spaces; see population.members and multi_agent.policies_to_train"
+SPECIES = (
+    "species follow from the environment's spaces, or from environment.species or multi_agent.policy_mapping_fn; see "
+    "population.members and multi_agent.policies_to_train"
+)
 NETWORK = "use population.agent and population.agent_config"
 CONNECTORS = "observations and actions pass no connectors; wrap the environment, or write a population.agent"
 FILTER = "agents see observations as they are; scale them in the environment"
@@ -26,7 +29,7 @@ COMPILE = "use acceleration.compile"
 TORCH = "populations are torch networks"
 STACK = "populations live on RLlib's new API stack alone"
 WORLDS = "worlds are stepped as one tensor; use num_worlds_per_env_runner"
-EVALUATION = "RLlib's evaluation is not supported; use popcomm play"
+EVALUATION = "an evaluation is of whole episodes, between iterations; use evaluation_interval and evaluation_duration"
 OFFLINE = "populations learn from what they live through; use recording.run_dir to keep what was said"
 ITERATION = "metrics are those of each iteration; smooth them where you draw them"
 ENVIRON = 'use ray.init(runtime_env={"env_vars": ...})'
@@ -34,13 +37,11 @@ OWN_LEARNER = "use training.learner_class, a PopulationPPOLearner of your own"
 GONE = "RLlib gave it up"
 
 EVALUATION_KEYS = """
-    evaluation_interval evaluation_duration evaluation_duration_unit evaluation_sample_timeout_s
-    evaluation_auto_duration_min_env_steps_per_sample evaluation_auto_duration_max_env_steps_per_sample
-    evaluation_parallel_to_training evaluation_unhealthy_workers_timeout_s evaluation_error_after_n_consecutive_skips
-    evaluation_force_reset_envs_before_iteration evaluation_config off_policy_estimation_methods
-    ope_split_batch_by_episode evaluation_num_env_runners custom_evaluation_function offline_evaluation_interval
-    num_offline_eval_runners offline_evaluation_type offline_eval_runner_class offline_loss_for_module_fn
-    offline_evaluation_timeout_s
+    evaluation_duration_unit evaluation_auto_duration_min_env_steps_per_sample
+    evaluation_auto_duration_max_env_steps_per_sample evaluation_parallel_to_training
+    evaluation_force_reset_envs_before_iteration off_policy_estimation_methods ope_split_batch_by_episode
+    custom_evaluation_function offline_evaluation_interval num_offline_eval_runners offline_evaluation_type
+    offline_eval_runner_class offline_loss_for_module_fn offline_evaluation_timeout_s
     num_cpus_per_offline_eval_runner num_gpus_per_offline_eval_runner custom_resources_per_offline_eval_runner
     restart_failed_offline_eval_runners ignore_offline_eval_runner_failures max_num_offline_eval_runner_restarts
     offline_eval_runner_restore_timeout_s max_requests_in_flight_per_offline_eval_runner
@@ -148,7 +149,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "sgd_minibatch_size": ("sgd_minibatch_size", "use minibatch_size"),
     "vf_share_layers": ("vf_share_layers", "use population.critic and population.agent_config"),
     "policies": ("multi_agent.policies", SPECIES),
-    "policy_mapping_fn": ("multi_agent.policy_mapping_fn", SPECIES),
     "policy_map_capacity": ("multi_agent.policy_map_capacity", SPECIES),
     "policy_states_are_swappable": ("multi_agent.policy_states_are_swappable", SPECIES),
     "observation_fn": ("multi_agent.observation_fn", "agents tell each other what they see: communication.messages"),
@@ -223,7 +223,9 @@ def check_unsupported(settings: Settings, plan: Plan) -> None:
     for name in settings.algorithm_config_overrides_per_module:
         if name not in plan.species:
             raise unknown("rl_module.algorithm_config_overrides_per_module: the species", name, plan.species)
-        _check_values(plan.species[name].settings, filled_in(settings, plan), f" of species '{name}'")
+    for name, species in plan.species.items():
+        if settings.own_settings(name):
+            _check_values(species.settings, filled_in(settings, plan), f" of species '{name}'")
     _check_spec(settings, plan)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.seating import SHUFFLED, Seating, SeatingRule, draw, redraw
+from popcomm.agents.step import reset_state
 from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
 from popcomm.channels.session import Session
@@ -17,7 +18,9 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
 from popcomm.rollout.actor import Act, Actor, Network, Thought
+from popcomm.rollout.interference import Interference, as_symbols
 from popcomm.rollout.seeds import Seeds
+from popcomm.schedules import Clock
 
 
 class Turn(NamedTuple):
@@ -58,7 +61,12 @@ class Players:
         session: the channel in use; None in silence.
         members, seatings: {species: [B, N_s] int64}, who sits where, and the way between the orders.
         memories: {species: {name: [P, R, ...]}}.
+        in_play: whether messages that are real numbers in training are the symbols that they stand for.
+        interference: what becomes of messages on their way, beside the channel's own noise; None: nothing.
     """
+
+    in_play = False
+    interference: Interference | None = None
 
     def __init__(
         self,
@@ -97,6 +105,13 @@ class Players:
         self.session: Session | None = None
         if self.channel is not None:
             self.session = Session(self.channel, self.num_worlds, self.seeds.channel, self.generator, self._device)
+
+    def follow(self, clock: Clock, fades: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Let reflexes be as faded as after so much training; see `Rollout.follow`."""
+        if self.session is not None:
+            if fades:
+                self.session.set_fades(fades)
+            self.session.observe(clock)
 
     # ---- a step ----
 
@@ -151,8 +166,10 @@ class Players:
         voice = voice if step.speaks is None else voice & step.speaks
         sent = transmitted = loads = None
         if self.session is not None:
-            sent = self._all_said(acts)
-            voice = self.session.send(sent, voice, step.alive.any(1))
+            sent = heard = self._all_said(acts)
+            if self.interference is not None:
+                heard, voice = self.interference(self.session.channel.messages, sent, voice, self.generator)
+            voice = self.session.send(heard, voice, step.alive.any(1))
             transmitted, loads = self.session.transmitted, self.session.channel.messages.load(sent) * voice
         turn = Turn(
             step, mail, acts, actions, bounded, sent, transmitted, voice, loads,
@@ -183,7 +200,8 @@ class Players:
                 )
             else:
                 parts.append(self.seatings[name].to_worlds(act.message))
-        return torch.cat(parts, 1)
+        said = torch.cat(parts, 1)
+        return as_symbols(kind, said) if self.in_play else said
 
     def _perceived(self, step: WorldStep) -> WorldStep:
         """The step as agents perceive it, where reflexes take observations away."""
@@ -201,6 +219,25 @@ class Players:
                 values[taken] = instead
                 seen[name] = torch.from_numpy(values).to(self._device)
         return step._replace(observations=seen, labels=labels)
+
+    def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
+        """Others sit where members were replaced. Their lives begin in the middle of an episode, with the memory of a
+        first step and nothing heard; what their predecessors said last is still heard by others.
+
+        Args:
+            newborn: {species: [P] bool}.
+        """
+        if self.now is None:
+            return
+        seats = torch.zeros(self.num_worlds, self.layout.num_agents, dtype=torch.bool, device=self._device)
+        for name, born in newborn.items():
+            own = torch.from_numpy(born[self.members[name]]).to(self._device)
+            seats[:, self.layout.species[name].seats] = own
+            seating, agent = self.seatings[name], self.actors[name].network.agent
+            fresh = reset_state(agent, self.memories[name], seating.to_members(own))
+            self.memories[name] = fresh
+        if self.session is not None:
+            self.session.deafen(seats)
 
     # ---- seats ----
 

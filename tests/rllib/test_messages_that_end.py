@@ -16,7 +16,7 @@ from popcomm.channels import Symbols, ending
 from popcomm.language.recording import conversation_path, padded, read_conversations, write_conversations
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.balance import RARE, evenness
-from popcomm.rllib.callbacks import _pictures
+from popcomm.rllib.recording import _pictures
 from popcomm.rllib.ppo import same
 from popcomm.rllib.speaking import most_entropy
 from popcomm.rollout.playback import frames

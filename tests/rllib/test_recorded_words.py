@@ -15,7 +15,7 @@ from popcomm.channels import Channel, Full, Words
 from popcomm.envs import swarm_v0
 from popcomm.envs.layout import WorldLayout
 from popcomm.language.recording import conversation_path, write_conversations
-from popcomm.rllib.callbacks import _pictures
+from popcomm.rllib.recording import _pictures
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.transcript import Transcript
 from popcomm.rollout import Turn
@@ -32,7 +32,7 @@ def language(kind: Words, messages: np.ndarray) -> dict[str, float]:
     """What is counted of messages [T, N] in one world."""
     length = len(messages)
     space = layout()
-    statistics = RolloutStatistics(space, Channel(kind, Full(), N))
+    statistics = RolloutStatistics(space, Channel(kind, Full(), N), {})
     after = np.concatenate([np.zeros((1, N)), messages]).astype(np.int32)[None]
     members = np.zeros((1, length, N), int)
     fragment = {"alive": np.ones((1, length, N), bool), "messages": after, "members": members}

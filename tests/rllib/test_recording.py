@@ -11,7 +11,7 @@ import pytest
 from popcomm.language import progress
 from popcomm.language.recording import read_conversations
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.callbacks import RecordingCallback, _losses
+from popcomm.rllib.recording import Recording, _losses
 from tests.rllib.test_rollout import clock_config, runner_of
 
 
@@ -58,7 +58,7 @@ class _Training:
         self.config = clock_config(agent="mlp", **settings)
         self.config.validate()
         self.config.recording(run_dir=run_dir, conversation_every=0, picture_every=0)
-        self.callback, self.iteration = RecordingCallback(), 0
+        self.recording, self.iteration = Recording(), 0
 
     def learner_statistics(self, result: dict[str, Any]) -> dict[str, dict[str, float]]:
         return {"speaker": {"message_entropy": result["entropy"]}}
@@ -72,7 +72,8 @@ class _Training:
             "entropy": entropy,
         }
         result["env_runners"]["episode_len_mean"] = 3.0
-        self.callback.on_train_result(algorithm=self, result=result)
+        self.recording.measure(self, result)
+        self.recording.write(self, result)
         return result
 
 
@@ -131,7 +132,6 @@ def test_a_run_folder_gets_its_progress_events_and_conversations(tmp_path: Path)
         .recording(run_dir=tmp_path, conversation_every=2, conversation_worlds=3, picture_every=2)
         .debugging(seed=0)
     )
-    assert RecordingCallback in [config.callbacks_class]
     algorithm = config.build_algo()
     try:
         for _ in range(2):

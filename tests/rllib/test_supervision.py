@@ -14,9 +14,9 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from popcomm.agents.distributions import action_distribution
 from popcomm.envs.world import Species
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.callbacks import RecordingCallback
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.ppo import same
+from popcomm.rllib.recording import Recording
 from popcomm.rllib.rows import Rows
 from popcomm.rllib.supervision import answer_log_prob, due, supervised_rewards
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
@@ -161,7 +161,7 @@ def test_the_worlds_metrics_arrive_in_the_result() -> None:
     logger.aggregate([runner.get_metrics()], key="env_runners")
     result = {**logger.reduce(), "num_env_steps_sampled_lifetime": 84, "num_agent_steps_sampled_lifetime": 168}
     algorithm = SimpleNamespace(config=runner.config, learner_statistics=lambda result: {})
-    RecordingCallback().on_train_result(algorithm=algorithm, result=result)
+    Recording().measure(algorithm, result)
     assert result["popcomm"]["world/accuracy"] == pytest.approx(right)
     assert result["popcomm"]["world/attribute_accuracy"] >= result["popcomm"]["world/accuracy"]
 

@@ -25,8 +25,9 @@ from tests.rllib.worlds import BanditWorld, ClockWorld
 READ = """
     clip_param entropy_coeff env env_config env_runner_cls explore gamma grad_clip lambda_ lr minibatch_size
     num_env_runners num_epochs num_learners num_gpus_per_env_runner num_gpus_per_learner num_cpus_per_learner
-    policies_to_train restart_failed_sub_environments rollout_fragment_length sample_timeout_s seed vf_clip_param
-    vf_loss_coeff algorithm_config_overrides_per_module _learner_class _rl_module_spec
+    policies_to_train policy_mapping_fn restart_failed_sub_environments rollout_fragment_length sample_timeout_s seed
+    vf_clip_param vf_loss_coeff algorithm_config_overrides_per_module _learner_class _rl_module_spec
+    evaluation_duration evaluation_config evaluation_sample_timeout_s
 """
 # What RLlib's Algorithm, its groups of runners and learners, and its metrics do with it, a population does, too.
 RLLIBS = """
@@ -35,7 +36,9 @@ RLLIBS = """
     max_requests_in_flight_per_env_runner delay_between_env_runner_restarts_s env_runner_health_probe_timeout_s
     env_runner_restore_timeout_s ignore_env_runner_failures max_num_env_runner_restarts restart_failed_env_runners
     min_sample_timesteps_per_iteration min_time_s_per_iteration min_train_timesteps_per_iteration stats_cls_lookup
-    log_level _use_msgpack_checkpoints _validate_config _dont_auto_sync_env_runner_states
+    evaluation_interval evaluation_num_env_runners evaluation_unhealthy_workers_timeout_s
+    evaluation_error_after_n_consecutive_skips log_level _use_msgpack_checkpoints _validate_config
+    _dont_auto_sync_env_runner_states
 """
 # What it calls, and what is a matter of popcomm.rllib.callbacks.
 CALLBACKS = """
@@ -100,7 +103,10 @@ def test_keys_are_methods_and_their_keywords() -> None:
         (lambda c: c.env_runners(num_envs_per_env_runner=7), r"num_envs_per_env_runner is 7, .*; use num_worlds_per_"),
         (lambda c: c.env_runners(env_to_module_connector=lambda *_: None), r"env_to_module_connector is <lambda>, "),
         (lambda c: c.multi_agent(policies={"mine"}), r"multi_agent.policies is \['mine'\], .*; species follow from"),
-        (lambda c: c.multi_agent(policy_mapping_fn=lambda *_: "mine"), r"multi_agent.policy_mapping_fn is <lambda>, "),
+        (
+            lambda c: c.multi_agent(policy_mapping_fn=lambda *_: "mine"),
+            r"'mine' has .* which differ in what they obser",
+        ),
         (lambda c: c.rl_module(model_config={"fcnet_hiddens": [8]}), r"rl_module.model_config is .*; use population"),
         (lambda c: c.rl_module(rl_module_spec=RLModuleSpec()), r"rl_module_spec is of one module, and a population"),
         (lambda c: c.rl_module(rl_module_spec=spec(model_config={})), r"of 'speaker' says more than load_state_path"),
@@ -174,3 +180,13 @@ def test_a_yaml_file_gets_the_same_sentence_before_any_work(
     assert cli.main(["train", "run.yaml", "--run-dir", "r"]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+def test_a_key_of_a_dict_that_does_not_exist_is_told_with_the_nearest() -> None:
+    space = {"env": "swarm_v0", "env_config": {"num_agents": 2}, "learning_rate": 0.1}
+    with pytest.raises(UserError, match="the setting 'learning_rate' does not exist; did you mean 'lr'"):
+        PopulationPPOConfig().update_from_dict(space)
+    space["lr"] = space.pop("learning_rate")
+    config = PopulationPPOConfig().update_from_dict(space)
+    config.validate()
+    assert (config.layout.num_agents, config.lr) == (2, 0.1)

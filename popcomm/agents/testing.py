@@ -71,7 +71,9 @@ def check_parts(trial: Trial) -> None:
     for name, value in agent.state_dict().items():
         alike = name in again and not differ(value, again[name])
         assert alike, f"{where}: '{name}' starts otherwise when it is made again with the same torch.manual_seed"
-        assert p == 1 or (value.ndim and value.shape[0] == p), (
+        if p == 1 or trial.collective or (hasattr(agent, "owners") and trial.owners.get(name, value) is not None):
+            continue
+        assert value.shape[:1] == (p,), (
             f"{where}: '{name}' has shape {tuple(value.shape)}; its first axis must be the {p} members"
         )
 
@@ -80,14 +82,14 @@ def check_states(trial: Trial) -> None:
     """States at the start: {name: [P, rows, ...]}, the same in every row, however many there are."""
     where, p = trial.where, trial.spec.members
     rows = trial.steps[0].obs.shape[1]
-    one, many = trial.agent.initial_state(1), trial.agent.initial_state(rows)
+    one, many = trial.agent.initial_state(trial.block), trial.agent.initial_state(rows)
     assert isinstance(many, dict), f"{where}: initial_state gave {type(many).__name__}; it must give a dict of tensors"
     for name, value in many.items():
         assert isinstance(value, Tensor), f"{where}: initial_state['{name}'] is {value!r}; it must be a tensor"
         assert tuple(value.shape[:2]) == (p, rows), (
             f"{where}: initial_state({rows})['{name}'] has shape {tuple(value.shape)}; it must be {(p, rows)} + ..."
         )
-        assert not differ(one[name].expand_as(value), value), (
+        assert not differ(one[name][:, :1].expand_as(value), value), (
             f"{where}: initial_state['{name}'] differs between rows, or with their number; all lives begin alike"
         )
 
@@ -135,22 +137,23 @@ def _check_output(
 def check_rows(trial: Trial) -> None:
     """What a row makes of a step depends on that row alone, however many there are: rows are lives of their own."""
     p, rows = trial.steps[0].obs.shape[:2]
+    rest = slice(rows - trial.block)
     where = torch.zeros(p, rows, dtype=torch.bool)
-    where[:, -1] = True
+    where[:, rest.stop :] = True
     others = [mixed(where, step, seen(trial.spec, rows, trial.generator)) for step in trial.steps]
-    few = [rows_of(step, slice(None), slice(rows - 1)) for step in trial.steps]
+    few = [rows_of(step, slice(None), rest) for step in trial.steps]
     with torch.no_grad():
         changed, fewer = trial.run(others), trial.run(few)
     for t, output in enumerate(trial.outputs):
-        at, kept = f"{trial.where}, step {t}", only(named(output), slice(None), slice(rows - 1))
-        _same(kept, only(named(changed[t]), slice(None), slice(rows - 1)), f"{at}: %s of a row depends on another row")
+        at, kept = f"{trial.where}, step {t}", only(named(output), slice(None), rest)
+        _same(kept, only(named(changed[t]), slice(None), rest), f"{at}: %s of a row depends on another row")
         _same(kept, named(fewer[t]), f"{at}: %s of a row depends on how many rows there are")
 
 
 def check_members(trial: Trial) -> None:
     """What a member does depends on its own inputs and weights, and it does the same where it is alone."""
     p, rows = trial.steps[0].obs.shape[:2]
-    if p == 1:
+    if p == 1 or trial.collective:
         return
     first = torch.zeros(p, rows, dtype=torch.bool)
     first[0] = True
@@ -158,15 +161,17 @@ def check_members(trial: Trial) -> None:
     strange = trial.make(trial.spec)
     strange.load_state_dict(trial.agent.state_dict())
     with torch.no_grad():
-        for value in strange.parameters():
-            value[0] += torch.randn(value[0].shape, generator=trial.generator)
+        for owner, value in zip(trial.owners.values(), strange.parameters(), strict=True):
+            own = torch.arange(len(value)) == 0 if owner is None else owner == 0
+            value[own] += torch.randn(value[own].shape, generator=trial.generator)
         told, moved = trial.run(others), trial.run(trial.steps, strange)
     for t, output in enumerate(trial.outputs):
         at, kept = f"{trial.where}, step {t}", only(named(output), slice(1, None), slice(None))
         for what, found in (("inputs", told[t]), ("weights", moved[t])):
             rest = only(named(found), slice(1, None), slice(None))
             _same(kept, rest, f"{at}: %s of members 1 to {p - 1} depends on the {what} of member 0")
-    _check_alone(trial)
+    if not hasattr(trial.agent, "owners"):
+        _check_alone(trial)
 
 
 def _check_alone(trial: Trial) -> None:

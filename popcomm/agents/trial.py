@@ -45,7 +45,7 @@ class Trial:
         generator = torch.Generator().manual_seed(seed)
         trial = cls(agent_class, config, spec, None, [], [], generator, seed)
         trial.agent = trial.make(spec)
-        trial.steps = [seen(spec, rows, generator) for _ in range(STEPS)]
+        trial.steps = [seen(spec, rows * trial.block, generator) for _ in range(STEPS)]
         return trial
 
     def live(self) -> None:
@@ -59,6 +59,23 @@ class Trial:
         """Which agent this is, for sentences."""
         talk = "in silence" if self.spec.messages is None else f"with {self.spec.messages.kind}"
         return f"{self.agent_class.__name__} of {self.spec.members} members {talk}"
+
+    @property
+    def collective(self) -> bool:
+        """Whether it is one network of all seats of a species."""
+        return bool(getattr(self.agent, "collective", False))
+
+    @property
+    def block(self) -> int:
+        """How many rows of a member are one world, which only a collective sees as such."""
+        fixed = getattr(self.spec, "seating", "") == "fixed"
+        return self.spec.num_seats if self.collective and not fixed else 1
+
+    @property
+    def owners(self) -> dict[str, Tensor | None]:
+        """{parameter: [axis 0] int64, whose each row is; None: the members are its first axis}."""
+        told = self.agent.owners() if hasattr(self.agent, "owners") else {}
+        return {name: told.get(value) for name, value in self.agent.named_parameters()}
 
     @property
     def said(self) -> list[Tensor | None]:

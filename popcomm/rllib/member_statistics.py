@@ -70,7 +70,7 @@ class MemberStatistics:
         self._use("actions", members, actions, choices)
 
     def said(self, members: Array, symbols: Array, alphabet: int) -> None:
-        """Take in M messages. members: [M] int64, symbols: [M, L] integers below `alphabet`, -1 for what was not sent."""
+        """Take in M messages. members: [M] int64, symbols: [M, L] integers below `alphabet`; -1 was not sent."""
         whose, there = np.repeat(members, symbols.shape[1]), symbols.reshape(-1) >= 0
         self._use("messages", whose[there], symbols.reshape(-1)[there], alphabet)
 

@@ -16,10 +16,10 @@ from popcomm.channels import Symbols, ending
 from popcomm.language.recording import conversation_path, padded, read_conversations, write_conversations
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.balance import RARE, evenness
-from popcomm.rllib.recording import _pictures
 from popcomm.rllib.ppo import same
+from popcomm.rllib.recording import _pictures
 from popcomm.rllib.speaking import most_entropy
-from popcomm.rollout.playback import frames
+from popcomm.rollout.playback import moments
 from tests.rllib.test_learner import learner_of, update
 from tests.rllib.test_learns_to_talk import CopyWorld
 from tests.rllib.test_relaxed_messages import assert_repeats, sampled, unrolled
@@ -213,6 +213,9 @@ class Troupe:
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_it_can_be_played(greedy: bool) -> None:
-    pictures = list(frames(Troupe(runner_of(swarm())), 2, greedy=greedy))
-    assert len(pictures) == 2
-    assert pictures[0].shape[-1] == 3
+    """What is shown is what was sent."""
+    played = list(moments(Troupe(runner_of(swarm())), 8, greedy=greedy, draw=True))
+    assert played[0].picture is not None
+    messages = [saying.message for moment in played for saying in moment.said]
+    assert all(0 not in message[:-1] for message in messages)
+    assert all(len(message) == 2 or message == [0] for message in messages)

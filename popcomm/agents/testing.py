@@ -33,12 +33,15 @@ def agent_api_test(
     `without_gradient: tuple[str, ...]`; a name stands for all that begins with it and a dot. "inbox.soft" stands for
     what is heard: senders then learn nothing from this agent.
 
+    A collective is tried with one member, and with rows that are worlds of `spec.num_seats` seats; rows of parameters
+    belong to the members that `owners()` names.
+
     Args:
         agent_class: what `.population(agent=...)` is given.
         agent_config: its keyword arguments.
         spec: its place in the world; None: one with symbols to say and to hear, and one in silence. With `members` 1
             nothing is asked of the axis of members.
-        rows: R of each member, three at least.
+        rows: R of each member, or worlds of a collective; three at least.
         seed: of all that is random.
 
     Raises:
@@ -48,7 +51,7 @@ def agent_api_test(
     >>> agent_api_test(MLPAgent, {"hidden": 8})
     """
     assert rows >= 3, f"rows is {rows}; it must be at least 3"
-    for place in places() if spec is None else [spec]:
+    for place in _places(agent_class) if spec is None else [spec]:
         assert not place.latents, "agent_api_test hands over single messages; give it a spec whose `latents` is 0"
         trial = Trial.of(agent_class, dict(agent_config or {}), place, rows, seed)
         check_parts(trial)
@@ -56,6 +59,12 @@ def agent_api_test(
         trial.live()
         for check in CHECKS:
             check(trial)
+
+
+def _places(agent_class: type) -> list[AgentSpec]:
+    if not getattr(agent_class, "collective", False):
+        return places()
+    return [replace(place, num_seats=2) for place in places(members=1)]
 
 
 # ---- what it is made of ----
@@ -82,7 +91,7 @@ def check_states(trial: Trial) -> None:
     """States at the start: {name: [P, rows, ...]}, the same in every row, however many there are."""
     where, p = trial.where, trial.spec.members
     rows = trial.steps[0].obs.shape[1]
-    one, many = trial.agent.initial_state(trial.block), trial.agent.initial_state(rows)
+    one, many = trial.agent.initial_state(trial.together), trial.agent.initial_state(rows)
     assert isinstance(many, dict), f"{where}: initial_state gave {type(many).__name__}; it must give a dict of tensors"
     for name, value in many.items():
         assert isinstance(value, Tensor), f"{where}: initial_state['{name}'] is {value!r}; it must be a tensor"
@@ -135,18 +144,21 @@ def _check_output(
 
 
 def check_rows(trial: Trial) -> None:
-    """What a row makes of a step depends on that row alone, however many there are: rows are lives of their own."""
+    """What a row makes of a step depends on that row alone, however many there are: rows are lives of their own.
+
+    Of a collective it is worlds that do not touch one another.
+    """
     p, rows = trial.steps[0].obs.shape[:2]
-    rest = slice(rows - trial.block)
+    last = rows - trial.together
     where = torch.zeros(p, rows, dtype=torch.bool)
-    where[:, rest.stop :] = True
+    where[:, last:] = True
     others = [mixed(where, step, seen(trial.spec, rows, trial.generator)) for step in trial.steps]
-    few = [rows_of(step, slice(None), rest) for step in trial.steps]
+    few = [rows_of(step, slice(None), slice(last)) for step in trial.steps]
     with torch.no_grad():
         changed, fewer = trial.run(others), trial.run(few)
     for t, output in enumerate(trial.outputs):
-        at, kept = f"{trial.where}, step {t}", only(named(output), slice(None), rest)
-        _same(kept, only(named(changed[t]), slice(None), rest), f"{at}: %s of a row depends on another row")
+        at, kept = f"{trial.where}, step {t}", only(named(output), slice(None), slice(last))
+        _same(kept, only(named(changed[t]), slice(None), slice(last)), f"{at}: %s of a row depends on another row")
         _same(kept, named(fewer[t]), f"{at}: %s of a row depends on how many rows there are")
 
 

@@ -45,7 +45,7 @@ class Trial:
         generator = torch.Generator().manual_seed(seed)
         trial = cls(agent_class, config, spec, None, [], [], generator, seed)
         trial.agent = trial.make(spec)
-        trial.steps = [seen(spec, rows * trial.block, generator) for _ in range(STEPS)]
+        trial.steps = [seen(spec, rows * trial.together, generator) for _ in range(STEPS)]
         return trial
 
     def live(self) -> None:
@@ -66,9 +66,12 @@ class Trial:
         return bool(getattr(self.agent, "collective", False))
 
     @property
-    def block(self) -> int:
-        """How many rows of a member are one world, which only a collective sees as such."""
-        fixed = getattr(self.spec, "seating", "") == "fixed"
+    def together(self) -> int:
+        """Rows of a member that may depend on one another: the seats of a world of a collective.
+
+        With fixed seating it is the rows of its members that are.
+        """
+        fixed = self.spec.seating == "fixed" and self.spec.members > 1
         return self.spec.num_seats if self.collective and not fixed else 1
 
     @property

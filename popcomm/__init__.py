@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from popcomm.agents.tiny import TinyAgent
     from popcomm.envs.referential_v0 import CommunicationEnv
+    from popcomm.rollout.loading import load
+    from popcomm.rollout.population import Population
 
 __version__ = "0.1.0"
-__all__ = ["CommunicationEnv", "TinyAgent", "__version__"]
+__all__ = ["CommunicationEnv", "Population", "TinyAgent", "__version__", "load"]
 
-_MODULES = {"CommunicationEnv": "popcomm.envs.referential_v0", "TinyAgent": "popcomm.agents.tiny"}
+_MODULES = {
+    "CommunicationEnv": "popcomm.envs.referential_v0",
+    "Population": "popcomm.rollout.population",
+    "TinyAgent": "popcomm.agents.tiny",
+    "load": "popcomm.rollout.loading",
+}
 
 
 def __getattr__(name: str) -> Any:

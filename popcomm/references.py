@@ -45,6 +45,24 @@ def attribute(key: str, reference: str) -> Any:
     return found
 
 
+def reference_to(thing: Any) -> str | None:
+    """The "module:attribute" that names a class or a function; None where none does, as for a lambda.
+
+    >>> reference_to(UserError)
+    'popcomm.errors:UserError'
+    """
+    module, path = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    if not module or not path:
+        return None
+    reference = f"{module}:{path}"
+    try:
+        found = attribute("it", reference)
+    except UserError:
+        return None
+    same = found is thing or (isinstance(thing, type) and found in thing.__mro__)
+    return reference if same else None
+
+
 def named(key: str, name: str, known: Mapping[str, Any]) -> Any:
     """What a name means: one of those that are known here, or "module:attribute" of the user's own.
 

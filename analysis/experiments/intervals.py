@@ -10,28 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-LEVEL = 0.95
+from popcomm.language.intervals import LEVEL, UNKNOWN, Interval, mean_interval
+
+__all__ = ["LEVEL", "Difference", "Interval", "difference", "mean_interval", "paired", "share_interval"]
+
 RESAMPLES = 10_000
-
-
-class Interval(NamedTuple):
-    """A confidence interval; nan where there are too few seeds for one."""
-
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
-    def shown(self, digits: int, sign: str = "+") -> str:
-        """[low, high], or why there is none; sign: "+" of differences, "" of levels."""
-        if np.isnan(self.low):
-            return "(no interval: needs two seeds)"
-        return f"[{self.low:{sign}.{digits}f}, {self.high:{sign}.{digits}f}]"
-
-
-UNKNOWN = Interval(float("nan"), float("nan"))
 
 
 class Difference(NamedTuple):
@@ -75,20 +58,6 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL, seed: 
             rng=np.random.default_rng(seed),
         ).confidence_interval
     return Difference(mean, mean_interval(apart, level), _interval(unpaired), _interval(bootstrap))
-
-
-def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Student's t interval of the mean of one group of runs, [S]; nan of fewer than two.
-
-    >>> mean_interval([1.0, 3.0], level=0.5).shown(2)  # t is 1 at the 75th percentile, with one degree of freedom
-    '[+1.00, +3.00]'
-    """
-    found = np.asarray(values, float)
-    if len(found) < 2 or not np.isfinite(found).all():
-        return UNKNOWN
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return _interval(stats.ttest_1samp(found, 0.0).confidence_interval(level))
 
 
 def share_interval(count: int, of: int, level: float = LEVEL) -> Interval:

@@ -2,7 +2,8 @@
 
 An agent is a plain torch module for P members at once. Its constructor takes an `AgentSpec` and keyword arguments (the
 `agent_config` of `.population()`); every parameter and buffer of it has the members as its first axis when
-`spec.members` > 1. Tensors are member-major, [P, R, ...]: R rows of each of the P members.
+`spec.members` > 1, but for those whose `owners()` it tells. Tensors are member-major, [P, R, ...]: R rows of each of
+the P members.
 """
 
 from __future__ import annotations
@@ -151,6 +152,17 @@ class Agent(Protocol):
     `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
     `without_gradient: tuple[str, ...]`, names of parameters that are meant to have none: `agent_api_test` of
     `popcomm.agents.testing`, which holds an agent against all this, asks for one on every other.
+
+    Networks whose rows come and go have `owners() -> {parameter: [axis 0] int64 member}` for the parameters whose first
+    axis is not the members: gradients are clipped, and left out where they are not finite, for each owner. To grow they
+    have three more methods, and their layers `popcomm.agents.reindex.take_sizes`: `watch(on)`, whether the gradients
+    that follow are looked at (in the first pass over a batch they are); `growth_statistics() -> Tensor`, what was seen
+    since the watch began or since it was last asked, as sums that can be added up over updates and learners; and
+    `grow(sums, generator) -> {parameter: [rows] int64}` after such a step, which rows the parameters are to have now
+    (`popcomm.agents.reindex.reindex`; -1: a new one), or nothing, and then the sums go on. Random choices are the
+    generator's, so that all learners make the same; buffers that go with the rows are the network's own to change.
+    `inherit(parents: [P]) -> {parameter: [rows] int64}` says the same of those parameters where member p is to become
+    what member parents[p] is.
     """
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.message_encoder import lookup
 from popcomm.agents.population import PopulationGRUCell, PopulationLinear, PopulationMLP
+from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.speech import AutoregressiveSpeech
 from popcomm.agents.start import POLICY_GAIN
 from popcomm.channels.mailbox import Inbox
@@ -62,7 +63,7 @@ class MessageReader(nn.Module):
         return state.unflatten(1, between)
 
 
-class GRUAgent(nn.Module):
+class GRUAgent(Pretrained, nn.Module):
     """The sender and receiver of signalling games (Lazaridou 2018; EGG's RnnSender and RnnReceiver) as one agent.
 
     What it sees, and the mean of the messages it heard (each read by a GRU), start a GRU that speaks symbol by symbol.

@@ -12,6 +12,7 @@ from popcomm.agents.activations import activation_function
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch, later
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, orthogonal_, orthogonal_layer_
+from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox
 from popcomm.checks import whole
@@ -20,7 +21,7 @@ from popcomm.checks import whole
 START_SCALE = 0.5
 
 
-class MLPAgent(nn.Module):
+class MLPAgent(Pretrained, nn.Module):
     """Separate actor and critic of two hidden layers each; no recurrent state.
 
     Orthogonal start: gain sqrt(2) in hidden layers, as in CleanRL's PPO, and 1 in both heads (`popcomm.agents.start`).

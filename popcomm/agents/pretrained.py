@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from safetensors import SafetensorError
@@ -17,13 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from popcomm.agents.contract import AgentSpec
-from popcomm.agents.structure import structure_from_json, structure_to_json
 from popcomm.channels.kinds import MESSAGE_KINDS, message_kind
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
+from popcomm.envs.space_json import space_from_json, space_to_json
 from popcomm.errors import UserError
+from popcomm.references import reference_to
 
 FORMAT_VERSION = 1
+NO_CONFIG = ("spec", "generator")  # what no config holds
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 Self = TypeVar("Self", bound="Pretrained")
@@ -32,11 +33,18 @@ Self = TypeVar("Self", bound="Pretrained")
 class Pretrained:
     """Part of an agent: `save_pretrained` and `from_pretrained`.
 
-    The agent's constructor takes a spec and keyword arguments; `config` holds those arguments, of JSON's types.
+    The agent's constructor takes a spec and other arguments. `config` holds those others, of JSON's types; they are
+    noted when the agent is made, defaults included.
     """
 
     spec: AgentSpec
     config: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        agent = super().__new__(cls)
+        if args or kwargs:  # neither, where a copy is filled by whoever makes it
+            agent.config = _arguments(cls, args, kwargs)
+        return agent
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write model.safetensors and config.json into a folder, which is made if need be. Returns the folder."""
@@ -57,11 +65,41 @@ class Pretrained:
         return load(cls, folder, spec)
 
 
-def save(agent: Any, folder: str | Path) -> Path:
-    """Write an agent that has `spec` and `config` (see `Pretrained`); the config last, so that with it all is there.
+def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What an agent is made with, by name, but for its place and the source of its weights.
+
+    What does not fit the constructor is left to the constructor to say.
+    """
+    try:
+        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
+    except TypeError:
+        return dict(kwargs)
+    bound.apply_defaults()
+    _, *given = bound.signature.parameters.values()
+    found: dict[str, Any] = {}
+    for parameter in given:
+        value = bound.arguments[parameter.name]
+        found |= value if parameter.kind is parameter.VAR_KEYWORD else {parameter.name: value}
+    return {name: value for name, value in found.items() if name not in NO_CONFIG}
+
+
+def as_pretrained(cls: Any) -> Any:
+    """The class itself, or one like it that has `save_pretrained` and `from_pretrained`."""
+    if hasattr(cls, "save_pretrained"):
+        return cls
+    return type(cls.__name__, (Pretrained, cls), {"__module__": cls.__module__, "__qualname__": cls.__qualname__})
+
+
+def save(agent: Any, folder: str | Path, config: Mapping[str, Any] | None = None) -> Path:
+    """Write an agent that has a `spec`; the config last, so that with it all is there.
+
+    Args:
+        agent: the agent.
+        folder: where to.
+        config: what it was made with; None: its own `config` (see `Pretrained`).
 
     Raises:
-        UserError: the folder's name is that of a file.
+        UserError: the folder's name is that of a file, or the config is of types that JSON does not have.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -71,10 +109,16 @@ def save(agent: Any, folder: str | Path) -> Path:
         "format": "popcomm-agent",
         "format_version": FORMAT_VERSION,
         "class": type(agent).__name__,
+        **_home(type(agent)),
         "spec": spec_to_json(agent.spec),
-        "config": agent.config,
+        "config": agent.config if config is None else dict(config),
     }
-    text = json.dumps(about, indent=2, allow_nan=False)
+    try:
+        text = json.dumps(about, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{type(agent).__name__} cannot be saved: its config {about['config']} must be of JSON's types"
+        ) from error
     weights = {name: value.detach().cpu().contiguous() for name, value in agent.state_dict().items()}
     save_file(weights, folder / f".{WEIGHTS}")
     (folder / f".{WEIGHTS}").replace(folder / WEIGHTS)
@@ -98,7 +142,23 @@ def load(cls: Any, folder: str | Path, spec: AgentSpec | None = None) -> Any:
     return agent
 
 
-def _read_config(folder: Path, name: str) -> dict[str, Any]:
+def _home(cls: type) -> dict[str, str]:
+    """{"agent": "module:Class"} of a class that is none of popcomm's."""
+    found = None if cls.__module__.startswith("popcomm.") else reference_to(cls)
+    return {} if found is None else {"agent": found}
+
+
+def class_named(folder: str | Path) -> tuple[str, str | None]:
+    """The class of an agent that was saved, by name, and as "module:Class" where it is none of popcomm's.
+
+    Raises:
+        UserError: no such folder, or a damaged one.
+    """
+    about = _read_config(Path(folder))
+    return str(about.get("class")), about.get("agent")
+
+
+def _read_config(folder: Path, name: str | None = None) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         about = json.loads(path.read_text())
@@ -111,7 +171,7 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
     version = about.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(f"{path} has format_version {version}, and this popcomm reads {FORMAT_VERSION}")
-    if about.get("class") != name:
+    if name is not None and about.get("class") != name:
         raise UserError(f"{folder} holds a {about.get('class')}, and not a {name}")
     return about
 
@@ -173,10 +233,10 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
     """An AgentSpec (its own fields, not those of subclasses) as types that JSON has."""
     plain = {field.name: getattr(spec, field.name) for field in fields(AgentSpec)}
     messages = spec.messages
-    plain["action_space"] = _space_to_json(spec.action_space)
-    plain["observation_space"] = structure_to_json(spec.observation_space)
+    plain["action_space"] = space_to_json(spec.action_space)
+    plain["observation_space"] = _form(spec.observation_space)
     plain["seat_species"] = list(spec.seat_species)
-    plain["messages"] = None if messages is None else _kind_to_json(messages)
+    plain["messages"] = None if messages is None else kind_to_json(messages)
     return plain
 
 
@@ -186,17 +246,25 @@ def spec_from_json(data: Mapping[str, Any]) -> AgentSpec:
     Raises:
         UserError, KeyError, TypeError, ValueError: the data are no spec.
     """
+    seen = data.get("observation_space")  # what was saved before has none, and no seats
     made = {
         "messages": message_kind(data["messages"]),
-        "action_space": _space_from_json(data["action_space"]),
-        # What was saved before has neither.
-        "observation_space": structure_from_json(data.get("observation_space")),
+        "action_space": space_from_json(data["action_space"]),
+        "observation_space": None if seen is None else space_from_json(seen),
         "seat_species": tuple(data.get("seat_species", ())),
     }
     return AgentSpec(**{**data, **made})
 
 
-def _kind_to_json(kind: MessageKind) -> dict[str, Any]:
+def _form(space: spaces.Space | None) -> dict[str, Any] | None:
+    """What is observed in its own form; None for a space that JSON does not have, which is told by its size."""
+    try:
+        return None if space is None else space_to_json(space)
+    except UserError:
+        return None
+
+
+def kind_to_json(kind: MessageKind) -> dict[str, Any]:
     """The mapping that a config would have for it."""
     if not is_dataclass(kind):
         raise UserError(f"messages are {kind!r}, and of a kind of your own that is saved the class must be a dataclass")
@@ -207,29 +275,7 @@ def _kind_to_json(kind: MessageKind) -> dict[str, Any]:
         del own["relaxed"], own["noise"]
     if type(kind) in MESSAGE_KINDS.values():
         return {"kind": kind.kind, **own}
-    return {"kind": f"{type(kind).__module__}:{type(kind).__qualname__}", **own}
-
-
-def _space_to_json(space: spaces.Space) -> dict[str, Any]:
-    if isinstance(space, spaces.Discrete):
-        return {"kind": "discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.MultiDiscrete):
-        return {"kind": "multi_discrete", "nvec": space.nvec.tolist()}
-    assert isinstance(space, spaces.Box), space  # the contract knows no other
-    return {"kind": "box", "low": _bounds(space.low), "high": _bounds(space.high)}
-
-
-def _bounds(values: np.ndarray) -> list[float | str]:
-    """Numbers as JSON has them; infinite ones, which it has not, as "inf" and "-inf"."""
-    return [float(v) if math.isfinite(v) else str(float(v)) for v in values]
-
-
-def _space_from_json(data: Mapping[str, Any]) -> spaces.Space:
-    if data["kind"] == "discrete":
-        return spaces.Discrete(data["n"], start=data["start"])
-    if data["kind"] == "multi_discrete":
-        return spaces.MultiDiscrete(data["nvec"])
-    if data["kind"] == "box":
-        low, high = (np.array([float(v) for v in data[key]], np.float32) for key in ("low", "high"))
-        return spaces.Box(low, high, dtype=np.float32)
-    raise ValueError(f"no action space of kind '{data['kind']}'")
+    found = reference_to(type(kind))
+    if found is None:
+        raise UserError(f"messages are of class {type(kind).__name__}, which no module:Class names")
+    return {"kind": found, **own}

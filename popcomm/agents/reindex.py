@@ -33,8 +33,7 @@ def reindex(optimizer: torch.optim.Optimizer | None, parameter: nn.Parameter, ro
     """
     rows = torch.as_tensor(rows, dtype=torch.int64, device=parameter.device)
     before = parameter.shape
-    parameter.data = take_rows(parameter.data, rows)
-    parameter.grad = None
+    _swap(parameter, take_rows(parameter.data, rows))
     state = {} if optimizer is None else optimizer.state.get(parameter, {})
     if optimizer is None or not state:
         return
@@ -46,6 +45,18 @@ def reindex(optimizer: torch.optim.Optimizer | None, parameter: nn.Parameter, ro
     for key, value in of_rows.items():
         new = float(value[kept].mean()) if key in SECOND_MOMENTS else 0.0
         state[key] = take_rows(value, rows, new)
+
+
+def _swap(parameter: nn.Parameter, values: Tensor) -> None:
+    """Other values for a parameter, of any size; its gradient goes.
+
+    Of a change of size alone torch takes no notice: as long as a graph of before is alive, the gradient of the new
+    values would be held against the old size. Of a change of the type it does, and looks anew.
+    """
+    parameter.grad = None
+    other = torch.float32 if values.dtype == torch.float64 else torch.float64
+    parameter.data = values.new_empty(0, dtype=other)
+    parameter.data = values
 
 
 def take_rows(values: Tensor, rows: Tensor, new: float = 0.0) -> Tensor:
@@ -78,6 +89,6 @@ def take_sizes(module: nn.Module, names: Sequence[str], state_dict: Mapping[str,
             continue
         sized = own.data.new_zeros(len(given), *own.shape[1:])
         if isinstance(own, nn.Parameter):
-            own.data, own.grad = sized, None
+            _swap(own, sized)
         else:
             setattr(module, name, sized)

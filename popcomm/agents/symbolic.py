@@ -16,6 +16,7 @@ from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP
+from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.routing import RoutedHearing
 from popcomm.agents.start import POLICY_GAIN, start_memory_, start_message_head_
 from popcomm.channels.mailbox import Inbox, RoutedInbox
@@ -26,7 +27,7 @@ from popcomm.errors import UserError
 START_SCALE = 0.5
 
 
-class SymbolicAgent(Grounding, nn.Module):
+class SymbolicAgent(Grounding, Pretrained, nn.Module):
     """Five modules for emergent symbolic communication.
 
     1. Memory: an LSTM on the observation and the last attended context.

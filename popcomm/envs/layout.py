@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gymnasium.spaces import Space
+
 from popcomm.envs.world import Species, World
 
 
@@ -17,6 +19,8 @@ class WorldLayout:
     position_size: int
     torus: tuple[float, ...] | None
     num_labels: int
+    # (name of a species, what one agent observes, what it does), as environments show it; none in layouts from before.
+    spaces: tuple[tuple[str, Space, Space], ...] = ()
 
     @classmethod
     def of(cls, world: World) -> WorldLayout:
@@ -27,6 +31,7 @@ class WorldLayout:
             world.position_size,
             world.torus,
             world.num_labels,
+            tuple((name, *told) for name, told in world.env_spaces.items()),
         )
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.checks import whole
@@ -107,6 +108,13 @@ class ParallelEnvWorld(World):
     def agents(self) -> list[Any]:
         """The agents in the order of seats, as the environment calls them."""
         return list(self._agents)
+
+    @property
+    def env_spaces(self) -> dict[str, tuple[spaces.Space, spaces.Space]]:
+        """{species: what one agent observes and does, as the environment says it}."""
+        env = self._envs[0]
+        seats = {name: self._agents[species.start] for name, species in self.species.items()}
+        return {name: (env.observation_space(agent), env.action_space(agent)) for name, agent in seats.items()}
 
     def face_of(self, agent: Any) -> Face:
         """How an agent's observations are read and its actions told."""

@@ -109,6 +109,11 @@ class World(ABC):
         """N, seats in one world."""
         return max(s.stop for s in self.species.values())
 
+    @property
+    def env_spaces(self) -> dict[str, tuple[spaces.Space, spaces.Space]]:
+        """{species: what one agent observes and does, as the PettingZoo face of this world shows it}."""
+        return {name: (_shown(species), species.action_space) for name, species in self.species.items()}
+
     @abstractmethod
     def reset(self, seed: int | None = None) -> WorldStep:
         """Start new episodes everywhere. With a seed the future is a function of it; without, it goes on as it was."""
@@ -141,3 +146,13 @@ class World(ABC):
     def close(self) -> None:
         """Free what the world holds."""
         return None
+
+
+def _shown(species: Species) -> spaces.Space:
+    """What an agent observes: its numbers, and its action mask beside them where there is one."""
+    box = species.observation_space
+    if not species.has_action_mask:
+        return box
+    space = species.action_space
+    size = int(space.n) if isinstance(space, spaces.Discrete) else int(space.nvec.sum())
+    return spaces.Dict({"observation": box, "action_mask": spaces.Box(0, 1, (size,), np.int8)})

@@ -64,8 +64,10 @@ class WorldParallelEnv(ParallelEnv):
         self.possible_agents = sorted(self._seats, key=self._seats.__getitem__)
         self.agents: list[str] = []
         # Spaces are copies, one for each agent: seeding one agent's space must not move another's.
-        self.observation_spaces = {a: _observation_space(s) for a, s in self._species.items()}
-        self.action_spaces = {a: copy.deepcopy(s.action_space) for a, s in self._species.items()}
+        shown = world.env_spaces
+        told = {agent: shown[species.name] for agent, species in self._species.items()}
+        self.observation_spaces = {agent: copy.deepcopy(observed) for agent, (observed, _) in told.items()}
+        self.action_spaces = {agent: copy.deepcopy(done) for agent, (_, done) in told.items()}
         if world.state_size:
             self.state_space = spaces.Box(-np.inf, np.inf, (world.state_size,), np.float32)
         self._spoken = np.zeros((1, world.num_agents), dtype=np.float32)
@@ -124,6 +126,13 @@ class WorldParallelEnv(ParallelEnv):
         if self._step is not None and self.world.reopens_seats:
             now = [may and alive for may, alive in zip(now, self._step.alive[0].tolist(), strict=True)]
         return {agent: now[self._seats[agent]] and self._species[agent].speaks for agent in self.possible_agents}
+
+    def lives(self) -> dict[str, tuple[bool, bool]]:
+        """{agent: whether it is alive, and whether its life begins with these observations} of all possible agents."""
+        if self._step is None:
+            return {agent: (False, False) for agent in self.possible_agents}
+        alive, first = self._step.alive[0].tolist(), self._step.first[0].tolist()
+        return {agent: (alive[seat], first[seat]) for agent, seat in self._seats.items()}
 
     def state(self) -> np.ndarray:
         """The world's latent state [S] float32."""
@@ -218,12 +227,3 @@ def _names(species: Species) -> dict[str, int]:
     """{agent: seat}; a species that names no agents counts them."""
     names = species.agents or tuple(f"{species.name}_{i}" for i in range(species.num_seats))
     return dict(zip(names, range(species.start, species.stop), strict=True))
-
-
-def _observation_space(species: Species) -> gymnasium.Space:
-    box = species.observation_space
-    if not species.has_action_mask:
-        return box
-    space = species.action_space
-    size = int(space.n) if isinstance(space, spaces.Discrete) else int(space.nvec.sum())
-    return spaces.Dict({"observation": box, "action_mask": spaces.Box(0, 1, (size,), np.int8)})

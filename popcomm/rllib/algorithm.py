@@ -26,17 +26,17 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from popcomm.envs.making import make_world
 from popcomm.errors import UserError
-from popcomm.rllib import checkpoints
+from popcomm.rllib import checkpoints, evaluating
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.recording import Recording
-from popcomm.rollout import Rollout, Seeds
-from popcomm.schedules import Clock
+from popcomm.rllib.release import released
+from popcomm.rollout import Rollout
+from popcomm.rollout.population import Population
 
 # By this name Tune and RLlib find it, as they do their own.
 ALGORITHMS["PopulationPPO"] = lambda: (PopulationPPO, PopulationPPO.get_default_config())
@@ -199,22 +199,19 @@ class PopulationPPO(PPO):
         env_config: Mapping[str, Any] | None = None,
     ) -> Rollout:
         """Worlds in which the population plays as it is now (`popcomm.rollout.Playable`), on this process's CPU."""
-        config = self.config.copy(copy_frozen=False)
-        config.env_config = {**config.env_config, **(env_config or {})}
-        plan = plan_of(config)
-        world = make_world(config.world, config.env_config, worlds or config.num_worlds_per_env_runner)
-        module = self.config.get_multi_rl_module_spec(inference_only=True).build()
-        module.set_state(self.learner_group.get_weights())
-        rollout = Rollout(
-            world,
-            dict(module.items()),
-            plan.channel,
-            seeds=Seeds.of(seed, 0),
-            seating=plan.seating_rule,
-            explore=not greedy,
-        )
-        rollout.follow(Clock(self.env_steps), self.fades())
-        return rollout
+        return released(self).rollout(seed, greedy, worlds, env_config)
+
+    def population(self) -> Population:
+        """The population as it is now, in a copy, out of the trainer."""
+        return released(self)
+
+    # RLlib's `evaluate` asks for one of these two, where it has brought the runners up to date.
+
+    def _evaluate_on_local_env_runner(self, env_runner: PopulationEnvRunner) -> tuple[None, int, int, list[object]]:
+        return evaluating.log(self.metrics, evaluating.here(self))
+
+    def _evaluate_with_fixed_duration(self) -> tuple[None, int, int, list[object]]:
+        return evaluating.log(self.metrics, evaluating.by_runners(self))
 
     # ---- state and checkpoints ----
 

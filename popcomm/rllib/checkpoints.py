@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import ray
@@ -21,14 +21,24 @@ from ray.tune import Checkpoint
 
 import popcomm
 from popcomm.errors import UserError
+from popcomm.manifest import MANIFEST, CheckpointError, files_of, latest_valid, verify
+from popcomm.rollout.loading import UNDER
 
-MANIFEST = "manifest.json"
+__all__ = [
+    "MANIFEST",
+    "CheckpointError",
+    "PathLike",
+    "check_weights",
+    "digest",
+    "latest_valid",
+    "local_path",
+    "save",
+    "verify",
+    "versions",
+    "weight_digest",
+]
 
 PathLike: TypeAlias = str | os.PathLike[str] | Checkpoint
-
-
-class CheckpointError(UserError):
-    """A checkpoint that must not be used, and why."""
 
 
 def local_path(path: PathLike) -> Path:
@@ -52,6 +62,7 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     try:
         write(str(temporary), **kwargs)
         manifest = {
+            **_population(algorithm, temporary / UNDER),
             "files": files_of(temporary),
             "weights": weight_digest(algorithm),
             "modules": sorted(algorithm.config.layout.species),
@@ -67,45 +78,20 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     return str(folder)
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """The manifest, if all files are there and unchanged. Nothing of the checkpoint is unpickled before this.
-
-    Raises:
-        CheckpointError: with the reason.
-    """
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint at {folder}")
+def _population(algorithm: Algorithm, folder: Path) -> dict[str, str]:
+    """Write what `popcomm.load` reads; the reason why not, where it cannot be written down."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        listed: Mapping[str, Any] = manifest["files"]
-    except FileNotFoundError:
-        raise CheckpointError(f"the checkpoint {folder} has no {MANIFEST}: it was not completely written") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"the checkpoint {folder} has a damaged {MANIFEST}") from None
-    for name, expected in listed.items():
-        file = folder / name
-        if not file.is_file():
-            raise CheckpointError(f"the checkpoint {folder} lacks the file {name}")
-        if file.stat().st_size != expected["size"] or _sha256(file) != expected["sha256"]:
-            raise CheckpointError(f"in the checkpoint {folder} the file {name} is not the one that was saved")
-    return manifest
+        algorithm.population().save_pretrained(folder)
+    except UserError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        return {"no_population": str(error)}
+    return {}
 
 
 def check_weights(manifest: Mapping[str, Any], digest: str, folder: Path) -> None:
     """Raises CheckpointError unless the restored weights are those that were saved."""
     if manifest["weights"] != digest:
         raise CheckpointError(f"the weights restored from {folder} are not those that were saved")
-
-
-def latest_valid(folder: str | Path) -> Path | None:
-    """The newest checkpoint under `folder` that verifies, by the iteration in its manifest; None without any."""
-    found = []
-    for candidate in Path(folder).glob("*/" + MANIFEST):
-        try:
-            found.append((verify(candidate.parent)["iteration"], candidate.parent))
-        except CheckpointError:
-            continue
-    return max(found)[1] if found else None
 
 
 def weight_digest(algorithm: Algorithm) -> str:
@@ -125,15 +111,6 @@ def digest(weights: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     return result.hexdigest()
 
 
-def files_of(folder: Path) -> dict[str, dict[str, int | str]]:
-    """{relative path: {size, sha256}} of all files under a folder, but the manifest."""
-    return {
-        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
-    }
-
-
 def versions() -> dict[str, str]:
     """Versions that a later reader may want to know."""
     return {
@@ -142,21 +119,6 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _by_blocks(stream)
-        )
-
-
-def _by_blocks(stream: BinaryIO) -> str:
-    """Python 3.10 has no file_digest."""
-    result = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        result.update(block)
-    return result.hexdigest()
 
 
 def _write_json(file: Path, value: object) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from typing_extensions import Self
 
 from popcomm.channels import MessageKind
 from popcomm.envs.world import World
@@ -239,6 +240,17 @@ class PopulationPPOConfig(Settings):
         """
         return self._set(autocast=autocast, tf32=tf32, compile_agents=compile)
 
+    def evaluation(self, *, evaluation_config: Mapping[str, object] | None = NotProvided, **kwargs: object) -> Self:
+        """RLlib's evaluation: every `evaluation_interval` iterations, `evaluation_duration` whole episodes apart from
+        those of training, the same ones each time (`popcomm.rllib.evaluating`).
+
+        Args:
+            evaluation_config: "explore", where False takes the likeliest actions and messages; "env_config", keys that
+                differ from those of training.
+        """
+        check_names("evaluation", kwargs)
+        return super().evaluation(evaluation_config=evaluation_config, **kwargs)
+
     def fault_tolerance(
         self, *, max_empty_iterations: int = NotProvided, max_nonfinite_updates: int = NotProvided, **kwargs: object
     ) -> PopulationPPOConfig:
@@ -263,7 +275,8 @@ class PopulationPPOConfig(Settings):
         """What to write. Intervals are iterations; 0 is never.
 
         Args:
-            run_dir: the run folder; None writes nothing. Under tune.Tuner every trial writes into its own folder instead.
+            run_dir: the run folder; None writes nothing. Under tune.Tuner every trial writes into its own folder,
+                that of its Result.
             conversation_every: write what was said since the last time, every step once: of each world the last 256
                 steps at most, so longer intervals leave gaps.
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
@@ -325,6 +338,13 @@ class PopulationPPOConfig(Settings):
                 load_state_path=paths.get(name),
             )
         return MultiRLModuleSpec(multi_rl_module_class=PopulationMultiRLModule, rl_module_specs=specs)
+
+    def get_evaluation_config_object(self) -> Self | None:
+        """RLlib's copy for its evaluation runners, whose worlds stay those of training: an evaluation makes its own."""
+        config = super().get_evaluation_config_object()
+        if config is not None:
+            config.env_config = self.env_config
+        return config
 
     def validate(self) -> None:
         """Check everything before any work starts.

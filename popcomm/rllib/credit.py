@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from popcomm.rllib.fragment import Fragment
+from popcomm.rllib.plan import Plan
+from popcomm.rllib.ppo import Reduce, standardise
+
+
+def add_receivers_credit(
+    arrays: Mapping[str, Fragment[Tensor]], advantages: Sequence[Tensor], plan: Plan, reduce: Reduce
+) -> None:
+    """What messages are credited with: the advantages of those who hear them, standardised per sender.
+
+    Args:
+        arrays: {species: its fragment}; those who speak get "message_advantages" [B, T, N_s].
+        advantages: of each species [B, T, N_s].
+        plan: whose seats and members they are.
+        reduce: sum over learners.
+    """
+    goes_on = torch.cat([a["alive"] & ~a["terminated"] for a in arrays.values()], 2)
+    credit = receivers_credit(torch.cat(list(advantages), 2), *senders_of(arrays), goes_on)
+    for name, a in arrays.items():
+        kind, members = plan.species[name].species, plan.species[name].members
+        if not kind.speaks:
+            continue
+        heard = credit.heard[:, :, kind.seats] & a["alive"] & a.get("voiced", a["alive"])
+        values = standardise(credit.values[:, :, kind.seats], a["members"], heard, members, reduce)
+        a["message_advantages"] = torch.where(heard, values, 0.0)
 
 
 class Credit(NamedTuple):

@@ -127,8 +127,9 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         if self.env is not None:
             self.env.close()
         config = self.config
-        # The driver's own runner makes no rollouts when there are remote ones: one world is enough for the spaces.
-        idle = self.worker_index == 0 and config.num_env_runners > 0
+        # The driver's own runner makes no rollouts when there are remote ones, and an evaluation has worlds of its own:
+        # one world is enough for the spaces.
+        idle = config.in_evaluation or (self.worker_index == 0 and config.num_env_runners > 0)
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
         self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
         self.env.tells_state = self.plan.reads_state

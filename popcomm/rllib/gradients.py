@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from popcomm.rllib.growth import Owners
 from popcomm.rllib.ppo import Reduce
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,12 @@ class MemberGuard:
         count, self.left_out = self.left_out, 0
         return count
 
-    def step(self, optimizers: Sequence[torch.optim.Optimizer], norms: Tensor) -> None:
-        """One update. norms: [P], of the members' gradients; the others' weights and moments stay as they are.
+    def step(self, optimizers: Sequence[torch.optim.Optimizer], norms: Tensor, owners: Owners | None = None) -> None:
+        """One update.
+
+        Args:
+            norms: [P], of the members' gradients; where one is not finite, weights and moments stay as they are.
+            owners: whose the rows of parameters are that have no axis of members.
 
         Raises:
             FloatingPointError: no member has had a finite gradient for `patience` updates.
@@ -80,7 +85,7 @@ class MemberGuard:
         if not kept.any():
             return
         for optimizer in optimizers:
-            with left_alone(optimizer, ~finite):
+            with left_alone(optimizer, ~finite, owners or {}):
                 optimizer.step()
 
     def _tell(self) -> None:
@@ -107,25 +112,26 @@ class MemberGuard:
 
 
 @contextmanager
-def left_alone(optimizer: torch.optim.Optimizer, members: Tensor) -> Iterator[None]:
+def left_alone(optimizer: torch.optim.Optimizer, members: Tensor, owners: Owners) -> Iterator[None]:
     """Within, a step moves neither the weights nor the optimizer's moments of some members. members: [P] bool.
 
     A gradient of zero is not enough: Adam would still move them by their momentum.
     """
     trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    rows = [members[owners[p]] if p in owners else members for p in trained]
     saved = [
-        (p, p.detach()[members].clone(), {key: value[members].clone() for key, value in _moments(optimizer, p).items()})
-        for p in trained
+        (p, r, p.detach()[r].clone(), {key: value[r].clone() for key, value in _moments(optimizer, p).items()})
+        for p, r in zip(trained, rows, strict=True)
     ]
-    for p in trained:
+    for p, r, *_ in saved:
         assert p.grad is not None
-        p.grad[members] = 0.0  # an optimizer may look at a tensor as a whole
+        p.grad[r] = 0.0  # an optimizer may look at a tensor as a whole
     yield
     with torch.no_grad():
-        for p, weights, before in saved:
-            p[members] = weights
+        for p, r, weights, before in saved:
+            p[r] = weights
             for key, value in _moments(optimizer, p).items():
-                value[members] = before.get(key, 0.0)
+                value[r] = before.get(key, 0.0)
 
 
 def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import ray
 import torch
 import torch.distributed
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import COMPONENT_OPTIMIZER
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
-from popcomm.rllib.credit import receivers_credit, senders_of
-from popcomm.rllib.fragment import Fragment, plain
+from popcomm.rllib.credit import add_receivers_credit
+from popcomm.rllib.estimates import of_messages as _of_messages
+from popcomm.rllib.estimates import of_steps as _of_steps
+from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
+from popcomm.rllib.fragment import plain
 from popcomm.rllib.gradients import MemberGuard, sum_over_learners
+from popcomm.rllib.growth import Growth, Ownership, agreed_seed, inherit
 from popcomm.rllib.learning_statistics import Totals, log_iteration
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.ppo import (
-    Advantages,
     a_step_later,
-    clip_per_member,
+    clip_owned,
     clip_values,
-    generalised_advantages,
     member_moments,
     same,
     standardise,
@@ -39,6 +43,7 @@ from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
 LEARNER_BRANCH = 4
+GROWTH = "growth"  # in a learner's state
 
 
 class PopulationPPOLearner(PPOTorchLearner):
@@ -75,6 +80,8 @@ class PopulationPPOLearner(PPOTorchLearner):
             name: SpeciesLoss(module, self.plan.species[name], action_distribution(self.species[name].action_space))
             for name, module in self.networks.items()
         }
+        agents = {name: module.agent for name, module in self.networks.items()}
+        self.growth = Growth(agents, self._optimizers, agreed_seed(config.seed, self.device, self._workers))
 
     @property
     def networks(self) -> dict[str, PopulationRLModule]:
@@ -147,8 +154,12 @@ class PopulationPPOLearner(PPOTorchLearner):
             parts = self._minibatches(worlds, order)
             for number, chosen in enumerate(parts, 1):
                 last = epoch == self.config.num_epochs - 1 and number == len(parts)
+                # Later epochs repeat the samples: what grows is decided by the first.
+                self.growth.watch(self._trained if epoch == 0 else ())
                 self._update_once(select(arrays, chosen), totals, diagnose=last)
+                self.growth.grow(iteration, number)
             updates += len(parts)
+        self.growth.watch(())
         log_iteration(self.metrics, totals, arrays, self.guards, updates, self._reduce)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
@@ -178,7 +189,8 @@ class PopulationPPOLearner(PPOTorchLearner):
                 a["terminated"] = a["terminated"] | a["truncated"]
         by_receivers = self.plan.gradient == "reinforce" and self.config.message_credit == "receivers"
         if by_receivers and self.plan.message_kind is not None:  # in silence nobody hears anybody
-            self._credit_by_receivers(arrays)
+            estimates = [_of_steps(a, self.plan.species[name].settings).advantages for name, a in arrays.items()]
+            add_receivers_credit(arrays, estimates, self.plan, self._reduce)
         for name, a in arrays.items():
             plan, module = self.plan.species[name], self.networks[name]
             config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
@@ -205,20 +217,6 @@ class PopulationPPOLearner(PPOTorchLearner):
             if config.normalize_returns and self.should_module_be_updated(name):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
                 module.returns.update(moments)
-
-    def _credit_by_receivers(self, arrays: Arrays) -> None:
-        """What messages are credited with: the advantages of those who hear them, standardised per sender."""
-        estimates = [_of_steps(a, self.plan.species[name].settings) for name, a in arrays.items()]
-        goes_on = torch.cat([a["alive"] & ~a["terminated"] for a in arrays.values()], 2)
-        credit = receivers_credit(torch.cat([e.advantages for e in estimates], 2), *senders_of(arrays), goes_on)
-        for name, a in arrays.items():
-            kind = self.species[name]
-            if not kind.speaks:
-                continue
-            heard = credit.heard[:, :, kind.seats] & a["alive"] & a.get("voiced", a["alive"])
-            members = self.networks[name].spec.members
-            values = standardise(credit.values[:, :, kind.seats], a["members"], heard, members, self._reduce)
-            a["message_advantages"] = torch.where(heard, values, 0.0)
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
@@ -270,6 +268,13 @@ class PopulationPPOLearner(PPOTorchLearner):
         gradients = self.compute_gradients(losses)
         self.apply_gradients(self.postprocess_gradients(gradients))
 
+    def inherit(self, name: str, parents: Tensor) -> None:
+        """Member p of a species becomes what member parents[p] is. parents: [P] int64, the same on every learner."""
+        inherit(self.networks[name], self._optimizers(name), parents)
+
+    def _optimizers(self, name: str) -> list[torch.optim.Optimizer]:
+        return [optimizer for _, optimizer in self.get_optimizers_for_module(name)]
+
     @property
     def _trained(self) -> list[str]:
         return [name for name in self.networks if self.should_module_be_updated(name)]
@@ -283,13 +288,15 @@ class PopulationPPOLearner(PPOTorchLearner):
         parameters = [p for name in self._trained for p in self._parameters(name)]
         if self._workers > 1:
             sum_over_learners(parameters, self._reduce)
-        self._norms: dict[str, Tensor] = {}
+        self.growth.collect(self._reduce)
+        self._norms: dict[str, tuple[Tensor, Ownership]] = {}
         for name in self._trained:
-            own = [p.grad for p in self._parameters(name) if p.grad is not None]
+            own, network = [p for p in self._parameters(name) if p.grad is not None], self.networks[name]
             if own:
                 settings = self.plan.species[name].settings
-                clip = clip_values if settings.grad_clip_by == "value" else clip_per_member
-                self._norms[name] = clip(own, self.networks[name].spec.members, settings.grad_clip or math.inf)
+                ownership = Ownership.of(network.agent, self._parameters(name), network.spec.members)
+                clip = clip_values if settings.grad_clip_by == "value" else clip_owned
+                self._norms[name] = ownership.clip(clip, own, settings.grad_clip or math.inf), ownership
         return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 
     def apply_gradients(self, gradients_dict: object) -> None:
@@ -298,41 +305,19 @@ class PopulationPPOLearner(PPOTorchLearner):
         Raises:
             FloatingPointError: a species has had no finite gradient for fault_tolerance.max_nonfinite_updates updates.
         """
-        for name, norms in self._norms.items():
-            optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(name)]
-            self.guards[name].step(optimizers, norms)
+        for name, (norms, ownership) in self._norms.items():
+            self.guards[name].step(self._optimizers(name), norms, ownership.owners)
 
+    # ---- state ----
 
-def _of_steps(a: Fragment[Tensor], config: Settings) -> Advantages:
-    return generalised_advantages(
-        a["rewards"], a["values"], a["terminated"], a["truncated"], a["alive"], config.gamma, config.lambda_
-    )
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: object) -> dict[str, Any]:
+        """RLlib's state, and what networks that grow have been watched for."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self.growth.sums and self._check_component(GROWTH, components, not_components):
+            state[GROWTH] = self.growth.get_state()
+        return state
 
-
-def _of_messages(a: Fragment[Tensor], config: Settings) -> Advantages:
-    """The same with every reward one step earlier, when the message was sent that brought it about.
-
-    Rows before a cut have no reward yet (`_with_a_next_step`): their advantage is 0, their target the value that they
-    have, and by that value the rows before them are bootstrapped.
-    """
-    rewards = a_step_later(a["rewards"], a["alive"], a["first"])
-    known = _with_a_next_step(a)[:, :-1]
-    values, terminated, truncated = (x[:, :-1] for x in (a["values"], a["terminated"], a["truncated"]))
-    estimate = generalised_advantages(
-        rewards[:, :-1], values, terminated, truncated, known, config.gamma, config.lambda_
-    )
-    nothing = torch.zeros_like(rewards[:, -1:])
-    return Advantages(
-        torch.cat([estimate.advantages, nothing], 1), torch.cat([estimate.targets, a["values"][:, -2:-1]], 1)
-    )
-
-
-def _with_a_next_step(a: Fragment[Tensor]) -> Tensor:
-    """[B, T, N] bool, rows whose messages' doing is known: not where an episode is cut, nor the fragment's last row.
-
-    A life that terminates has no next step, and that is known: nothing comes of its last message.
-    """
-    known = a["alive"] & (a["terminated"] | ~a["truncated"])
-    # What the last row's messages bring about is in the next fragment.
-    known[:, -1] = False
-    return known
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if COMPONENT_OPTIMIZER in state:  # and not weights alone
+            self.growth.set_state(state.get(GROWTH, {}), self.device)

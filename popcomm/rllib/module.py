@@ -17,6 +17,7 @@ from popcomm.agents.contract import AgentSpec
 from popcomm.agents.population import PopulationLinear
 from popcomm.agents.quality import QualityHead
 from popcomm.errors import UserError
+from popcomm.rllib.growth import has_members, owners_of
 from popcomm.rllib.ppo import ReturnNormaliser
 
 
@@ -117,12 +118,28 @@ def make_agent(agent: type, spec: AgentSpec, arguments: dict[str, object]) -> An
 
 
 def check_member_axis(agent: nn.Module, members: int, name: str) -> None:
-    """Raises UserError unless every parameter of a population of several has the members as its first axis."""
-    if members == 1:
-        return
+    """Raises UserError unless every row of every parameter is some member's.
+
+    The members are the first axis, or `owners()` says whose each row is. A collective is one network, and what is
+    neither in it is of all its seats.
+    """
+    owners = owners_of(agent)
     for key, value in agent.named_parameters():
-        if value.ndim == 0 or value.shape[0] != members:
+        whose = f"population.agent {name}: the parameter {key} has shape {tuple(value.shape)}, and"
+        if value in owners:
+            _check_owners(owners[value], value, members, whose)
+        elif not has_members(value, members) and not getattr(agent, "collective", False):
             raise UserError(
-                f"population.agent {name}: the parameter {key} has shape {tuple(value.shape)}, and its first axis must "
-                f"be the {members} members (or use members: 1)"
+                f"{whose} its first axis must be the {members} members (or use members: 1, or say in owners() whose "
+                "each row is)"
             )
+
+
+def _check_owners(owner: Tensor, parameter: nn.Parameter, members: int, whose: str) -> None:
+    if owner.dtype != torch.int64 or owner.shape != parameter.shape[:1]:
+        raise UserError(
+            f"{whose} owners() has {owner.dtype} of shape {tuple(owner.shape)} for it; it must be a member for each "
+            "row, int64"
+        )
+    if owner.numel() and not (int(owner.min()) >= 0 and int(owner.max()) < members):
+        raise UserError(f"{whose} owners() names members {int(owner.min())} to {int(owner.max())} of {members}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 Reduce = Callable[[Tensor], Tensor]
+OwnersOf = Sequence[Tensor | None]
 
 
 def same(values: Tensor) -> Tensor:
@@ -209,32 +210,47 @@ def a_step_later(values: Tensor, alive: Tensor, first: Tensor) -> Tensor:
     return later
 
 
-def clip_per_member(gradients: list[Tensor], members: int, max_norm: float) -> Tensor:
+def clip_owned(gradients: list[Tensor], members: int, max_norm: float, owners: OwnersOf = ()) -> Tensor:
     """Scale each member's gradients, in place, to a global norm of at most `max_norm`; returns the norms [P].
 
-    With one member this is torch's clip_grad_norm_. With more, the first axis of every gradient is the members', and no
-    member's large gradient shrinks another's.
+    With one member this is torch's clip_grad_norm_. With more, no member's large gradient shrinks another's.
+
+    Args:
+        owners: whose each row of a gradient is, [axis 0] int64; None, or no entry at all: the first axis is the
+            members.
     """
-    norms = member_norms(gradients, members)
+    norms = member_norms(gradients, members, owners)
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     if members == 1:
         torch._foreach_mul_(gradients, scale.squeeze(0))
         return norms
-    for g in gradients:
-        g.mul_(scale.view(-1, *[1] * (g.ndim - 1)))
+    for g, owner in _owned(gradients, owners):
+        g.mul_((scale if owner is None else scale[owner]).view(-1, *[1] * (g.ndim - 1)))
     return norms
 
 
-def clip_values(gradients: list[Tensor], members: int, limit: float) -> Tensor:
+def clip_values(gradients: list[Tensor], members: int, limit: float, owners: OwnersOf = ()) -> Tensor:
     """Clamp every number of the gradients, in place, to [-limit, limit]; returns the norms [P] from before."""
-    norms = member_norms(gradients, members)
+    norms = member_norms(gradients, members, owners)
     torch._foreach_clamp_min_(gradients, -limit)
     torch._foreach_clamp_max_(gradients, limit)
     return norms
 
 
-def member_norms(gradients: list[Tensor], members: int) -> Tensor:
-    """[P], the global norm of each member's gradients, whose first axis is the members' where there are several."""
+def member_norms(gradients: list[Tensor], members: int, owners: OwnersOf = ()) -> Tensor:
+    """[P], the global norm of each member's gradients. owners: as in `clip_owned`."""
     if members == 1:
         return get_total_norm(gradients).view(1)
-    return torch.stack([g.reshape(members, -1).norm(dim=1) for g in gradients]).norm(dim=0)
+    return torch.stack([_norms_of(g, members, owner) for g, owner in _owned(gradients, owners)]).norm(dim=0)
+
+
+def _norms_of(gradient: Tensor, members: int, owner: Tensor | None) -> Tensor:
+    """[P], of one gradient."""
+    if owner is None:
+        return gradient.reshape(members, -1).norm(dim=1)
+    squares = gradient.square() if gradient.ndim == 1 else gradient.flatten(1).square().sum(1)
+    return squares.new_zeros(members).index_add_(0, owner, squares).sqrt()
+
+
+def _owned(gradients: list[Tensor], owners: OwnersOf) -> Iterator[tuple[Tensor, Tensor | None]]:
+    return zip(gradients, owners or [None] * len(gradients), strict=True)

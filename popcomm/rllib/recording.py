@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from popcomm.language import basics, collapse, progress
 from popcomm.language.recording import conversation_path, write_conversations
+from popcomm.rllib import evaluating
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.rewind import PROGRESS, TENSORBOARD, rewind
 from popcomm.rllib.settings import Settings
@@ -156,6 +157,7 @@ class Recording:
             scalars["charts/agent_episodic_return"] = sampled[EPISODE_RETURN_MEAN] / algorithm.config.layout.num_agents
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
+        scalars |= evaluating.scalars(result)
         return scalars | _losses(algorithm.learner_statistics(result))
 
 

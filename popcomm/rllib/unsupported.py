@@ -26,7 +26,7 @@ COMPILE = "use acceleration.compile"
 TORCH = "populations are torch networks"
 STACK = "populations live on RLlib's new API stack alone"
 WORLDS = "worlds are stepped as one tensor; use num_worlds_per_env_runner"
-EVALUATION = "RLlib's evaluation is not supported; use popcomm play"
+EVALUATION = "an evaluation is of whole episodes, between iterations; use evaluation_interval and evaluation_duration"
 OFFLINE = "populations learn from what they live through; use recording.run_dir to keep what was said"
 ITERATION = "metrics are those of each iteration; smooth them where you draw them"
 ENVIRON = 'use ray.init(runtime_env={"env_vars": ...})'
@@ -34,13 +34,11 @@ OWN_LEARNER = "use training.learner_class, a PopulationPPOLearner of your own"
 GONE = "RLlib gave it up"
 
 EVALUATION_KEYS = """
-    evaluation_interval evaluation_duration evaluation_duration_unit evaluation_sample_timeout_s
-    evaluation_auto_duration_min_env_steps_per_sample evaluation_auto_duration_max_env_steps_per_sample
-    evaluation_parallel_to_training evaluation_unhealthy_workers_timeout_s evaluation_error_after_n_consecutive_skips
-    evaluation_force_reset_envs_before_iteration evaluation_config off_policy_estimation_methods
-    ope_split_batch_by_episode evaluation_num_env_runners custom_evaluation_function offline_evaluation_interval
-    num_offline_eval_runners offline_evaluation_type offline_eval_runner_class offline_loss_for_module_fn
-    offline_evaluation_timeout_s
+    evaluation_duration_unit evaluation_auto_duration_min_env_steps_per_sample
+    evaluation_auto_duration_max_env_steps_per_sample evaluation_parallel_to_training
+    evaluation_force_reset_envs_before_iteration off_policy_estimation_methods ope_split_batch_by_episode
+    custom_evaluation_function offline_evaluation_interval num_offline_eval_runners offline_evaluation_type
+    offline_eval_runner_class offline_loss_for_module_fn offline_evaluation_timeout_s
     num_cpus_per_offline_eval_runner num_gpus_per_offline_eval_runner custom_resources_per_offline_eval_runner
     restart_failed_offline_eval_runners ignore_offline_eval_runner_failures max_num_offline_eval_runner_restarts
     offline_eval_runner_restore_timeout_s max_requests_in_flight_per_offline_eval_runner

@@ -11,7 +11,7 @@ from popcomm.agents.seating import SEATINGS, check_balance
 from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.checks import count, number, one_of
+from popcomm.checks import count, number, one_of, true_or_false
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.message_learning import check_gradient
@@ -38,6 +38,7 @@ NOT_NEGATIVE = (
     "message_balance_coeff",
     "message_kl_coeff",
 )
+EVALUATION_CONFIG = ("explore", "env_config")
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
 
@@ -69,6 +70,7 @@ def check(settings: Settings) -> Plan:
     _check_supervision(settings, plan)
     _check_credit(settings, plan)
     _check_minibatch(settings, plan)
+    _check_evaluation(settings)
     check_unsupported(settings, plan)
     check_callbacks(settings)
     return plan
@@ -309,6 +311,20 @@ def _check_routing(plan: Plan) -> None:
                 f"population.members of '{name}' is {species.members}, and with topology routed it must be 1: "
                 "every listener's own weights would have to read all messages"
             )
+
+
+def _check_evaluation(settings: Settings) -> None:
+    """What RLlib's evaluation may be told."""
+    if settings.evaluation_interval is not None:
+        count("evaluation.evaluation_interval", settings.evaluation_interval, 1)
+    count("evaluation.evaluation_duration", settings.evaluation_duration, 1)
+    told = settings.evaluation_config or {}
+    if not isinstance(told, Mapping):
+        raise UserError(f"evaluation.evaluation_config is {told!r}, and must be a mapping")
+    for key in told:
+        if key not in EVALUATION_CONFIG:
+            raise unknown("evaluation.evaluation_config: the key", key, EVALUATION_CONFIG)
+    true_or_false("evaluation.evaluation_config.explore", told.get("explore", True))
 
 
 def _check_minibatch(settings: Settings, plan: Plan) -> None:

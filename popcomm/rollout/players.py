@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,9 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
 from popcomm.rollout.actor import Act, Actor, Network, Thought
+from popcomm.rollout.interference import Interference, as_symbols
 from popcomm.rollout.seeds import Seeds
+from popcomm.schedules import Clock
 
 
 class Turn(NamedTuple):
@@ -58,7 +60,12 @@ class Players:
         session: the channel in use; None in silence.
         members, seatings: {species: [B, N_s] int64}, who sits where, and the way between the orders.
         memories: {species: {name: [P, R, ...]}}.
+        in_play: whether messages that are real numbers in training are the symbols that they stand for.
+        interference: what becomes of messages on their way, beside the channel's own noise; None: nothing.
     """
+
+    in_play = False
+    interference: Interference | None = None
 
     def __init__(
         self,
@@ -97,6 +104,13 @@ class Players:
         self.session: Session | None = None
         if self.channel is not None:
             self.session = Session(self.channel, self.num_worlds, self.seeds.channel, self.generator, self._device)
+
+    def follow(self, clock: Clock, fades: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Let reflexes be as faded as after so much training; see `Rollout.follow`."""
+        if self.session is not None:
+            if fades:
+                self.session.set_fades(fades)
+            self.session.observe(clock)
 
     # ---- a step ----
 
@@ -151,8 +165,10 @@ class Players:
         voice = voice if step.speaks is None else voice & step.speaks
         sent = transmitted = loads = None
         if self.session is not None:
-            sent = self._all_said(acts)
-            voice = self.session.send(sent, voice, step.alive.any(1))
+            sent = heard = self._all_said(acts)
+            if self.interference is not None:
+                heard, voice = self.interference(self.session.channel.messages, sent, voice, self.generator)
+            voice = self.session.send(heard, voice, step.alive.any(1))
             transmitted, loads = self.session.transmitted, self.session.channel.messages.load(sent) * voice
         turn = Turn(
             step, mail, acts, actions, bounded, sent, transmitted, voice, loads,
@@ -183,7 +199,8 @@ class Players:
                 )
             else:
                 parts.append(self.seatings[name].to_worlds(act.message))
-        return torch.cat(parts, 1)
+        said = torch.cat(parts, 1)
+        return as_symbols(kind, said) if self.in_play else said
 
     def _perceived(self, step: WorldStep) -> WorldStep:
         """The step as agents perceive it, where reflexes take observations away."""

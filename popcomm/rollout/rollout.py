@@ -109,12 +109,7 @@ class Rollout:
         Raises:
             UserError: they are the fades of other reflexes.
         """
-        session = self.players.session
-        if session is None:
-            return
-        if fades:
-            session.set_fades(fades)
-        session.observe(clock)
+        self.players.follow(clock, fades)
 
     def fades(self) -> list[dict[str, Any]]:
         """What the schedules of reflexes remember; nothing before `begin`, or where none act."""

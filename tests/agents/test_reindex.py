@@ -112,6 +112,17 @@ def test_rows_that_never_had_a_gradient_tell_nothing_of_new_ones() -> None:
     assert parameter[2].tolist() == pytest.approx([-0.1] * 3, rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_graph_of_before_does_not_hold_new_rows_to_the_old_size(dtype: torch.dtype) -> None:
+    parameter = nn.Parameter(torch.ones(2, 3, dtype=dtype))
+    kept = (parameter * 2).sum()
+    reindex(None, parameter, [0, 1, -1])
+    (parameter * 3).sum().backward()
+    assert parameter.grad is not None
+    assert parameter.grad.tolist() == [[3.0] * 3] * 3
+    assert kept.item() == 12
+
+
 def test_all_rows_can_go() -> None:
     parameter = weights(2, 3)
     optimizer = adam(parameter)

@@ -28,7 +28,7 @@ from popcomm.agents.distributions import action_distribution
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.ppo import (
     ReturnNormaliser,
-    clip_per_member,
+    clip_owned,
     clip_values,
     generalised_advantages,
     member_moments,
@@ -162,7 +162,7 @@ def test_no_clip_of_the_value_can_be_written_in_yaml_and_goes_into_checkpoints()
 
 def test_one_members_large_gradient_does_not_shrink_anothers() -> None:
     weight, bias = torch.tensor([[3.0, 0.0], [0.3, 0.0]]), torch.tensor([[4.0], [0.4]])
-    norms = clip_per_member([weight, bias], 2, 1.0)
+    norms = clip_owned([weight, bias], 2, 1.0)
     assert norms.tolist() == pytest.approx([5, 0.5])
     assert weight.flatten().tolist() == pytest.approx([0.6, 0, 0.3, 0], abs=1e-5)
     assert bias.flatten().tolist() == pytest.approx([0.8, 0.4], abs=1e-5)
@@ -185,7 +185,7 @@ def test_clipping_one_member_is_torchs_clipping() -> None:
     for p, g in zip(parameters, gradients, strict=True):
         p.grad = g.clone()
     nn.utils.clip_grad_norm_(parameters, 0.7)
-    clip_per_member(gradients, 1, 0.7)
+    clip_owned(gradients, 1, 0.7)
     for p, g in zip(parameters, gradients, strict=True):
         torch.testing.assert_close(g, p.grad)
 

@@ -27,6 +27,7 @@ READ = """
     num_env_runners num_epochs num_learners num_gpus_per_env_runner num_gpus_per_learner num_cpus_per_learner
     policies_to_train restart_failed_sub_environments rollout_fragment_length sample_timeout_s seed vf_clip_param
     vf_loss_coeff algorithm_config_overrides_per_module _learner_class _rl_module_spec
+    evaluation_duration evaluation_config evaluation_sample_timeout_s
 """
 # What RLlib's Algorithm, its groups of runners and learners, and its metrics do with it, a population does, too.
 RLLIBS = """
@@ -35,7 +36,9 @@ RLLIBS = """
     max_requests_in_flight_per_env_runner delay_between_env_runner_restarts_s env_runner_health_probe_timeout_s
     env_runner_restore_timeout_s ignore_env_runner_failures max_num_env_runner_restarts restart_failed_env_runners
     min_sample_timesteps_per_iteration min_time_s_per_iteration min_train_timesteps_per_iteration stats_cls_lookup
-    log_level _use_msgpack_checkpoints _validate_config _dont_auto_sync_env_runner_states
+    evaluation_interval evaluation_num_env_runners evaluation_unhealthy_workers_timeout_s
+    evaluation_error_after_n_consecutive_skips log_level _use_msgpack_checkpoints _validate_config
+    _dont_auto_sync_env_runner_states
 """
 # What it calls, and what is a matter of popcomm.rllib.callbacks.
 CALLBACKS = """

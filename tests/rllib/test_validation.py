@@ -119,7 +119,7 @@ class Featureless(Plain):
         (lambda c: c.learners(num_learners=3), r"num_learners is 3, and 16 worlds.* the nearest that can: 2"),
         (lambda c: c.env_runners(rollout_fragment_length="auto"), r"rollout_fragment_length is 'auto', and must be a"),
         (lambda c: c.training(use_kl_loss=True), r"training.use_kl_loss is true"),
-        (lambda c: c.evaluation(evaluation_interval=2), r"evaluation.evaluation_interval is 2, and has no"),
+        (lambda c: c.evaluation(evaluation_parallel_to_training=True), r"parallel_to_training is true, and has no"),
         (lambda c: c.communication(messages="symbols"), r"communication.messages of kind 'symbols'.*vocab_size"),
         (lambda c: c.communication(messages=7), r"communication.messages is 7, and must be a mapping with 'kind'"),
         (lambda c: c.communication(dropout="x"), r"communication.dropout is 'x', and must be a number"),
@@ -295,3 +295,19 @@ def test_a_gated_fade_looks_at_what_the_trainer_measures() -> None:
         gated("agreement", ClockWorld).validate()
     with pytest.raises(UserError, match=r"word_repetition: measure 'rewards' .*; did you mean 'reward'"):
         gated("rewards", ClockWorld).validate()
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"evaluation_interval": 0}, "evaluation.evaluation_interval is 0"),
+        ({"evaluation_duration": "auto"}, "evaluation.evaluation_duration is 'auto'"),
+        ({"evaluation_duration_unit": "timesteps"}, "an evaluation is of whole episodes"),
+        ({"evaluation_config": {"lr": 1}}, "evaluation_config: the key 'lr' does not exist"),
+        ({"evaluation_config": {"explore": 1}}, "evaluation_config.explore is 1, and must be true or false"),
+        ({"evaluation_intervall": 1}, "evaluation.evaluation_intervall does not exist"),
+    ],
+)
+def test_what_an_evaluation_cannot_be_told_is_refused(told: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        PopulationPPOConfig().environment("swarm_v0").population(agent="mlp").evaluation(**told).validate()

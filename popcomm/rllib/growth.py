@@ -1,0 +1,151 @@
+"""Networks whose rows come and go: whose each row is, what is summed up before they change, and the change itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from popcomm.agents.reindex import reindex, take_rows
+from popcomm.errors import UserError
+from popcomm.rllib.ppo import OwnersOf, Reduce
+from popcomm.rollout import seed_of
+
+GROWTH_BRANCH = 7
+
+Owners = Mapping[nn.Parameter, Tensor]
+Optimizers = Sequence[torch.optim.Optimizer]
+Clip = Callable[[list[Tensor], int, float, OwnersOf], Tensor]
+
+
+def owners_of(agent: Any) -> Owners:
+    """{parameter: [axis 0] int64 member}, those of an agent whose first axis is not the members; see `Agent`."""
+    return agent.owners() if hasattr(agent, "owners") else {}
+
+
+class Growth:
+    """Networks on their way through the updates: they are watched, their statistics are summed up, and they grow.
+
+    Args:
+        agents: {species: network}; nothing happens to those without `grow`.
+        optimizers: a species -> its optimizers.
+        seed: of random choices, the same on every learner.
+
+    Attributes:
+        sums: {species: what its `growth_statistics` add up to, over updates and learners, since it last grew}.
+    """
+
+    def __init__(self, agents: Mapping[str, Any], optimizers: Callable[[str], Optimizers], seed: int) -> None:
+        self.agents = {name: agent for name, agent in agents.items() if hasattr(agent, "grow")}
+        self.optimizers, self.seed = optimizers, seed
+        self.sums: dict[str, Tensor] = {}
+        self._watched: list[str] = []
+
+    def watch(self, species: Sequence[str]) -> None:
+        """From now on look at the gradients of these, and of no others."""
+        self._watched = [name for name in self.agents if name in species]
+        for name, agent in self.agents.items():
+            agent.watch(name in self._watched)
+
+    def collect(self, reduce: Reduce) -> None:
+        """Add the statistics of an update, over all learners, before gradients are clipped.
+
+        Those that are not finite are left out, as the gradients are.
+        """
+        for name in self._watched:
+            statistics = reduce(self.agents[name].growth_statistics().detach().clone())
+            if bool(statistics.isfinite().all()):
+                self.sums[name] = self.sums[name] + statistics if name in self.sums else statistics
+
+    def grow(self, *clock: int) -> None:
+        """Let those that are watched say which rows their parameters are to have, after a step. clock: when it was."""
+        for index, name in enumerate(self.agents):
+            if name not in self._watched or name not in self.sums:
+                continue
+            agent, generator = self.agents[name], torch.Generator().manual_seed(seed_of(self.seed, *clock, index))
+            rows = agent.grow(self.sums[name], generator)
+            if not rows:
+                continue
+            own = set(agent.parameters())
+            for parameter, chosen in rows.items():
+                if parameter not in own:
+                    raise UserError(
+                        f"population.agent {type(agent).__name__}: grow() has rows for what is no parameter of it"
+                    )
+                reindex(optimizer_of(self.optimizers(name), parameter), parameter, chosen)
+            del self.sums[name]
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        return {name: sums.cpu().numpy() for name, sums in self.sums.items()}
+
+    def set_state(self, state: Mapping[str, np.ndarray], device: torch.device | str) -> None:
+        self.sums = {name: torch.as_tensor(sums, device=device) for name, sums in state.items() if name in self.agents}
+
+
+def agreed_seed(root: int | None, device: torch.device | str, learners: int) -> int:
+    """A seed of this part of the tree; without a root, fresh entropy that all learners have from the first."""
+    seed = torch.tensor(seed_of(root, GROWTH_BRANCH), device=device)
+    if learners > 1:
+        torch.distributed.broadcast(seed, 0)
+    return int(seed)
+
+
+def optimizer_of(optimizers: Optimizers, parameter: nn.Parameter) -> torch.optim.Optimizer | None:
+    """The optimizer that steps a parameter; None: it is not learned."""
+    for optimizer in optimizers:
+        if any(p is parameter for group in optimizer.param_groups for p in group["params"]):
+            return optimizer
+    return None
+
+
+def inherit(module: Any, optimizers: Optimizers, parents: Tensor) -> None:
+    """Member p becomes what member parents[p] is: weights, moments, and buffers such as the statistics of returns.
+
+    Args:
+        module: a PopulationRLModule. Of parameters that are not the members', its agent's `inherit(parents)` says which
+            rows they get, and an agent with that method moves its own buffers itself.
+        optimizers: of the species.
+        parents: [P] int64.
+    """
+    agent = module.agent
+    itself = hasattr(agent, "inherit")
+    rows = agent.inherit(parents) if itself else {}
+    for parameter in module.parameters():
+        reindex(optimizer_of(optimizers, parameter), parameter, rows.get(parameter, parents))
+    kept = {id(buffer) for buffer in agent.buffers()} if itself else set()
+    for buffer in module.buffers():
+        if id(buffer) not in kept:
+            buffer.copy_(take_rows(buffer, parents.to(buffer.device)))
+
+
+class Ownership(NamedTuple):
+    """Whose the rows of a species' gradients are."""
+
+    members: int  # P
+    owners: Owners  # of those whose first axis is not the members
+    as_one: bool  # a collective with a parameter that is no member's: it is one network, clipped and guarded as one
+
+    @classmethod
+    def of(cls, agent: Any, parameters: Sequence[nn.Parameter], members: int) -> Ownership:
+        if not (hasattr(agent, "owners") or getattr(agent, "collective", False)):
+            return cls(members, {}, False)
+        owners = owners_of(agent)
+        shared = any(p not in owners and not has_members(p, members) for p in parameters)
+        return cls(members, owners, shared)
+
+    def clip(self, how: Clip, parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
+        """Clip gradients in place; returns the norms [P] from before. how: `clip_owned` or `clip_values`."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.as_one:
+            return how(gradients, 1, limit, ()).expand(self.members)
+        owners = [self.owners.get(p) for p in parameters if p.grad is not None]
+        return how(gradients, self.members, limit, owners)
+
+
+def has_members(parameter: nn.Parameter, members: int) -> bool:
+    """Whether the first axis of a parameter is the members."""
+    return members == 1 or (parameter.ndim > 0 and parameter.shape[0] == members)

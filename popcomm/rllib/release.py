@@ -1,0 +1,61 @@
+"""Release: a population leaves its trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from popcomm.rllib.plan import plan_of
+from popcomm.rllib.settings import Settings
+from popcomm.rollout.members import Members
+from popcomm.rollout.population import Population
+from popcomm.rollout.recipes import ChannelRecipe, EnvRecipe
+from popcomm.schedules import Clock
+
+
+def released(algorithm: Any) -> Population:
+    """The population of a PopulationPPO as it is now, in a copy, on this process's CPU."""
+    modules = algorithm.config.get_multi_rl_module_spec(inference_only=True).build()
+    modules.set_state(algorithm.learner_group.get_weights())
+    return population_of(algorithm.config, modules, Clock(algorithm.env_steps), algorithm.fades())
+
+
+def population_of(
+    settings: Settings, modules: Mapping[str, Any], clock: Clock, fades: Sequence[Mapping[str, Any]]
+) -> Population:
+    """The population of a config, with the networks of RLlib's modules; critics and statistics of returns stay behind.
+
+    Args:
+        settings: the config.
+        modules: {species: PopulationRLModule}, whose networks become the population's.
+        clock: how far training is.
+        fades: what the schedules of reflexes remember.
+    """
+    plan = plan_of(settings)
+    members = {}
+    for name in plan.species:
+        module = modules[name]
+        members[name] = Members(module.spec, module.agent, module.model_config["agent_config"])
+    channel = None
+    if plan.channel is not None:
+        channel = ChannelRecipe(
+            plan.channel.messages,
+            settings.channel_topology,
+            settings.message_dropout,
+            settings.message_noise,
+            settings.reflexes,
+            settings.channel_capacity,
+            settings.channel_inbox,
+        )
+    assert settings.world is not None
+    return Population(
+        members,
+        plan.layout,
+        channel,
+        EnvRecipe(settings.world, dict(settings.env_config)),
+        plan.seating_rule,
+        clock,
+        fades,
+        settings.num_worlds_per_env_runner,
+        settings.seed,
+    )

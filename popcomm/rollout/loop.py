@@ -1,0 +1,173 @@
+"""Loop: players in a PettingZoo loop of somebody else's, one world, observations by agent in and actions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation, mask_of
+from popcomm.envs.foreign import position_source
+from popcomm.envs.foreign_rows import Face
+from popcomm.envs.layout import WorldLayout
+from popcomm.envs.world import Species, WorldStep
+from popcomm.errors import UserError, nearest
+from popcomm.rollout.players import Players
+from popcomm.rollout.seeds import Seeds
+from popcomm.schedules import Clock
+
+
+class Loop:
+    """What a population remembers from one call of `act` to the next.
+
+    Args:
+        players: of one world.
+        clock, fades: how faded reflexes are (`Players.follow`).
+    """
+
+    def __init__(self, players: Players, clock: Clock, fades: Sequence[Mapping[str, Any]]) -> None:
+        self.players, layout = players, players.layout
+        players.follow(clock, fades)
+        self._training = (clock, fades)
+        self.faces = faces_of(layout)
+        self.species = {name: species for species in layout.species.values() for name in _names(species)}
+        self.seats = {name: seat for seat, name in enumerate(layout.agents)}
+        self.env: Any = None
+        self.begin()
+
+    def begin(self, env: Any = None, seed: int | None = None) -> None:
+        """An episode begins with the next `act`.
+
+        Args:
+            env: the environment of the loop, which is asked and told what is not in observations; None: nobody is.
+            seed: of all that is random from here on; None: it goes on.
+        """
+        if seed is not None:
+            self.players.reseed(Seeds.of(seed, 0))
+            self.players.follow(*self._training)
+        self.env, self._opening = env, True
+        self._there: Tensor = torch.zeros(1, len(self.seats), dtype=torch.bool)  # [1, N], who lived one step before
+        self._rows = {name: torch.zeros(1, s.num_seats, s.obs_size) for name, s in self.players.layout.species.items()}
+
+    def act(self, observations: Mapping[Any, Any], greedy: bool, infos: Mapping[Any, Any] | None) -> dict[Any, Any]:
+        """See `Population.act`."""
+        here = self._present(observations)
+        if not here:
+            return {}
+        step = self._step(here, infos or {})
+        if self._opening:
+            self.players.begin(step)
+        else:
+            self.players.arrive(step)
+        self._opening, self._there = False, step.alive
+        self.players.explore = not greedy
+        turn = self.players.act()
+        if turn.loads is not None and hasattr(self.env, "speak"):
+            self.env.speak({agent: float(turn.loads[0, self.seats[str(agent)]]) for agent in here})
+        return {agent: self._action(agent, turn.bounded) for agent in here}
+
+    def _present(self, observations: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The observations of those who act: who is not in `env.agents` any more shows its last one."""
+        for agent in observations:
+            if str(agent) not in self.seats:
+                raise UserError(
+                    f"agent '{agent}' is not among the {len(self.seats)} seats of this population "
+                    f"({nearest(str(agent), self.seats)}); of other worlds: popcomm.load(path, env_config={{...}})"
+                )
+        if self.env is None:
+            return dict(observations)
+        living = set(self.env.agents)
+        return {agent: observation for agent, observation in observations.items() if agent in living}
+
+    def _step(self, here: Mapping[Any, Any], infos: Mapping[Any, Any]) -> WorldStep:
+        """What B = 1 worlds would say."""
+        layout, n = self.players.layout, len(self.seats)
+        alive = torch.zeros(1, n, dtype=torch.bool)
+        alive[0, [self.seats[str(agent)] for agent in here]] = True
+        first = alive & ~self._there
+        if hasattr(self.env, "lives"):
+            for agent, (lives, begins) in self.env.lives().items():
+                seat = self.seats[str(agent)]
+                alive[0, seat] &= lives
+                first[0, seat] = alive[0, seat] & (begins or self._opening)
+        observations = {name: rows.clone() for name, rows in self._rows.items()}
+        masks = {
+            name: torch.ones(1, s.num_seats, self.faces[name].action.mask_size, dtype=torch.bool)
+            for name, s in layout.species.items()
+            if s.has_action_mask
+        }
+        for agent, observation in here.items():
+            self._read(agent, observation, infos.get(agent), observations, masks)
+        self._rows = observations
+        no = torch.zeros(1, n, dtype=torch.bool)
+        return WorldStep(
+            observations, torch.zeros(1, n), no, no, alive, first, self._positions(), None, masks or None,
+            speaks=self._speaks(),
+        )  # fmt: skip
+
+    def _read(self, agent: Any, observation: Any, info: Any, rows: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
+        """Write one agent's observation and mask into their rows."""
+        species = self.species[str(agent)]
+        name, place = species.name, self.seats[str(agent)] - species.start
+        face = self.faces[name]
+        flat = np.empty(species.obs_size, np.float32)
+        try:
+            face.observation.write(flat, observation)
+            mask = mask_of(observation, info, face.observation) if name in masks else None
+            allowed = None if mask is None else face.action.read_mask(mask)
+        except UserError as error:
+            raise UserError(f"agent '{agent}': {error}") from error
+        if name in masks:
+            if allowed is None:
+                raise UserError(f"the {MASK} of agent '{agent}' is in its info: act(observations, infos=infos)")
+            masks[name][0, place] = torch.from_numpy(allowed)
+        rows[name][0, place] = torch.from_numpy(flat)
+
+    def _positions(self) -> Tensor | None:
+        """Positions [1, N, D] float32, where the channel needs them."""
+        channel, size = self.players.channel, self.players.layout.position_size
+        if channel is None or not channel.topology.needs_positions:
+            return None
+        source = None if self.env is None else position_source(self.env)
+        if source is None:
+            name = type(channel.topology).__name__
+            raise UserError(
+                f"topology {name} needs to know where agents are: call population.reset(env) before an episode, with "
+                "an environment that tells it"
+            )
+        positions, shown = torch.zeros(1, len(self.seats), size), source()
+        for agent, place in shown.items():
+            if str(agent) in self.seats:
+                positions[0, self.seats[str(agent)]] = torch.as_tensor(np.asarray(place), dtype=torch.float32)
+        return positions
+
+    def _speaks(self) -> Tensor | None:
+        """[1, N] bool, who may speak; None: all."""
+        if not hasattr(self.env, "may_speak"):
+            return None
+        told = {str(agent): may for agent, may in self.env.may_speak().items()}
+        return torch.tensor([[bool(told.get(name, True)) for name in self.seats]])
+
+    def _action(self, agent: Any, chosen: Mapping[str, Tensor]) -> Any:
+        """In the form of the environment's action space."""
+        species = self.species[str(agent)]
+        values = chosen[species.name][0, self.seats[str(agent)] - species.start].numpy()
+        return self.faces[species.name].action.to_env(values)[()]
+
+
+def faces_of(layout: WorldLayout) -> dict[str, Face]:
+    """{species: how its observations are read and its actions told}."""
+    told = {name: (observed, done) for name, observed, done in layout.spaces}
+    faces = {}
+    for name, species in layout.species.items():
+        observed, done = told.get(name, (species.observation_space, species.action_space))
+        action = FlatAction(done, name)
+        faces[name] = Face(FlatObservation(observed, name, split_mask=not action.is_box), action)
+    return faces
+
+
+def _names(species: Species) -> tuple[str, ...]:
+    return species.agents or tuple(f"{species.name}_{i}" for i in range(species.num_seats))

@@ -1,0 +1,104 @@
+"""Recipes: what worlds and channels are made from again, as values that JSON has where they can be written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+
+from popcomm.channels import Channel, MessageKind, make_topology
+from popcomm.envs.layout import WorldLayout
+from popcomm.envs.making import make_world
+from popcomm.envs.world import World
+from popcomm.errors import UserError
+from popcomm.references import reference_to
+
+
+@dataclass(frozen=True)
+class ChannelRecipe:
+    """A channel, whatever the number of seats; see `Channel`."""
+
+    messages: MessageKind
+    topology: Any
+    dropout: float = 0.0
+    noise: float = 0.0
+    reflexes: Sequence[Any] = ()
+    capacity: int | None = None
+    inbox: int | None = None
+
+    def make(self, layout: WorldLayout) -> Channel:
+        """Raises UserError: a topology or reflexes that do not fit the seats."""
+        return Channel(
+            self.messages,
+            make_topology(self.topology),
+            layout.num_agents,
+            layout.torus,
+            layout.position_size > 0,
+            self.dropout,
+            self.noise,
+            self.reflexes,
+            self.capacity,
+            self.inbox,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the messages.
+
+        Raises:
+            UserError: objects that cannot be written down.
+        """
+        rest = {"dropout": self.dropout, "noise": self.noise, "capacity": self.capacity, "inbox": self.inbox}
+        named = {"topology": self.topology, "reflexes": list(self.reflexes)}
+        return rest | {key: as_json(f"communication.{key}", value) for key, value in named.items()}
+
+
+@dataclass(frozen=True)
+class EnvRecipe:
+    """Worlds: a popcomm name, a World class, a "module:attribute" or a creator, and the keys of its env_config."""
+
+    env: str | type[World] | Callable[..., object]
+    env_config: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self, num_worlds: int, env_config: Mapping[str, Any] | None = None) -> World:
+        """B worlds. env_config: keys that differ. Raises UserError: they do not fit the environment."""
+        return make_world(self.env, self.merged(env_config), num_worlds)
+
+    def merged(self, env_config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The keys, those that differ put in."""
+        return {**self.env_config, **(env_config or {})}
+
+    def to_json(self) -> dict[str, Any]:
+        """Raises UserError: a creator that no module:attribute names, or keys that JSON does not have."""
+        env = self.env if isinstance(self.env, str) else reference_to(self.env)
+        if env is None:
+            raise UserError(
+                f"environment.env is {self.env!r}, which no module:attribute names; give it a name in a module"
+            )
+        return {"env": env, "env_config": as_json("environment.env_config", dict(self.env_config))}
+
+
+def as_json(key: str, value: Any) -> Any:
+    """A value as JSON has it; an object becomes {"kind": "module:Class", **what it is made from}.
+
+    Raises:
+        UserError: it cannot be.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): as_json(f"{key}.{name}", part) for name, part in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [as_json(f"{key}[{place}]", part) for place, part in enumerate(value)]
+    reference = None if callable(value) else reference_to(type(value))
+    takes = [] if reference is None else list(signature(type(value)).parameters)
+    if reference is None or not all(hasattr(value, name) for name in takes):
+        raise UserError(f"{key} is {value!r}, which cannot be written down; give it as a mapping with its 'kind'")
+    return {"kind": reference, **{name: as_json(f"{key}.{name}", getattr(value, name)) for name in takes}}

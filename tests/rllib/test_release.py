@@ -1,0 +1,189 @@
+"""A population out of its trainer: what it does in a plain PettingZoo loop is what it does in the rollout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import popcomm
+from popcomm.envs import WORLDS, WorldParallelEnv
+from popcomm.envs.foreign import create_env
+from popcomm.envs.world import World
+from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.release import population_of
+from popcomm.rollout import Rollout, Seeds
+from popcomm.rollout.population import Population
+from popcomm.schedules import Clock
+from tests.envs.scripted_env import ScriptedEnv
+from tests.rllib.worlds import ClockWorld
+
+SYMBOLS = {"kind": "symbols", "vocab_size": 5, "length": 2}
+WORDS = {"kind": "words", "bits": 8, "min_on": 2, "max_on": 4}
+TINY = {"hidden_dim": 8, "num_heads": 2, "latent_tokens": 2, "depth": 1}
+SCRIPT: list[dict[str, str]] = [{}, {"a_1": "terminated", "a_2": "born"}, {}, {"a_1": "born"}, {"a_0": "truncated"}, {}]
+
+
+def scripted(config: dict[str, Any]) -> ScriptedEnv:
+    return ScriptedEnv(SCRIPT, show_seed=True, **config)
+
+
+class Masked(ClockWorld):
+    """ClockWorld that lets speakers choose what is not their turn."""
+
+    def __init__(self, num_worlds: int = 1, **options: Any) -> None:
+        super().__init__(num_worlds, **options)
+        speakers = self.species["speaker"]
+        self.species = {**self.species, "speaker": type(speakers)(**{**vars(speakers), "has_action_mask": True})}
+
+    def _say(self, *args: Any) -> Any:
+        said = super()._say(*args)
+        masks = torch.ones(self.num_worlds, 2, 3, dtype=torch.bool)
+        masks[torch.arange(self.num_worlds), :, self.time % 3] = False
+        self.last = said._replace(action_masks={"speaker": masks})
+        return self.last
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "near ones of ten members": {
+        "env": "swarm_v0", "env_config": {"num_agents": 5, "max_steps": 6}, "members": 10,
+        "messages": SYMBOLS, "topology": {"kind": "k_nearest", "k": 2},
+    },
+    "relaxed symbols": {
+        "env": "swarm_v0", "env_config": {"num_agents": 3, "max_steps": 6}, "messages": {**SYMBOLS, "relaxed": True},
+    },
+    "silence": {"env": "swarm_v0", "env_config": {"num_agents": 3, "max_steps": 6}, "messages": None, "agent": "mlp"},
+    "numbers": {"env": ClockWorld, "messages": {"kind": "vectors", "size": 3}, "agent": "mlp", "members": 3},
+    "bits": {"env": ClockWorld, "messages": {"kind": "dru", "size": 3}, "topology": {"kind": "routed", "latents": 2}},
+    "deaths": {"env": ClockWorld, "env_config": {"death": 2}, "messages": SYMBOLS, "members": 4, "seating": "fixed"},
+    "masks": {"env": Masked, "messages": SYMBOLS},
+    "reflexes": {
+        "env": ClockWorld, "messages": WORDS, "topology": {"kind": "ring"},
+        "reflexes": [
+            {"kind": "word_repetition", "slot": "hijack"},
+            {"kind": "publishing", "rate": 0.5},
+            {"kind": "sensory_deprivation", "when": 0.3, "mode": "noise"},
+        ],
+    },
+    "a lexicon": {"env": ClockWorld, "messages": {**WORDS, "vocab": 16}, "agent": "tiny", "agent_config": TINY},
+    "speakers and listeners": {
+        "env": "referential_v0", "env_config": {"attributes": 2, "values": 3, "rounds": 3},
+        "messages": SYMBOLS, "agent": "gru", "agent_config": {"hidden": 8, "embedding": 4}, "members": 2,
+    },
+    "turns to speak": {
+        "env": "referential_v0",
+        "env_config": {"attributes": 2, "values": 3, "rounds": 3, "roles": "swapping", "num_agents": 4},
+        "messages": SYMBOLS, "members": 2,
+    },
+    "seats that are filled again": {
+        "env": "traffic_junction_v0", "env_config": {"level": "easy", "add_rate": 0.5}, "messages": SYMBOLS,
+    },
+    "births in the midst": {"env": scripted, "messages": SYMBOLS, "members": 2},
+    "masks of others": {"env": scripted, "env_config": {"mask": "observation"}, "messages": SYMBOLS},
+    "masks in infos": {"env": scripted, "env_config": {"mask": "info"}, "messages": SYMBOLS},
+    "a chain": {"env": "mpe2.simple_world_comm_v3:parallel_env", "env_config": {"max_cycles": 5}, "messages": SYMBOLS,
+                "topology": {"kind": "chain"}},
+}  # fmt: skip
+
+
+def population(case: dict[str, Any]) -> Population:
+    """As it is at the start, before any training."""
+    case = dict(case)
+    env = case.pop("env")
+    talk = {key: case.pop(key) for key in ("messages", "topology", "reflexes") if key in case}
+    config = (
+        PopulationPPOConfig()
+        .environment(env, env_config=case.pop("env_config", {}))
+        .communication(**talk)
+        .population(**case)
+        .env_runners(num_worlds_per_env_runner=12)
+        .debugging(seed=3)
+    )
+    return population_of(config, config.get_multi_rl_module_spec(inference_only=True).build(), Clock(0), [])
+
+
+def env_of(found: Population, rollout: Rollout) -> tuple[Any, int]:
+    """A plain environment, and the seed with which it is what the rollout's only world is."""
+    env, env_config = found.env.env, dict(found.env.env_config)  # type: ignore[union-attr]
+    seed = Seeds.of(0, 0).world
+    made = WORLDS.get(env, env) if isinstance(env, str) else env
+    if isinstance(made, type) and issubclass(made, World):
+        return WorldParallelEnv(made(num_worlds=1, **env_config), "plain"), seed
+    world: Any = rollout.world
+    if isinstance(env, str):
+        from popcomm.references import attribute
+
+        made = attribute("env", env)
+    return create_env(made, env_config), world.seeds[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_plain_loop_does_what_the_rollout_does(name: str) -> None:
+    found = population(CASES[name])
+    rollout = found.rollout(greedy=True, worlds=1)
+    rollout.begin()
+    env, seed = env_of(found, rollout)
+    found.reset(env)
+    observations, infos = env.reset(seed=seed)
+    steps = 0
+    while env.agents:
+        alive = rollout.players.now.alive[0].tolist()  # type: ignore[union-attr]
+        actions = found.act(observations, greedy=True, infos=infos)
+        turn, _ = rollout.step()
+        assert set(actions) == set(env.agents)
+        for species, chosen in turn.bounded.items():
+            places = found.layout.species[species]
+            for i, agent in enumerate(found.layout.agents[places.seats]):
+                if agent in actions and alive[places.start + i]:
+                    np.testing.assert_array_equal(np.asarray(actions[agent]), chosen[0, i].numpy(), f"step {steps}")
+        observations, _, _, _, infos = env.step(actions)
+        steps += 1
+    assert steps > 2
+    assert not rollout.players.now.alive.any()  # type: ignore[union-attr]
+
+
+def test_every_episode_begins_without_memories_and_with_members_drawn_anew() -> None:
+    found = population(CASES["deaths"] | {"seating": "shuffled", "env_config": {}})
+    rollout = found.rollout(greedy=True, worlds=1)
+    rollout.begin()
+    env, seed = env_of(found, rollout)
+    drawn = []
+    observations, _ = env.reset(seed=seed)
+    for _ in range(3):
+        found.reset()  # nothing here needs the environment
+        while env.agents:
+            actions = found.act(observations, greedy=True)
+            turn, _ = rollout.step()
+            assert list(actions.values()) == torch.cat(list(turn.bounded.values()), 1)[0].tolist()
+            drawn.append(turn.members["speaker"].tolist())
+            observations = env.step(actions)[0]
+        rollout.step()  # in which nobody lives
+        observations, _ = env.reset()
+    assert len({str(seats) for seats in drawn}) > 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_was_saved_is_loaded_and_does_the_same(name: str, tmp_path: Path) -> None:
+    found = population(CASES[name])
+    again = popcomm.load(found.save_pretrained(tmp_path / "saved"))
+    assert again.layout == found.layout
+    assert {species: len(members) for species, members in again.items()} == {s: len(m) for s, m in found.items()}
+    one, other = found.rollout(seed=5, worlds=4), again.rollout(seed=5, worlds=4)
+    one.begin()
+    other.begin()
+    for _ in range(6):
+        (turn, after), (same, then) = one.step(), other.step()
+        assert all(torch.equal(turn.bounded[species], same.bounded[species]) for species in turn.bounded)
+        assert torch.equal(after.rewards, then.rewards)
+        if turn.sent is not None and same.sent is not None:
+            assert torch.equal(turn.sent, same.sent)
+
+
+def test_relaxed_symbols_are_symbols_out_of_the_trainer() -> None:
+    rollout = population(CASES["relaxed symbols"]).rollout(worlds=2)
+    rollout.begin()
+    sent = [rollout.step()[0].sent for _ in range(4)]
+    assert all(set(messages.unique().tolist()) == {0.0, 1.0} for messages in sent if messages is not None)

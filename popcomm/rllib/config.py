@@ -73,6 +73,7 @@ class PopulationPPOConfig(Settings):
             super().environment(env=World)
         if env_config is not NotProvided:
             super().environment(env_config=dict(env_config or {}))
+        check_names(type(self), "environment", kwargs)
         super().environment(**kwargs)
         return self._set(time_limit=time_limit)
 
@@ -205,7 +206,7 @@ class PopulationPPOConfig(Settings):
                 knows, and senders name anything at all before anyone asked. None: SHARPNESS.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
-        check_names("training", kwargs)
+        check_names(type(self), "training", kwargs)
         super().training(**kwargs)
         return self._set(
             learn_from=learn_from,
@@ -225,6 +226,7 @@ class PopulationPPOConfig(Settings):
         Args:
             num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
         """
+        check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
         return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
 
@@ -248,7 +250,7 @@ class PopulationPPOConfig(Settings):
             evaluation_config: "explore", where False takes the likeliest actions and messages; "env_config", keys that
                 differ from those of training.
         """
-        check_names("evaluation", kwargs)
+        check_names(type(self), "evaluation", kwargs)
         return super().evaluation(evaluation_config=evaluation_config, **kwargs)
 
     def fault_tolerance(
@@ -261,6 +263,7 @@ class PopulationPPOConfig(Settings):
             max_nonfinite_updates: updates in a row in which no member of a species has a finite gradient, before it
                 does. Members without one are left out of an update, and the others learn.
         """
+        check_names(type(self), "fault_tolerance", kwargs)
         super().fault_tolerance(**kwargs)
         return self._set(max_empty_iterations=max_empty_iterations, max_nonfinite_updates=max_nonfinite_updates)
 

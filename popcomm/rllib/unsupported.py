@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
 
-from popcomm.errors import UserError, nearest, unknown
+from popcomm.errors import ALSO_CALLED, UserError, nearest, unknown
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 
@@ -32,6 +32,12 @@ ITERATION = "metrics are those of each iteration; smooth them where you draw the
 ENVIRON = 'use ray.init(runtime_env={"env_vars": ...})'
 OWN_LEARNER = "use training.learner_class, a PopulationPPOLearner of your own"
 GONE = "RLlib gave it up"
+
+# Methods that RLlib's users look for a keyword in.
+METHODS = """
+    environment env_runners learners training communication population acceleration recording evaluation fault_tolerance
+    multi_agent rl_module callbacks resources reporting checkpointing debugging framework offline_data experimental
+"""
 
 EVALUATION_KEYS = """
     evaluation_duration_unit evaluation_auto_duration_min_env_steps_per_sample
@@ -225,12 +231,21 @@ def check_unsupported(settings: Settings, plan: Plan) -> None:
     _check_spec(settings, plan)
 
 
-def check_names(method: str, given: Collection[str]) -> None:
-    """Raises UserError for a keyword that no method of that name takes, with the nearest that one does."""
-    known = [name for cls in Settings.__mro__ for name in _keywords(vars(cls).get(method))]
+def check_names(config: type, method: str, given: Collection[str]) -> None:
+    """Raises UserError for a keyword that a config's method does not take, with the one that was meant."""
+    known = _keywords_of(config, method)
     for name in given:
-        if name not in known:
-            raise UserError(f"{method}.{name} does not exist; {nearest(name, known)}")
+        if name in known:
+            continue
+        for other in ALSO_CALLED.get(name, name), name:
+            homes = [home for home in METHODS.split() if other in _keywords_of(config, home)]
+            if homes and method not in homes:
+                raise UserError(f"{method}.{name} does not exist; '{other}' is a key of '{homes[0]}'")
+        raise UserError(f"{method}.{name} does not exist; {nearest(name, known)}")
+
+
+def _keywords_of(config: type, method: str) -> list[str]:
+    return [name for cls in config.__mro__ for name in _keywords(vars(cls).get(method))]
 
 
 def _keywords(function: object) -> list[str]:

@@ -1,6 +1,6 @@
 """`popcomm check-env` over environments of others, as a page: python -m popcomm.analysis.foreign_environments PAGE.
 
-Packages beyond `popcomm[envs]`: pettingzoo[butterfly,sisl,classic], lbforaging, rware. What is not installed is named
+Packages beyond popcomm[envs,vmas,lbforaging,rware]: pettingzoo[butterfly,sisl,classic]. What is not installed is named
 on the page, and not looked at.
 """
 
@@ -18,6 +18,7 @@ from pettingzoo.utils import turn_based_aec_to_parallel
 from popcomm.cli.check_env import check
 from popcomm.cli.ray_session import OBJECT_STORE_BYTES, prepare_environment
 from popcomm.envs.checking import EnvCheck
+from popcomm.envs.making import of_a_source
 
 HERE = "popcomm.analysis.foreign_environments"
 ITERATIONS = 2
@@ -34,6 +35,8 @@ class Asked(NamedTuple):
 
     @property
     def name(self) -> str:
+        if of_a_source(self.reference):
+            return self.reference
         module, attribute = self.reference.split(":")
         return attribute if module == HERE else module.removeprefix("pettingzoo.").replace(".environments", "")
 
@@ -66,8 +69,9 @@ ALL = (
     Asked("pettingzoo.butterfly.knights_archers_zombies_v11:parallel_env", "pygame", {"max_cycles": 60}, 130, 4),
     Asked(f"{HERE}:tictactoe", "pygame", {}),
     Asked(f"{HERE}:connect_four", "pygame", {}),
-    Asked(f"{HERE}:Foraging", "lbforaging", {}),
-    Asked(f"{HERE}:Warehouse", "rware", {}),
+    Asked("gymnasium:Foraging-5x5-3p-2f-v3", "lbforaging", {"max_episode_steps": 30}),
+    Asked("gymnasium:rware-tiny-2ag-v2", "rware", {"max_steps": 40}),
+    Asked("vmas:navigation", "vmas", {"max_steps": 30}),
 )
 
 
@@ -89,62 +93,6 @@ def _parallel(env: AECEnv) -> ParallelEnv:
     return turn_based_aec_to_parallel(env)
 
 
-class Tuples(ParallelEnv):
-    """An environment of Gymnasium in which everything is a tuple over the players, as in lbforaging and rware."""
-
-    metadata = {"name": "tuples"}  # noqa: RUF012
-
-    def __init__(self, game: Any) -> None:
-        self.game = game
-        self.possible_agents = [f"player_{i}" for i in range(game.unwrapped.n_agents)]
-        self.agents: list[str] = []
-
-    def observation_space(self, agent: str) -> Any:
-        return self.game.observation_space[self.possible_agents.index(agent)]
-
-    def action_space(self, agent: str) -> Any:
-        return self.game.action_space[self.possible_agents.index(agent)]
-
-    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        seen, _ = self.game.reset(seed=seed)
-        self.agents = list(self.possible_agents)
-        return self._by_agent(seen), {agent: {} for agent in self.agents}
-
-    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
-        seen, paid, ended, cut, _ = self.game.step([actions[agent] for agent in self.possible_agents])
-        flags = (dict.fromkeys(self.possible_agents, bool(flag)) for flag in (ended, cut))
-        if ended or cut:
-            self.agents = []
-        return self._by_agent(seen), self._by_agent(paid), *flags, {agent: {} for agent in self.possible_agents}
-
-    def _by_agent(self, values: Any) -> dict[str, Any]:
-        return dict(zip(self.possible_agents, values, strict=True))
-
-
-class Foraging(Tuples):
-    """Level-based foraging: three players, two fruits."""
-
-    metadata = {"name": "lbforaging"}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        import gymnasium
-        import lbforaging  # noqa: F401 - registers
-
-        super().__init__(gymnasium.make("Foraging-5x5-3p-2f-v3", max_episode_steps=30, disable_env_checker=True))
-
-
-class Warehouse(Tuples):
-    """Robots that carry shelves: two of them."""
-
-    metadata = {"name": "rware"}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        import gymnasium
-        import rware  # noqa: F401 - registers
-
-        super().__init__(gymnasium.make("rware-tiny-2ag-v2", max_steps=40, disable_env_checker=True))
-
-
 def page(results: dict[str, EnvCheck], missing: list[str]) -> str:
     """The page, in Markdown."""
     rows = [_row(name, found) for name, found in results.items()]
@@ -161,8 +109,8 @@ def page(results: dict[str, EnvCheck], missing: list[str]) -> str:
             "those of a plain loop with the same seeds and actions.",
             "",
             "Rates are agent steps a second on one core that other work shared: of one copy in a plain loop, of two "
-            "copies as worlds, and in training (`mlp`, one symbol of eight heard by all, or by four neighbours above "
-            "32 agents; rollout and update).",
+            "copies as worlds (of VMAS four worlds in both), and in training (`mlp`, one symbol of eight heard by all, "
+            "or by four neighbours above 32 agents; rollout and update).",
             "",
             "| environment | species: numbers seen, actions | episodes | lock step | "
             "plain loop | as worlds | in training |",

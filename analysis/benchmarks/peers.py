@@ -19,7 +19,6 @@ from popcomm.analysis.benchmarks.common import Measurement, alternating, median,
 from popcomm.analysis.benchmarks.peer_benchmarl import Sizes
 from popcomm.analysis.benchmarks.tally import Contender, accounts
 from popcomm.analysis.benchmarks.training import PLAIN_TALK, PPO, building, local_ray, rows_of_popcomm
-from popcomm.analysis.benchmarks.vmas_world import VmasWorld
 
 from popcomm.cli import documents, schema
 from popcomm.rllib import PopulationPPOConfig
@@ -106,7 +105,10 @@ def spread_config(sizes: Sizes, messages: Any) -> PopulationPPOConfig:
     """IPPO's settings in popcomm's words; all seats share one network."""
     return (
         PopulationPPOConfig()
-        .environment(VmasWorld, env_config={"num_agents": sizes.agents, "max_steps": sizes.max_steps})
+        .environment(
+            "vmas:simple_spread",
+            env_config={"n_agents": sizes.agents, "max_steps": sizes.max_steps, "continuous_actions": False},
+        )
         .communication(messages=messages, topology={"kind": "full"}, gradient="straight_through" if messages else None)
         .population(agent="mlp", members=1, agent_config={"hidden": HIDDEN})
         .env_runners(num_worlds_per_env_runner=sizes.worlds, rollout_fragment_length=sizes.length)

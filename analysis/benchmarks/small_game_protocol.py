@@ -10,7 +10,7 @@ from popcomm.analysis.benchmarks.small_game_world import NAME, SmallGameWorld
 from torch import Tensor
 
 from popcomm.channels import make_topology
-from popcomm.channels.topology import Links
+from popcomm.channels.links import Links
 
 
 def words(game: Game, parts: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
+from popcomm.rllib.survival import Survival
 
 # Steps; evaluations play episodes of worlds that may last as long in several fragments.
 LONG = 100
@@ -54,6 +55,7 @@ class LocalTraining:
         self.learner = PopulationPPOLearner(config=self.config, module_spec=self.config.get_multi_rl_module_spec())
         self.learner.build()
         self.iteration = self.episodes = self.env_steps = 0
+        self.survival = None if self.plan.survival is None else Survival(self.plan, self.config.seed)
         self._players: dict[tuple[bool, int], tuple[PopulationEnvRunner, dict[str, Any]]] = {}
 
     @property
@@ -72,6 +74,12 @@ class LocalTraining:
         self.runner.statistics.finished = []
         results = self.learner.update_from_fragments([batch], [self.plan.total_worlds], self.iteration, timesteps)
         self.iteration += 1
+        if self.survival is not None:
+            self.survival.take([self.runner.statistics.read_members()])
+            if self.survival.due(self.iteration):
+                successions = self.survival.select().successions
+                self.learner.succeed(successions)
+                self.runner.succeed({name: succession.newborn for name, succession in successions.items()})
         return results
 
     def evaluate(self, explore: bool, seed: int | None = None) -> tuple[np.ndarray, dict[str, float]]:

@@ -132,7 +132,7 @@ def weights_of(document: dict[str, Any]) -> int:
     config = checked_config(document)
     with torch.device("meta"):
         plan = config.plan
-        agents = [plan.agent_class(species.spec, **config.agent_config) for species in plan.species.values()]
+        agents = [species.agent_class(species.spec, **species.agent_config) for species in plan.species.values()]
     parts = [(name, part) for agent in agents for name, part in agent.named_children() if name not in IDLE]
     return sum(p.numel() for _, part in parts for p in part.parameters())
 

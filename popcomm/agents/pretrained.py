@@ -9,7 +9,6 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from gymnasium import spaces
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -189,12 +188,16 @@ def _fill(agent: nn.Module, path: Path) -> None:
         raise UserError(
             f"{path} {'lacks' if name in wanted else 'has'} the weight '{name}', and {CONFIG} says otherwise"
         )
-    for name, value in weights.items():
-        if value.shape != wanted[name].shape:
-            shapes = f"{tuple(value.shape)}, and {CONFIG} asks for {tuple(wanted[name].shape)}"
-            raise UserError(f"{path} has the weight '{name}' with shape {shapes}")
-    with torch.no_grad():
+    try:
+        # Networks that grow take the sizes that come (`popcomm.agents.reindex.take_sizes`).
         agent.load_state_dict(weights)
+    except RuntimeError as error:
+        different = (name for name, value in weights.items() if value.shape != wanted[name].shape)
+        name = next(different, "")
+        if not name:
+            raise UserError(f"{path} does not fit {CONFIG}: {_sentence(error)}") from error
+        shapes = f"{tuple(weights[name].shape)}, and {CONFIG} asks for {tuple(wanted[name].shape)}"
+        raise UserError(f"{path} has the weight '{name}' with shape {shapes}") from error
 
 
 def _fitted(stored: AgentSpec, wanted: AgentSpec, folder: Path) -> AgentSpec:

@@ -1,14 +1,26 @@
 """What passes between agents: kinds of message, who hears whom, and delivery."""
 
 from popcomm.channels.kinds import message_kind
+from popcomm.channels.links import Links
 from popcomm.channels.mailbox import Channel, Inbox, PostedInbox, RoutedInbox, deliver
 from popcomm.channels.messages import MessageKind, Symbols, Vectors
-from popcomm.channels.topology import Chain, Custom, Full, KNearest, Links, Ring, Routed, Topology, make_topology
+from popcomm.channels.topology import (
+    Chain,
+    Curriculum,
+    Custom,
+    Full,
+    KNearest,
+    Ring,
+    Routed,
+    Topology,
+    make_topology,
+)
 from popcomm.channels.words import Words
 
 __all__ = [
     "Chain",
     "Channel",
+    "Curriculum",
     "Custom",
     "Full",
     "Inbox",

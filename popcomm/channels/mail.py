@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from popcomm.channels.topology import Links
+from popcomm.channels.links import Links
 
 
 class LogOf(NamedTuple):

@@ -13,9 +13,10 @@ from torch import Tensor
 from popcomm.channels.broadcast.air import Air
 from popcomm.channels.broadcast.dimensions import dimensions
 from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
+from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind
 from popcomm.channels.relaxed import RelaxedSymbols
-from popcomm.channels.topology import Links, Topology
+from popcomm.channels.topology import Topology
 from popcomm.checks import number, whole
 from popcomm.errors import UserError
 
@@ -202,6 +203,11 @@ class Channel:
                 told = "symbols" if isinstance(messages, RelaxedSymbols) else messages.kind
                 raise UserError(f"communication.{cause} act on words, and messages are {told}; use kind words")
             check_together(self.reflexes)
+            if topology.schedule is not None:
+                raise UserError(
+                    f"communication.topology {type(topology).__name__} changes while training goes on, and a log of "
+                    "words is sized for one that stays; use it without reflexes, capacity and inbox"
+                )
             self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
             self.inbox_size = self.size.inbox
             self.open(1, 0)  # what does not fit says so now

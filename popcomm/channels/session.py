@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +14,7 @@ from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Channel
 from popcomm.errors import UserError
-from popcomm.schedules import Clock
+from popcomm.schedules import Clock, Schedule
 
 
 class Perceive(Protocol):
@@ -60,6 +61,9 @@ class Session:
         self.channel, self.num_worlds = channel, num_worlds
         self._generator, self._device = generator, device
         self.air = channel.open(num_worlds, seed)
+        # Its own, for schedules remember, and others may use the same channel elsewhere.
+        self._schedule = copy.deepcopy(channel.topology.schedule)
+        self._strength = 1.0  # of the topology's schedule, as the clock stood last
         self.mail: Mail | None = None
         self.clear()
 
@@ -95,7 +99,7 @@ class Session:
             self.mail = self.air.deliver(present.cpu().numpy(), hears.cpu().numpy(), where).to(self._device)
             return self.mail
         links = self.channel.connect(self._sent & present, hears, positions, self._generator)
-        self.mail = self._posted(*links, hears)
+        self.mail = self._posted(*self.channel.topology.thinned(links, self._strength), hears)
         return self.mail
 
     def _posted(self, slots: Tensor, mask: Tensor, hears: Tensor) -> Mail:
@@ -132,40 +136,58 @@ class Session:
         voiced = self.air.transmit(messages.cpu().numpy(), able.cpu().numpy(), lively.cpu().numpy())
         return torch.from_numpy(voiced).to(self._device)
 
+    def deafen(self, seats: Tensor) -> None:
+        """Some do not hear what is heard in this step. seats: [B, N] bool."""
+        if self.mail is None:
+            return
+        hears = None if self.mail.hears is None else self.mail.hears & ~seats
+        self.mail = self.mail._replace(mask=self.mail.mask & ~seats.unsqueeze(-1), hears=hears)
+
     # ---- fades and measures ----
+
+    @property
+    def _schedules(self) -> list[Schedule]:
+        """Of reflexes, in their order, and of the topology."""
+        own = [] if self._schedule is None else [self._schedule]
+        return own if self.air is None else [*(reflex.schedule for reflex in self.air.reflexes), *own]
 
     def observe(self, clock: Clock) -> None:
         """How far training is, and how well it goes; fades follow."""
         if self.air is not None:
             self.air.observe(clock)
+        if self._schedule is not None:
+            self._schedule.observe(clock)
+            self._strength = self._schedule.strength(clock)
 
     def fades(self) -> list[dict[str, Any]]:
-        """What the schedules of reflexes remember; nothing where none act."""
-        return [] if self.air is None else [reflex.schedule.get_state() for reflex in self.air.reflexes]
+        """What the schedules of reflexes and of the topology remember; nothing where none act."""
+        return [schedule.get_state() for schedule in self._schedules]
 
     def set_fades(self, fades: Sequence[Mapping[str, Any]]) -> None:
-        """Let schedules remember what others do; nothing happens where there is no log.
+        """Let schedules remember what others do; nothing happens where none act.
 
         Raises:
             UserError: they are the fades of other reflexes.
         """
-        if self.air is None:
+        schedules = self._schedules
+        if not schedules:
             return
-        if len(fades) != len(self.air.reflexes):
+        if len(fades) != len(schedules):
             raise UserError(
-                f"the training that is gone on with has {len(fades)} communication.reflexes, and this configuration "
-                f"has {len(self.air.reflexes)}; restore it with the reflexes that it was saved with"
+                f"the training that is gone on with has {len(fades)} schedules of communication.reflexes and topology, "
+                f"and this configuration has {len(schedules)}; restore it with those that it was saved with"
             )
-        for reflex, memory in zip(self.air.reflexes, fades, strict=True):
-            reflex.schedule.set_state(memory)
+        for schedule, memory in zip(schedules, fades, strict=True):
+            schedule.set_state(memory)
 
     def measures(self) -> dict[str, float]:
         """What was measured of the log since this was last called (`Traffic.read`), and {"<reflex>_strength": what is
-        left of it}; empty where there is no log."""
+        left of it}; {"topology_strength": that of its schedule, if it has one}; else empty."""
+        own = {} if self._schedule is None else {"topology_strength": self._strength}
         if self.air is None:
-            return {}
+            return own
         strengths = {f"{name}_strength": strength for name, strength in self.air.strengths().items()}
-        return {**self.air.traffic.read(), **strengths}
+        return {**self.air.traffic.read(), **strengths, **own}
 
     # ---- checkpoints ----
 
@@ -175,6 +197,8 @@ class Session:
             return {}
         links = tuple(values.cpu() for values in self.mail.links)
         state: dict[str, Any] = {"transmitted": self.transmitted.cpu(), "links": links}
+        if self.mail.hears is not None:
+            state["hears"] = self.mail.hears.cpu()
         if self.air is not None and self.mail.log is not None:
             words, slots, mask = self.mail[:3]
             heard = tuple(values.cpu() for values in (words, *self.mail.log, slots, mask))
@@ -186,7 +210,8 @@ class Session:
         self.transmitted = state["transmitted"].to(self._device)
         if self.air is None:
             slots, mask = (values.to(self._device) for values in state["links"])
-            self.mail = self._posted(slots, mask, hears)
+            # Checkpoints of before there was selection do not say who was deafened.
+            self.mail = self._posted(slots, mask, state["hears"].to(self._device) if "hears" in state else hears)
             return
         self.air.set_state(state["air"])
         words, sources, direct, slots, mask = state["heard"]

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-from popcomm.checks import whole
+from popcomm.channels.links import Links
+from popcomm.channels.nearest import nearest
+from popcomm.checks import one_of, whole
 from popcomm.errors import UserError
 from popcomm.references import made
+from popcomm.schedules import Schedule, make_schedule
 
-# Above this many agents a k-d tree beats the distance matrix on CPU (measured on one core for k = 4 and 8).
-TREE_FROM_AGENTS = 96
-# Numbers in one chunk of the distance matrix: 8 MiB of float32 stays in the cache of most machines.
-CHUNK_ELEMENTS = 2**21
-
-
-class Links(NamedTuple):
-    """Whom every receiver hears: indices of seats, and which of them are real."""
-
-    senders: Tensor  # [B, N, K] int64
-    mask: Tensor  # [B, N, K] bool
+KEEP = ("first", "nearest", "drawn")  # which links a curriculum leaves longest
 
 
 class Topology:
@@ -31,6 +23,7 @@ class Topology:
     needs_positions = False
     static = False  # True: who hears whom is the same in every step and world, but for who is absent
     latents = 0  # above 0: nobody has an inbox, all hear all others through so many summaries (`Routed`)
+    schedule: Schedule | None = None  # of its links, while training goes on; None: they stay
 
     def inbox_size(self, num_agents: int) -> int:
         """K, the most messages that a receiver can get in a step."""
@@ -47,6 +40,10 @@ class Topology:
             torus: the world's extent along each of the D axes where it wraps round, or None.
         """
         raise NotImplementedError
+
+    def thinned(self, links: Links, strength: float) -> Links:
+        """What is left of the links of a step at a strength of the `schedule`, in [0, 1]; all where there is none."""
+        return links
 
 
 def _fixed(senders: Tensor, present: Tensor, mask: Tensor | None = None) -> Links:
@@ -182,73 +179,7 @@ class KNearest(Topology):
         """The nearest of those who are present. Raises UserError: there are no positions."""
         if positions is None:
             raise UserError("topology k_nearest needs positions, and this environment has none; use full or ring")
-        if positions.device.type == "cpu" and positions.shape[1] >= TREE_FROM_AGENTS:
-            return nearest_by_tree(positions, present, self.k, torus)
-        return nearest_by_matrix(positions, present, self.k, torus)
-
-
-def nearest_by_matrix(positions: Tensor, present: Tensor, k: int, torus: tuple[float, ...] | None = None) -> Links:
-    """K nearest by squared distances, [chunk, N, N] at a time (receivers are chunked too when N is large)."""
-    worlds, n, _ = positions.shape
-    receivers = max(1, min(n, CHUNK_ELEMENTS // n))
-    step = max(1, CHUNK_ELEMENTS // (receivers * n))
-    chunks = [
-        _nearest_chunk(positions[b : b + step], present[b : b + step], i, min(i + receivers, n), k, torus)
-        for b in range(0, worlds, step)
-        for i in range(0, n, receivers)
-    ]
-    per_world = -(-n // receivers)
-    rows = [
-        Links(*(torch.cat(parts, 1) for parts in zip(*chunks[j : j + per_world], strict=True)))
-        for j in range(0, len(chunks), per_world)
-    ]
-    return Links(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
-
-
-def _nearest_chunk(
-    positions: Tensor, present: Tensor, start: int, stop: int, k: int, torus: tuple[float, ...] | None
-) -> Links:
-    distance = torch.zeros((), device=positions.device)
-    for axis in range(positions.shape[-1]):
-        x = positions[..., axis]
-        gap = (x[:, start:stop, None] - x[:, None, :]).abs_()
-        if torus is not None:
-            gap = torch.minimum(gap, torus[axis] - gap)
-        distance = distance + gap.square_()
-    distance.masked_fill_(~present.unsqueeze(1), torch.inf)
-    seats = torch.arange(start, stop, device=positions.device)
-    distance[:, seats - start, seats] = torch.inf
-    values, senders = distance.topk(k, dim=-1, largest=False)
-    return Links(senders, values.isfinite())
-
-
-def nearest_by_tree(positions: Tensor, present: Tensor, k: int, torus: tuple[float, ...] | None = None) -> Links:
-    """K nearest by one k-d tree over all worlds, which a far coordinate of their own keeps apart: O(N log N)."""
-    worlds, n, axes = positions.shape
-    points = positions.reshape(worlds * n, axes).double()
-    span = torch.tensor(torus, dtype=torch.float64) if torus is not None else None
-    if span is None:
-        points = points - points.amin(0)
-    else:
-        points = points % span
-        # The remainder of a tiny negative number rounds to the extent itself, which the tree refuses.
-        points = torch.where(points < span, points, 0.0)
-    far = 4.0 * float(axes**0.5) * (max(torus) if torus is not None else float(points.max()) + 1.0)
-    world = torch.arange(worlds).repeat_interleave(n)
-    apart = torch.cat([points, (far * world).unsqueeze(1).double()], 1).numpy()
-    here = present.reshape(-1).nonzero().squeeze(1)
-    box = None if torus is None else [*torus, 0.0]
-    tree = cKDTree(apart[here.numpy()], boxsize=box, balanced_tree=False, compact_nodes=False)
-    # Column k + 1 is what is left when a point finds itself; a missing neighbour has the index len(here).
-    found = torch.as_tensor(tree.query(apart, k=k + 1)[1])
-    missing = found == len(here)
-    seats = torch.cat([here, here.new_zeros(1)])[found]
-    own = seats == torch.arange(worlds * n).unsqueeze(1)
-    real = ~missing & ~own & (world[seats] == world.unsqueeze(1))
-    order = (~real).to(torch.int8).sort(dim=1, stable=True).indices[:, :k]
-    senders, mask = seats.gather(1, order), real.gather(1, order)
-    senders = torch.where(mask, senders % n, 0)
-    return Links(senders.view(worlds, n, k), mask.view(worlds, n, k))
+        return nearest(positions, present, self.k, torus)
 
 
 def _at_most_others(k: int, num_agents: int) -> int:
@@ -282,6 +213,73 @@ class Routed(Topology):
         return Links(own.expand(len(present), -1, 1).contiguous(), present.unsqueeze(-1))
 
 
+class Curriculum(Topology):
+    """Everybody hears as in `of` at first, and in the end only `least` of these: links go one after another.
+
+    With strength s of the schedule and K links of a receiver at first, round(least + s (K - least)) are left; a
+    schedule that ends above 0 ends with more. A link that is gone does not come back while the strength falls, as long
+    as who is near does not change. (Learning to talk on dense graphs and being left with sparse ones: the way round of
+    curricula by which graphs grow, e.g. Agarwal et al. 2020.)
+
+    Args:
+        schedule: of the strength; see `popcomm.schedules`.
+        least: links that each keeps in the end, 0 or more.
+        of: the topology of the beginning; None: "full".
+        keep: which are left longest: "first", those that come first in that topology ("ring" and "k_nearest" begin with
+            the nearest, "full" with the lowest seats); "nearest", in space; "drawn", in an order that is drawn once for
+            every receiver.
+        seed: of that order.
+
+    Raises:
+        UserError: a `least` that is more than there are links, or a choice that does not exist.
+    """
+
+    def __init__(self, schedule: Any, least: int = 1, of: Any = None, keep: str = "first", seed: int = 0) -> None:
+        self.schedule: Schedule = make_schedule(schedule, "communication.topology.schedule")
+        self.least = whole("communication.topology.least", least, 0)
+        self.of = Full() if of is None else make_topology(of)
+        self.keep = one_of("communication.topology.keep", keep, KEEP)
+        self.seed = whole("communication.topology.seed", seed, 0)
+        if self.of.latents or self.of.schedule is not None:
+            raise UserError(
+                f"communication.topology.of is {type(self.of).__name__}, and must have inboxes and no schedule"
+            )
+        if keep == "nearest" and not isinstance(self.of, Full):
+            raise UserError("communication.topology.keep is 'nearest', and `of` must be full; k_nearest keeps 'first'")
+        self.needs_positions = self.of.needs_positions or keep == "nearest"
+
+    def inbox_size(self, num_agents: int) -> int:
+        """That of the beginning. Raises UserError: it is smaller than `least`."""
+        size = self.of.inbox_size(num_agents)
+        if self.least > size:
+            raise UserError(f"communication.topology.least is {self.least}, and an agent has at most {size} links")
+        return size
+
+    def connect(
+        self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
+    ) -> Links:
+        """The links of the beginning, those that are left longest first."""
+        size = self.inbox_size(present.shape[1])
+        if self.keep == "nearest":
+            return KNearest(size).connect(present, positions, torus)
+        links = self.of.connect(present, positions, torus)
+        if self.keep == "first":
+            return links
+        order = self._drawn(present.shape[1], size).to(present.device).expand_as(links.senders)
+        return Links(links.senders.gather(2, order), links.mask.gather(2, order))
+
+    def thinned(self, links: Links, strength: float) -> Links:
+        """What is left of the links of a step; see the class. strength: in [0, 1]."""
+        size = links.mask.shape[-1]
+        left = round(self.least + strength * (size - self.least))
+        return links if left >= size else Links(links.senders, links.mask & (torch.arange(size) < left).to(links.mask))
+
+    def _drawn(self, num_agents: int, size: int) -> Tensor:
+        """[N, K] int64, the order of each receiver's links."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.rand(num_agents, size, generator=generator).argsort(1)
+
+
 TOPOLOGIES: dict[str, type] = {
     "full": Full,
     "ring": Ring,
@@ -289,6 +287,7 @@ TOPOLOGIES: dict[str, type] = {
     "k_nearest": KNearest,
     "custom": Custom,
     "routed": Routed,
+    "curriculum": Curriculum,
 }
 
 

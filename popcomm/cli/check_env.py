@@ -6,15 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from popcomm.cli import documents
 from popcomm.envs.checking import EnvCheck, check_env
+from popcomm.envs.making import makes_worlds, resolve
+from popcomm.envs.vmas_checking import check_vmas
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import attribute
+from popcomm.sources import of_a_source
 
 FRAGMENT = 16
 AGENT_STEPS = "num_agent_steps_sampled_lifetime"
@@ -35,21 +39,23 @@ def env_config_of(settings: list[str]) -> dict[str, Any]:
 
 
 def check(reference: str, env_config: dict[str, Any], num_steps: int, worlds: int, iterations: int) -> EnvCheck:
-    """What was found of "module:attribute", with the rate in training for so many iterations (0: none).
+    """What was found of "module:attribute", "vmas:NAME" or "gymnasium:ID", with the rate in training for so many
+    iterations (0: none).
 
     Raises:
         UserError: the reference leads nowhere, or to a World.
     """
-    creator = attribute("the environment", reference)
+    creator = resolve(reference) if of_a_source(reference) else attribute("the environment", reference)
+    looks: Callable[..., EnvCheck] = check_vmas if isinstance(creator, partial) and makes_worlds(creator) else check_env
     if isinstance(creator, type) and issubclass(creator, World):
         raise UserError(f"{reference} is a World, and check-env is for ParallelEnvs; use popcomm.envs.world_api_test")
     if not callable(creator):
         raise UserError(f"{reference} is a {type(creator).__name__}, and must be what makes a ParallelEnv")
     # What they would say of one environment stands in the result.
     with _silent("popcomm.envs"):
-        found = check_env(creator, env_config, num_steps)
+        found = looks(creator, env_config, num_steps)
         if iterations and found.facts:
-            _train(found, creator, env_config, worlds, iterations)
+            _train(found, reference if of_a_source(reference) else creator, env_config, worlds, iterations)
     return found
 
 
@@ -66,7 +72,7 @@ def _silent(name: str) -> Iterator[None]:
 
 
 def _train(
-    found: EnvCheck, creator: Callable[..., Any], env_config: dict[str, Any], worlds: int, iterations: int
+    found: EnvCheck, creator: str | Callable[..., Any], env_config: dict[str, Any], worlds: int, iterations: int
 ) -> None:
     """Put in the rate of agent steps in training, or what stopped it."""
     from popcomm.cli.ray_session import quiet_ray, ray_session

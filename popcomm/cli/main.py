@@ -1,4 +1,4 @@
-"""popcomm train | sweep | report | play | channel | check-env | list.
+"""popcomm train | sweep | report | play | evaluate | export | channel | check-env | list.
 
 A user's mistake is one sentence on stderr, exit code 2.
 """
@@ -6,24 +6,20 @@ A user's mistake is one sentence on stderr, exit code 2.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import popcomm
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.cli.signals import INTERRUPTED, Termination
 from popcomm.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # Commands import what they need when they run: Ray and torch take seconds, and read the environment at import.
 
 app = typer.Typer(
     name="popcomm",
-    help="Train populations of small agents that learn to talk, and see what language emerged.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,13 +27,37 @@ app = typer.Typer(
 # typer's own base of usage mistakes (an unknown option or command, a missing argument); it has no public name.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 FAILURE, USER_MISTAKE = 1, 2
-FRAME_MS = 100  # milliseconds that a picture of the GIF stands
 
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be given often."),
 ]
+EnvOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="environment.env_config.KEY=VALUE", help="Other worlds: more seats, say; may be given often."
+    ),
+]
+Greedy = Annotated[bool, typer.Option("--greedy", help="The likeliest actions and messages, instead of samples.")]
+Population = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or what popcomm export wrote.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as popcomm train writes it.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"popcomm {popcomm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _popcomm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version, and end.")
+    ] = False,
+) -> None:
+    """Train populations of small agents that learn to talk, and see what language emerged."""
 
 
 @app.command()
@@ -131,33 +151,65 @@ def report(run: RunFolder) -> None:
 
 @app.command()
 def play(
-    run: RunFolder,
-    gif: Annotated[Path, typer.Option(help="The animated GIF to write.")],
+    run: Population,
+    gif: Annotated[Path | None, typer.Option(help="An animated GIF to write, the messages drawn and told.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Environment steps to show.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of the episode.")] = 0,
+    greedy: Greedy = False,
+    overrides: EnvOverrides = None,
 ) -> None:
-    """Let a trained population act in one world, and write a GIF of it with its messages drawn."""
-    from popcomm.cli import documents, run_folder, schema
-    from popcomm.cli.ray_session import quiet_ray, ray_session
-    from popcomm.rllib import PopulationPPOConfig
-    from popcomm.rollout.playback import frames
+    """Let a trained population act in one world, and show what is said, symbol by symbol, and who hears it."""
+    from popcomm.cli import playing
+    from popcomm.cli.released import env_config_of, released
 
-    _check_writable(gif, "--gif", ".gif")
-    document = documents.load(run_folder.existing_run(run) / run_folder.CONFIG)
-    checkpoint = run_folder.newest_checkpoint(run)
-    quiet_ray()
-    config = schema.apply(document, PopulationPPOConfig()).recording(run_dir=None)
-    # One process plays; the batch is never learned from, so its minibatches do not matter.
-    config.env_runners(num_env_runners=0).training(minibatch_size=None)
-    config.learners(num_learners=0, num_gpus_per_learner=0)
-    with ray_session(config):
-        algo = config.build_algo()
-        try:
-            algo.restore_from_path(str(checkpoint.resolve()))
-            count = _write_gif(frames(algo, steps, seed), gif)
-        finally:
-            algo.stop()
-    typer.echo(f"{gif}: {count} pictures of {checkpoint}")
+    if gif is not None:
+        _check_writable(gif, "--gif", ".gif")
+    with released(run) as population:
+        shown = playing.moments(population, steps, seed, greedy, env_config_of(overrides), draw=gif is not None)
+        playing.show(shown, gif, typer.echo)
+
+
+@app.command()
+def evaluate(
+    run: Population,
+    episodes: Annotated[int, typer.Option(min=1, help="Whole episodes, apart from those of training.")] = 100,
+    greedy: Greedy = False,
+    overrides: EnvOverrides = None,
+    messages: Annotated[
+        str, typer.Option(metavar="on|off|noise|shuffled", help="What becomes of what is said.")
+    ] = "on",
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the episodes (default: that of the training).")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="The JSON to write.")] = None,
+) -> None:
+    """Returns of a trained population per world, agent and member, and the world's own scores, with 95 % intervals."""
+    from rich.console import Console
+
+    from popcomm.cli import evaluating
+    from popcomm.cli.released import env_config_of, released
+
+    if json_file is not None:
+        _check_writable(json_file, "--json", ".json")
+    with released(run) as population:
+        found = population.evaluate(episodes, env_config_of(overrides), greedy, messages, seed)
+    evaluating.print_evaluation(found, Console(highlight=False))
+    if json_file is not None:
+        told = {"run": str(run), "greedy": greedy, "messages": messages, "env_config": env_config_of(overrides)}
+        evaluating.write_json(found, told, json_file)
+        typer.echo(f"{json_file}: means and intervals")
+
+
+@app.command()
+def export(
+    run: Population,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it goes; new, or empty.")],
+) -> None:
+    """Write a trained population as safetensors and JSON: all of it for popcomm.load, and each member by itself."""
+    from popcomm.cli.exporting import write
+    from popcomm.cli.released import released
+
+    with released(run) as population:
+        count = write(population, folder)
+    typer.echo(f"{folder}: a population for popcomm.load, and {count} members for from_pretrained")
 
 
 @app.command()
@@ -205,7 +257,10 @@ def channel(
 @app.command("check-env")
 def check_env(
     environment: Annotated[
-        str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="What makes a PettingZoo ParallelEnv.")
+        str,
+        typer.Argument(
+            metavar="MODULE:ATTRIBUTE", help="What makes a PettingZoo ParallelEnv; or vmas:NAME, gymnasium:ID."
+        ),
     ],
     settings: Annotated[
         list[str] | None,
@@ -229,13 +284,21 @@ def check_env(
 
 
 @app.command("list")
-def list_() -> None:
+def list_(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them: what it is made from, with the defaults.")
+    ] = None,
+) -> None:
     """List environments, agents, message kinds, topologies, reflexes and the configs that ship with popcomm."""
     from rich.console import Console
 
-    from popcomm.cli.listing import print_listing
+    from popcomm.cli.listing import print_listing, print_name
 
-    print_listing(Console(highlight=False))
+    console = Console(highlight=False)
+    if name is None:
+        print_listing(console)
+    else:
+        print_name(console, name)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -282,15 +345,6 @@ def _check_writable(file: Path, option: str, suffix: str) -> None:
         raise UserError(f"{option} {file} does not end in {suffix}")
     if not file.parent.is_dir():
         raise UserError(f"{option} {file}: the folder {file.parent} does not exist")
-
-
-def _write_gif(pictures: Iterable[np.ndarray], path: Path) -> int:
-    """Write pictures [H, W, 3] uint8 as an endless animation; returns how many there were."""
-    from PIL import Image
-
-    images = [Image.fromarray(picture) for picture in pictures]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
-    return len(images)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,14 @@ import numpy as np
 from popcomm.cli.documents import dump, load, shown
 from popcomm.errors import UserError
 from popcomm.language import progress
+from popcomm.manifest import latest_valid
 
 CONFIG, PROGRESS, CHECKPOINTS = "config.yaml", "progress.jsonl", "checkpoints"
 # What a run keeps for its life: its weights have the shapes of these, and its records speak of these.
 OF_A_LIFE = (
     "environment.env",
+    "environment.species",
+    "environment.agent_id",
     "population.agent",
     "population.agent_config",
     "population.members",
@@ -102,8 +105,6 @@ def newest_checkpoint(run_dir: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    from popcomm.rllib.checkpoints import latest_valid
-
     found = latest_valid(run_dir / CHECKPOINTS)
     if found is None:
         raise UserError(f"{run_dir / CHECKPOINTS} holds no valid checkpoint")

@@ -15,10 +15,13 @@ from popcomm.agents import AGENTS
 from popcomm.channels.kinds import MESSAGE_KINDS, message_kind
 from popcomm.channels.topology import TOPOLOGIES, make_topology
 from popcomm.cli.documents import load, shown
-from popcomm.cli.types import Parameters, convert, parameters
+from popcomm.cli.sources import SUPPLIED
+from popcomm.cli.types import REFERENCE, Parameters, convert, parameters
 from popcomm.envs import WORLDS
+from popcomm.envs.species import DEFAULT
 from popcomm.errors import ALSO_CALLED, UserError, nearest
-from popcomm.references import class_of
+from popcomm.references import attribute, class_of
+from popcomm.sources import of_a_source
 
 __all__ = ["STOP_KEYS", "apply", "load", "sections", "stop_bounds"]
 
@@ -33,8 +36,6 @@ STOP_KEYS = (
 )
 RUN_SECTIONS = ("stop", "tune")
 NO_SETTINGS = ("copy", "update_from_dict")
-# What popcomm itself passes to a World or an agent, and a generator, which no YAML can hold.
-SUPPLIED = {"num_worlds", "device", "spec", "generator"}
 
 
 def apply(document: Mapping[str, Mapping[str, Any]], config: Config) -> Config:
@@ -124,7 +125,11 @@ def _arguments(section: str, given: Mapping[str, Any], known: Mapping[str, Param
                 f"{section}.{key} does not exist; "
                 + (f"'{key}' is a key of {home}" if home else _also_called(key, section, known))
             )
-    values = {key: convert(f"{section}.{key}", value, takes.annotations[key]) for key, value in given.items()}
+    values = {
+        # "vmas:navigation" is no module:attribute.
+        key: value if of_a_source(value) else convert(f"{section}.{key}", value, takes.annotations[key])
+        for key, value in given.items()
+    }
     nested = {"environment": _environment, "population": _population, "communication": _communication}
     return nested[section](values) if section in nested else values
 
@@ -147,6 +152,8 @@ def _call(config: Any, section: str, arguments: dict[str, Any]) -> None:
 
 def _environment(values: dict[str, Any]) -> dict[str, Any]:
     env = values.get("env")
+    if of_a_source(env):
+        return values
     if isinstance(env, str) and env not in WORLDS:
         raise UserError(f"environment.env '{env}' does not exist; {nearest(env, WORLDS)}, or name a module:attribute")
     world = WORLDS[env] if isinstance(env, str) else env
@@ -156,13 +163,35 @@ def _environment(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _population(values: dict[str, Any]) -> dict[str, Any]:
-    agent = values.get("agent")
-    if isinstance(agent, str) and agent not in AGENTS:
-        raise UserError(f"population.agent '{agent}' does not exist; {nearest(agent, AGENTS)}, or name a module:Class")
-    network = AGENTS[agent] if isinstance(agent, str) else agent
-    if isinstance(network, type) and values.get("agent_config"):
-        values["agent_config"] = _fit("population.agent_config", network, values["agent_config"])
+    agent, given = values.get("agent"), values.get("agent_config")
+    if isinstance(agent, dict):
+        values["agent"] = agent = {name: _network(f"population.agent.{name}", one) for name, one in agent.items()}
+    elif agent is not None:
+        agent = _network("population.agent", agent)
+    if given and all(isinstance(inner, dict) for inner in given.values()):  # by species
+        networks = {name: agent.get(name, agent.get(DEFAULT)) if isinstance(agent, dict) else agent for name in given}
+        values["agent_config"] = {
+            name: _fitted(f"population.agent_config.{name}", networks[name], inner) for name, inner in given.items()
+        }
+    elif given and not isinstance(agent, dict):
+        values["agent_config"] = _fitted("population.agent_config", agent, given)
     return values
+
+
+def _network(key: str, agent: Any) -> Any:
+    """What an agent is in YAML: a name of AGENTS, or the class that "module:Class" names."""
+    if not isinstance(agent, str):
+        return agent
+    if REFERENCE.match(agent):
+        return attribute(key, agent)
+    if agent not in AGENTS:
+        raise UserError(f"{key} '{agent}' does not exist; {nearest(agent, AGENTS)}, or name a module:Class")
+    return agent
+
+
+def _fitted(key: str, agent: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    network = AGENTS[agent] if isinstance(agent, str) else agent
+    return _fit(key, network, given) if isinstance(network, type) else given
 
 
 def _communication(values: dict[str, Any]) -> dict[str, Any]:

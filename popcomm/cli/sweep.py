@@ -112,7 +112,7 @@ def _check_networks(config: Any) -> None:
         plan = config.plan
         for species in plan.species.values():
             try:
-                plan.agent_class(species.spec, **config.agent_config)
+                species.agent_class(species.spec, **species.agent_config)
             except (NotImplementedError, RuntimeError):
                 # A user's network may need real numbers in its constructor; then only the trial can tell.
                 return

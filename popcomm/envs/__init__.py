@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from popcomm.envs.pettingzoo import ParallelEnvWorld
     from popcomm.envs.referential_v0 import CommunicationEnv
     from popcomm.envs.testing import world_api_test
+    from popcomm.envs.tuple_env import from_gymnasium
     from popcomm.envs.world import Species, World, WorldStep
     from popcomm.envs.world_parallel import WorldParallelEnv
 
@@ -45,6 +46,7 @@ _MODULES = {
     "World": "world",
     "WorldParallelEnv": "world_parallel",
     "WorldStep": "world",
+    "from_gymnasium": "tuple_env",
     "with_messages": "messaging",
     "world_api_test": "testing",
 }
@@ -59,6 +61,7 @@ __all__ = [
     "WorldStep",
     "alarm_v0",
     "colour_digit_v0",
+    "from_gymnasium",
     "predator_prey_v0",
     "referential_v0",
     "relay_v0",

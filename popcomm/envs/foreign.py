@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pettingzoo import AECEnv, ParallelEnv
 
+from popcomm.envs.tuple_env import TupleParallelEnv, is_of_players
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 
@@ -20,11 +21,15 @@ PositionSource = Callable[[], Mapping[Any, Any]]
 def create_env(creator: Callable[..., Any], env_config: dict[str, Any]) -> ParallelEnv:
     """One environment, from `creator(env_config)` or, where its signature asks for the keys, `creator(**env_config)`.
 
+    One of Gymnasium in which all is a tuple over the players becomes a ParallelEnv (`popcomm.envs.tuple_env`).
+
     Raises:
         UserError: what the creator returns is no ParallelEnv.
     """
     config = dict(env_config)
     env = creator(**config) if _takes_keywords(creator, config) else creator(config)
+    if is_of_players(env):
+        env = TupleParallelEnv(env)
     check_parallel(env, "the creator returned")
     return env
 
@@ -102,11 +107,17 @@ def natural_order(agents: list[Any]) -> list[Any]:
 
 def group_agents(env: ParallelEnv) -> dict[str, list[Any]]:
     """{name of a species: its agents in natural order}: agents with equal spaces are of one species."""
+    return group_by_spaces(
+        {agent: (env.observation_space(agent), env.action_space(agent)) for agent in env.possible_agents}
+    )
+
+
+def group_by_spaces(spaces: Mapping[Any, tuple[Any, Any]]) -> dict[str, list[Any]]:
+    """{name of a species: its agents in natural order}, from {agent: (what it observes, how it acts)}."""
     groups: list[list[Any]] = []
-    for agent in natural_order(list(env.possible_agents)):
-        spaces = (env.observation_space(agent), env.action_space(agent))
+    for agent in natural_order(list(spaces)):
         for group in groups:
-            if (env.observation_space(group[0]), env.action_space(group[0])) == spaces:
+            if spaces[group[0]] == spaces[agent]:
                 group.append(agent)
                 break
         else:

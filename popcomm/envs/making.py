@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import cast
 
 import torch
 
 from popcomm.envs import WORLDS, ParallelEnvWorld
+from popcomm.envs.species import SpeciesLike, with_species
+from popcomm.envs.tuple_env import from_gymnasium
+from popcomm.envs.vmas_scenarios import scenario_class
+from popcomm.envs.vmas_world import VmasWorld
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import named
+from popcomm.sources import of_a_source
 
 EnvLike = str | type[World] | Callable[..., object]
 
 
+def _vmas(name: str) -> Callable[..., object]:
+    scenario_class(name)
+    return partial(VmasWorld, scenario=name)
+
+
+def _gymnasium(name: str) -> Callable[..., object]:
+    return partial(from_gymnasium, name)
+
+
+# {source: what makes worlds or environments of "source:name"}
+MAKERS: dict[str, Callable[[str], Callable[..., object]]] = {"vmas": _vmas, "gymnasium": _gymnasium}
+
+
 def resolve(env: object) -> type[World] | Callable[..., object]:
-    """A World class or a creator from a popcomm name, a "module:attribute", a World class or a creator.
+    """What makes worlds, or a creator of environments, from a popcomm name, a "source:name", a "module:attribute", a
+    World class or a creator.
 
     Raises:
         UserError: no such name, or nothing that makes an environment.
     """
     if isinstance(env, str):
-        env = named("environment.env", env, WORLDS)
-    if isinstance(env, type) and issubclass(env, World):
-        return env
+        source, _, name = env.partition(":")
+        env = MAKERS[source](name) if of_a_source(env) else named("environment.env", env, WORLDS)
     if not callable(env):
         raise UserError(
             f"environment.env is {env!r}, and must be a popcomm name ({', '.join(WORLDS)}), a World class, "
@@ -32,18 +52,44 @@ def resolve(env: object) -> type[World] | Callable[..., object]:
     return env
 
 
+def makes_worlds(maker: object) -> bool:
+    """Whether it is a World class, or one that was given some of its arguments."""
+    made = maker.func if isinstance(maker, partial) else maker
+    return isinstance(made, type) and issubclass(made, World)
+
+
 def make_world(
-    env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device = "cpu"
+    env: object,
+    env_config: Mapping[str, object],
+    num_worlds: int,
+    device: str | torch.device = "cpu",
+    species: SpeciesLike | None = None,
+    agent_id: bool = False,
 ) -> World:
-    """B worlds of an environment.
+    """B worlds of an environment. species, agent_id: see `popcomm.envs.species.with_species`.
 
     Raises:
-        UserError: env_config does not fit the environment.
+        UserError: env_config does not fit the environment, or species do not fit its agents.
     """
+    return with_species(_made(env, env_config, num_worlds, device), species, agent_id)
+
+
+def _made(env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device) -> World:
     maker = resolve(env)
-    if isinstance(maker, type) and issubclass(maker, World):
+    if makes_worlds(maker):
+        _check_supplied(maker, env_config)
         try:
-            return maker(num_worlds=num_worlds, device=device, **env_config)  # type: ignore[call-arg]
+            return cast(World, maker(num_worlds=num_worlds, device=device, **env_config))  # type: ignore[call-arg]
         except TypeError as error:
             raise UserError(f"environment.env_config does not fit: {str(error).split('__init__() ')[-1]}") from error
     return ParallelEnvWorld(maker, num_worlds, device=device, **env_config)
+
+
+def _check_supplied(maker: object, env_config: Mapping[str, object]) -> None:
+    """Raises UserError: env_config says what is said elsewhere."""
+    supplied = {"num_worlds": "env_runners.num_worlds_per_env_runner", "device": "the resources of the env runners"}
+    if isinstance(maker, partial):
+        supplied |= dict.fromkeys(maker.keywords, "environment.env")
+    for key, where in supplied.items():
+        if key in env_config:
+            raise UserError(f"environment.env_config.{key} is set by {where}")

@@ -33,6 +33,7 @@ class Species:
     hears: bool = True  # False: it never receives one
     has_answers: bool = False  # True: the world tells its right actions in `WorldStep.answers`
     structure: spaces.Space | None = None
+    has_id: bool = False  # whether observations end with a one-hot of the seat among those of the species, [N_s]
 
     @property
     def num_seats(self) -> int:

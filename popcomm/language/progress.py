@@ -16,7 +16,8 @@ BLOCK = 4096  # bytes that are read at a time, backwards, for the end of a line
 
 
 def append(path: Path, values: Mapping[str, Any]) -> None:
-    """Add one line. Numbers of numpy and torch become plain ones; nan and the infinities, which JSON has not, null.
+    """Add one line. Numbers and arrays of numpy and torch become plain ones; nan and the infinities, which JSON has
+    not, null.
 
     The file has whole lines only: half a line that a process left when it died is removed, and so is this one if there
     is no room for all of it.
@@ -54,7 +55,8 @@ def rewind(path: Path, iteration: int) -> bool:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """One row per iteration, null as nan; empty without a file.
+    """One row per iteration, null as nan; empty without a file. Numbers alone: lists, one number for each member, are
+    left out.
 
     A line that is no JSON object (half-written when the process died) is skipped. Where a resumed run wrote an
     iteration again, its last line counts.
@@ -62,7 +64,8 @@ def read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     rows = [row for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if (row := _parse(line))]
-    frame = pd.DataFrame(rows)
+    numbers = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in rows]
+    frame = pd.DataFrame(numbers)
     if "iteration" in frame:
         frame = frame.drop_duplicates("iteration", keep="last").sort_values("iteration", ignore_index=True)
     return frame
@@ -82,8 +85,10 @@ def _whole(file: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        value = value.item()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

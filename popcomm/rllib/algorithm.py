@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
 from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.algorithms.registry import ALGORITHMS
@@ -32,9 +33,11 @@ from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
 from popcomm.rllib.learner import PopulationPPOLearner
+from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.recording import Recording
 from popcomm.rllib.release import released
+from popcomm.rllib.survival import Survival
 from popcomm.rollout import Rollout
 from popcomm.rollout.population import Population
 
@@ -46,7 +49,7 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 Components = str | Collection[str] | None
 
-RUNNER_STATES, CLOCK = "runner_states", "clock"
+RUNNER_STATES, CLOCK, SURVIVAL = "runner_states", "clock", "survival"
 
 
 class NoSamplesError(RuntimeError):
@@ -74,6 +77,10 @@ class PopulationPPO(PPO):
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
         self._performance: dict[str, float] | None = None
         self._fades: list[dict[str, object]] | None = None
+        # What members of each species came to in the last iteration: {species: {measure: [P]}}.
+        self.members: dict[str, dict[str, np.ndarray]] = {}
+        self.selected: dict[str, dict[str, float]] = {}  # what the last iteration's selection came to, if there was one
+        self.survival = Survival(self.plan, config.seed) if self.plan.survival else None
         self._recording = Recording()
         super().setup(config)
 
@@ -124,6 +131,7 @@ class PopulationPPO(PPO):
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self._learn(batches, rows, began)
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        newborn = self._select()
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
             self.env_runner_group.sync_weights(
@@ -131,6 +139,30 @@ class PopulationPPO(PPO):
                 inference_only=True,
                 timeout_seconds=self.config.sample_timeout_s,
             )
+        if newborn:
+            self._foreach_sampling_runner(lambda runner: runner.succeed(newborn))
+
+    def _select(self) -> dict[str, np.ndarray]:
+        """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""
+        self.selected = {}
+        if self.survival is None or not self.survival.due(self.training_iteration + 1):
+            return {}
+        selected = self.survival.select()
+        answers = self.learner_group.foreach_learner(lambda learner: learner.succeed(selected.successions))
+        diversity = _raise_first_error(answers)[0].get()
+        self.selected = {name: {**told, "weight_diversity": diversity[name]} for name, told in selected.told.items()}
+        return {name: succession.newborn for name, succession in selected.successions.items()}
+
+    def _count_members(self, counted: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+        """Take in what members came to in an iteration. counted: of each runner."""
+        if self.survival is not None:
+            self.survival.take(counted)
+        species = {name: s for name, s in self.plan.species.items() if s.members > 1}
+        pooled = {name: MemberStatistics(s.members, s.species.num_seats) for name, s in species.items()}
+        for told in counted:
+            for name, state in told.items():
+                pooled[name].merge(state)
+        self.members = {name: own.measures() for name, own in pooled.items()}
 
     def _sample(self) -> tuple[list[Batch], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
@@ -154,6 +186,7 @@ class PopulationPPO(PPO):
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
             self._performance, self._fades = _pooled(sampled), sampled[0].fades
+            self._count_members([a.members for a in sampled])
         return [a.batch for a in sampled], [a.rows for a in sampled]
 
     def _learn(self, batches: list[Batch], rows: list[int], timesteps: dict[str, int]) -> list[object]:
@@ -180,6 +213,7 @@ class PopulationPPO(PPO):
         results["num_agent_steps_sampled_lifetime"] = int(
             sum(sampled.get(NUM_MODULE_STEPS_SAMPLED_LIFETIME, {}).values())
         )
+        results["member"], results["survival"] = self.members, self.selected
         results[NUM_ENV_STEPS_SAMPLED_LIFETIME] = int(results.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
         return results
 
@@ -225,12 +259,16 @@ class PopulationPPO(PPO):
                 lambda runner: (runner.worker_index, runner.run_state())
             )
             state[CLOCK] = {"performance": self._performance, "fades": self._fades}
+            if self.survival is not None:
+                state[SURVIVAL] = self.survival.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         clock = state.get(CLOCK, {})  # older checkpoints have none
         self._performance, self._fades = clock.get("performance"), clock.get("fades")
+        if self.survival is not None and SURVIVAL in state:
+            self.survival.set_state(state[SURVIVAL])
         saved = dict(state.get(RUNNER_STATES, []))
         if not saved:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -11,13 +11,17 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from typing_extensions import Self
 
 from popcomm.channels import MessageKind
+from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import World
+from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
+from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.plan import Plan, messages_of, plan_of
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.survival_plan import first_scales
 from popcomm.rllib.unsupported import check_names, filled_in, load_paths
 from popcomm.rollout import seed_of
 
@@ -54,6 +58,8 @@ class PopulationPPOConfig(Settings):
         env: object = NotProvided,
         *,
         env_config: Mapping[str, object] | None = NotProvided,
+        species: Mapping[str, Sequence[str]] | Callable[[str], str] | None = NotProvided,
+        agent_id: bool = NotProvided,
         time_limit: str = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
@@ -63,6 +69,10 @@ class PopulationPPOConfig(Settings):
             env: a popcomm name ("swarm_v0"), a World class, "module:attribute", or a creator: any callable that takes
                 the env_config and returns a PettingZoo ParallelEnv. Box actions are mapped to their finite bounds.
             env_config: its arguments.
+            species: who is of which species, {"scout": ["a_0", "a_1"], ...}, or a function from an agent to the name
+                of its species (RLlib's policy_mapping_fn is taken as that); agents of a species have the same spaces
+                and share networks. None: as the environment has them, by their spaces.
+            agent_id: let observations end with a one-hot of the agent's seat among those of its species.
             time_limit: what follows when an episode is truncated. "bootstrap": the value of its final observation, as
                 if it went on; with gamma 1 and a limit that agents can count on, waiting for ever then costs nothing.
                 "end": nothing, as if it had terminated.
@@ -75,7 +85,7 @@ class PopulationPPOConfig(Settings):
             super().environment(env_config=dict(env_config or {}))
         check_names(type(self), "environment", kwargs)
         super().environment(**kwargs)
-        return self._set(time_limit=time_limit)
+        return self._set(species_as=species, agent_id=agent_id, time_limit=time_limit)
 
     def communication(
         self,
@@ -131,20 +141,19 @@ class PopulationPPOConfig(Settings):
     def population(
         self,
         agent: object = NotProvided,
-        members: int | Mapping[str, int] = NotProvided,
+        members: BySpecies[int] = NotProvided,
         agent_config: Mapping[str, object] = NotProvided,
-        critic: str = NotProvided,
+        critic: BySpecies[str] = NotProvided,
         seating: str = NotProvided,
         communities: int = NotProvided,
         mixing: float = NotProvided,
     ) -> PopulationPPOConfig:
-        """Choose the population.
+        """Choose the population. The first four are one value for all, or {species: value, "default": value}.
 
         Args:
             agent: "symbolic", "mlp", "gru", "tiny", a class that keeps the contract of `popcomm.agents.contract`, or
                 "module:Class".
-            members: individuals with weights of their own, P per species; 1 is parameter sharing. Also
-                {species: members}.
+            members: individuals with weights of their own, P per species; 1 is parameter sharing.
             agent_config: keyword arguments of the agent's constructor.
             critic: "independent", or "central": the value is a function of the world's latent state too.
             seating: "shuffled": members are drawn to seats anew when episodes start, never twice in one world where
@@ -164,21 +173,80 @@ class PopulationPPOConfig(Settings):
             mixing=mixing,
         )
 
+    def survival(
+        self,
+        strategy: object = NotProvided,
+        every: int = NotProvided,
+        fitness: object = NotProvided,
+        smoothing: float = NotProvided,
+        mutation_std: float = NotProvided,
+        crossover: float = NotProvided,
+        newborns: str | None = NotProvided,
+        lessons: int = NotProvided,
+        hyperparameters: Mapping[str, Sequence[float]] | None = NotProvided,
+        perturbation: float = NotProvided,
+        within: str = NotProvided,
+    ) -> PopulationPPOConfig:
+        """Let members be born, reproduce and die, in one training: selection on the member axis (popcomm.evolution).
+
+        Args:
+            strategy: who has children and who is replaced: a Strategy, or a mapping such as {"kind": "top_k", "k": 20};
+                kinds are "top_k", "truncation", "tournament", "age_limit" and "novelty", or "module:Class". None:
+                nobody. Species with one member, and those that do not learn, are not selected.
+            every: iterations of a generation.
+            fitness: a measure of members (`popcomm.rllib.member_statistics.MEASURES`): "return", its mean over those
+                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; "message_entropy";
+                "agreement". Or a function, or "module:function", {measure: [P]} -> [P].
+            smoothing: of a member's fitness over the generations that it lived, in [0, 1): m <- s m + (1 - s) x.
+            mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
+            crossover: probability that a tensor of a child is that of a second parent.
+            newborns: what children begin with: "copy", their parent's weights; "fresh", new ones; "imitate", new ones,
+                and their parent teaches them. None: as the strategy says, "fresh" of an age limit and "copy" of others.
+            lessons: iterations in which newborns that imitate are taught.
+            hyperparameters: {"lr" or "entropy_coeff": [lowest, highest]}: each member has its own, a multiple of the
+                setting within these bounds, which children inherit and perturb.
+            perturbation: factor by which a child's is above or below its parent's.
+            within: "species", or "communities": children take the places of their own community alone.
+        """
+        return self._set(
+            survival_strategy=strategy,
+            survival_every=every,
+            survival_fitness=fitness,
+            survival_smoothing=smoothing,
+            mutation_std=mutation_std,
+            survival_crossover=crossover,
+            survival_newborns=newborns,
+            survival_lessons=lessons,
+            survival_hyperparameters=hyperparameters,
+            survival_perturbation=perturbation,
+            survival_within=within,
+        )
+
     def training(
         self,
         *,
         learn_from: str = NotProvided,
-        quality_coeff: float | None = NotProvided,
-        message_balance_coeff: float | None = NotProvided,
-        message_kl_coeff: float = NotProvided,
-        message_sharpness: float | None = NotProvided,
-        normalize_returns: bool = NotProvided,
-        entropy_coeff: float | list[list[int | float]] = NotProvided,
-        rare_action_share: float | None = NotProvided,
-        message_entropy_coeff: float = NotProvided,
+        lr: BySpecies[float | list[list[int | float]]] = NotProvided,
+        gamma: BySpecies[float | None] = NotProvided,
+        lambda_: BySpecies[float] = NotProvided,
+        clip_param: BySpecies[float] = NotProvided,
+        vf_loss_coeff: BySpecies[float] = NotProvided,
+        vf_clip_param: BySpecies[float] = NotProvided,
+        grad_clip: BySpecies[float | None] = NotProvided,
+        grad_clip_by: BySpecies[str] = NotProvided,
+        quality_coeff: BySpecies[float | None] = NotProvided,
+        message_balance_coeff: BySpecies[float | None] = NotProvided,
+        message_kl_coeff: BySpecies[float] = NotProvided,
+        message_sharpness: BySpecies[float | None] = NotProvided,
+        normalize_returns: BySpecies[bool] = NotProvided,
+        entropy_coeff: BySpecies[float | list[list[int | float]]] = NotProvided,
+        rare_action_share: BySpecies[float | None] = NotProvided,
+        message_entropy_coeff: BySpecies[float] = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner (None: 32, `worlds_in_minibatch`).
+
+        All of those here but `learn_from` are one value for all, or {species: value, "default": value}.
 
         `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
         lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with
@@ -206,19 +274,19 @@ class PopulationPPOConfig(Settings):
                 knows, and senders name anything at all before anyone asked. None: SHARPNESS.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
+        given = {key: value for key, value in locals().items() if key in LEARNING and value is not NotProvided}
         check_names(type(self), "training", kwargs)
-        super().training(**kwargs)
-        return self._set(
-            learn_from=learn_from,
-            normalize_returns=normalize_returns,
-            entropy_coeff=entropy_coeff,
-            rare_action_share=rare_action_share,
-            message_entropy_coeff=message_entropy_coeff,
-            quality_coeff=quality_coeff,
-            message_balance_coeff=message_balance_coeff,
-            message_kl_coeff=message_kl_coeff,
-            message_sharpness=message_sharpness,
-        )
+        for_all = self._apart(given)
+        super().training(**kwargs, **{key: for_all.pop(key) for key in RLLIBS if key in for_all})
+        return self._set(learn_from=learn_from, **for_all)
+
+    def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""
+        apart = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+        kept = {key: values for key, values in self.learning_by_species.items() if key not in given}
+        self._set(learning_by_species=kept | apart, _per_module_overrides={})
+        for_all = {key: value for key, value in given.items() if key not in apart}
+        return for_all | {key: values[DEFAULT] for key, values in apart.items() if DEFAULT in values}
 
     def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: object) -> PopulationPPOConfig:
         """Rollouts.
@@ -326,17 +394,23 @@ class PopulationPPOConfig(Settings):
         """One RLModule per species. What `.rl_module(rl_module_spec=...)` says of where to load weights is kept."""
         specs, plan, paths = {}, plan_of(self), load_paths(self)
         for index, (name, species) in enumerate(plan.species.items()):
+            scales, taught = {}, False
+            if plan.survival is not None and name in plan.survival.strategies:
+                scales = first_scales(plan.survival, species.members, self.seed, index)
+                taught = plan.survival.begin_with(name) == IMITATE
             specs[name] = RLModuleSpec(
                 module_class=PopulationRLModule,
                 observation_space=species.species.observation_space,
                 action_space=species.species.action_space,
                 model_config={
                     "spec": species.spec,
-                    "agent": plan.agent_class,
-                    "agent_config": dict(self.agent_config),
-                    "critic": self.critic,
+                    "agent": species.agent_class,
+                    "agent_config": dict(species.agent_config),
+                    "critic": species.critic,
                     "quality": species.quality_weight > 0,
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
+                    "scales": scales,
+                    "taught": taught,
                 },
                 load_state_path=paths.get(name),
             )

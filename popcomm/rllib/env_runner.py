@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import ray
 import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
@@ -20,7 +21,6 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
-from popcomm.envs.making import make_world
 from popcomm.envs.world import World
 from popcomm.rllib.callbacks import RunnerCallbacks
 from popcomm.rllib.episodes import Episodes
@@ -50,6 +50,7 @@ class Sampled(NamedTuple):
     steps: int  # environment steps, all worlds together
     performance: Mapping[str, float]  # measures of these steps, which fades may follow
     fades: list[dict[str, Any]]  # what the schedules of reflexes remember
+    members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
 
 
 class SamplingFailure(NamedTuple):
@@ -131,7 +132,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         # one world is enough for the spaces.
         idle = config.in_evaluation or (self.worker_index == 0 and config.num_env_runners > 0)
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
-        self.env = make_world(config.world, config.env_config, self.num_worlds, self._device)
+        self.env = config.make_world(self.num_worlds, self._device)
         self.env.tells_state = self.plan.reads_state
         self.layout = self.plan.layout
         self.channel: Channel | None = self.plan.channel
@@ -232,7 +233,15 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             return failure
         sent = ray.put(batch) if by_reference else batch
         measured = {name: float(value) for name, value in self.statistics.performance.items()}
-        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades())
+        members = self.statistics.read_members()
+        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades(), members)
+
+    def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
+        """Others sit on the seats of members that were replaced. newborn: {species: [P] bool}."""
+        players = self.rollout.players
+        if players.now is not None:
+            players.succeed(newborn)
+            self.statistics.succeed(newborn, players.members)
 
     def _make_worlds_anew(self) -> None:
         self.make_env()

@@ -57,6 +57,10 @@ class MemberGuard:
         count, self.left_out = self.left_out, 0
         return count
 
+    def begin_anew(self, members: np.ndarray) -> None:
+        """Others take the places of some: nothing is held against them. members: [P] bool."""
+        self._in_a_row = np.where(members, 0, self._in_a_row)
+
     def step(self, optimizers: Sequence[torch.optim.Optimizer], norms: Tensor, owners: Owners | None = None) -> None:
         """One update.
 
@@ -109,6 +113,24 @@ class MemberGuard:
             return f"species '{self.name}'"
         which = ", ".join(map(str, np.flatnonzero(chosen)))
         return f"member{'s' if chosen.sum() > 1 else ''} {which} of species '{self.name}'"
+
+
+@contextmanager
+def at_own_rates(optimizers: Sequence[torch.optim.Optimizer], scale: Tensor | None, owners: Owners) -> Iterator[None]:
+    """Within, a step goes `scale` [P] times as far for each member; None: as far for all.
+
+    Adam's step is proportional to its rate, so that this is what each would do with a rate of its own.
+    """
+    if scale is None:
+        yield
+        return
+    trained = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.grad is not None]
+    before = [p.detach().clone() for p in trained]
+    yield
+    with torch.no_grad():
+        for p, start in zip(trained, before, strict=True):
+            own = scale[owners[p]] if p in owners else scale
+            p.copy_(torch.lerp(start, p, own.to(p).view(-1, *[1] * (p.ndim - 1))))
 
 
 @contextmanager

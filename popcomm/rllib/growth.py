@@ -102,20 +102,24 @@ def optimizer_of(optimizers: Optimizers, parameter: nn.Parameter) -> torch.optim
     return None
 
 
-def inherit(module: Any, optimizers: Optimizers, parents: Tensor) -> None:
+def inherit(
+    module: Any, optimizers: Optimizers, parents: Tensor, crossed: Mapping[nn.Parameter, Tensor] | None = None
+) -> None:
     """Member p becomes what member parents[p] is: weights, moments, and buffers such as the statistics of returns.
 
     Args:
         module: a PopulationRLModule. Of parameters that are not the members', its agent's `inherit(parents)` says which
             rows they get, and an agent with that method moves its own buffers itself.
         optimizers: of the species.
-        parents: [P] int64.
+        parents: [P] int64; -1: zeros, as `reindex` makes them.
+        crossed: {parameter: [P]}, the members of whom some parameters are instead.
     """
-    agent = module.agent
+    agent, others = module.agent, crossed or {}
     itself = hasattr(agent, "inherit")
     rows = agent.inherit(parents) if itself else {}
     for parameter in module.parameters():
-        reindex(optimizer_of(optimizers, parameter), parameter, rows.get(parameter, parents))
+        chosen = rows.get(parameter, others.get(parameter, parents))
+        reindex(optimizer_of(optimizers, parameter), parameter, chosen)
     kept = {id(buffer) for buffer in agent.buffers()} if itself else set()
     for buffer in module.buffers():
         if id(buffer) not in kept:

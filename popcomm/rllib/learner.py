@@ -18,14 +18,16 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
+from popcomm.evolution.diversity import of_weights
 from popcomm.rllib.credit import add_receivers_credit
 from popcomm.rllib.estimates import of_messages as _of_messages
 from popcomm.rllib.estimates import of_steps as _of_steps
 from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
 from popcomm.rllib.fragment import plain
-from popcomm.rllib.gradients import MemberGuard, sum_over_learners
-from popcomm.rllib.growth import Growth, Ownership, agreed_seed, inherit
+from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
+from popcomm.rllib.growth import Growth, Ownership, agreed_seed
 from popcomm.rllib.learning_statistics import Totals, log_iteration
+from popcomm.rllib.lessons import teachers
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.ppo import (
@@ -39,10 +41,11 @@ from popcomm.rllib.ppo import (
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.shares import Arrays, load_share, minibatches, select
 from popcomm.rllib.species_loss import SpeciesLoss
+from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
-LEARNER_BRANCH = 4
+LEARNER_BRANCH, LESSON_BRANCH = 4, 9
 GROWTH = "growth"  # in a learner's state
 
 
@@ -148,6 +151,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.config.autocast and worlds:
             self._relive(arrays)
         order = np.random.default_rng(seed_of(self.config.seed, LEARNER_BRANCH, iteration))
+        self._asked = torch.Generator(self.device)  # teachers
+        self._asked.manual_seed(seed_of(self.config.seed or 0, LESSON_BRANCH, iteration, rank))
         totals: Totals = {}
         updates = 0
         for epoch in range(self.config.num_epochs):
@@ -160,6 +165,7 @@ class PopulationPPOLearner(PPOTorchLearner):
                 self.growth.grow(iteration, number)
             updates += len(parts)
         self.growth.watch(())
+        self._end_lessons()
         log_iteration(self.metrics, totals, arrays, self.guards, updates, self._reduce)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
@@ -255,22 +261,22 @@ class PopulationPPOLearner(PPOTorchLearner):
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
         """One gradient step on some worlds; the sums of what is to be logged are added to `totals`."""
         unrolled = self._unroll(arrays)
+        shown = self._shown(arrays)
         losses: dict[str, Tensor] = {}
         reduce = self._reduce if self._workers > 1 else same
         for name, run in unrolled.items():
             if not self.should_module_be_updated(name):
                 continue
             entropy_coeff = self.entropy_coeff_schedulers_per_module[name].get_current_value()
-            losses[name], logged = self.losses[name](arrays[name], run, entropy_coeff, arrays, reduce, diagnose)
+            teacher = shown[name].outputs if name in shown else None
+            losses[name], logged = self.losses[name](
+                arrays[name], run, entropy_coeff, arrays, reduce, diagnose, teacher, self._asked
+            )
             sums = totals.setdefault(name, {})
             for key, value in logged.items():
                 sums.setdefault(key, []).append(value.detach())
         gradients = self.compute_gradients(losses)
         self.apply_gradients(self.postprocess_gradients(gradients))
-
-    def inherit(self, name: str, parents: Tensor) -> None:
-        """Member p of a species becomes what member parents[p] is. parents: [P] int64, the same on every learner."""
-        inherit(self.networks[name], self._optimizers(name), parents)
 
     def _optimizers(self, name: str) -> list[torch.optim.Optimizer]:
         return [optimizer for _, optimizer in self.get_optimizers_for_module(name)]
@@ -306,7 +312,36 @@ class PopulationPPOLearner(PPOTorchLearner):
             FloatingPointError: a species has had no finite gradient for fault_tolerance.max_nonfinite_updates updates.
         """
         for name, (norms, ownership) in self._norms.items():
-            self.guards[name].step(self._optimizers(name), norms, ownership.owners)
+            optimizers, owners = self._optimizers(name), ownership.owners
+            with at_own_rates(optimizers, self.networks[name].scale("lr"), owners):
+                self.guards[name].step(optimizers, norms, owners)
+
+    # ---- survival ----
+
+    def _shown(self, arrays: Arrays) -> dict[str, SpeciesUnroll]:
+        """What parents do in place of those whom they teach, {species: ...}; empty where nobody is taught."""
+        taught = [name for name, module in self.networks.items() if module.is_taught]
+        if not taught:
+            return {}
+        with torch.no_grad(), teachers([self.networks[name] for name in taught]):
+            run = self._unroll(arrays)
+        return {name: run[name] for name in taught}
+
+    def _end_lessons(self) -> None:
+        for module in self.networks.values():
+            if module.lessons_left is not None:
+                module.lessons_left.sub_(1).clamp_(min=0)
+
+    def succeed(self, successions: Mapping[str, Succession]) -> dict[str, float]:
+        """The next generation of some species takes its places.
+
+        Returns:
+            {species: how much its members' weights differ} (`popcomm.evolution.diversity.of_weights`).
+        """
+        for name, succession in successions.items():
+            carry_out(succession, self.networks[name], self._optimizers(name))
+            self.guards[name].begin_anew(succession.newborn)
+        return {name: of_weights(list(self.networks[name].agent.parameters())) for name in successions}
 
     # ---- state ----
 

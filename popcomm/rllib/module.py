@@ -41,11 +41,14 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     """One species: P members' networks, an optional central critic, the running statistics of their returns.
 
     model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "quality": bool,
-    "seed": int}. The weights are a function of the seed and of nothing else.
+    "seed": int, "scales": {hyper-parameter: [P]}, "taught": bool}. The weights are a function of the seed and of
+    nothing else.
     """
 
     spec: AgentSpec
     agent: Any
+    teacher: Tensor
+    lessons_left: Tensor | None
 
     def setup(self) -> None:
         config = self.model_config
@@ -58,7 +61,23 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             if config.get("quality"):
                 self.quality = QualityHead(self.spec.members, self.agent.features_size, self.spec.action_space)
         self.returns = ReturnNormaliser(self.spec.members)
+        # [P] float64 each: a member's own value of a hyper-parameter, as a multiple of the setting (`.survival`).
+        for key, values in config.get("scales", {}).items():
+            self.register_buffer(scale_name(key), torch.as_tensor(values, dtype=torch.float64))
+        # [P] int64 each: the place of who teaches a member, and iterations that are left of it (`lessons`).
+        for key in ("teacher", "lessons_left"):
+            nobody = torch.zeros(self.spec.members, dtype=torch.int64) if config.get("taught") else None
+            self.register_buffer(key, nobody)
         check_member_axis(self.agent, self.spec.members, config["agent"].__name__)
+
+    def scale(self, hyperparameter: str) -> Tensor | None:
+        """[P] float64, members' own values as multiples of the setting; None where all have the setting's."""
+        return getattr(self, scale_name(hyperparameter), None)
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether some members are taught by others."""
+        return self.lessons_left is not None and bool(self.lessons_left.any())
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
@@ -100,6 +119,11 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         state = batch.get(Columns.STATE_IN) or self.agent.initial_state(obs.shape[1])
         value = self.value(self.agent(obs, None, state).value, obs, batch.get("world_state"))
         return self.returns.denormalise(value)
+
+
+def scale_name(hyperparameter: str) -> str:
+    """Of the buffer that holds it."""
+    return f"{hyperparameter}_scale"
 
 
 class PopulationMultiRLModule(MultiRLModule):

@@ -16,10 +16,13 @@ from popcomm.channels import Channel, MessageKind, Symbols, make_topology, messa
 from popcomm.channels.kinds import can_be_balanced, usual_gradient
 from popcomm.channels.messages import reparameterised
 from popcomm.envs.layout import WorldLayout
+from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import Species
 from popcomm.errors import UserError
 from popcomm.references import named
+from popcomm.rllib.by_species import keywords_by_species, of_species
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
 
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32
@@ -36,9 +39,12 @@ RARE = 1.0  # the share of the entropy bonus that pulls at actions about to be r
 class SpeciesPlan:
     """What follows for one species, whose RLlib module may have settings of its own."""
 
-    settings: Settings  # of its module: RLlib's `algorithm_config_overrides_per_module` are in them
+    settings: Settings  # of its module: its own are in them, and RLlib's `algorithm_config_overrides_per_module`
     species: Species
     spec: AgentSpec  # what its networks are told
+    agent_class: type  # of its networks
+    agent_config: Mapping[str, object]  # what they are constructed with
+    critic: str  # "independent" or "central"
     gradient: str  # how it learns to speak, chosen or not: see `communication`
     quality_weight: float  # of the quality loss, chosen or not; 0: nobody predicts what actions are worth
     balance_weight: float  # of the balance of symbols, chosen or not
@@ -64,7 +70,6 @@ class Plan:
     message_kind: MessageKind | None  # that is sent in training; None in silence
     channel: Channel | None
     gradient: str  # how senders learn, chosen or not: see `communication`
-    agent_class: type  # of the networks
     species: Mapping[str, SpeciesPlan]
     seating_rule: SeatingRule
     reads_state: bool  # whether anybody looks at the world's latent state: a central critic, or losses of the agent's
@@ -72,6 +77,19 @@ class Plan:
     balanced_block: int  # the fewest worlds whose seats hold the members of every species equally often
     total_worlds: int  # of all runners
     minibatch_size: int | None  # worlds per learner, where it was chosen
+    survival: SurvivalPlan | None = None  # who is selected, and how; None: nobody
+
+    @property
+    def agent_class(self) -> type:
+        """Of the networks, where all species have the same.
+
+        Raises:
+            UserError: they have not.
+        """
+        classes = {species.agent_class for species in self.species.values()}
+        if len(classes) > 1:
+            raise UserError(f"population.agent is another one for each species: {', '.join(self.species)}")
+        return classes.pop()
 
     @property
     def carries_gradients(self) -> bool:
@@ -105,10 +123,9 @@ def plan_of(settings: Settings) -> Plan:
     layout = settings.layout
     gradient, kind = gradient_of(settings), messages_of(settings)
     channel = _channel(settings, layout, kind)
-    agent = agent_class(settings.agent)
-    members = {name: members_of(settings, name) for name in layout.species}
+    members = {name: members_of(settings, s) for name, s in layout.species.items()}
     species = {
-        name: _species_plan(settings_of(settings, name), s, _spec(layout, s, channel, members[name]), agent)
+        name: _species_plan(settings_of(settings, name), s, _spec(layout, s, channel, members[name]))
         for name, s in layout.species.items()
     }
     blocks = (block_of_worlds(members[n], s.num_seats, settings.communities) for n, s in layout.species.items())
@@ -117,30 +134,52 @@ def plan_of(settings: Settings) -> Plan:
         message_kind=kind,
         channel=channel,
         gradient=gradient,
-        agent_class=agent,
         species=species,
         seating_rule=SeatingRule(settings.seating, settings.communities, settings.mixing),
-        reads_state=settings.critic == "central" or bool(getattr(agent, "has_auxiliary_losses", True)),
-        keeps_message_logp=gradient == "reinforce" or settings.message_kl_coeff > 0,
+        reads_state=any(
+            s.critic == "central" or bool(getattr(s.agent_class, "has_auxiliary_losses", True))
+            for s in species.values()
+        ),
+        keeps_message_logp=gradient == "reinforce" or any(s.settings.message_kl_coeff > 0 for s in species.values()),
         balanced_block=math.lcm(*blocks),
         total_worlds=max(1, settings.num_env_runners) * settings.num_worlds_per_env_runner,
         minibatch_size=settings.minibatch_size,
+        survival=survival_of(settings, layout, members),
     )
 
 
 def settings_of(settings: Settings, species: str) -> Settings:
     """The settings of a species' module; RLlib's own way to them remembers, also of a config that is still changed."""
-    own = settings.algorithm_config_overrides_per_module.get(species)
+    own = settings.own_settings(species)
     return settings.copy(copy_frozen=False).update_from_dict(own) if own else settings
 
 
-def members_of(settings: Settings, species: str) -> int:
+def members_of(settings: Settings, species: Species) -> int:
     """P of a species."""
-    return settings.members.get(species, 1) if isinstance(settings.members, Mapping) else settings.members
+    given = settings.members
+    if isinstance(given, Mapping) and not settings.names_all_species:
+        given = {DEFAULT: 1, **given}
+    return of_species("population.members", given, species)
+
+
+def agents_of(settings: Settings) -> list[type]:
+    """The classes of the networks of all species."""
+    given = settings.agent
+    if not isinstance(given, Mapping):
+        return [agent_class(given)]
+    return [agent_class(of_species("population.agent", given, one)) for one in settings.layout.species.values()]
+
+
+def agent_config_of(settings: Settings, species: Species) -> Mapping[str, object]:
+    """What the networks of a species are constructed with."""
+    given = settings.agent_config
+    if not keywords_by_species(given, settings.layout.species):
+        return given
+    return of_species("population.agent_config", given, species)
 
 
 def agent_class(agent: object) -> type:
-    """The class of the networks.
+    """The class of the networks of a species.
 
     Raises:
         UserError: no such name, or no class.
@@ -161,7 +200,7 @@ def gradient_of(settings: Settings) -> str:
         return settings.message_gradient
     # Symbols of the user's own have methods that points of the simplex would not have.
     small = type(kind) is Symbols and kind.length * kind.vocab_size <= RELAXED
-    if small and getattr(agent_class(settings.agent), "takes_relaxed", False):
+    if small and all(getattr(agent, "takes_relaxed", False) for agent in agents_of(settings)):
         return "relaxed"
     return "straight_through" if kind is None else usual_gradient(kind)
 
@@ -182,14 +221,20 @@ def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, s
         "num_worlds_per_env_runner": num_worlds,
         "seats": {name: s.species.num_seats for name, s in plan.species.items()},
         "members": {name: s.members for name, s in plan.species.items()},
-        "agent": plan.agent_class.__qualname__,
-        "agent_config": sorted(settings.agent_config.items()),
+        "agent": _alike({name: s.agent_class.__qualname__ for name, s in plan.species.items()}),
+        "agent_config": _alike({name: sorted(s.agent_config.items()) for name, s in plan.species.items()}),
         "messages": plan.message_kind,
         "topology": channel and channel.topology,
         "reflexes": channel and [reflex.name for reflex in channel.reflexes],
     }
     # Where objects do not say what they are, their address would differ in every process.
     return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in parts.items()}
+
+
+def _alike(values: dict[str, object]) -> object:
+    """The value that all species have, or what each has."""
+    first, *others = values.values()
+    return first if all(other == first for other in others) else values
 
 
 def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) -> Channel | None:
@@ -227,9 +272,10 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
     )
 
 
-def _species_plan(settings: Settings, species: Species, spec: AgentSpec, agent: type) -> SpeciesPlan:
+def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> SpeciesPlan:
     """settings: of the species' module."""
     gradient, kind = gradient_of(settings), spec.messages
+    agent = agent_class(of_species("population.agent", settings.agent, species))
     carries = kind is not None and gradient in CARRYING
     quality, balance, sharpness = settings.quality_coeff, settings.message_balance_coeff, settings.message_sharpness
     if quality is None:
@@ -241,4 +287,16 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec, agent: 
     sharpness = SHARPNESS if sharpness is None else sharpness
     rare = RARE if settings.rare_action_share is None else settings.rare_action_share
     rare = 0.0 if isinstance(species.action_space, spaces.Box) else rare
-    return SpeciesPlan(settings, species, spec, gradient, quality, balance, sharpness, rare)
+    return SpeciesPlan(
+        settings=settings,
+        species=species,
+        spec=spec,
+        agent_class=agent,
+        agent_config=agent_config_of(settings, species),
+        critic=of_species("population.critic", settings.critic, species),
+        gradient=gradient,
+        quality_weight=quality,
+        balance_weight=balance,
+        sharpness=sharpness,
+        rare_share=rare,
+    )

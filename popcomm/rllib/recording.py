@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from popcomm.language import basics, collapse, progress
 from popcomm.language.recording import conversation_path, write_conversations
-from popcomm.rllib import evaluating
+from popcomm.rllib import evaluating, generations
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.rewind import PROGRESS, TENSORBOARD, rewind
 from popcomm.rllib.settings import Settings
@@ -42,7 +42,7 @@ OF_ITERATIONS = """
     num_env_steps_sampled_lifetime_throughput num_agent_steps_sampled_lifetime fault_tolerance env_runner_group
     done training_iteration trial_id experiment_tag date timestamp time_this_iter_s time_total_s pid hostname node_ip
     config time_since_restore iterations_since_restore timesteps_total episodes_total timesteps_this_iter
-    episodes_this_iter should_checkpoint checkpoint_dir_name perf popcomm collapse
+    episodes_this_iter should_checkpoint checkpoint_dir_name perf popcomm collapse member survival
 """
 OF_RUNNERS = """
     num_env_steps_sampled num_env_steps_sampled_lifetime num_env_steps_sampled_lifetime_throughput
@@ -81,8 +81,15 @@ class Recording:
         run_dir, iteration, steps = Path(config.run_dir), algorithm.iteration, scalars["env_steps"]
         run_dir.mkdir(parents=True, exist_ok=True)
         scalars["iteration"] = iteration
-        progress.append(run_dir / PROGRESS, scalars)
+        members = generations.arrays(algorithm.members)
+        progress.append(run_dir / PROGRESS, {**scalars, **generations.in_lines(members)})
+        # What this process finds there is that of a training that went on beyond the checkpoint.
+        if algorithm.survival is not None and (algorithm.selected or self.writer is None):
+            generations.write_lineage(run_dir, algorithm.survival.table())
         writer = self._writer(run_dir, steps)
+        for name, values in members.items():
+            if np.isfinite(values).any():
+                writer.add_histogram(name, values[np.isfinite(values)], steps)
         for name, value in scalars.items():
             if name not in CLOCKS and value is not None and np.isfinite(value):
                 writer.add_scalar(name, value, steps)
@@ -157,7 +164,7 @@ class Recording:
             scalars["charts/agent_episodic_return"] = sampled[EPISODE_RETURN_MEAN] / algorithm.config.layout.num_agents
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
-        scalars |= evaluating.scalars(result)
+        scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
         return scalars | _losses(algorithm.learner_statistics(result))
 
 

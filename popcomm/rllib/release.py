@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from popcomm.rllib.plan import plan_of
+from popcomm.envs.species import SpeciesLike
+from popcomm.references import reference_to
+from popcomm.rllib.plan import Plan, plan_of
 from popcomm.rllib.settings import Settings
 from popcomm.rollout.members import Members
 from popcomm.rollout.population import Population
@@ -52,10 +54,18 @@ def population_of(
         members,
         plan.layout,
         channel,
-        EnvRecipe(settings.world, dict(settings.env_config)),
+        EnvRecipe(settings.world, dict(settings.env_config), _species(settings, plan), settings.agent_id),
         plan.seating_rule,
         clock,
         fades,
         settings.num_worlds_per_env_runner,
         settings.seed,
     )
+
+
+def _species(settings: Settings, plan: Plan) -> SpeciesLike | None:
+    """Who is of which species, in a form that can be written down: what a nameless function says, for one."""
+    given = settings.given_species
+    if callable(given) and reference_to(given) is None:
+        return {name: species.species.agents for name, species in plan.species.items()}
+    return given

@@ -31,8 +31,9 @@ from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
 from popcomm.rllib.fragment import Fragment
+from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.speaking import speaking
-from popcomm.rollout import Thought
+from popcomm.rollout import Thought, Turn
 
 # Above this many seats a metric per seat would cost more than the step; then species stand for their seats.
 SEATS_WITH_METRICS = 128
@@ -45,10 +46,24 @@ SHUFFLES = 5
 
 
 class RolloutStatistics:
-    """Running sums over one runner's worlds, and what is logged once an iteration."""
+    """Running sums over one runner's worlds, and what is logged once an iteration.
 
-    def __init__(self, layout: WorldLayout, channel: Channel | None) -> None:
+    Args:
+        layout: of the worlds.
+        channel: None in silence.
+        members: {species: P}; of several members each has sums of its own.
+    """
+
+    def __init__(self, layout: WorldLayout, channel: Channel | None, members: Mapping[str, int]) -> None:
         self.layout, self.channel = layout, channel
+        # {species: what its members came to since `read_members`}, of those that have several.
+        self.members = {
+            name: MemberStatistics(count, layout.species[name].num_seats)
+            for name, count in members.items()
+            if count > 1
+        }
+        self._counts = dict(members)
+        self.whole: np.ndarray | None = None  # [B, N] bool, lives that were not begun by who sat there before
         self.returns: Tensor | None = None  # [B, N], of the running episodes
         self.lengths: Tensor | None = None  # [B]
         self.finished: list[tuple[np.ndarray, np.ndarray]] = []  # returns [E, N], lengths [E]
@@ -60,8 +75,9 @@ class RolloutStatistics:
         self.earned: Tensor | float = 0.0  # the world's rewards since the last count
         self.performance: dict[str, float] = {}  # of the last fragment: what fades by performance look at
 
-    def step(self, step: WorldStep, following: WorldStep) -> None:
+    def step(self, turn: Turn, following: WorldStep) -> None:
         """Take in one step: rewards, and episodes that ended."""
+        step = turn.seen
         if self.returns is None or self.lengths is None:
             self.returns = torch.zeros_like(following.rewards)
             self.lengths = torch.zeros(len(self.returns), device=self.returns.device)
@@ -72,10 +88,51 @@ class RolloutStatistics:
         over = acted & ~following.alive.any(1)
         if step.labels is not None:
             self.labels.append(step.labels)
+        self._count_members(turn, following)
         if bool(over.any()):
-            self.finished.append((self.returns[over].cpu().numpy(), self.lengths[over].cpu().numpy()))
+            returns = self.returns[over].cpu().numpy()
+            self.finished.append((returns, self.lengths[over].cpu().numpy()))
+            self._end_lives(turn, over.cpu().numpy(), returns)
             self.returns[over] = 0.0
             self.lengths[over] = 0.0
+
+    def _count_members(self, turn: Turn, following: WorldStep) -> None:
+        if not self.members:
+            return
+        rewards, alive = following.rewards.cpu().numpy(), turn.seen.alive.cpu().numpy()
+        for name, own in self.members.items():
+            seats = self.layout.species[name].seats
+            own.earned(turn.members[name], rewards[:, seats], alive[:, seats])
+
+    def _end_lives(self, turn: Turn, over: np.ndarray, returns: np.ndarray) -> None:
+        """over: [B] bool, worlds whose episode ended; returns: [E, N] of these."""
+        if not self.members:
+            return
+        whole = np.ones(returns.shape, bool) if self.whole is None else self.whole[over]
+        for name, own in self.members.items():
+            seats = self.layout.species[name].seats
+            own.ended(turn.members[name][over], returns[:, seats], returns.mean(1), whole[:, seats])
+        if self.whole is not None:
+            self.whole[over] = True
+
+    def succeed(self, newborn: Mapping[str, np.ndarray], members: Mapping[str, np.ndarray]) -> None:
+        """Lives that go on were begun by those whom newborns replace, and do not count for them.
+
+        Args:
+            newborn: {species: [P] bool}.
+            members: {species: [B, N_s] int64}, who sits where.
+        """
+        for name, born in newborn.items():
+            seated = members[name]
+            if self.whole is None:
+                self.whole = np.ones((len(seated), self.layout.num_agents), bool)
+            self.whole[:, self.layout.species[name].seats] &= ~born[seated]
+
+    def read_members(self) -> dict[str, dict[str, Any]]:
+        """{species: state of its MemberStatistics}, of what was counted since this was last called."""
+        read = {name: own.get_state() for name, own in self.members.items()}
+        self.members = {name: own.anew() for name, own in self.members.items()}
+        return read
 
     def listened(self, thought: Thought) -> None:
         """Remember the mean weight of each listener's top neighbour, of those who attend to what they hear."""
@@ -96,6 +153,7 @@ class RolloutStatistics:
             "reward": float(self.earned) / max(per_seat.sum(), 1),
         }
         self.earned = 0.0
+        self._count_use(fragments)
         self.performance, self.language = {"reward": self.counts["reward"]}, {}
         if self.channel is not None and self.channel.messages.alphabet is not None:
             self.language |= self._language(fragments, self.channel.messages)
@@ -107,6 +165,24 @@ class RolloutStatistics:
             if bool((listeners > 0).any()):
                 self.language["top_attention"] = float((total / listeners)[listeners > 0].mean())
         self.labels, self.attention = [], []
+
+    def _count_use(self, fragments: Mapping[str, Fragment[np.ndarray]]) -> None:
+        """What members did and said."""
+        kind = None if self.channel is None else self.channel.messages
+        for name, own in self.members.items():
+            species, a = self.layout.species[name], fragments[name]
+            alive = a["alive"]
+            choices = getattr(species.action_space, "n", 0)
+            if choices:
+                own.acted(a["members"][alive], a["actions"][alive], int(choices))
+            if kind is None or kind.alphabet is None or not species.speaks:
+                continue
+            said = a.get("sent", a["messages"][:, 1:])
+            spoke = alive & a.get("voiced", True)
+            spoke = spoke & voiced(kind, torch.from_numpy(said)).numpy()
+            if spoke.any():
+                symbols = kind.as_symbols(torch.from_numpy(said[spoke])).numpy()
+                own.said(a["members"][spoke], symbols, kind.alphabet)
 
     def _language(self, fragments: Mapping[str, Fragment[np.ndarray]], kind: MessageKind) -> dict[str, float]:
         # Whole worlds, evenly spaced: a copy of all symbols would be as large as they are.
@@ -162,13 +238,19 @@ class RolloutStatistics:
             return
         said = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in arrays], 2)[alive]
         # Members of different species are different.
-        offsets = np.cumsum([0, *(int(a["members"].max()) + 1 for a in arrays)])
+        offsets = np.cumsum([0, *(self._counts[s.name] for s in speakers)])
         members = np.concatenate([a["members"][rows] + o for a, o in zip(arrays, offsets, strict=False)], 2)[alive]
         words = said
         if kind.shape:
             words = kind.as_symbols(torch.from_numpy(said)).numpy() @ (kind.alphabet or 0) ** np.arange(length) + 1
         told = jargon_agreement(words, labels[alive], members, self.layout.num_labels)
         self.language["distinct_modal_words"] = float(told.distinct)
+        right = words == told.words[labels[alive]]
+        for species, offset in zip(speakers, offsets, strict=False):
+            own = self.members.get(species.name)
+            if own is not None:
+                own_rows = (members >= offset) & (members < offset + own.members)
+                own.agreed(members[own_rows] - offset, right[own_rows])
         if offsets[-1] > 1:
             self.language |= {"agreement": told.mean, "agreement_least": float(np.nanmin(told.per_label))}
         # One word for everything is agreed on, and says nothing.
@@ -228,8 +310,14 @@ class RolloutStatistics:
 
     def get_state(self) -> dict[str, Any]:
         """The running episodes' sums."""
-        return {"returns": self.returns, "lengths": self.lengths, "performance": dict(self.performance)}
+        return {
+            "returns": self.returns,
+            "lengths": self.lengths,
+            "performance": dict(self.performance),
+            "whole": self.whole,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.returns, self.lengths = state["returns"], state["lengths"]
         self.performance = state.get("performance", {})
+        self.whole = state.get("whole")  # checkpoints of before there was selection have none

@@ -63,7 +63,8 @@ class Sampler:
     def count_anew(self) -> None:
         """Forget what was counted: other episodes follow."""
         players = self.rollout.players
-        self.statistics = RolloutStatistics(players.layout, players.channel)
+        members = {name: actor.members for name, actor in players.actors.items()}
+        self.statistics = RolloutStatistics(players.layout, players.channel, members)
         self.listening = Listening(
             players.layout, players.channel, players.num_worlds, self.config.rollout_fragment_length
         )
@@ -94,7 +95,7 @@ class Sampler:
             self.listening.remember(t, turn.memories, turn.seatings)
             writer.step(t, turn, after)
             self.transcript.step(turn, after)
-            self.statistics.step(turn.seen, after)
+            self.statistics.step(turn, after)
             if self.episodes is not None:
                 self.episodes.step(turn, after)
             self._previous_obs = turn.seen.observations

@@ -7,16 +7,20 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from ray import cloudpickle
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
+from ray.rllib.utils.serialization import NOT_SERIALIZABLE
 from typing_extensions import Self
 
 from popcomm.channels import MessageKind, Topology
 from popcomm.channels.broadcast.reflex import Reflex
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import EnvLike, make_world
+from popcomm.envs.species import SpeciesLike
 from popcomm.envs.world import World
 from popcomm.errors import UserError, nearest
+from popcomm.rllib.by_species import BySpecies
 
 # Keys that RLlib has in dicts alone.
 OF_DICTS = """
@@ -45,6 +49,22 @@ class Settings(PPOConfig):
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
     channel_capacity: int | None = None
     channel_inbox: int | None = None
+    survival_strategy: object = None
+    survival_every: int = 10
+    survival_fitness: object = "return"
+    survival_smoothing: float = 0.5
+    mutation_std: float = 0.02
+    survival_crossover: float = 0.0
+    survival_newborns: str | None = None
+    survival_lessons: int = 5
+    survival_hyperparameters: Mapping[str, Sequence[float]] | None = None
+    survival_perturbation: float = 1.2
+    survival_within: str = "species"
+    species_as: SpeciesLike | None = None
+    agent_id: bool = False
+    # {setting of `training`: {species: value}}, where they differ.
+    learning_by_species: Mapping[str, Mapping[str, object]] = {}
+    names_all_species: bool = False  # where it is False, a species that `members` does not name has one
     # What `validate` set of RLlib's settings, which no user did: {name: value}.
     filled_in: Mapping[str, object] = {}
 
@@ -53,10 +73,14 @@ class Settings(PPOConfig):
         self._start_with_populations()
         self._start_learning()
         self._layout: tuple[object, WorldLayout] | None = None
+        self.learning_by_species = {}
+        self.names_all_species = True
 
     def _start_with_populations(self) -> None:
         """The world, the channel, who lives in them, and what is written down."""
         self.world: EnvLike | None = None
+        self.species_as = None
+        self.agent_id = False
         self.messages: MessageKind | dict[str, object] | None = None
         self.channel_topology: Topology | dict[str, object] = {"kind": "full"}
         self.message_gradient: str | None = None
@@ -66,10 +90,10 @@ class Settings(PPOConfig):
         self.reflexes = ()
         self.channel_capacity = None
         self.channel_inbox = None
-        self.agent: str | type = "symbolic"
-        self.members: int | Mapping[str, int] = 1
-        self.agent_config: dict[str, object] = {}
-        self.critic = "independent"
+        self.agent: BySpecies[str | type] = "symbolic"
+        self.members: BySpecies[int] = 1
+        self.agent_config: Mapping[str, object] = {}
+        self.critic: BySpecies[str] = "independent"
         self.seating = "shuffled"
         self.communities = 1
         self.mixing = 0.0
@@ -137,16 +161,58 @@ class Settings(PPOConfig):
             raise UserError("environment.env is missing; for example: swarm_v0")
         key = self._environment()
         if key is None or self._layout is None or self._layout[0] != key:
-            world = make_world(self.world, self.env_config, 1)
+            world = self.make_world(1)
             # A frozen config may still look.
             self.__dict__["_layout"] = (key, WorldLayout.of(world))
             world.close()
         assert self._layout is not None
         return self._layout[1]
 
+    def make_world(self, num_worlds: int, device: str | torch.device = "cpu") -> World:
+        """B worlds of the environment, with the species that were chosen."""
+        return make_world(self.world, self.env_config, num_worlds, device, self.given_species, self.agent_id)
+
+    @property
+    def given_species(self) -> SpeciesLike | None:
+        """What says of which species agents are: environment.species, or RLlib's policy_mapping_fn; None: nothing."""
+        mapping = self.policy_mapping_fn
+        if not (mapping is None or callable(mapping) or mapping == NOT_SERIALIZABLE):
+            raise UserError(
+                f"multi_agent.policy_mapping_fn is {mapping!r}, and must be a function from an agent to the name of "
+                "its species"
+            )
+        is_given = callable(mapping) and not _same(mapping, PPOConfig.DEFAULT_POLICY_MAPPING_FN)
+        if is_given and self.species_as is not None and mapping is not self.species_as:
+            raise UserError(
+                "environment.species and multi_agent.policy_mapping_fn both say of which species agents are; use one"
+            )
+        return mapping if is_given else self.species_as
+
+    def own_settings(self, species: str) -> dict[str, object]:
+        """{setting: value} of one species' module, where it has others than the rest."""
+        own = {key: values[species] for key, values in self.learning_by_species.items() if species in values}
+        return own | self.algorithm_config_overrides_per_module.get(species, {})
+
+    def get_config_for_module(self, module_id: str) -> Settings:
+        """RLlib's way to the settings of a species, which it remembers."""
+        own = self.own_settings(module_id)
+        if module_id not in self._per_module_overrides and own:
+            self._per_module_overrides[module_id] = self.copy().update_from_dict(own)
+        return self._per_module_overrides.get(module_id, self)
+
     def _environment(self) -> object:
         """All that the layout follows from, as it is now; None where that cannot be told."""
         try:
-            return self.world, cloudpickle.dumps(self.env_config)
+            parts = (self.env_config, self.given_species, self.agent_id)
+            return self.world, cloudpickle.dumps(parts)
         except (TypeError, ValueError, pickle.PicklingError):
             return None
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two functions are one by their names, which pickles keep."""
+    return one is other or _names(one) == _names(other)
+
+
+def _names(function: object) -> tuple[object, object]:
+    return getattr(function, "__module__", None), getattr(function, "__qualname__", function)

@@ -14,6 +14,7 @@ from popcomm.agents.openness import openness
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.balance import evenness
 from popcomm.rllib.fragment import Fragment, plain
+from popcomm.rllib.lessons import lesson_loss
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
@@ -48,6 +49,8 @@ class SpeciesLoss:
         world: Mapping[str, Fragment[Tensor]],
         reduce: Reduce,
         diagnose: bool,
+        teacher: AgentOutput | None = None,
+        asked: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss summed over members of means over their rows.
 
@@ -58,6 +61,8 @@ class SpeciesLoss:
             world: the arrays of all species, for what senders saw.
             reduce: sum over learners.
             diagnose: whether to compute the network's diagnostics too.
+            teacher: what parents do on the same rows, where some members are taught; else None.
+            asked: random numbers for it.
         """
         config, output, mask = self.config, run.outputs, run.mask
         members = self.module.spec.members
@@ -75,7 +80,7 @@ class SpeciesLoss:
         entropy_mean = mean(likelihoods.entropy)
         loss = policy + config.vf_loss_coeff * value
         if not self._is_supervised(rows):
-            loss = loss - entropy_coeff * (entropy_mean + self._exploration_left(output, rows, mean))
+            loss = loss - entropy_coeff * self._exploration(likelihoods.entropy, output, rows, mean)
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if likelihoods.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(likelihoods.message_entropy)
@@ -87,6 +92,10 @@ class SpeciesLoss:
         if self._is_supervised(rows):
             supervised, told = self._supervised_loss(output, rows, mask, reduce)
             loss, logged = loss + supervised, logged | told
+        if teacher is not None and asked is not None:
+            allowed = rows.optional("action_mask")
+            lesson = lesson_loss(self.module, self.distribution, output, teacher, allowed, weight, asked)
+            loss, logged["lesson_loss"] = loss + lesson, lesson.detach() / members
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
 
@@ -95,12 +104,20 @@ class SpeciesLoss:
         values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
         return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
 
-    def _exploration_left(self, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]) -> Tensor | float:
-        """The part of the exploration bonus (nats) that does not fade: no action is ruled out."""
-        share = self.plan.rare_share
+    def _exploration(
+        self, entropy: Tensor, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The exploration bonus (nats), summed over members: entropy [P, R], and a part that does not fade, by which no
+        action is ruled out; each member's as much as its own share of the coefficient says."""
+        scale, share = self.module.scale("entropy_coeff"), self.plan.rare_share
+
+        def own(values: Tensor) -> Tensor:
+            return mean(values if scale is None else values * scale.to(values).unsqueeze(1))
+
         if not share:
-            return 0.0
-        return share * mean(self.distribution.openness(output.action_logits.float(), rows.optional("action_mask")))
+            return own(entropy)
+        allowed = rows.optional("action_mask")
+        return own(entropy) + share * own(self.distribution.openness(output.action_logits.float(), allowed))
 
     def _talk_losses(
         self,

@@ -17,7 +17,10 @@ from popcomm.rllib.settings import Settings
 
 SPACES = "spaces are those that the environment declares"
 BOUNDS = "Box actions are mapped to the bounds of their space; a Box without bounds takes the networks' own numbers"
-SPECIES = "species follow from the environment's spaces; see population.members and multi_agent.policies_to_train"
+SPECIES = (
+    "species follow from the environment's spaces, or from environment.species or multi_agent.policy_mapping_fn; see "
+    "population.members and multi_agent.policies_to_train"
+)
 NETWORK = "use population.agent and population.agent_config"
 CONNECTORS = "observations and actions pass no connectors; wrap the environment, or write a population.agent"
 FILTER = "agents see observations as they are; scale them in the environment"
@@ -152,7 +155,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "sgd_minibatch_size": ("sgd_minibatch_size", "use minibatch_size"),
     "vf_share_layers": ("vf_share_layers", "use population.critic and population.agent_config"),
     "policies": ("multi_agent.policies", SPECIES),
-    "policy_mapping_fn": ("multi_agent.policy_mapping_fn", SPECIES),
     "policy_map_capacity": ("multi_agent.policy_map_capacity", SPECIES),
     "policy_states_are_swappable": ("multi_agent.policy_states_are_swappable", SPECIES),
     "observation_fn": ("multi_agent.observation_fn", "agents tell each other what they see: communication.messages"),
@@ -227,7 +229,9 @@ def check_unsupported(settings: Settings, plan: Plan) -> None:
     for name in settings.algorithm_config_overrides_per_module:
         if name not in plan.species:
             raise unknown("rl_module.algorithm_config_overrides_per_module: the species", name, plan.species)
-        _check_values(plan.species[name].settings, filled_in(settings, plan), f" of species '{name}'")
+    for name, species in plan.species.items():
+        if settings.own_settings(name):
+            _check_values(species.settings, filled_in(settings, plan), f" of species '{name}'")
     _check_spec(settings, plan)
 
 

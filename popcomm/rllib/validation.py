@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS, check_balance
@@ -13,6 +14,7 @@ from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
 from popcomm.checks import count, number, one_of, true_or_false
 from popcomm.errors import UserError, unknown
+from popcomm.rllib.by_species import check_species, keywords_by_species
 from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.message_learning import check_gradient
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
@@ -47,26 +49,30 @@ def check(settings: Settings) -> Plan:
     """What follows from the settings; raises UserError for the first thing that cannot work."""
     _check_numbers(settings)
     _check_fractions(settings)
-    one_of("population.critic", settings.critic, CRITICS)
+    true_or_false("environment.agent_id", settings.agent_id)
     one_of("communication.credit", settings.message_credit, CREDITS)
     one_of("training.learn_from", settings.learn_from, LEARN_FROM)
     one_of("environment.time_limit", settings.time_limit, TIME_LIMITS)
     one_of("population.seating", settings.seating, SEATINGS)
     _check_communities(settings)
-    _check_members(settings)
+    _check_by_species(settings)
     if settings.autocast is not None:
         one_of("acceleration.autocast", settings.autocast, ("bf16",))
     plan = plan_of(settings)
     _check_communication(settings, plan)
     _check_seats(settings, plan)
-    _check_agent(settings, plan)
     _check_exploration(plan, settings)
-    for species in plan.species.values():
-        _check_talk_losses(species, plan.agent_class)
-    _check_waiting(settings)
+    for name, species in plan.species.items():
+        if settings.own_settings(name):
+            _check_fractions(species.settings, f" of species '{name}'")
+        _check_agent(settings, name, species)
+        _check_talk_losses(species)
+        if species.critic == "central" and not plan.layout.state_size:
+            raise UserError(
+                "population.critic is 'central', and this environment has no latent state; use 'independent'"
+            )
+    _check_waiting(settings, plan)
     _check_routing(plan)
-    if settings.critic == "central" and not plan.layout.state_size:
-        raise UserError("population.critic is 'central', and this environment has no latent state; use 'independent'")
     _check_supervision(settings, plan)
     _check_credit(settings, plan)
     _check_minibatch(settings, plan)
@@ -94,17 +100,18 @@ def _check_numbers(settings: Settings) -> None:
         count(key, value, minimum)
 
 
-def _check_fractions(settings: Settings) -> None:
-    """Numbers whose sign or size would turn learning round."""
+def _check_fractions(settings: Settings, whose: str = "") -> None:
+    """Numbers whose sign or size would turn learning round. whose: words that follow the key."""
     for key in ("gamma", "lambda_", *SHARES):
-        number(f"training.{key}", _chosen(settings, key), "be a number between 0 and 1", least=0.0, most=1.0)
+        number(f"training.{key}{whose}", _chosen(settings, key), "be a number between 0 and 1", least=0.0, most=1.0)
     for key in NOT_NEGATIVE:
-        number(f"training.{key}", _chosen(settings, key), "be a number at least 0", least=0.0)
+        number(f"training.{key}{whose}", _chosen(settings, key), "be a number at least 0", least=0.0)
     for key in ("lr", "entropy_coeff"):
         if not isinstance(getattr(settings, key), list | tuple):  # a schedule is RLlib's to check
-            number(f"training.{key}", getattr(settings, key), "be a number at least 0", least=0.0)
+            number(f"training.{key}{whose}", getattr(settings, key), "be a number at least 0", least=0.0)
     if settings.grad_clip is not None:
-        number("training.grad_clip", settings.grad_clip, "be a number above 0", above=0.0)
+        number(f"training.grad_clip{whose}", settings.grad_clip, "be a number above 0", above=0.0)
+    true_or_false(f"training.normalize_returns{whose}", settings.normalize_returns)
 
 
 def _chosen(settings: Settings, key: str) -> object:
@@ -123,30 +130,41 @@ def _check_communication(settings: Settings, plan: Plan) -> None:
 
 def _check_measures(channel: Channel, num_labels: int) -> None:
     """Whether fades by performance look at what the trainer measures: a name that nothing bears would never fade."""
-    for reflex in channel.reflexes:
-        schedule = reflex.schedule
+    schedules: dict[str, object] = {f"reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
+    schedules["topology.schedule"] = channel.topology.schedule
+    for where, schedule in schedules.items():
         known = ["reward", *(OF_LABELS if num_labels else ())]
         if not isinstance(schedule, Gated) or schedule.measure in known:
             continue
-        key = f"communication.reflexes: the schedule of {reflex.name}: measure"
+        key = f"communication.{where}: measure"
         if schedule.measure in OF_LABELS:
             missing = "this environment has no labels to agree on"
             raise UserError(f"{key} is '{schedule.measure}', and {missing}; use 'reward'")
         raise unknown(key, schedule.measure, known)
 
 
-def _check_members(settings: Settings) -> None:
-    given = settings.members
-    for members in given.values() if isinstance(given, Mapping) else (given,):
+def _check_by_species(settings: Settings) -> None:
+    """Mappings by species must name all of them and no other, and their values be what they would be for all."""
+    species = settings.layout.species
+    keys = ("agent", "members", "critic") if settings.names_all_species else ("agent", "critic")
+    chosen = {f"population.{key}": getattr(settings, key) for key in keys}
+    chosen |= {f"training.{key}": values for key, values in settings.learning_by_species.items()}
+    if keywords_by_species(settings.agent_config, species):
+        chosen["population.agent_config"] = settings.agent_config
+    for key, value in chosen.items():
+        check_species(key, value, species)
+    for members in _each(settings.members):
         count("population.members", members, 1)
+    for critic in _each(settings.critic):
+        one_of("population.critic", critic, CRITICS)
+
+
+def _each(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, Mapping) else (value,)
 
 
 def _check_seats(settings: Settings, plan: Plan) -> None:
     """Whether the members of every species can be seated evenly."""
-    if isinstance(settings.members, Mapping):
-        for name in settings.members:
-            if name not in plan.species:
-                raise unknown("population.members: the species", name, plan.species)
     for name, species in plan.species.items():
         if species.members % settings.communities:
             raise UserError(
@@ -180,36 +198,37 @@ def _check_communities(settings: Settings) -> None:
         raise UserError("population.seating is 'communities', and population.communities is 1; it needs 2 or more")
 
 
-def _check_agent(settings: Settings, plan: Plan) -> None:
-    agent = plan.agent_class
+def _check_agent(settings: Settings, name: str, species: SpeciesPlan) -> None:
+    agent = species.agent_class
     parameters = inspect.signature(agent).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     names = list(parameters)[1:]
-    for key in settings.agent_config:
+    for key in species.agent_config:
         if key not in names:
-            raise unknown(f"population.agent_config of {agent.__name__}: the key", key, names or ["(none)"])
+            whose = f" of species '{name}'" if isinstance(settings.agent, Mapping) else ""
+            raise unknown(f"population.agent_config of {agent.__name__}{whose}: the key", key, names or ["(none)"])
 
 
 def _check_exploration(plan: Plan, settings: Settings) -> None:
     """A share of the entropy bonus that was asked for must have a bonus, and actions that could be ruled out."""
+    for species in plan.species.values():
+        share = species.settings.rare_action_share
+        if share and species.settings.entropy_coeff == 0:
+            raise UserError(
+                f"training.rare_action_share is {share}, a share of training.entropy_coeff, and that is 0; use 0, or "
+                "give actions an entropy bonus"
+            )
     share = settings.rare_action_share
-    if not share:
-        return
-    if settings.entropy_coeff == 0:
-        raise UserError(
-            f"training.rare_action_share is {share}, a share of training.entropy_coeff, and that is 0; use 0, or give "
-            "actions an entropy bonus"
-        )
-    if not any(species.rare_share for species in plan.species.values()):
+    if share and not any(species.rare_share for species in plan.species.values()):
         raise UserError(
             f"training.rare_action_share is {share}, and all actions are Boxes, of which none is ever ruled out; use 0"
         )
 
 
-def _check_talk_losses(species: SpeciesPlan, agent: type) -> None:
+def _check_talk_losses(species: SpeciesPlan) -> None:
     """Losses that were asked for must have something to look at."""
-    settings, kind = species.settings, species.spec.messages
+    settings, kind, agent = species.settings, species.spec.messages, species.agent_class
     if species.quality_weight and not getattr(agent, "gives_features", False):
         raise UserError(
             f"training.quality_coeff is {settings.quality_coeff}, and population.agent {agent.__name__} gives no "
@@ -239,8 +258,8 @@ def _says_surely(kind: MessageKind) -> bool:
     return (isinstance(kind, Vectors) and not kind.std) or (isinstance(kind, Dru) and not kind.noise)
 
 
-def _check_waiting(settings: Settings) -> None:
-    if settings.gamma == 1 and settings.time_limit == "bootstrap":
+def _check_waiting(settings: Settings, plan: Plan) -> None:
+    if settings.time_limit == "bootstrap" and any(s.settings.gamma == 1 for s in plan.species.values()):
         logger.warning(
             "training.gamma is 1, and an episode that is cut by a time limit counts as if it went on: waiting for ever "
             "then costs nothing. Use environment.time_limit 'end', or a gamma below 1"
@@ -272,7 +291,7 @@ def _check_credit(settings: Settings, plan: Plan) -> None:
                 "messages are no actions; use gradient 'reinforce'"
             )
         return
-    if credit != "next" and settings.gamma == 0:
+    if credit != "next" and any(s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks):
         raise UserError(
             f"training.gamma is 0, and under communication.credit '{credit}' messages, heard one step later, then get "
             "no credit; use credit 'next' or a gamma above 0"
@@ -301,11 +320,13 @@ def _check_credit(settings: Settings, plan: Plan) -> None:
 def _check_routing(plan: Plan) -> None:
     if not plan.routed:
         return
-    agent = plan.agent_class
-    if not getattr(agent, "hears_routed", False):
-        able = " or ".join(repr(name) for name, known in AGENTS.items() if getattr(known, "hears_routed", False))
-        raise UserError(f"population.agent is {agent.__name__}, which cannot hear through topology routed; use {able}")
     for name, species in plan.species.items():
+        agent = species.agent_class
+        if not getattr(agent, "hears_routed", False) and species.spec.latents:
+            able = " or ".join(repr(name) for name, known in AGENTS.items() if getattr(known, "hears_routed", False))
+            raise UserError(
+                f"population.agent is {agent.__name__}, which cannot hear through topology routed; use {able}"
+            )
         if species.species.hears and species.members > 1:
             raise UserError(
                 f"population.members of '{name}' is {species.members}, and with topology routed it must be 1: "

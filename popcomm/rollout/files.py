@@ -49,6 +49,7 @@ def write(
         raise UserError(f"{folder} is a file, and a population is saved in a folder")
     folders = {name: name if re.fullmatch(r"[\w-]+", name) else f"species_{i}" for i, name in enumerate(members)}
     environment, reason = None, "it was made without one"
+    seats = {} if env is None else env.seats()
     if env is not None:
         try:
             environment = env.to_json()
@@ -60,7 +61,7 @@ def write(
         "popcomm": popcomm.__version__,
         "species": folders,
         "environment": environment,
-        **({} if environment else {"no_environment": reason}),
+        **({} if environment else {"no_environment": reason, "seats": seats}),
         "channel": None if channel is None else {"messages": kind_to_json(channel.messages), **channel.to_json()},
         "seating": {"how": seating.how, "communities": seating.communities, "mixing": seating.mixing},
         "clock": {"step": clock.step, "performance": dict(clock.performance)},
@@ -115,6 +116,7 @@ def _told(about: Mapping[str, Any]) -> dict[str, Any]:
         "layout": layout_from_json(about["layout"]),
         "channel": channel,
         "env": None if environment is None else EnvRecipe(**environment),
+        "seats": about.get("seats", {}),
         "seating": SeatingRule(**about["seating"]),
         "clock": Clock(about["clock"]["step"], about["clock"]["performance"]),
         "fades": about["fades"],

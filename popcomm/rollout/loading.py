@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ def load(
     """
     folder = population_folder(run_or_checkpoint)
     told = read(folder, lambda name: agent.get(name) if isinstance(agent, Mapping) else agent)
+    seats = told.pop("seats")
     if env is not None:
-        told["env"] = EnvRecipe(env, told["env"].env_config if told["env"] else {})
+        told["env"] = replace(told["env"], env=env) if told["env"] else EnvRecipe(env, **seats)
     population = Population(**told)
     return population if env_config is None else population.in_worlds_of(env_config)
 

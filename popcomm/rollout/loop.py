@@ -113,13 +113,15 @@ class Loop:
         species = self.species[str(agent)]
         name, place = species.name, self.seats[str(agent)] - species.start
         face = self.faces[name]
-        flat = np.empty(species.obs_size, np.float32)
+        flat = np.zeros(species.obs_size, np.float32)
         try:
-            face.observation.write(flat, observation)
+            face.observation.write(flat[: face.observation.size], observation)
             mask = mask_of(observation, info, face.observation) if name in masks else None
             allowed = None if mask is None else face.action.read_mask(mask)
         except UserError as error:
             raise UserError(f"agent '{agent}': {error}") from error
+        if species.has_id:
+            flat[face.observation.size + place] = 1.0
         if name in masks:
             if allowed is None:
                 raise UserError(f"the {MASK} of agent '{agent}' is in its info: act(observations, infos=infos)")

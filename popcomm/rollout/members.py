@@ -40,10 +40,15 @@ class Members:
         """One member as a network of its own, in a copy; it has `save_pretrained` and `from_pretrained`.
 
         Raises:
-            UserError: no such member.
+            UserError: no such member, or a network whose rows are not its members.
         """
         if not 0 <= member < len(self):
             raise UserError(f"member is {member}, and there are members 0 to {len(self) - 1}")
+        if not self.apart:
+            raise UserError(
+                f"members of {type(self.agent).__name__} cannot be taken apart, for their weights are not one row for "
+                "each; save them together, with save_pretrained of the population"
+            )
         weights = self.agent.state_dict()
         if len(self) > 1:
             weights = {name: value[member : member + 1] for name, value in weights.items()}
@@ -51,6 +56,12 @@ class Members:
         agent.load_state_dict({name: value.detach().cpu() for name, value in weights.items()})
         agent.config = {**self.config, **getattr(agent, "config", {})}
         return agent
+
+    @property
+    def apart(self) -> bool:
+        """Whether every weight has one row for each member, so that one can be taken out."""
+        each = all(value.ndim and len(value) == len(self) for value in self.agent.state_dict().values())
+        return len(self) == 1 or (each and not hasattr(self.agent, "owners"))
 
     # ---- other worlds ----
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.seating import SHUFFLED, Seating, SeatingRule, draw, redraw
+from popcomm.agents.step import reset_state
 from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
 from popcomm.channels.session import Session
@@ -218,6 +219,25 @@ class Players:
                 values[taken] = instead
                 seen[name] = torch.from_numpy(values).to(self._device)
         return step._replace(observations=seen, labels=labels)
+
+    def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
+        """Others sit where members were replaced. Their lives begin in the middle of an episode, with the memory of a
+        first step and nothing heard; what their predecessors said last is still heard by others.
+
+        Args:
+            newborn: {species: [P] bool}.
+        """
+        if self.now is None:
+            return
+        seats = torch.zeros(self.num_worlds, self.layout.num_agents, dtype=torch.bool, device=self._device)
+        for name, born in newborn.items():
+            own = torch.from_numpy(born[self.members[name]]).to(self._device)
+            seats[:, self.layout.species[name].seats] = own
+            seating, agent = self.seatings[name], self.actors[name].network.agent
+            fresh = reset_state(agent, self.memories[name], seating.to_members(own))
+            self.memories[name] = fresh
+        if self.session is not None:
+            self.session.deafen(seats)
 
     # ---- seats ----
 

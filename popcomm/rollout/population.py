@@ -185,7 +185,9 @@ class Population(Mapping[str, Members]):
         worlds, rounds = worlds_for(episodes, self._block())
         if messages == "shuffled" and worlds == 1:  # which has no other world
             worlds, rounds = 2, -(-episodes // 2)
-        rollout = self._played(Seeds.of(seed_of(root, EVALUATION_BRANCH)), greedy, worlds, env_config)
+        begun = {} if self.env is None else self.env.whole_episodes()
+        seeds = Seeds.of(seed_of(root, EVALUATION_BRANCH))
+        rollout = self._played(seeds, greedy, worlds, {**begun, **(env_config or {})})
         rollout.players.interference = garble
         try:
             return evaluate(rollout, rounds)

@@ -12,7 +12,8 @@ import torch
 
 from popcomm.channels import Channel, MessageKind, make_topology
 from popcomm.envs.layout import WorldLayout
-from popcomm.envs.making import make_world
+from popcomm.envs.making import make_world, resolve
+from popcomm.envs.species import SpeciesLike
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.references import reference_to
@@ -58,18 +59,29 @@ class ChannelRecipe:
 
 @dataclass(frozen=True)
 class EnvRecipe:
-    """Worlds: a popcomm name, a World class, a "module:attribute" or a creator, and the keys of its env_config."""
+    """Worlds: a popcomm name, a World class, a "module:attribute" or a creator, and the keys of its env_config.
+
+    species, agent_id: as `popcomm.envs.species.with_species` takes them.
+    """
 
     env: str | type[World] | Callable[..., object]
     env_config: Mapping[str, Any] = field(default_factory=dict)
+    species: SpeciesLike | None = None
+    agent_id: bool = False
 
     def make(self, num_worlds: int, env_config: Mapping[str, Any] | None = None) -> World:
         """B worlds. env_config: keys that differ. Raises UserError: they do not fit the environment."""
-        return make_world(self.env, self.merged(env_config), num_worlds)
+        return make_world(self.env, self.merged(env_config), num_worlds, "cpu", self.species, self.agent_id)
 
     def merged(self, env_config: Mapping[str, Any] | None) -> dict[str, Any]:
         """The keys, those that differ put in."""
         return {**self.env_config, **(env_config or {})}
+
+    def whole_episodes(self) -> dict[str, Any]:
+        """What must differ for all worlds to begin at the beginning: for training they may `stagger`."""
+        maker = resolve(self.env)
+        own = isinstance(maker, type) and issubclass(maker, World)
+        return {"stagger": False} if own and self.env_config.get("stagger") else {}
 
     def to_json(self) -> dict[str, Any]:
         """Raises UserError: a creator that no module:attribute names, or keys that JSON does not have."""
@@ -78,7 +90,25 @@ class EnvRecipe:
             raise UserError(
                 f"environment.env is {self.env!r}, which no module:attribute names; give it a name in a module"
             )
-        return {"env": env, "env_config": as_json("environment.env_config", dict(self.env_config))}
+        return {"env": env, "env_config": as_json("environment.env_config", dict(self.env_config)), **self.seats()}
+
+    def seats(self) -> dict[str, Any]:
+        """What of `species` and `agent_id` was chosen, as JSON has it; a function by its module:attribute.
+
+        Raises:
+            UserError: a function that has none.
+        """
+        chosen: dict[str, Any] = {"agent_id": True} if self.agent_id else {}
+        if self.species is None:
+            return chosen
+        if isinstance(self.species, Mapping):
+            return {"species": {name: list(map(str, agents)) for name, agents in self.species.items()}, **chosen}
+        reference = self.species if isinstance(self.species, str) else reference_to(self.species)
+        if reference is None:
+            raise UserError(
+                f"environment.species is {self.species!r}, which no module:attribute names; name the agents instead"
+            )
+        return {"species": reference, **chosen}
 
 
 def as_json(key: str, value: Any) -> Any:

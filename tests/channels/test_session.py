@@ -141,7 +141,10 @@ def test_fades_follow_the_clock_and_are_handed_on() -> None:
     assert session.measures()["immediate_feedback_strength"] == 0.75
     other = session_of(reflexes=[ImmediateFeedback(Linear(0, 100))])
     other.set_fades(session.fades())
-    with pytest.raises(UserError, match=r"has 2 communication.reflexes, and this configuration has 1; restore"):
+    with pytest.raises(
+        UserError,
+        match=r"has 2 schedules of communication.reflexes and topology, and this configuration has 1; restore",
+    ):
         other.set_fades([{}, {}])
 
 

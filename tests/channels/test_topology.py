@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popcomm.channels import Chain, Custom, Full, KNearest, Ring, Topology, make_topology
-from popcomm.channels.topology import nearest_by_matrix, nearest_by_tree
+from popcomm.channels.nearest import nearest_by_matrix, nearest_by_tree
 from popcomm.errors import UserError
 
 # The package's function `topology` hides the module of that name.
-MODULE = import_module("popcomm.channels.topology")
+MODULE = import_module("popcomm.channels.nearest")
 
 
 def everyone(worlds: int, n: int) -> torch.Tensor:

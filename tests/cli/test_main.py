@@ -41,7 +41,7 @@ def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
     ("args", "said"),
     [
         (["train"], "FILE"),
-        (["play", "x"], "--gif"),
+        (["play"], "RUN"),
         (["play", "x", "--gif", "a.gif", "--steps", "many"], "--steps"),
         (["train", "x", "--rusume"], "--resume"),
     ],
@@ -115,7 +115,7 @@ def test_a_run_folder_that_cannot_be_made_is_told(capsys: pytest.CaptureFixture[
     assert "--run-dir r" in complaint(capsys, "train", "swarm", "--run-dir", "r")
 
 
-@pytest.mark.parametrize("command", [["report", "r"], ["play", "r", "--gif", "a.gif"]])
+@pytest.mark.parametrize("command", [["report", "r"], ["play", "r"], ["evaluate", "r"], ["export", "r", "x"]])
 def test_a_folder_that_is_no_run_is_told(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     assert complaint(capsys, *command).startswith("r holds no run (no config.yaml)")
 
@@ -132,7 +132,8 @@ def test_a_run_without_a_valid_checkpoint_is_told(capsys: pytest.CaptureFixture[
     broken.mkdir(parents=True)
     (broken / "manifest.json").write_text("{")
     (tmp_path / "r/config.yaml").write_text("environment: {env: swarm_v0}\n")
-    assert complaint(capsys, "play", "r", "--gif", "a.gif").endswith("checkpoints holds no valid checkpoint")
+    for command in (["play", "r", "--gif", "a.gif"], ["evaluate", "r"], ["export", "r", "x"]):
+        assert complaint(capsys, *command).endswith("checkpoints holds no valid checkpoint")
 
 
 def test_a_users_mistake_in_another_process_is_said_without_its_traceback(

@@ -12,7 +12,7 @@ from torch import nn
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.gradients import MemberGuard
-from popcomm.rllib.growth import Ownership, agreed_seed
+from popcomm.rllib.growth import Ownership, agreed_seed, inherit
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import check_member_axis
 from popcomm.rllib.ppo import clip_owned, clip_values
@@ -288,7 +288,7 @@ def test_a_member_inherits_weights_moments_and_statistics_of_another() -> None:
     value, means = network.agent(obs, None, {}).value, network.returns.running_mean.clone()
     units, optimizer = network.agent.unit_of, learner.get_optimizers_for_module("speaker")[0][1]
     moment = optimizer.state[network.agent.leave]["exp_avg"].clone()
-    learner.inherit("speaker", parents)
+    inherit(learner.networks["speaker"], learner._optimizers("speaker"), parents)
     assert torch.equal(network.agent(obs, None, {}).value, value[parents])
     assert torch.equal(network.returns.running_mean, means[parents])
     rows = torch.cat([(units == parent).nonzero()[:, 0] for parent in parents])
@@ -302,7 +302,7 @@ def test_an_agent_whose_axes_are_the_members_inherits_without_a_word() -> None:
     update(learner, runner)
     network = learner.networks["listener"]
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    learner.inherit("listener", torch.tensor([1, 1]))
+    inherit(learner.networks["listener"], learner._optimizers("listener"), torch.tensor([1, 1]))
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name][[1, 1]])
     assert not torch.equal(before["agent.first.weight"][0], before["agent.first.weight"][1])

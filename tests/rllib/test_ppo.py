@@ -275,6 +275,7 @@ def population_loss(
         auxiliary_weights={},
         value=lambda value, obs, state: value,
         quality=None,
+        scale=lambda hyperparameter: None,
     )
     config = SimpleNamespace(
         **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0,

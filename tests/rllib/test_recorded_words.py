@@ -32,7 +32,7 @@ def language(kind: Words, messages: np.ndarray) -> dict[str, float]:
     """What is counted of messages [T, N] in one world."""
     length = len(messages)
     space = layout()
-    statistics = RolloutStatistics(space, Channel(kind, Full(), N))
+    statistics = RolloutStatistics(space, Channel(kind, Full(), N), {})
     after = np.concatenate([np.zeros((1, N)), messages]).astype(np.int32)[None]
     members = np.zeros((1, length, N), int)
     fragment = {"alive": np.ones((1, length, N), bool), "messages": after, "members": members}

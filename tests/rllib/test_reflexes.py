@@ -517,7 +517,7 @@ def test_labels_are_those_of_the_world_but_of_what_was_taken_away(when: float) -
     runner = runner_of(told_config(SensoryDeprivation(when=when), critic="central"))
     seen: list[Tensor] = []
     whole = runner.statistics.step
-    runner.statistics.step = lambda step, following: (seen.append(step.labels), whole(step, following))  # type: ignore
+    runner.statistics.step = lambda step, following: (seen.append(step.seen.labels), whole(step, following))  # type: ignore
     fragment = fragments(runner, 1)[0]
     assert fragment["speaker"]["obs"].any() == (when == 0)
     clock = fragment["speaker"]["world_state"][..., 0] * 5

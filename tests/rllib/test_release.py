@@ -86,6 +86,16 @@ CASES: dict[str, dict[str, Any]] = {
     "masks in infos": {"env": scripted, "env_config": {"mask": "info"}, "messages": SYMBOLS},
     "a chain": {"env": "mpe2.simple_world_comm_v3:parallel_env", "env_config": {"max_cycles": 5}, "messages": SYMBOLS,
                 "topology": {"kind": "chain"}},
+    "named species that know their seats": {
+        "env": ClockWorld, "env_config": {"death": 2}, "messages": SYMBOLS, "agent_id": True,
+        "species": {"late": ["listener_1"], "speaker": ["speaker_1", "speaker_0"], "early": ["listener_0"]},
+        "agent": {"late": "mlp", "default": "gru"}, "agent_config": {"late": {"hidden": 4}, "default": {"hidden": 8}},
+        "members": {"speaker": 3, "default": 1},
+    },
+    "species by a function": {
+        "env": scripted, "env_config": {"mask": "info"}, "messages": SYMBOLS, "agent_id": True,
+        "species": lambda agent: "odd" if int(agent[-1]) % 2 else "even",
+    },
 }  # fmt: skip
 
 
@@ -94,9 +104,10 @@ def population(case: dict[str, Any]) -> Population:
     case = dict(case)
     env = case.pop("env")
     talk = {key: case.pop(key) for key in ("messages", "topology", "reflexes") if key in case}
+    seats = {key: case.pop(key) for key in ("species", "agent_id") if key in case}
     config = (
         PopulationPPOConfig()
-        .environment(env, env_config=case.pop("env_config", {}))
+        .environment(env, env_config=case.pop("env_config", {}), **seats)
         .communication(**talk)
         .population(**case)
         .env_runners(num_worlds_per_env_runner=12)

@@ -26,6 +26,7 @@ from popcomm.rollout.members import Members
 from popcomm.rollout.population import Population
 from popcomm.rollout.recipes import ChannelRecipe, EnvRecipe
 from popcomm.schedules import Clock
+from tests.rllib.growing_agent import Budding
 from tests.rllib.worlds import ClockWorld
 from tests.rollout.test_rollout import LENGTHS, Crier
 
@@ -90,6 +91,13 @@ def test_returns_of_worlds_seats_and_members_are_told_apart() -> None:
 def test_episodes_that_take_long_count_as_often_as_short_ones() -> None:
     found = population(as_member=True).evaluate(episodes=20)
     assert np.bincount(found.lengths).tolist() == [0, 0, 0, 10, 0, 10]
+
+
+def test_episodes_are_whole_also_of_worlds_that_begin_at_different_ages_in_training() -> None:
+    env_config = {"num_agents": 2, "max_steps": 9, "stagger": True}
+    found = population(MLPAgent, env="swarm_v0", env_config=env_config, hidden=4)
+    assert found.evaluate(episodes=6).lengths.tolist() == [9] * 6
+    assert set(found.evaluate(episodes=6, env_config={"stagger": True}).lengths.tolist()) != {9}
 
 
 def test_intervals_are_students() -> None:
@@ -264,6 +272,18 @@ def test_an_agent_without_a_seat_is_told_what_to_do() -> None:
     env = popcomm.envs.swarm_v0.parallel_env(num_agents=4)
     with pytest.raises(UserError, match=r"agent 'swarm_3' is not among the 3 seats .*popcomm.load\(path, env_config="):
         found.act(env.reset()[0])
+
+
+def test_a_network_that_has_grown_is_loaded_as_large_as_it_is(tmp_path: Path) -> None:
+    found = population(Budding, kind=None, units=2)
+    agent = found["speaker"].agent
+    agent.unit_of = torch.cat([agent.unit_of, torch.tensor([1])])
+    agent.enter, agent.leave = (nn.Parameter(torch.cat([p, 7 * p[:1]]).detach()) for p in (agent.enter, agent.leave))
+    again = popcomm.load(found.save_pretrained(tmp_path / "saved"))
+    assert torch.equal(again["speaker"].agent.leave, agent.leave)
+    assert again["speaker"].agent.unit_of.tolist() == [0, 0, 1, 1, 1]
+    with pytest.raises(UserError, match="members of Budding cannot be taken apart"):
+        again["speaker"][0]
 
 
 # ---- files ----

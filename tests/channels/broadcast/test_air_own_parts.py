@@ -12,7 +12,7 @@ from popcomm.channels.broadcast.reflexes import (
     ImmediateFeedback,
     Reflex,
 )
-from popcomm.channels.topology import Links
+from popcomm.channels.links import Links
 from popcomm.errors import UserError
 from tests.channels.broadcast.airs import A, B, C, D, Fixed, inboxes, on_air, opened, repeating, step
 

@@ -15,7 +15,7 @@ from popcomm.channels.broadcast.reflexes import (
     SensoryDeprivation,
     WordRepetition,
 )
-from popcomm.channels.topology import Links
+from popcomm.channels.links import Links
 from popcomm.schedules import Clock, Gated, Linear
 from tests.channels.broadcast.airs import A, B, C, D, opened, step
 

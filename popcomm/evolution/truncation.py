@@ -1,0 +1,49 @@
+"""Truncation: the best share has children, and but for a few elites all are replaced."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from popcomm.checks import count, number
+from popcomm.errors import UserError
+from popcomm.evolution.generation import Generation, Ints
+from popcomm.evolution.strategy import Strategy, Traits, ranked, shared, staying
+
+
+@dataclass(frozen=True)
+class Truncation(Strategy):
+    """Parents are the fittest `share` of the members; the `elites` best live on, everybody else is a child.
+
+    (Truncation selection with elitism, as in Such et al. 2017, Deep Neuroevolution, algorithm 1.) Who has no fitness
+    yet lives on and has no children.
+
+    Args:
+        elites: members that live on.
+        share: of the members whose fitness is known, in (0, 1]; at least one is a parent.
+
+    Raises:
+        UserError: elites below 0 or (`check`) above the members, a share out of (0, 1].
+    """
+
+    elites: int = 1
+    share: float = 0.25
+
+    def __post_init__(self) -> None:
+        count("survival.strategy: elites", self.elites, 0)
+        number("survival.strategy: share", self.share, "be above 0 and at most 1", above=0, most=1)
+
+    def check(self, members: int, key: str = "survival.strategy") -> None:
+        if self.elites > members:
+            raise UserError(f"{key}: elites is {self.elites}, and must be at most the {members} members")
+
+    def select(self, generation: Generation, traits: Traits, rng: np.random.Generator) -> Ints:
+        order, sources = ranked(generation.fitness, rng), staying(generation)
+        replaced = order[self.elites :]
+        if len(replaced):
+            parents = order[: max(1, math.ceil(self.share * len(order)))]
+            # A child of the member whose place it takes would be that member: such a place keeps it.
+            sources[replaced] = shared(parents, len(replaced), rng)
+        return sources

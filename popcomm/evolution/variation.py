@@ -1,0 +1,91 @@
+"""What makes children differ from their parents: mutation, crossover, and hyper-parameters that are inherited."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from popcomm.evolution.generation import NOBODY, Floats, Ints
+
+# Numbers drawn at a time; noise for all newborns at once would be as large as their weights.
+CHUNK = 1 << 20
+
+
+@torch.no_grad()
+def mutate(tensor: Tensor, newborn: Tensor, std: float, generator: torch.Generator) -> None:
+    """Gaussian mutation, in place: w <- w + std s e, where e ~ N(0, 1) and s is the root mean square of the member's
+    own numbers in this tensor, so that tensors of any scale move by the same share. A tensor of zeros stays.
+
+    Args:
+        tensor: [P, ...] float.
+        newborn: [M] int64, places of the children.
+        std: 0 changes no bit.
+        generator: of e, on the tensor's device.
+    """
+    if std == 0 or not len(newborn):
+        return
+    size = max(1, tensor[0].numel())
+    for places in newborn.split(max(1, CHUNK // size)):
+        rows = tensor[places]
+        flat = rows.reshape(len(places), -1)
+        scale = flat.square().mean(1).sqrt().mul_(std)
+        noise = torch.empty_like(flat).normal_(generator=generator)
+        tensor[places] = noise.mul_(scale.unsqueeze(1)).add_(flat).view_as(rows)
+
+
+def mates_of(sources: Ints, rng: np.random.Generator) -> Ints:
+    """A second parent for every child of one, [P] int64 places: drawn evenly from the other parents of its generation.
+
+    NOBODY for those who live on or are made anew, and where there is no other parent.
+
+    >>> mates_of(np.array([0, 0, 3, 3]), np.random.default_rng(0))
+    array([-1,  3,  0, -1])
+    """
+    places = np.arange(len(sources))
+    children = np.flatnonzero((sources != places) & (sources != NOBODY))
+    mates = np.full(len(sources), NOBODY)
+    parents = np.unique(sources[children])
+    if len(parents) < 2:
+        return mates
+    own = np.searchsorted(parents, sources[children])
+    drawn = rng.integers(len(parents) - 1, size=len(children))
+    mates[children] = parents[drawn + (drawn >= own)]
+    return mates
+
+
+def crossed(sources: Ints, mates: Ints, tensors: int, share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """From which place each tensor of each member comes: [tensors, P] int64.
+
+    Uniform crossover of whole tensors: each tensor of a child with a mate is the mate's with probability `share`.
+
+    >>> crossed(np.array([0, 0]), np.array([-1, -1]), 2, 0.5, np.random.default_rng(0))
+    array([[0, 0],
+           [0, 0]])
+    """
+    from_mate = (rng.random((tensors, len(sources))) < share) & (mates != NOBODY)
+    return np.where(from_mate, mates, sources)
+
+
+def inherited(
+    values: Floats, sources: Ints, factor: float, bounds: tuple[float, float], rng: np.random.Generator
+) -> Floats:
+    """A hyper-parameter of each member of the next generation, [P] float64.
+
+    A child's is its parent's times `factor` or divided by it, as likely, within bounds (explore by perturbation:
+    Jaderberg et al. 2017, Population Based Training, appendix A). Who lives on keeps its own, and who is made anew
+    takes that of a member drawn at random, unperturbed.
+
+    Args:
+        values: [P] float64, above 0.
+        sources: [P] int64, as `Strategy.select` returns.
+        factor: 1 or more; 1 perturbs nothing.
+        bounds: lowest and highest value.
+    """
+    places = np.arange(len(values))
+    origin = np.where(sources == NOBODY, rng.integers(len(values), size=len(values)), sources)
+    up = rng.random(len(values)) < 0.5
+    child = (sources != places) & (sources != NOBODY)
+    moved = values[origin] * np.where(child, np.where(up, factor, 1 / factor), 1.0)
+    return np.where(child, np.clip(moved, *bounds), moved)

@@ -1,0 +1,134 @@
+"""What members of a species came to and did: sums that add over fragments and runners, and numbers made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popcomm.evolution.meetings import PARTNERS, Meetings
+
+Array = NDArray[Any]
+
+RETURN = "return"
+# {name: what it is}, [P] each, of the time since they were last forgotten.
+MEASURES = {
+    RETURN: "mean return of its lives, over those whom it met",
+    "shared_return": "mean return of all seats of its worlds, over those whom it met",
+    "reward": "mean reward of a step",
+    "lives": "lives that ended",
+    "steps": "steps that it lived",
+    "message_entropy": "entropy of the symbols that it said, nats",
+    "agreement": "share of its occasions in which it used the word that the population has for what it perceived",
+}
+# What members do, as distributions.
+TRAITS = ("messages", "actions")
+
+
+class MemberStatistics:
+    """Of one species: P members.
+
+    Args:
+        members: P.
+        seats: N_s; where there are as many as members all meet in every world, and means need no care for partners.
+    """
+
+    def __init__(self, members: int, seats: int) -> None:
+        self.members, self.seats = members, seats
+        partners = PARTNERS if seats < members else 0
+        self.returns, self.shared = Meetings(members, partners), Meetings(members, partners)
+        # {name: [P] or [P, D]} sums.
+        self.sums: dict[str, Array] = {name: np.zeros(members) for name in ("reward", "lives", "steps")}
+
+    def anew(self) -> MemberStatistics:
+        """Of the same species, with nothing counted."""
+        return MemberStatistics(self.members, self.seats)
+
+    def ended(self, members: Array, returns: Array, shared: Array, counted: Array) -> None:
+        """Take in E episodes.
+
+        Args:
+            members: [E, N_s] int64.
+            returns: [E, N_s].
+            shared: [E], the mean over all seats of a world.
+            counted: [E, N_s] bool: whose life is all its own, and not begun by who sat there before.
+        """
+        self.returns.add(members, returns, counted)
+        self.shared.add(members, np.broadcast_to(shared[:, None], members.shape), counted)
+        self._add("lives", members[counted])
+
+    def earned(self, members: Array, rewards: Array, alive: Array) -> None:
+        """Take in a step: [B, N_s] each."""
+        who = members[alive]
+        self._add("steps", who)
+        self._add("reward", who, rewards[alive])
+
+    def acted(self, members: Array, actions: Array, choices: int) -> None:
+        """Take in M actions, [M] each, of `choices` that there are."""
+        self._use("actions", members, actions, choices)
+
+    def said(self, members: Array, symbols: Array, alphabet: int) -> None:
+        """Take in M messages. members: [M] int64, symbols: [M, L] integers below `alphabet`."""
+        whose = np.repeat(members, symbols.shape[1])
+        self._use("messages", whose, symbols.reshape(-1), alphabet)
+
+    def agreed(self, members: Array, right: Array) -> None:
+        """Take in M occasions to name something. members: [M] int64; right: [M] bool, by the population's word."""
+        self._add("occasions", members)
+        self._add("right", members[right])
+
+    def _use(self, name: str, members: Array, symbols: Array, size: int) -> None:
+        places = members.astype(np.int64) * size + symbols.astype(np.int64)
+        self._sum(name, np.bincount(places, minlength=self.members * size).reshape(self.members, size).astype(float))
+
+    def _add(self, name: str, members: Array, weights: Array | None = None) -> None:
+        self._sum(name, np.bincount(members, weights, self.members).astype(float))
+
+    def _sum(self, name: str, values: Array) -> None:
+        self.sums[name] = self.sums[name] + values if name in self.sums else values
+
+    # ---- what they come to ----
+
+    def measures(self) -> dict[str, Array]:
+        """{name of MEASURES: [P] float64}, nan where nothing is known; those alone that are measured here."""
+        sums = self.sums
+        told = {
+            RETURN: self.returns.mean(),
+            "shared_return": self.shared.mean(),
+            "reward": _over(sums["reward"], sums["steps"]),
+            "lives": sums["lives"],
+            "steps": sums["steps"],
+        }
+        if "messages" in sums:
+            use = self.traits()["messages"]
+            logs = np.log(use, out=np.zeros_like(use), where=use > 0)
+            told["message_entropy"] = -(use * logs).sum(1)
+        if "occasions" in sums:
+            right = sums.get("right", np.zeros(self.members))
+            told["agreement"] = _over(right, sums["occasions"])
+        return told
+
+    def traits(self) -> dict[str, Array]:
+        """{name of TRAITS: [P, D] float64}, each member's distribution; nan of those who did nothing."""
+        return {
+            name: _over(self.sums[name], self.sums[name].sum(1, keepdims=True)) for name in TRAITS if name in self.sums
+        }
+
+    # ---- adding up ----
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Add another's `get_state`."""
+        self.returns.merge(state["returns"])
+        self.shared.merge(state["shared"])
+        for name, values in state["sums"].items():
+            self._sum(name, np.asarray(values))
+
+    def get_state(self) -> dict[str, Any]:
+        """Arrays."""
+        return {"returns": self.returns.get_state(), "shared": self.shared.get_state(), "sums": dict(self.sums)}
+
+
+def _over(values: Array, counts: Array) -> Array:
+    return np.divide(values, counts, out=np.full(np.broadcast(values, counts).shape, np.nan), where=counts > 0)

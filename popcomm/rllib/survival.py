@@ -1,0 +1,194 @@
+"""Survival: what members came to is gathered, and the next generation decided; learners and runners carry it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popcomm.errors import UserError
+from popcomm.evolution import Generation, chosen, inherited, lineage, lived, mates_of, succeeded
+from popcomm.evolution.diversity import of_messages
+from popcomm.evolution.strategy import COPY, IMITATE
+from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.plan import Plan
+from popcomm.rllib.succession import Succession
+from popcomm.rllib.survival_plan import SurvivalPlan, first_scales
+from popcomm.rollout import seed_of
+
+Array = NDArray[Any]
+SURVIVAL_BRANCH = 10
+QUARTILES = ("fitness_min", "fitness_q25", "fitness_median", "fitness_q75", "fitness_max")
+
+
+class Selected(NamedTuple):
+    """What a selection decided, and what is told of it."""
+
+    successions: dict[str, Succession]  # {species: ...}
+    told: dict[str, dict[str, float]]  # {species: {name: number}}
+
+
+class Survival:
+    """The selection of a training, kept by its driver.
+
+    Args:
+        plan: of the training, with a `survival`.
+        seed: of all that is random; None: fresh entropy.
+
+    Attributes:
+        generations: {species that is selected: who lives}.
+        ended: {species: {column of `lineage.COLUMNS`: [M]}}, of the generations that ended.
+        scales: {species: {hyper-parameter: [P]}}, each member's, as a multiple of the setting.
+    """
+
+    def __init__(self, plan: Plan, seed: int | None) -> None:
+        assert plan.survival is not None
+        self.plan: SurvivalPlan = plan.survival
+        self.seed = seed
+        species = {name: plan.species[name] for name in self.plan.strategies}
+        self._order = {name: index for index, name in enumerate(plan.species)}
+        self._anew = {name: (s.members, s.species.num_seats) for name, s in species.items()}
+        self.generations = {name: Generation.first(s.members) for name, s in species.items()}
+        self._met = self._nothing_met()
+        self.ended: dict[str, dict[str, Array]] = {name: {} for name in species}
+        self.scales = {name: first_scales(self.plan, s.members, seed, self._order[name]) for name, s in species.items()}
+
+    def _nothing_met(self) -> dict[str, MemberStatistics]:
+        return {name: MemberStatistics(*sizes) for name, sizes in self._anew.items()}
+
+    # ---- fitness ----
+
+    def take(self, counted: Iterable[Mapping[str, Mapping[str, Any]]]) -> None:
+        """What members came to since the last time, in all runners. counted: of each, {species: state of its sums}."""
+        for told in counted:
+            for name, met in self._met.items():
+                if name in told:
+                    met.merge(told[name])
+
+    def due(self, iteration: int) -> bool:
+        """Whether a generation ends with an iteration, from 1."""
+        return iteration % self.plan.every == 0
+
+    def fitness(self, name: str) -> Array:
+        """[P], of the present generation alone; nan where nothing is known.
+
+        Raises:
+            UserError: the user's function does not give a number for each member, or the measure is not there.
+        """
+        measures, asked = self._met[name].measures(), self.plan.fitness
+        if isinstance(asked, str):
+            if asked not in measures:  # nobody spoke, or saw anything that has a label
+                return np.full(self.generations[name].members, np.nan)
+            return measures[asked]
+        found = np.asarray(asked(measures), float)
+        if found.shape != (self.generations[name].members,):
+            raise UserError(
+                f"survival.fitness {getattr(asked, '__name__', asked)} returned {list(found.shape)} numbers for "
+                f"species '{name}', and must return one for each of its {self.generations[name].members} members"
+            )
+        return found
+
+    # ---- a generation ends ----
+
+    def select(self) -> Selected:
+        """Decide who lives on and who has children, in all species; what was gathered is forgotten."""
+        successions, told = {}, {}
+        for name in self.generations:
+            successions[name], told[name] = self._select(name)
+        self._met = self._nothing_met()
+        return Selected(successions, told)
+
+    def _select(self, name: str) -> tuple[Succession, dict[str, float]]:
+        plan, before = self.plan, lived(self.generations[name], self.fitness(name), self.plan.smoothing)
+        strategy, traits = plan.strategies[name], self._traits(name)
+        seed = seed_of(self.seed, SURVIVAL_BRANCH, self._order[name], before.number)
+        rng = np.random.default_rng(seed)
+        sources = chosen(strategy, before, traits, rng, plan.groups)
+        begin = plan.begin_with(name)
+        crosses = plan.crossover > 0 and begin == COPY
+        mates = mates_of(sources, rng) if crosses else np.full(before.members, -1)
+        after = succeeded(before, sources, mates, anew=begin != COPY)
+        for key, bounds in plan.hyperparameters.items():
+            self.scales[name][key] = inherited(self.scales[name][key], sources, plan.perturbation, bounds, rng)
+        rows, ended = lineage.rows(before, sources), self.ended[name]
+        self.ended[name] = {key: np.concatenate([ended[key], new]) if ended else new for key, new in rows.items()}
+        self.generations[name] = after
+        succession = Succession(
+            sources=sources,
+            mates=mates,
+            fresh=begin != COPY,
+            lessons=plan.lessons if begin == IMITATE else 0,
+            mutation_std=plan.mutation_std,
+            crossover=plan.crossover,
+            scales=dict(self.scales[name]),
+            seed=seed,
+        )
+        return succession, self._told(name, before, after, traits)
+
+    def _traits(self, name: str) -> dict[str, Array]:
+        """What members did; of those that a strategy reads and nobody did, nothing is known."""
+        traits, members = self._met[name].traits(), self.generations[name].members
+        wanted = self.plan.strategies[name].traits
+        return traits | {trait: np.full((members, 1), np.nan) for trait in wanted if trait not in traits}
+
+    def _told(self, name: str, before: Generation, after: Generation, traits: Mapping[str, Array]) -> dict[str, float]:
+        told = lineage.measures(before, after)
+        numbers: dict[str, float] = {
+            "generation": after.number,
+            "births": told.births,
+            "deaths": told.deaths,
+            "founders": told.founders,
+            "effective_founders": told.effective_founders,
+            "age_mean": told.age_mean,
+            "age_max": told.age_max,
+            **dict(zip(QUARTILES, told.fitness.tolist(), strict=True)),
+        }
+        if "messages" in traits:
+            numbers["message_diversity"] = of_messages(traits["messages"])
+        for key, scales in self.scales[name].items():
+            numbers[f"{key}_scale"] = float(np.exp(np.log(scales).mean()))
+        return numbers
+
+    def table(self) -> dict[str, Array]:
+        """The lineage of all species: {"species" and the columns of `lineage.COLUMNS`: [M]}, the living last."""
+        parts = []
+        for name, generation in self.generations.items():
+            living = lineage.rows(generation, np.arange(generation.members))
+            ended = self.ended[name]
+            rows = {key: np.concatenate([ended[key], new]) if ended else new for key, new in living.items()}
+            parts.append({"species": np.full(len(rows["id"]), name, object), **rows})
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    # ---- checkpoints ----
+
+    def get_state(self) -> dict[str, Any]:
+        """All that decides the future, and the family tree."""
+        return {
+            "generations": {name: generation.get_state() for name, generation in self.generations.items()},
+            "met": {name: met.get_state() for name, met in self._met.items()},
+            "ended": {name: dict(columns) for name, columns in self.ended.items()},
+            "scales": {name: dict(scales) for name, scales in self.scales.items()},
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `get_state`.
+
+        Raises:
+            UserError: it is of other species, or of other numbers of members.
+        """
+        found = {name: Generation.of_state(told) for name, told in state["generations"].items()}
+        there, here = ({n: g.members for n, g in gs.items()} for gs in (found, self.generations))
+        if there != here:
+            raise UserError(
+                f"the checkpoint selects among members {there}, and this configuration among {here}; restore it with "
+                "the population that it was saved with"
+            )
+        self.generations = found
+        self._met = self._nothing_met()
+        self.take([state["met"]])
+        self.ended = {name: dict(columns) for name, columns in state["ended"].items()}
+        # Hyper-parameters that were not inherited then begin as those of founders.
+        for name, scales in state["scales"].items():
+            self.scales[name] |= {key: np.asarray(scales[key]) for key in scales.keys() & self.scales[name].keys()}

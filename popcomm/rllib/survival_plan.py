@@ -1,0 +1,148 @@
+"""What a config says of survival, checked; see `PopulationPPOConfig.survival`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popcomm.checks import count, number, one_of, share
+from popcomm.envs.layout import WorldLayout
+from popcomm.errors import UserError, nearest, unknown
+from popcomm.evolution import NEWBORNS, Strategy, make_strategy
+from popcomm.references import attribute
+from popcomm.rllib.member_statistics import MEASURES
+from popcomm.rllib.settings import Settings
+from popcomm.rollout import seed_of
+
+GROUPS = ("species", "communities")
+HYPERPARAMETERS = ("lr", "entropy_coeff")
+PRIOR_BRANCH = 8
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SurvivalPlan:
+    """How members of the species that are selected survive."""
+
+    strategies: Mapping[str, Strategy]  # {species that is selected: its strategy}
+    every: int  # iterations
+    fitness: str | Any  # a name of MEASURES, or a function {name: [P]} -> [P]
+    smoothing: float
+    mutation_std: float
+    crossover: float
+    newborns: str | None  # of NEWBORNS; None: as the strategy says
+    lessons: int  # iterations in which newborns that imitate are taught
+    hyperparameters: Mapping[str, Bounds]  # {name: multiples of the setting within which members' values lie}
+    perturbation: float
+    groups: int  # within which selection goes on
+
+    def begin_with(self, species: str) -> str:
+        """What newborns begin with."""
+        return self.newborns or self.strategies[species].newborns
+
+
+def first_scales(plan: SurvivalPlan, members: int, seed: int | None, order: int) -> dict[str, NDArray[np.float64]]:
+    """{hyper-parameter: [P]} of the founders: drawn evenly in their logarithm.
+
+    Args:
+        seed: of the config; without one the same are drawn always, for all processes must draw the same.
+        order: of the species among all.
+    """
+    rng = np.random.default_rng(seed_of(seed or 0, PRIOR_BRANCH, order))
+    bounds = plan.hyperparameters
+    return {key: np.exp(rng.uniform(np.log(low), np.log(high), members)) for key, (low, high) in bounds.items()}
+
+
+def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, int]) -> SurvivalPlan | None:
+    """None without a strategy.
+
+    Args:
+        members: {species: P}.
+
+    Raises:
+        UserError: a value out of its range, a fitness that is not measured, or nobody who could be selected.
+    """
+    if settings.survival_strategy is None:
+        return None
+    learning = [name for name in members if _learns(settings, name)]
+    selected = [name for name in learning if members[name] > 1]
+    if not selected:
+        most = ", ".join(f"{members[name]} of '{name}'" for name in members)
+        raise UserError(
+            f"survival.strategy: selection needs 2 members or more in a species that learns, and population.members "
+            f"is {most}"
+        )
+    groups = settings.communities if settings.survival_within == "communities" else 1
+    _check_numbers(settings)
+    if settings.survival_newborns is not None:
+        one_of("survival.newborns", settings.survival_newborns, NEWBORNS)
+    return SurvivalPlan(
+        strategies={name: make_strategy(settings.survival_strategy, members[name] // groups) for name in selected},
+        every=settings.survival_every,
+        fitness=_fitness(settings, layout),
+        smoothing=settings.survival_smoothing,
+        mutation_std=settings.mutation_std,
+        crossover=settings.survival_crossover,
+        newborns=settings.survival_newborns,
+        lessons=settings.survival_lessons,
+        hyperparameters=_hyperparameters(settings.survival_hyperparameters),
+        perturbation=settings.survival_perturbation,
+        groups=groups,
+    )
+
+
+def _learns(settings: Settings, species: str) -> bool:
+    trained = settings.policies_to_train
+    return trained is None or callable(trained) or species in trained
+
+
+def _check_numbers(settings: Settings) -> None:
+    count("survival.every", settings.survival_every, 1)
+    count("survival.lessons", settings.survival_lessons, 1)
+    must = "be a number of at least 0"
+    number("survival.mutation_std", settings.mutation_std, must, least=0, below=float("inf"))
+    share("survival.crossover", settings.survival_crossover)
+    number("survival.smoothing", settings.survival_smoothing, "be at least 0 and below 1", least=0, below=1)
+    number("survival.perturbation", settings.survival_perturbation, "be at least 1", least=1, below=float("inf"))
+    one_of("survival.within", settings.survival_within, GROUPS)
+    if settings.survival_within == "communities" and settings.communities == 1:
+        raise UserError("survival.within is 'communities', and population.communities is 1; it needs 2 or more")
+
+
+def _fitness(settings: Settings, layout: WorldLayout) -> Any:
+    fitness = settings.survival_fitness
+    if callable(fitness):
+        return fitness
+    if isinstance(fitness, str) and ":" in fitness:
+        found = attribute("survival.fitness", fitness)
+        if not callable(found):
+            raise UserError(f"survival.fitness '{fitness}' names {found!r}, and must name a function")
+        return found
+    talks = settings.messages is not None
+    there = [
+        name
+        for name in MEASURES
+        if (talks or name not in ("message_entropy", "agreement")) and (layout.num_labels or name != "agreement")
+    ]
+    if fitness not in there:
+        raise unknown("survival.fitness", str(fitness), there)
+    return fitness
+
+
+def _hyperparameters(given: Mapping[str, Any] | None) -> dict[str, Bounds]:
+    found = {}
+    for name, bounds in (given or {}).items():
+        key = f"survival.hyperparameters.{name}"
+        if name not in HYPERPARAMETERS:
+            raise UserError(f"{key} does not exist; {nearest(name, HYPERPARAMETERS)}")
+        if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+            raise UserError(f"{key} is {bounds!r}, and must be [lowest, highest], multiples of training.{name}")
+        low, high = (number(key, value, "be numbers above 0", above=0, below=float("inf")) for value in bounds)
+        if low > high:
+            raise UserError(f"{key} is {bounds!r}, and its lowest must not be above its highest")
+        found[name] = (low, high)
+    return found

@@ -1,0 +1,97 @@
+"""Mutation, crossover, and hyper-parameters that are inherited."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from popcomm.evolution import crossed, inherited, mates_of, mutate
+
+
+def mutated(tensor: torch.Tensor, places: list[int], std: float, seed: int = 0) -> torch.Tensor:
+    result = tensor.clone()
+    mutate(result, torch.tensor(places, dtype=torch.long), std, torch.Generator().manual_seed(seed))
+    return result
+
+
+def test_mutation_0_changes_no_bit() -> None:
+    weights = torch.randn(4, 5, 6)
+    assert torch.equal(mutated(weights, [0, 1, 2, 3], 0.0), weights)
+
+
+def test_only_children_change() -> None:
+    weights = torch.randn(4, 5)
+    after = mutated(weights, [1, 3], 0.1)
+    assert (after != weights).any(1).tolist() == [False, True, False, True]
+
+
+def test_a_step_is_a_share_of_the_tensors_own_size() -> None:
+    weights = torch.randn(8, 200, 200) * torch.logspace(-3, 3, 8).view(-1, 1, 1)
+    step = mutated(weights, list(range(8)), 0.05) - weights
+    sizes = (step.square().mean((1, 2)) / weights.square().mean((1, 2))).sqrt()
+    assert sizes.tolist() == pytest.approx([0.05] * 8, rel=0.02)
+
+
+def test_a_tensor_of_zeros_stays() -> None:
+    assert not mutated(torch.zeros(2, 3), [0, 1], 1.0).any()
+
+
+def test_noise_is_not_shared_among_children_and_is_a_function_of_the_seed() -> None:
+    weights = torch.ones(3, 50)
+    after = mutated(weights, [0, 1, 2], 0.1)
+    assert not torch.allclose(after[0], after[1])
+    assert torch.equal(after, mutated(weights, [0, 1, 2], 0.1))
+    assert not torch.equal(after, mutated(weights, [0, 1, 2], 0.1, seed=1))
+
+
+def test_children_drawn_in_several_chunks_are_all_mutated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("popcomm.evolution.variation.CHUNK", 64)
+    weights = torch.ones(9, 40)
+    assert (mutated(weights, list(range(9)), 0.1) != weights).all(1).all()
+
+
+@given(st.lists(st.integers(-1, 5), min_size=6, max_size=6), st.integers(0, 20))
+def test_mates_are_other_parents_of_the_same_generation(sources: list[int], seed: int) -> None:
+    given = np.array(sources)
+    mates = mates_of(given, np.random.default_rng(seed))
+    children = (given != np.arange(6)) & (given >= 0)
+    parents = set(given[children].tolist())
+    for child, source, mate in zip(children, given, mates, strict=True):
+        if mate >= 0:
+            assert child
+            assert mate in parents - {source}
+        else:
+            assert not child or len(parents) < 2
+
+
+def test_whole_tensors_cross_over_with_the_given_probability() -> None:
+    sources, mates = np.array([0, 1, 0, 1]), np.array([-1, -1, 1, 0])
+    rows = crossed(sources, mates, 4000, 0.3, np.random.default_rng(0))
+    assert (rows[:, :2] == sources[:2]).all()
+    assert (rows[:, 2] == 1).mean() == pytest.approx(0.3, abs=0.03)
+    assert set(rows[:, 3].tolist()) == {0, 1}
+
+
+def test_hyper_parameters_of_children_are_a_factor_up_or_down_and_others_stay() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    after = inherited(values, np.array([0, 0, 3, 3]), 1.25, (0.1, 10.0), np.random.default_rng(0))
+    assert after[[0, 3]].tolist() == [1.0, 4.0]
+    assert after[1] in (1.25, 0.8)
+    assert after[2] in (5.0, 3.2)
+
+
+def test_hyper_parameters_stay_within_their_bounds() -> None:
+    after = inherited(np.full(50, 1.0), np.zeros(50, int), 2.0, (0.9, 1.5), np.random.default_rng(0))
+    assert set(after[1:].tolist()) == {0.9, 1.5}
+
+
+def test_a_factor_of_1_perturbs_nothing() -> None:
+    after = inherited(np.array([1.0, 7.0]), np.array([1, 1]), 1.0, (0.1, 10.0), np.random.default_rng(0))
+    assert after.tolist() == [7.0, 7.0]
+
+
+def test_who_is_made_anew_takes_the_value_of_somebody() -> None:
+    values = np.array([1.0, 2.0])
+    found = {inherited(values, np.array([0, -1]), 1.5, (0.1, 9.0), np.random.default_rng(s))[1] for s in range(20)}
+    assert found == {1.0, 2.0}

@@ -92,7 +92,7 @@ class PopulationPPOConfig(Settings):
         messages: object = NotProvided,
         topology: object = NotProvided,
         gradient: str | None = NotProvided,
-        credit: str = NotProvided,
+        credit: str | None = NotProvided,
         dropout: float = NotProvided,
         noise: float = NotProvided,
         reflexes: Sequence[object] = NotProvided,
@@ -116,7 +116,8 @@ class PopulationPPOConfig(Settings):
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
                 unless the world charges for talk, so the estimate has less noise. "receivers": what became of those
-                who heard it, in the mean; for worlds that pay each for its own doing.
+                who heard it, in the mean; for worlds that pay each for its own doing. None: "next" where gamma is 0,
+                else "step".
             dropout: probability that a receiver misses a message; through a routed channel, that all do.
             noise: symbols: probability that a symbol is replaced by a random one; words: that a bit is flipped;
                 vectors: standard deviation.
@@ -261,17 +262,17 @@ class PopulationPPOConfig(Settings):
                 pairs, from step 0 on.
             rare_action_share: share of it, 0 to 1, that pulls at actions that are about to be ruled out
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
-                one does not, and an action that was wrong before anybody spoke is tried again. None: RARE.
+                one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
-                QUALITY where messages carry gradients and the agent gives "features", and 0 elsewhere.
+                0.5 where messages carry gradients and the agent gives "features", and 0 elsewhere.
             message_balance_coeff: weight of the entropy (nats) of what a member says in a step on a seat, averaged over
                 worlds, and of a pull at symbols that are hardly said (`popcomm.rllib.balance`): no symbol
-                stays unused. None: BALANCE where messages are learned and can be counted, else 0.
+                stays unused. None: 0.1 where messages are learned and can be counted, else 0.
             message_sharpness: share of that weight, 0 to 1, that goes to a low entropy of what is said in each world,
                 so that a message says something. At 1 both together are the information of messages on what the sender
-                knows, and senders name anything at all before anyone asked. None: SHARPNESS.
+                knows, and senders name anything at all before anyone asked. None: 0.1.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
         given = {key: value for key, value in locals().items() if key in LEARNING and value is not NotProvided}

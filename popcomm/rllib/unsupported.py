@@ -12,6 +12,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
 
 from popcomm.errors import ALSO_CALLED, UserError, nearest, unknown
+from popcomm.rllib.by_species import LEARNING
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 
@@ -226,13 +227,24 @@ def check_unsupported(settings: Settings, plan: Plan) -> None:
     if settings.in_evaluation:
         return  # RLlib's own copy, with what evaluation needs
     _check_values(settings, filled_in(settings, plan), "")
-    for name in settings.algorithm_config_overrides_per_module:
+    for name, own in settings.algorithm_config_overrides_per_module.items():
         if name not in plan.species:
             raise unknown("rl_module.algorithm_config_overrides_per_module: the species", name, plan.species)
+        _check_own(name, own, settings)
     for name, species in plan.species.items():
         if settings.own_settings(name):
             _check_values(species.settings, filled_in(settings, plan), f" of species '{name}'")
     _check_spec(settings, plan)
+
+
+def _check_own(species: str, own: Mapping[str, object], settings: Settings) -> None:
+    """Whether each setting that one species has of its own is one that species can have of their own."""
+    for key, value in own.items():
+        if key not in LEARNING and key not in REFUSED and not _same(value, getattr(settings, key, None)):
+            raise UserError(
+                f"rl_module.algorithm_config_overrides_per_module of '{species}' has {key} {_shown(value)}, which is "
+                f"one for all species; species can have their own {', '.join(sorted(LEARNING))}"
+            )
 
 
 def check_names(config: type, method: str, given: Collection[str]) -> None:

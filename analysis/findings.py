@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from popcomm.analysis import listeners, members
+from popcomm.analysis import lineages, listeners, members
 from popcomm.analysis.collapses import collapses
 from popcomm.analysis.history import History
 from popcomm.analysis.page import Section
@@ -34,7 +34,7 @@ def all_sections(run: RunFolder) -> list[Section]:
         listeners.topology,
         listeners.attention_hubs,
     )
-    return [make(run) for make in makers]
+    return [*(make(run) for make in makers), *lineages.sections(run)]
 
 
 def training_progress(run: RunFolder) -> Section:
@@ -54,8 +54,8 @@ def training_progress(run: RunFolder) -> Section:
     fallen, at_the_end = collapses(run)
     findings += fallen
     headline = " ".join(filter(None, [headline, at_the_end]))
-    # The measures of the language have their numbers in the sections on it.
-    ends = {key: run.last(key) for key in run.progress if not key.startswith("language/")}
+    # The measures of the language have their numbers in the sections on it; those of members are lists.
+    ends = {key: run.last(key) for key in run.progress if not key.startswith(("language/", "member/"))}
     return drawn("training_progress", findings, headline, pictures.training_progress(run.progress, ends=ends))
 
 

@@ -18,10 +18,11 @@ from pettingzoo.utils import turn_based_aec_to_parallel
 from popcomm.cli.check_env import check
 from popcomm.cli.ray_session import OBJECT_STORE_BYTES, prepare_environment
 from popcomm.envs.checking import EnvCheck
-from popcomm.envs.making import of_a_source
+from popcomm.sources import of_a_source
 
 HERE = "popcomm.analysis.foreign_environments"
 ITERATIONS = 2
+HEADING = "## Held against plain loops"  # what is above it on the page is written by hand, and stays
 
 
 class Asked(NamedTuple):
@@ -94,14 +95,14 @@ def _parallel(env: AECEnv) -> ParallelEnv:
 
 
 def page(results: dict[str, EnvCheck], missing: list[str]) -> str:
-    """The page, in Markdown."""
+    """The generated part of the page, in Markdown."""
     rows = [_row(name, found) for name, found in results.items()]
     notes = [f"- {name}: {line}." for name, found in results.items() for line in found.notes]
     wrong = [f"- {name}: {line}." for name, found in results.items() for line in found.wrong]
     equal = sum("lock step" in found.facts for found in results.values())
     return "\n".join(
         [
-            "# Environments of others",
+            HEADING,
             "",
             f"`popcomm check-env` over {len(results)} environments, made by `python -m {HERE} docs/environments.md` "
             "(README.md says what is looked at). "
@@ -117,11 +118,11 @@ def page(results: dict[str, EnvCheck], missing: list[str]) -> str:
             "| --- | --- | --- | --- | ---: | ---: | ---: |",
             *rows,
             "",
-            "## Worth knowing",
+            "### Worth knowing",
             "",
             *notes,
             "",
-            "## Wrong",
+            "### Wrong",
             "",
             *(wrong or ["Nothing."]),
             *([f"\nNot installed, and not looked at: {', '.join(missing)}."] if missing else []),
@@ -153,7 +154,9 @@ def main() -> None:
         print(asked.name, flush=True)
         results[asked.name] = check(asked.reference, asked.env_config, asked.steps, asked.worlds, ITERATIONS)
     ray.shutdown()
-    Path(sys.argv[1]).write_text(page(results, missing), encoding="utf-8")
+    file = Path(sys.argv[1])
+    above = file.read_text(encoding="utf-8").partition(HEADING)[0] if file.exists() else ""
+    file.write_text(above + page(results, missing), encoding="utf-8")
 
 
 if __name__ == "__main__":

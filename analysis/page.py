@@ -14,6 +14,29 @@ TEMPLATES.filters["base64"] = lambda data: base64.b64encode(data).decode()
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A bar of a chart, with the words that are shown where one points at it."""
+
+    left: int
+    row: int
+    width: int
+    colour: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Bars on a grid that can be looked into without scripts."""
+
+    columns: int
+    rows: int
+    marks: Sequence[Mark]
+    across: str  # what goes from left to right
+    down: str  # what goes from the top down
+    caption: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A picture and what it says of this run."""
 
@@ -24,6 +47,7 @@ class Section:
     headline: str = ""  # the finding that goes to the top of the page
     missing: str = ""  # why there is no picture
     picture: bytes | None = None  # PNG
+    chart: Chart | None = None  # under the picture
 
 
 def page(

@@ -1,4 +1,4 @@
-"""The report of a run: seven pictures and one page, from the run folder alone."""
+"""The report of a run: its pictures and one page, from the run folder alone."""
 
 from __future__ import annotations
 

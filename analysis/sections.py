@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from popcomm.analysis.page import Section
+from popcomm.analysis.page import Chart, Section
 from popcomm.analysis.run_folder import RunFolder
 
 from popcomm.language import pictures
@@ -55,12 +55,22 @@ QUESTIONS = {
         "members were dealt to the seats anew. Right: relays lie on the strongest paths between others, so that "
         "what they hear can spread.",
     ),
+    "family_tree": (
+        "Who has children, and whose lines are left?",
+        "Left: a colour that widens is a line that spreads; when one takes all, what is left of the diversity is what "
+        "mutation and learning bring. Right: a line above the median has more children. Grey is everybody else.",
+    ),
+    "speech_of_lines": (
+        "Do lines have languages of their own?",
+        "Bright blocks along the diagonal, with darker ones between them, are lines that speak in a way of their own. "
+        "An even matrix means that what was learned since, by all together, counts for more than descent.",
+    ),
 }
 
 
-def drawn(name: str, findings: list[str], headline: str, figure: Figure) -> Section:
+def drawn(name: str, findings: list[str], headline: str, figure: Figure, chart: Chart | None = None) -> Section:
     question, look = QUESTIONS[name]
-    return Section(name, question, look, findings, headline, picture=pictures.png(figure))
+    return Section(name, question, look, findings, headline, picture=pictures.png(figure), chart=chart)
 
 
 def missing(name: str, reason: str) -> Section:

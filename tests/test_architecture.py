@@ -22,6 +22,7 @@ UPWARDS = {
 # Imports inside functions, and why they wait.
 LATE = (
     ("popcomm.envs.*_v0", "popcomm.envs.*_picture"),  # matplotlib, for those who draw
+    ("popcomm.envs.vmas_world", "popcomm.envs.vmas_picture"),  # the same
     ("popcomm.rllib.recording", "popcomm.language.*"),  # the same
     ("popcomm.cli.*", "popcomm.*"),  # Ray and torch, for commands that need them: --help answers at once
 )

@@ -42,6 +42,7 @@ class AgentSpec:
     # What an agent observes, in its own form: pictures keep their shapes and Dicts their entries. `obs` is
     # `gymnasium.spaces.flatten` of it, O numbers. None when it is made becomes a Box of O numbers.
     observation_space: spaces.Space | None = None
+    seating: str = "shuffled"  # how members come to seats (`popcomm.agents.seating.SeatingRule`)
 
     def __post_init__(self) -> None:
         space = self.observation_space
@@ -89,6 +90,24 @@ def action_params_size(space: spaces.Space) -> int:
     if isinstance(space, spaces.Box):
         return 2 * int(space.shape[0])
     raise TypeError(f"actions of type {type(space).__name__} are not supported; use Discrete, MultiDiscrete or Box")
+
+
+def whole_worlds(rows: Tensor, spec: AgentSpec) -> Tensor:
+    """What a collective sees, world by world: [P, R, ...] -> [G, W, N_s, ...], W worlds of each of G networks.
+
+    With fixed seating G = P / N_s teams of members, one member on each seat; otherwise G = P, one member on all seats.
+    Padding rows are whole worlds, too.
+    """
+    if spec.seating == "fixed" and spec.members > 1:
+        return rows.unflatten(0, (-1, spec.num_seats)).transpose(1, 2)
+    return rows.unflatten(1, (-1, spec.num_seats))
+
+
+def member_rows(worlds: Tensor, spec: AgentSpec) -> Tensor:
+    """The inverse of `whole_worlds`: [G, W, N_s, ...] -> [P, R, ...]."""
+    if spec.seating == "fixed" and spec.members > 1:
+        return worlds.transpose(1, 2).flatten(0, 1)
+    return worlds.flatten(1, 2)
 
 
 class AgentOutput(NamedTuple):
@@ -152,6 +171,13 @@ class Agent(Protocol):
     `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
     `without_gradient: tuple[str, ...]`, names of parameters that are meant to have none: `agent_api_test` of
     `popcomm.agents.testing`, which holds an agent against all this, asks for one on every other.
+
+    `collective = True` on the class of those that are one network of all seats of a species. They see whole worlds
+    (`whole_worlds`, `member_rows`) and need a seating that has them: "worlds", where a member sits on all seats of a
+    world; "fixed" with members = seats x teams, where row r of all members of a team is the same world and step; or one
+    member. With "worlds", what is normalised and clipped for each member is so over all seats; with "fixed", for each
+    seat. Their parameters need no axis of members; those that have none and no owners are the whole network's, which is
+    then clipped as one.
 
     Networks whose rows come and go have `owners() -> {parameter: [axis 0] int64 member}` for the parameters whose first
     axis is not the members: gradients are clipped, and left out where they are not finite, for each owner. To grow they

@@ -132,7 +132,8 @@ def load(cls: Any, folder: str | Path, spec: AgentSpec | None = None) -> Any:
     about = _read_config(folder, cls.__name__)
     try:
         stored, config = spec_from_json(about["spec"]), dict(about["config"])
-        agent = cls(stored if spec is None else _fitted(stored, spec, folder), **config)
+        of_seats = getattr(cls, "collective", False)
+        agent = cls(stored if spec is None else _fitted(stored, spec, folder, of_seats), **config)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -200,14 +201,15 @@ def _fill(agent: nn.Module, path: Path) -> None:
         raise UserError(f"{path} has the weight '{name}' with shape {shapes}") from error
 
 
-def _fitted(stored: AgentSpec, wanted: AgentSpec, folder: Path) -> AgentSpec:
-    """The wanted spec, with the stored number of senders that it can tell apart.
+def _fitted(stored: AgentSpec, wanted: AgentSpec, folder: Path, of_seats: bool) -> AgentSpec:
+    """The wanted spec, with the stored number of senders that it can tell apart. of_seats: of a collective.
 
     Raises:
         UserError: the agent cannot act there.
     """
     # Of what an agent observes only the numbers count, as long as its network has the stored shapes.
-    free = {"inbox_size", "num_agents", "species", "num_seats", "seat_species", "observation_space"}
+    free = {"inbox_size", "num_agents", "species", "seat_species", "observation_space"}
+    free |= set() if of_seats else {"num_seats", "seating"}
     here, there = spec_to_json(wanted), spec_to_json(stored)
     for key in (key for key in there if key not in free):
         if here[key] != there[key]:

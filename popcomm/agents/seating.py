@@ -17,7 +17,7 @@ from torch import Tensor
 from popcomm.agents.dealing import balanced_rows, deal, exchange, quota
 from popcomm.errors import UserError
 
-SEATINGS = ("shuffled", "fixed", "communities")
+SEATINGS = ("shuffled", "fixed", "communities", "worlds")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,16 @@ class SeatingRule:
     "shuffled" draws them anew when episodes start, never twice in one world where there are enough. "fixed" puts
     member (b N + n) mod P on seat n of world b: with P = N, agent n is member n. "communities" draws too, but keeps G
     groups apart: world b belongs to community b mod G, member p to community p G // P, and a member sits in a world of
-    its own community, except on a share of the seats.
+    its own community, except on a share of the seats. "worlds" draws one member for all seats of a world.
     """
 
     how: str = "shuffled"  # one of SEATINGS
     communities: int = 1  # G; 1 unless `how` is "communities"
     mixing: float = 0.0  # the share of seats, 0 to 1, that are filled without regard to community
+
+    def block(self, members: int, num_seats: int) -> int:
+        """The fewest worlds whose seats hold every member equally often, in every community."""
+        return block_of_worlds(members, 1 if self.how == "worlds" else num_seats, self.communities)
 
 
 SHUFFLED = SeatingRule()
@@ -44,16 +48,23 @@ def block_of_worlds(members: int, num_seats: int, communities: int = 1) -> int:
     return each // math.gcd(each, num_seats) * communities
 
 
-def check_balance(key: str, num_worlds: int, num_seats: int, members: int, communities: int = 1) -> None:
+def check_balance(
+    key: str, num_worlds: int, num_seats: int, members: int, communities: int = 1, how: str = "shuffled"
+) -> None:
     """Raises UserError unless B worlds of N seats can hold each of P members equally often, in every community."""
-    block = block_of_worlds(members, num_seats, communities)
+    block = SeatingRule(how, communities).block(members, num_seats)
     if num_worlds % block:
         below, above = num_worlds // block * block, -(-num_worlds // block) * block
         near = f"{below} or {above}" if below else f"{above}"
         groups = f" in {communities} communities" if communities > 1 else ""
+        worlds = (
+            f"{num_worlds} worlds, each of one member,"
+            if how == "worlds"
+            else f"{num_worlds} worlds of {num_seats} seats"
+        )
         raise UserError(
-            f"{key} is {num_worlds}: {num_worlds} worlds of {num_seats} seats cannot seat {members} members evenly"
-            f"{groups}; the nearest that can: {near}"
+            f"{key} is {num_worlds}: {worlds} cannot seat {members} members evenly{groups}; the nearest that can: "
+            f"{near}"
         )
 
 
@@ -75,6 +86,8 @@ def draw(rng: Generator, num_worlds: int, num_seats: int, members: int, rule: Se
     """
     if rule.how == "fixed" or members == 1:
         return (np.arange(num_worlds * num_seats) % members).reshape(num_worlds, num_seats)
+    if rule.how == "worlds":  # as if each had one seat
+        return np.tile(draw(rng, num_worlds, 1, members), num_seats)
     groups = _groups(rule)
     size = members // groups
     rows = balanced_rows(rng, groups, -(-num_worlds // groups), num_seats, size)
@@ -111,6 +124,8 @@ def redraw(
     if rule.how == "fixed" or members == 1 or not worlds.any():
         return seats
     num_worlds, num_seats = seats.shape
+    if rule.how == "worlds":
+        return np.tile(redraw(rng, seats[:, :1], members, worlds), num_seats)
     if worlds.all():
         return draw(rng, num_worlds, num_seats, members, rule)
     groups = _groups(rule)

@@ -33,12 +33,15 @@ def agent_api_test(
     `without_gradient: tuple[str, ...]`; a name stands for all that begins with it and a dot. "inbox.soft" stands for
     what is heard: senders then learn nothing from this agent.
 
+    A collective is tried with one member, and with rows that are worlds of `spec.num_seats` seats; so is, with one
+    member, whoever has `owners()`.
+
     Args:
         agent_class: what `.population(agent=...)` is given.
         agent_config: its keyword arguments.
         spec: its place in the world; None: one with symbols to say and to hear, and one in silence. With `members` 1
             nothing is asked of the axis of members.
-        rows: R of each member, three at least.
+        rows: R of each member, or worlds of a collective; three at least.
         seed: of all that is random.
 
     Raises:
@@ -48,14 +51,21 @@ def agent_api_test(
     >>> agent_api_test(MLPAgent, {"hidden": 8})
     """
     assert rows >= 3, f"rows is {rows}; it must be at least 3"
-    for place in places() if spec is None else [spec]:
+    for place in _places(agent_class) if spec is None else [spec]:
         assert not place.latents, "agent_api_test hands over single messages; give it a spec whose `latents` is 0"
-        trial = Trial.of(agent_class, dict(agent_config or {}), place, rows, seed)
+        size = place.num_seats if getattr(agent_class, "collective", False) else 1
+        trial = Trial.of(agent_class, dict(agent_config or {}), place, rows * size, seed)
         check_parts(trial)
         check_states(trial)
         trial.live()
         for check in CHECKS:
             check(trial)
+
+
+def _places(agent_class: type) -> list[AgentSpec]:
+    collective = getattr(agent_class, "collective", False)
+    found = places(members=1) if collective or hasattr(agent_class, "owners") else places()
+    return [replace(place, num_seats=2) for place in found] if collective else found
 
 
 # ---- what it is made of ----
@@ -133,17 +143,21 @@ def _check_output(
 
 
 def check_rows(trial: Trial) -> None:
-    """What a row makes of a step depends on that row alone, however many there are: rows are lives of their own."""
+    """What a row makes of a step depends on that row alone, however many there are: rows are lives of their own.
+
+    Of a collective it is worlds that do not touch one another.
+    """
     p, rows = trial.steps[0].obs.shape[:2]
+    last = rows - trial.together
     where = torch.zeros(p, rows, dtype=torch.bool)
-    where[:, -1] = True
+    where[:, last:] = True
     others = [mixed(where, step, seen(trial.spec, rows, trial.generator)) for step in trial.steps]
-    few = [rows_of(step, slice(None), slice(rows - 1)) for step in trial.steps]
+    few = [rows_of(step, slice(None), slice(last)) for step in trial.steps]
     with torch.no_grad():
         changed, fewer = trial.run(others), trial.run(few)
     for t, output in enumerate(trial.outputs):
-        at, kept = f"{trial.where}, step {t}", only(named(output), slice(None), slice(rows - 1))
-        _same(kept, only(named(changed[t]), slice(None), slice(rows - 1)), f"{at}: %s of a row depends on another row")
+        at, kept = f"{trial.where}, step {t}", only(named(output), slice(None), slice(last))
+        _same(kept, only(named(changed[t]), slice(None), slice(last)), f"{at}: %s of a row depends on another row")
         _same(kept, named(fewer[t]), f"{at}: %s of a row depends on how many rows there are")
 
 

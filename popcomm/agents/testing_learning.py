@@ -30,7 +30,7 @@ def check_losses(trial: Trial) -> None:
     spec, (now, after, *_), output = trial.spec, trial.steps, trial.outputs[0]
     p, rows = now.obs.shape[:2]
     mask = torch.ones(p, rows, dtype=torch.bool)
-    mask[:, -1] = False
+    mask[:, -trial.together :] = False
     if p > 1:  # the last member has nothing but padding
         mask[-1] = False
     real = batch(spec, now, after, mask, trial.generator)

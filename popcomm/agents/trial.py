@@ -55,6 +55,11 @@ class Trial:
             self.outputs = self.run(self.steps, choose=True)
 
     @property
+    def together(self) -> int:
+        """Rows that may depend on one another: the seats of a world of a collective."""
+        return self.spec.num_seats if getattr(self.agent_class, "collective", False) else 1
+
+    @property
     def where(self) -> str:
         """Which agent this is, for sentences."""
         talk = "in silence" if self.spec.messages is None else f"with {self.spec.messages.kind}"

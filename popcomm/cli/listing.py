@@ -10,9 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from popcomm.cli.documents import shipped
-from popcomm.cli.sources import SUPPLIED, Argument, ClassSource, arguments, find_class, first_sentence, table
+from popcomm.cli.sources import (
+    SUPPLIED,
+    Argument,
+    ClassSource,
+    arguments,
+    class_source,
+    find_class,
+    first_sentence,
+    table,
+)
+from popcomm.envs.vmas_scenarios import arguments_in_file, scenario_file, scenario_files
 from popcomm.errors import UserError, unknown
-from popcomm.sources import SOURCES
+from popcomm.sources import SOURCES, of_a_source
 
 
 class Names(NamedTuple):
@@ -61,6 +71,7 @@ def print_listing(console: Console) -> None:
         lines = {name: found.docstring.partition("\n")[0] for name, found in sorted(classes(kind).items())}
         if kind.key == "environment.env":
             lines |= {f"{source}:NAME": line for source, line in SOURCES.items()}
+            lines["vmas:NAME"] += "".join(f", {name}" for name in scenario_files()).replace(",", ":", 1)
         _print_lines(console, kind.title, kind.key, lines)
     _print_lines(
         console, "configs", "popcomm train NAME", {name: _first_comment(file) for name, file in shipped().items()}
@@ -73,6 +84,9 @@ def print_name(console: Console, name: str) -> None:
     Raises:
         UserError: there is nothing of that name.
     """
+    if of_a_source(name):
+        _print_of_source(console, name)
+        return
     found = list(_named(name))
     for kind, source in found:
         console.print(f"[bold]{name}[/bold]  ({kind.key})", markup=True)
@@ -84,6 +98,23 @@ def print_name(console: Console, name: str) -> None:
     elif not found:
         known = [*(each for kind in KINDS for each in classes(kind)), *shipped()]
         raise unknown("the name", name, known)
+
+
+def _print_of_source(console: Console, name: str) -> None:
+    """An environment of others, and what it is made from as far as its source tells."""
+    source, _, what = name.partition(":")
+    given: list[Argument] = []
+    if source == "vmas":
+        told = arguments_in_file(scenario_file(what)) or {}
+        own = arguments(class_source("popcomm.envs.vmas_world", "VmasWorld"))
+        given = [Argument(key, "", default or None, "of the scenario") for key, default in told.items()]
+        given += [one for one in own if one.name not in {*SUPPLIED, "scenario"}]
+    console.print(f"[bold]{name}[/bold]  (environment.env)")
+    console.print(SOURCES[source], markup=False)
+    if given:
+        _print_arguments(console, "environment.env_config", given)
+    else:
+        console.print("environment.env_config: what gymnasium.make takes for it")
 
 
 def classes(kind: Names) -> dict[str, ClassSource]:

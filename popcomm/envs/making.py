@@ -10,7 +10,7 @@ import torch
 
 from popcomm.envs import WORLDS, ParallelEnvWorld
 from popcomm.envs.species import SpeciesLike, with_species
-from popcomm.envs.tuple_env import from_gymnasium
+from popcomm.envs.tuple_env import check_registered, from_gymnasium
 from popcomm.envs.vmas_scenarios import scenario_class
 from popcomm.envs.vmas_world import VmasWorld
 from popcomm.envs.world import World
@@ -27,6 +27,7 @@ def _vmas(name: str) -> Callable[..., object]:
 
 
 def _gymnasium(name: str) -> Callable[..., object]:
+    check_registered(name)
     return partial(from_gymnasium, name)
 
 

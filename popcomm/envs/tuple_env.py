@@ -147,25 +147,41 @@ def _parts(space: Any) -> tuple[Any, ...]:
     return tuple(parts) if isinstance(parts, tuple | list) else ()
 
 
-def _registered(name: str, kwargs: Mapping[str, Any]) -> Any:
-    """`gymnasium.make`, after the package was imported that registers the environment."""
+def check_registered(name: str) -> None:
+    """Import the package that registers an environment, and look whether it did.
+
+    Raises:
+        UserError: it is not installed, or there is no such environment.
+    """
     key, begins = f"environment.env 'gymnasium:{name}'", name.rpartition(":")[2]
     package = next((package for prefix, package in PACKAGES.items() if begins.startswith(prefix)), "")
     if package and find_spec(package) is None:
         raise UserError(f"{key} needs {package}, which is not installed: pip install 'popcomm[{package}]'")
-    if package:
-        import_module(package)
+    module = package or name.rpartition(":")[0]
+    try:
+        if module:
+            import_module(module)
+        gymnasium.spec(begins)
+    except ImportError as error:
+        raise UserError(f"{key} does not exist: importing {module} says: {error}") from error
+    except gymnasium.error.Error as error:
+        hint = nearest(begins, gymnasium.registry)
+        # Thousands are registered; without a near one nobody would read them.
+        near = hint if hint.startswith("did you mean") else "gymnasium.registry has the names"
+        raise UserError(f"{key} does not exist; {near}") from error
+
+
+def _registered(name: str, kwargs: Mapping[str, Any]) -> Any:
+    """`gymnasium.make`."""
+    check_registered(name)
+    begins = name.rpartition(":")[2]
     try:
         # Gymnasium's checker expects one player.
-        return gymnasium.make(name, disable_env_checker=True, **kwargs)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{key} does not exist: {error}") from error
-    except gymnasium.error.UnregisteredEnv as error:
-        raise UserError(f"{key} does not exist; {nearest(name, gymnasium.registry)}") from error
+        return gymnasium.make(begins, disable_env_checker=True, **kwargs)
     except gymnasium.error.Error as error:
-        raise UserError(f"{key}: {error}") from error
+        raise UserError(f"environment.env 'gymnasium:{name}': {error}") from error
     except TypeError as error:
-        _check_keys(name, kwargs)
+        _check_keys(begins, kwargs)
         said = str(error).partition(" was raised from")[0]
         raise UserError(f"environment.env_config does not fit gymnasium:{name}: {said}") from error
 

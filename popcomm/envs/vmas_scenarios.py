@@ -23,18 +23,32 @@ def installed() -> bool:
     return find_spec("vmas") is not None
 
 
-def scenario_modules() -> dict[str, str]:
-    """{name of a scenario: its module}, sorted; empty where VMAS is not installed."""
+def scenario_files() -> dict[str, Path]:
+    """{name of a scenario: its file}, sorted; empty where VMAS is not installed."""
     spec = find_spec("vmas") if installed() else None
     if spec is None or not spec.submodule_search_locations:
         return {}
     root = Path(next(iter(spec.submodule_search_locations)))
-    files = [f for f in (root / "scenarios").rglob("*.py") if f.stem != "__init__"]
-    return {f.stem: ".".join(f.relative_to(root.parent).with_suffix("").parts) for f in sorted(files, key=_stem)}
+    files = (file for file in (root / "scenarios").rglob("*.py") if file.stem != "__init__")
+    return {file.stem: file for file in sorted(files, key=lambda file: file.stem)}
 
 
-def _stem(file: Path) -> str:
-    return file.stem
+def scenario_file(name: str) -> Path:
+    """The file of a scenario of VMAS's.
+
+    Raises:
+        UserError: VMAS is not installed, or has no such scenario.
+    """
+    _check_installed(name)
+    files = scenario_files()
+    if name not in files:
+        raise unknown("environment.env: the VMAS scenario", name, files)
+    return files[name]
+
+
+def _check_installed(name: str) -> None:
+    if not installed():
+        raise UserError(f"{KEY.format(name)} needs VMAS, which is not installed: pip install 'popcomm[vmas]'")
 
 
 def scenario_class(scenario: Any) -> type:
@@ -44,14 +58,12 @@ def scenario_class(scenario: Any) -> type:
         UserError: VMAS is not installed, or there is no such scenario.
     """
     name = scenario if isinstance(scenario, str) else getattr(scenario, "__name__", repr(scenario))
-    if not installed():
-        raise UserError(f"{KEY.format(name)} needs VMAS, which is not installed: pip install 'popcomm[vmas]'")
+    _check_installed(name)
     if isinstance(scenario, str):
-        modules = scenario_modules()
-        if scenario in modules:
-            return import_module(modules[scenario]).Scenario
         if ":" not in scenario:
-            raise unknown("environment.env: the VMAS scenario", scenario, modules)
+            parts = scenario_file(scenario).with_suffix("").parts
+            inside = len(parts) - parts[::-1].index("scenarios") - 1
+            return import_module(".".join(("vmas", *parts[inside:]))).Scenario
         scenario = attribute("environment.env: the VMAS scenario", scenario)
     if not (isinstance(scenario, type) and issubclass(scenario, _base())):
         raise UserError(f"{KEY.format(name)} is {scenario!r}, and must be a scenario of VMAS: a class of BaseScenario")
@@ -72,16 +84,30 @@ def arguments_of(scenario: type) -> dict[str, str] | None:
         if cls is _base() or not issubclass(cls, _base()):
             continue
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+            told = _arguments_in(ast.parse(textwrap.dedent(inspect.getsource(cls))))
         except (OSError, TypeError, SyntaxError):
             return None
-        for function in ast.walk(tree):
-            if isinstance(function, ast.FunctionDef) and function.args.kwarg is not None:
-                read = _Reader(function.args.kwarg.arg)
-                read.visit(function)
-                if read.uses != read.understood:
-                    return None
-                found = {**_named(function), **read.arguments, **found}
+        if told is None:
+            return None
+        found = {**told, **found}
+    return found
+
+
+def arguments_in_file(file: Path) -> dict[str, str] | None:
+    """`arguments_of` the scenario in a file of VMAS's, without importing it."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return next((_arguments_in(n) for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Scenario"), None)
+
+
+def _arguments_in(tree: ast.AST) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef) and function.args.kwarg is not None:
+            read = _Reader(function.args.kwarg.arg)
+            read.visit(function)
+            if read.uses != read.understood:
+                return None
+            found = {**_named(function), **read.arguments, **found}
     return found
 
 

@@ -126,8 +126,10 @@ class VmasWorld(World):
         self._bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for name, group in group_by_spaces(spaces_of).items():
             observed, acts = spaces_of[group[0]]
-            stop, action = start + len(group), _as_gymnasium(acts)
-            self.species[name] = Species(name, start, stop, _size(observed), action, tuple(group))
+            stop, action, seen = start + len(group), _as_gymnasium(acts), _as_gymnasium(observed)
+            plain = isinstance(seen, spaces.Box) and len(seen.shape) == 1
+            size, structure = spaces.flatdim(seen), None if plain else seen
+            self.species[name] = Species(name, start, stop, size, action, tuple(group), structure=structure)
             if isinstance(action, spaces.Box):
                 low, high = (torch.from_numpy(bound).to(self.device) for bound in (action.low, action.high))
                 self._bounds[name] = low, high
@@ -250,6 +252,22 @@ class VmasWorld(World):
         """Means of what the scenario told in its infos."""
         return self._infos.take()
 
+    def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
+        """One world as an RGB picture [480, 480, 3] uint8, drawn without VMAS's own renderer, which needs a display;
+        links [M, 2] int64 are (sender, receiver) pairs."""
+        # matplotlib is slow to import, and training needs no pictures.
+        from popcomm.envs.vmas_picture import body_of, draw_bodies
+
+        if self._last is None or self._last.positions is None:
+            raise UserError(f"{self.name} has no picture before it was reset; call reset first")
+        entities = (*self._env.world.landmarks, *self._env.world.agents)
+        return draw_bodies(
+            [body_of(entity, world) for entity in entities if bool(entity.is_rendering[world])],
+            seats=self._last.positions[world].cpu().numpy(),
+            links=None if links is None else links.cpu().numpy(),
+            title=f"{self.name}: step {int(self._age[world])}" + (f" of {self.max_steps}" if self.max_steps else ""),
+        )
+
     def get_state(self) -> dict[str, Any] | None:
         """The tensors of VMAS's objects by path, the lent generators, the clocks and the last row.
 
@@ -291,15 +309,11 @@ def _as_gymnasium(space: Any) -> spaces.Space:
     kind = type(space).__name__
     if kind == "Discrete":
         return spaces.Discrete(int(space.n))
+    if kind == "Dict":  # in the order of its keys, as `flat` has them
+        return spaces.Dict({key: _as_gymnasium(space.spaces[key]) for key in sorted(space.spaces)})
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(np.asarray(space.nvec))
     return spaces.Box(space.low, space.high, dtype=np.float32)
-
-
-def _size(space: Any) -> int:
-    if hasattr(space, "spaces"):
-        return sum(_size(part) for part in space.spaces.values())
-    return int(np.prod(space.shape))
 
 
 def flat(observation: Any) -> Tensor:

@@ -20,6 +20,20 @@ from popcomm.errors import UserError, unknown
 RENDER_MODES = ("rgb_array",)
 
 
+class Observations(dict[str, Any]):
+    """{agent: its observation}, which know their environment: what is not in them can be asked of it.
+
+    A copy, also by a pickle, is a plain dict.
+    """
+
+    def __init__(self, env: WorldParallelEnv) -> None:
+        super().__init__()
+        self.env = env
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
 class WorldParallelEnv(ParallelEnv):
     """A World with one world in it as a PettingZoo ParallelEnv.
 
@@ -187,7 +201,7 @@ class WorldParallelEnv(ParallelEnv):
         # Copies: what the user does to an observation must not reach the world.
         rows = {name: values[0].cpu().numpy().copy() for name, values in self._step.observations.items()}
         masks = {k: v[0].cpu().numpy().astype(np.int8) for k, v in (self._step.action_masks or {}).items()}
-        found: dict[str, Any] = {}
+        found = Observations(self)
         for agent in agents:
             species = self._species[agent]
             seat = self._seats[agent] - species.start

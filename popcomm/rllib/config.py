@@ -159,7 +159,7 @@ class PopulationPPOConfig(Settings):
             critic: "independent", or "central": the value is a function of the world's latent state too.
             seating: "shuffled": members are drawn to seats anew when episodes start, never twice in one world where
                 there are enough; "fixed": seat n of world b is member (b N + n) mod P; "communities": drawn, each from
-                the community of its world.
+                the community of its world; "worlds": one member, drawn, on all seats of a world.
             communities: equal groups of the members of every species; worlds belong to them in turn.
             mixing: share of the seats, 0 to 1, that are filled without regard to community.
         """

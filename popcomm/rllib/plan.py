@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
-from popcomm.agents.seating import SeatingRule, block_of_worlds
+from popcomm.agents.seating import SeatingRule
 from popcomm.channels import Channel, MessageKind, Symbols, make_topology, message_kind
 from popcomm.channels.kinds import can_be_balanced, usual_gradient
 from popcomm.channels.messages import reparameterised
@@ -123,23 +123,23 @@ def plan_of(settings: Settings) -> Plan:
     channel = _channel(settings, layout, kind)
     members = {name: members_of(settings, s) for name, s in layout.species.items()}
     species = {
-        name: _species_plan(settings_of(settings, name), s, _spec(layout, s, channel, members[name]))
+        name: _species_plan(settings_of(settings, name), s, _spec(layout, s, channel, members[name], settings.seating))
         for name, s in layout.species.items()
     }
-    blocks = (block_of_worlds(members[n], s.num_seats, settings.communities) for n, s in layout.species.items())
+    rule = SeatingRule(settings.seating, settings.communities, settings.mixing)
     return Plan(
         layout=layout,
         message_kind=kind,
         channel=channel,
         gradient=gradient,
         species=species,
-        seating_rule=SeatingRule(settings.seating, settings.communities, settings.mixing),
+        seating_rule=rule,
         reads_state=any(
             s.critic == "central" or bool(getattr(s.agent_class, "has_auxiliary_losses", True))
             for s in species.values()
         ),
         keeps_message_logp=gradient == "reinforce" or any(s.settings.message_kl_coeff > 0 for s in species.values()),
-        balanced_block=math.lcm(*blocks),
+        balanced_block=math.lcm(*(rule.block(members[name], s.num_seats) for name, s in layout.species.items())),
         total_worlds=max(1, settings.num_env_runners) * settings.num_worlds_per_env_runner,
         minibatch_size=settings.minibatch_size,
         survival=survival_of(settings, layout, members),
@@ -253,7 +253,7 @@ def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) 
     )
 
 
-def _spec(layout: WorldLayout, species: Species, channel: Channel | None, members: int) -> AgentSpec:
+def _spec(layout: WorldLayout, species: Species, channel: Channel | None, members: int, seating: str) -> AgentSpec:
     """What the networks of a species are told."""
     hears = channel is not None and species.hears
     return AgentSpec.of(
@@ -266,6 +266,7 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
         # In a log of transmissions one more stands for nobody, who publishes words.
         num_agents=layout.num_agents + bool(channel and channel.size),
         sender_obs_size=max(s.obs_size for s in layout.species.values()),
+        seating=seating,
         seat_species=tuple(name for name, s in layout.species.items() for _ in range(s.num_seats)),
     )
 

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from popcomm.agents import AGENTS
-from popcomm.agents.seating import SEATINGS, check_balance
+from popcomm.agents.seating import SEATINGS
 from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
 from popcomm.checks import count, number, one_of, true_or_false
 from popcomm.errors import UserError, unknown
-from popcomm.rllib.by_species import check_species, keywords_by_species
 from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.message_learning import check_credit, check_gradient, check_relaxed
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
+from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.schedules import Gated
 
 logger = logging.getLogger(__name__)
 
-CRITICS = ("independent", "central")
 LEARN_FROM = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
@@ -52,13 +50,13 @@ def check(settings: Settings) -> Plan:
     one_of("training.learn_from", settings.learn_from, LEARN_FROM)
     one_of("environment.time_limit", settings.time_limit, TIME_LIMITS)
     one_of("population.seating", settings.seating, SEATINGS)
-    _check_communities(settings)
-    _check_by_species(settings)
+    check_communities(settings)
+    check_by_species(settings)
     if settings.autocast is not None:
         one_of("acceleration.autocast", settings.autocast, ("bf16",))
     plan = plan_of(settings)
     _check_communication(settings, plan)
-    _check_seats(settings, plan)
+    check_seats(settings, plan)
     _check_exploration(plan, settings)
     for name, species in plan.species.items():
         if settings.own_settings(name):
@@ -140,61 +138,6 @@ def _check_measures(channel: Channel, num_labels: int) -> None:
             missing = "this environment has no labels to agree on"
             raise UserError(f"{key} is '{schedule.measure}', and {missing}; use 'reward'")
         raise unknown(key, schedule.measure, known)
-
-
-def _check_by_species(settings: Settings) -> None:
-    """Mappings by species must name all of them and no other, and their values be what they would be for all."""
-    species = settings.layout.species
-    keys = ("agent", "members", "critic") if settings.names_all_species else ("agent", "critic")
-    chosen = {f"population.{key}": getattr(settings, key) for key in keys}
-    chosen |= {f"training.{key}": values for key, values in settings.learning_by_species.items()}
-    if keywords_by_species(settings.agent_config, species):
-        chosen["population.agent_config"] = settings.agent_config
-    for key, value in chosen.items():
-        check_species(key, value, species)
-    for members in _each(settings.members):
-        count("population.members", members, 1)
-    for critic in _each(settings.critic):
-        one_of("population.critic", critic, CRITICS)
-
-
-def _each(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, Mapping) else (value,)
-
-
-def _check_seats(settings: Settings, plan: Plan) -> None:
-    """Whether the members of every species can be seated evenly."""
-    for name, species in plan.species.items():
-        if species.members % settings.communities:
-            raise UserError(
-                f"population.communities is {settings.communities}, and {species.members} members of '{name}' cannot "
-                f"be split into as many equal groups; {_divisors(species.members)}"
-            )
-        check_balance(
-            "env_runners.num_worlds_per_env_runner",
-            settings.num_worlds_per_env_runner,
-            species.species.num_seats,
-            species.members,
-            settings.communities,
-        )
-
-
-def _divisors(members: int) -> str:
-    fitting = [str(n) for n in range(2, members + 1) if members % n == 0]
-    return f"allowed: {', '.join(fitting)}" if fitting else "give it more members"
-
-
-def _check_communities(settings: Settings) -> None:
-    groups, mixing, apart = settings.communities, settings.mixing, settings.seating == "communities"
-    count("population.communities", groups, 1)
-    number("population.mixing", mixing, "be a number between 0 and 1", least=0, most=1)
-    for key, value, default in (("communities", groups, 1), ("mixing", mixing, 0)):
-        if not apart and value != default:
-            raise UserError(
-                f"population.{key} is {value}, and population.seating is {settings.seating!r}; it needs 'communities'"
-            )
-    if apart and groups == 1:
-        raise UserError("population.seating is 'communities', and population.communities is 1; it needs 2 or more")
 
 
 def _check_agent(settings: Settings, name: str, species: SpeciesPlan) -> None:

@@ -35,7 +35,7 @@ class Loop:
         self.faces = faces_of(layout)
         self.species = {name: species for species in layout.species.values() for name in _names(species)}
         self.seats = {name: seat for seat, name in enumerate(layout.agents)}
-        self.env: Any = None
+        self.env: Any = None  # whom to ask: that which was given, or else that which observations know
         self.begin()
 
     def begin(self, env: Any = None, seed: int | None = None) -> None:
@@ -48,12 +48,13 @@ class Loop:
         if seed is not None:
             self.players.reseed(Seeds.of(seed, 0))
             self.players.follow(*self._training)
-        self.env, self._opening = env, True
+        self._given, self._opening = env, True
         self._there: Tensor = torch.zeros(1, len(self.seats), dtype=torch.bool)  # [1, N], who lived one step before
         self._rows = {name: torch.zeros(1, s.num_seats, s.obs_size) for name, s in self.players.layout.species.items()}
 
     def act(self, observations: Mapping[Any, Any], greedy: bool, infos: Mapping[Any, Any] | None) -> dict[Any, Any]:
         """See `Population.act`."""
+        self.env = getattr(observations, "env", None) if self._given is None else self._given
         here = self._present(observations)
         if not here:
             return {}

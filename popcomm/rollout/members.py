@@ -61,7 +61,9 @@ class Members:
     def apart(self) -> bool:
         """Whether every weight has one row for each member, so that one can be taken out."""
         each = all(value.ndim and len(value) == len(self) for value in self.agent.state_dict().values())
-        return len(self) == 1 or (each and not hasattr(self.agent, "owners"))
+        # Of a collective in fixed seats each member is but a seat.
+        seats = getattr(self.agent, "collective", False) and self.spec.seating == "fixed"
+        return len(self) == 1 or (each and not seats and not hasattr(self.agent, "owners"))
 
     # ---- other worlds ----
 
@@ -82,6 +84,11 @@ class Members:
             raise UserError(
                 f"species '{name}' observes {species.obs_size} numbers and does {species.action_space} there, and its "
                 f"members learned to observe {spec.obs_size} and to do {spec.action_space}"
+            )
+        if getattr(self.agent, "collective", False) and species.num_seats != spec.num_seats:
+            raise UserError(
+                f"species '{name}' has {species.num_seats} seats there, and its {type(self.agent).__name__} is one "
+                f"network of {spec.num_seats} seats"
             )
         # A network that tells more seats apart than there are has no trouble.
         wanted = replace(spec, inbox_size=inbox_size)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from popcomm.agents.seating import SHUFFLED, SeatingRule, block_of_worlds
+from popcomm.agents.seating import SHUFFLED, SeatingRule
 from popcomm.checks import true_or_false, whole
 from popcomm.envs.layout import WorldLayout
 from popcomm.errors import UserError, unknown
@@ -90,8 +90,8 @@ class Population(Mapping[str, Members]):
         Args:
             env: the environment of the loop. It is asked who acts (`agents`), where agents are, where the topology
                 needs that, who may speak (`may_speak`) and whose life has begun (`lives`), and it is told what messages
-                cost (`speak`), where it has such methods; those of popcomm have. None: all may speak, talk is free, and
-                who is in the observations acts.
+                cost (`speak`), where it has such methods. None: the one that observations know, as those of popcomm's
+                environments do; or nobody: all may speak, talk is free, and who is in the observations acts.
             seed: of all that is random from here on, as `rollout(seed, worlds=1)` has it; None: it goes on, at first
                 from 0.
         """
@@ -197,7 +197,7 @@ class Population(Mapping[str, Members]):
     def _block(self) -> int:
         """The fewest worlds whose seats hold every member equally often, as far as there are few."""
         most = max(
-            block_of_worlds(len(members), self.layout.species[name].num_seats, self.seating.communities)
+            self.seating.block(len(members), self.layout.species[name].num_seats)
             for name, members in self.members.items()
         )
         return min(most, self.num_worlds)

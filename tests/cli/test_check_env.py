@@ -77,10 +77,46 @@ def test_a_good_environment_is_described(capsys: pytest.CaptureFixture[str]) -> 
     }
 
 
+@pytest.mark.parametrize(
+    ("package", "reference", "key", "plain"),
+    [
+        ("vmas", "vmas:transport", "max_steps", "observations, rewards and ends are those of VMAS itself"),
+        ("rware", "gymnasium:rware-tiny-2ag-v2", "max_steps", "observations are those of a plain loop"),
+        (
+            "lbforaging",
+            "gymnasium:Foraging-8x8-2p-1f-v3",
+            "max_episode_steps",
+            "observations are those of a plain loop",
+        ),
+    ],
+)
+def test_environments_of_a_source_are_named_as_in_a_configuration(
+    package: str, reference: str, key: str, plain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(package, reason=f"popcomm[{package}] is not installed")
+    assert cli.main(["check-env", reference, "--set", f"{key}=4", "--steps", "11", "--iterations", "0"]) == 0
+    told = lines(capsys.readouterr().out)
+    assert (told["environment"], told["episodes"], told["positions"]) == (reference, "4 steps", "2 axes")
+    assert told["lock step"].endswith(plain)
+
+
 def test_what_is_wrong_is_told_with_exit_code_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check-env", "my_pair:Pair", "--set", "pay=.nan", "--iterations", "0"]) == 1
     told = lines(capsys.readouterr().out)
     assert "the reward of agent 'ant_0' is nan, and must be finite" in told["wrong"]
+
+
+def test_where_something_is_wrong_nothing_is_trained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*args: object) -> None:
+        raise AssertionError("it trains")
+
+    monkeypatch.setattr("popcomm.cli.check_env._train", train)
+    assert cli.main(["check-env", "my_pair:Pair", "--set", "pay=.nan"]) == 1
+    said = capsys.readouterr().out
+    assert "the reward of agent 'ant_0' is nan, and must be finite" in lines(said)["wrong"]
+    assert "no training was tried: first what is wrong is to be mended" in said
 
 
 @pytest.mark.parametrize(
@@ -90,6 +126,8 @@ def test_what_is_wrong_is_told_with_exit_code_one(capsys: pytest.CaptureFixture[
         (["my_pair"], "must be of the form module:attribute"),
         (["my_pair:number"], "my_pair:number is a int, and must be what makes a ParallelEnv"),
         (["popcomm.envs.swarm_v0:SwarmWorld"], "is a World, and check-env is for ParallelEnvs"),
+        (["gymnasium:CarPole-v1"], "environment.env 'gymnasium:CarPole-v1' does not exist; did you mean 'CartPole-v"),
+        (["gymnasium:#"], "environment.env 'gymnasium:#' does not exist; gymnasium.registry has the names"),
         (["my_pair:Pair", "--set", "steps"], "not of the form"),
         (["my_pair:Pair", "--steps", "0"], "--steps"),
     ],

@@ -107,3 +107,15 @@ sys.exit(str(slow & set(sys.modules)) if slow & set(sys.modules) else 0)
 )
 def test_the_first_sentence_ends_where_it_ends(text: str, first: str) -> None:
     assert first_sentence(text) == first
+
+
+def test_a_scenario_of_vmas_is_told_with_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("vmas", reason="popcomm[vmas] is not installed")
+    assert cli.main(["list", "vmas:navigation"]) == 0
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["n_agents", "=", "4", "of", "the", "scenario"] in told
+    assert any(line[:3] == ["max_steps", "=", "100"] for line in told)
+    assert cli.main(["list", "vmas:navigatoin"]) == 2
+    assert "did you mean 'navigation'" in capsys.readouterr().err
+    assert cli.main(["list"]) == 0
+    assert "ball_passage" in capsys.readouterr().out

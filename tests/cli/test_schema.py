@@ -432,3 +432,9 @@ def test_the_entropys_weight_may_follow_rllibs_schedule():
     config = schema.apply(schema.load("switch_riddle", [f"training.entropy_coeff={pairs}"]), PopulationPPOConfig())
     config.validate()
     assert config.entropy_coeff == pairs
+
+
+def test_environments_of_a_source_are_kept_as_names() -> None:
+    document = {"environment": {"env": "vmas:navigation", "env_config": {"n_agents": 3}}}
+    config = schema.apply(document, PopulationPPOConfig())
+    assert (config.world, config.env_config) == ("vmas:navigation", {"n_agents": 3})

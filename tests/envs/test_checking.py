@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from magent2.environments import battle_v4
 from mpe2 import simple_crypto_v3, simple_push_v3, simple_speaker_listener_v4, simple_spread_v3
 
+from popcomm.envs import from_gymnasium
 from popcomm.envs.checking import EnvCheck, check_env
 from popcomm.envs.foreign_answers import Answer
 from popcomm.envs.lock_step import LockStep, lock_step
@@ -20,6 +22,7 @@ from popcomm.envs.world import WorldStep
 from tests.envs.scripted_env import ScriptedEnv, SpaceEnv
 from tests.envs.test_foreign_answers import Arena, Duo, FlagsInAList, KeepsItsDead, Stateful, StepOfFour
 from tests.envs.test_pettingzoo_adapter import LIVES
+from tests.envs.test_tuple_env import installed
 
 
 def checked(env: Any, steps: int = 20, **config: Any) -> EnvCheck:
@@ -57,8 +60,12 @@ def test_births_deaths_and_masks_are_in_lock_step_and_told(mask: str | None) -> 
         (simple_crypto_v3.parallel_env, {"max_cycles": 8}),
         (simple_push_v3.parallel_env, {"max_cycles": 8}),
         (battle_v4.parallel_env, {"map_size": 12, "max_cycles": 8}),
+        pytest.param(
+            partial(from_gymnasium, "Foraging-8x8-2p-2f-v3"), {"max_episode_steps": 8}, marks=installed("lbforaging")
+        ),
+        pytest.param(partial(from_gymnasium, "rware-tiny-2ag-v2"), {"max_steps": 8}, marks=installed("rware")),
     ],
-    ids=["spread", "speaker_listener", "crypto", "push", "battle"],
+    ids=["spread", "speaker_listener", "crypto", "push", "battle", "foraging", "warehouse"],
 )
 def test_installed_environments_are_in_lock_step_with_a_plain_loop(creator: Any, config: dict[str, Any]) -> None:
     check = check_env(creator, config, num_steps=20)

@@ -184,7 +184,11 @@ class TestMistakes:
             ),
             pytest.param(FORAGING, {"sights": 3}, "sights does not exist .*'sight'", marks=installed("lbforaging")),
             ("CartPole-v1", {}, "the action space Discrete.2., and both must be tuples over the players"),
-            ("no_such_module:X-v1", {}, "'gymnasium:no_such_module:X-v1' does not exist"),
+            (
+                "no_such_module:X-v1",
+                {},
+                "'gymnasium:no_such_module:X-v1' does not exist: importing no_such_module says",
+            ),
         ],
     )
     def test_a_mistake_is_a_sentence(self, name: str, config: dict[str, Any], words: str) -> None:

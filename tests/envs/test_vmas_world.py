@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import pickle
 import random
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.envs import vmas_scenarios
 from popcomm.envs.making import make_world, resolve
 from popcomm.envs.testing import sample_actions, world_api_test
 from popcomm.envs.vmas_checking import VmasLockStep, check_vmas
+from popcomm.envs.vmas_picture import Body, body_of, draw_bodies
 from popcomm.envs.vmas_world import VmasWorld
 from popcomm.errors import UserError
 
@@ -33,6 +36,7 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("simple_tag", {}),
     ("simple_crypto", {}),
     ("wheel", {"n_agents": 2}),
+    ("asym_joint", {"max_speed_1": 1.0}),  # what it observes has noise in it
 )
 NAMES = [name for name, _ in CASES]
 
@@ -57,7 +61,7 @@ def same(one: Any, other: Any) -> bool:
 class TestContract:
     @pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)
     def test_scenarios_keep_the_contract_of_worlds(self, name: str, options: dict[str, Any]) -> None:
-        world_api_test(make_world(f"vmas:{name}", {"max_steps": 6, **options}, 3), num_steps=15)
+        world_api_test(make_world(f"vmas:{name}", {"max_steps": 5, **options}, 3), num_steps=12)
 
     def test_worlds_that_end_at_different_times_keep_it_too(self) -> None:
         world_api_test(counting(), num_steps=40)
@@ -142,6 +146,27 @@ class TestBesideVmas:
             assert torch.equal(row.observations["watcher"][goes_on], before.observations["watcher"][goes_on] - 1)
         assert alone > 2
 
+    def test_what_a_scenario_forgets_to_reset_is_as_new_all_the_same(self) -> None:
+        class Wears(Counting):
+            """Its worlds wear down, and are not mended at reset."""
+
+            def make_world(self, batch_dim: int, device: Any, **kwargs: Any) -> Any:
+                self.worn = torch.zeros(batch_dim)
+                return super().make_world(batch_dim, device, **kwargs)
+
+            def post_step(self) -> None:
+                super().post_step()
+                self.worn = self.worn + 1
+
+            def reward(self, agent: Any) -> Tensor:
+                return self.worn
+
+        rows = walk(VmasWorld(5, Wears), 12)
+        for before, row in pairwise(rows):
+            begins, goes_on = before.first[:, 0], before.alive[:, 0] & ~before.first[:, 0]
+            assert (row.rewards[begins] == 1).all()
+            assert torch.equal(row.rewards[goes_on], before.rewards[goes_on] + 1)
+
     def test_whoever_shares_a_state_among_worlds_is_named_once(self, caplog: pytest.LogCaptureFixture) -> None:
         class Shared(Counting):
             def reset_world_at(self, env_index: int | None = None) -> None:
@@ -194,6 +219,10 @@ class TestFaces:
         world = counting()
         kinds = {name: (s.agents, s.obs_size) for name, s in world.species.items()}
         assert kinds == {"walker": (("walker_0", "walker_1"), 3), "watcher": (("watcher",), 1)}
+        seen = world.species["walker"].structure
+        assert isinstance(seen, spaces.Dict)
+        assert {key: part.shape for key, part in seen.items()} == {"count": (1,), "where": (2,)}
+        assert world.species["watcher"].structure is None
         # VMAS knows them as walker_1, watcher, walker_0; they are paid 0, 1 and 2.
         world.reset(1)
         assert world.step(walk_actions(world)).rewards.tolist() == [[2.0, 0.0, 1.0]] * 5
@@ -240,6 +269,40 @@ class TestFaces:
         assert ended.any()
         assert torch.equal(ended, ended & (left == 0))
         assert (left[cut] == 1).all()  # of three, two were made
+
+
+class TestPictures:
+    def test_a_picture_shows_every_body_where_it_is_and_who_was_heard(self) -> None:
+        def drawn(places: list[tuple[float, float]], links: Any = None) -> np.ndarray:
+            bodies = [Body(place, 0.0, (0.1,), (1.0, 0.0, 0.0), acts=True) for place in places]
+            bodies.append(Body((0.5, 0.5), 0.0, (1.0, 1.0), (1.0, 1.0, 1.0), acts=False))
+            picture = draw_bodies(bodies, np.array(places), links, "")
+            assert (picture.shape, picture.dtype) == ((480, 480, 3), np.uint8)
+            return picture
+
+        def reds(picture: np.ndarray) -> tuple[float, float]:
+            red = np.argwhere((picture[..., 0] > 200) & (picture[..., 1] < 150))
+            return tuple(red.mean(0))  # type: ignore[return-value]
+
+        (low, left), (high, right) = reds(drawn([(0.2, 0.2)])), reds(drawn([(0.8, 0.9)]))
+        assert low > 300 > 200 > high  # rows of pixels go down
+        assert left < 200 < 300 < right
+        two = [(0.2, 0.2), (0.8, 0.9)]
+        assert not np.array_equal(drawn(two), drawn(two, np.array([[0, 1]])))
+
+    def test_a_box_is_turned_and_a_line_is_thin(self) -> None:
+        world = VmasWorld(2, "balance")
+        world.reset(1)
+        line = world._env.scenario.line
+        line.set_rot(torch.full((1,), 0.5), batch_index=1)
+        body = body_of(line, 1)
+        assert (round(body.turn, 6), body.size, body.acts) == (0.5, (line.shape.length, 0.02), False)
+        assert body_of(world._env.agents[0], 0).acts
+        assert not np.array_equal(world.render(0), world.render(1))
+
+    def test_it_must_be_reset_first(self) -> None:
+        with pytest.raises(UserError, match="vmas:Counting has no picture before it was reset"):
+            counting().render()
 
 
 class TestMistakes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import warnings
 from collections.abc import Callable
@@ -182,3 +183,12 @@ def test_a_seed_decides_all_that_follows(difference: dict[str, Any]) -> None:
         return swarm_v0.parallel_env(num_agents=5, max_steps=40, message_cost=0.01)
 
     assert episodes(make(), 300, **difference) == episodes(make(), 300)
+
+
+def test_observations_know_their_environment_and_copies_are_plain() -> None:
+    env = swarm_v0.parallel_env(num_agents=2)
+    observations, _ = env.reset(seed=1)
+    assert observations.env is env
+    for again in (copy.copy(observations), copy.deepcopy(observations), pickle.loads(pickle.dumps(observations))):
+        assert type(again) is dict
+        assert list(again) == list(observations)

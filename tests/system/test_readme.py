@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from popcomm.agents import AGENTS
 from popcomm.channels.broadcast.reflexes import REFLEXES
@@ -21,6 +22,7 @@ from popcomm.cli import documents, schema
 from popcomm.cli import main as cli
 from popcomm.envs import WORLDS
 from popcomm.language import progress
+from popcomm.schedules import Clock
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,9 +46,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(Path(name).stem, None)
 
 
+COMMANDS_OF_POPCOMM = {"train", "sweep", "channel", "report", "play", "evaluate", "export", "check-env", "list"}
+
+
+def released(config: Any) -> Any:
+    """The population of a config as it is at the start, as a run of it would hold it."""
+    from popcomm.rllib.release import population_of
+
+    modules = config.get_multi_rl_module_spec(inference_only=True).build()
+    return population_of(config, modules, Clock(0), [])
+
+
 def test_the_readme_has_the_blocks_that_are_tested() -> None:
     assert set(FILES) == {"tell_me.py", "own_agent.py", "tell_me.yaml"}
-    assert len(PROGRAMS) == 5
+    assert len(PROGRAMS) == 6
     assert len(PROGRAMS[0].splitlines()) == 5
 
 
@@ -55,13 +68,16 @@ def test_the_readme_has_the_blocks_that_are_tested() -> None:
 def test_the_python_runs_as_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     for program in PROGRAMS:
+        if 'load("runs/first")' in program:
+            released(names["config"]).save_pretrained(folder / "runs/first")
         exec(compile(program, "README.md", "exec"), names)
         if "algo" in names:
             names["algo"].stop()
     numbers = [float(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(numbers) == 1 + 1 + 4 + 1
-    assert numbers[5] >= 0.9  # at the end the listener of TellMe knows what it is told; deaf ones get 0.25
-    assert (folder / "agent_0" / "model.safetensors").is_file()
+    assert len(numbers) == 1 + 1 + 1 + 4 + 1
+    assert numbers[6] >= 0.9  # at the end the listener of TellMe knows what it is told; deaf ones get 0.25
+    for name in ("agent_0", "member_0"):
+        assert (folder / name / "model.safetensors").is_file()
     assert np.isfinite(numbers).all()
     progress.append(folder / "progress.jsonl", {"env_steps": 100, "charts/reward": 0.5})
     assert names["curve"](folder).to_dict() == {100: 0.5}
@@ -112,6 +128,21 @@ def test_the_yaml_is_a_valid_config_of_ones_own_environment_and_agent(folder: Pa
     assert schema.stop_bounds(document) == {"training_iteration": 40}
 
 
+def test_the_species_that_the_readme_names_are_parted_as_it_says() -> None:
+    from popcomm.rllib import PopulationPPOConfig
+
+    pytest.importorskip("pygame")
+    (block,) = (text for text in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if "species:" in text)
+    config = schema.apply(yaml.safe_load(block), PopulationPPOConfig())
+    config.validate()
+    species = config.plan.species
+    assert {name: s.agent_class.__name__ for name, s in species.items()} == {
+        "archer": "SymbolicAgent",
+        "knight": "MLPAgent",
+    }
+    assert [s.settings.lr for s in species.values()] == [4e-3, 1e-3]
+
+
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("command", [line for line in COMMANDS if "popcomm check-env" in line])
 def test_nothing_is_wrong_with_the_environments_that_are_checked(
@@ -138,7 +169,7 @@ def test_other_commands_exist() -> None:
         if program == "make":
             assert re.search(rf"^{rest.split()[0]}:", makefile, re.MULTILINE), line
         elif program == "popcomm":
-            assert rest.split()[0] in {"train", "sweep", "channel", "report", "play", "check-env", "list"}, line
+            assert rest.split()[0] in COMMANDS_OF_POPCOMM, line
 
 
 def test_every_name_of_the_table_exists_and_every_name_is_in_the_table() -> None:

@@ -1,0 +1,87 @@
+"""Checks of who lives where: what is said of each species, how many members, and whether seats can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from popcomm.agents.seating import check_balance
+from popcomm.checks import count, number, one_of
+from popcomm.errors import UserError
+from popcomm.rllib.by_species import check_species, keywords_by_species
+from popcomm.rllib.plan import Plan, SpeciesPlan
+from popcomm.rllib.settings import Settings
+
+CRITICS = ("independent", "central")
+
+
+def check_by_species(settings: Settings) -> None:
+    """Mappings by species must name all of them and no other, and their values be what they would be for all."""
+    species = settings.layout.species
+    keys = ("agent", "members", "critic") if settings.names_all_species else ("agent", "critic")
+    chosen = {f"population.{key}": getattr(settings, key) for key in keys}
+    chosen |= {f"training.{key}": values for key, values in settings.learning_by_species.items()}
+    if keywords_by_species(settings.agent_config, species):
+        chosen["population.agent_config"] = settings.agent_config
+    for key, value in chosen.items():
+        check_species(key, value, species)
+    for members in _each(settings.members):
+        count("population.members", members, 1)
+    for critic in _each(settings.critic):
+        one_of("population.critic", critic, CRITICS)
+
+
+def _each(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, Mapping) else (value,)
+
+
+def check_seats(settings: Settings, plan: Plan) -> None:
+    """Whether the members of every species can be seated evenly."""
+    for name, species in plan.species.items():
+        if species.members % settings.communities:
+            raise UserError(
+                f"population.communities is {settings.communities}, and {species.members} members of '{name}' cannot "
+                f"be split into as many equal groups; {_divisors(species.members)}"
+            )
+        check_balance(
+            "env_runners.num_worlds_per_env_runner",
+            settings.num_worlds_per_env_runner,
+            species.species.num_seats,
+            species.members,
+            settings.communities,
+            settings.seating,
+        )
+        _check_collective(settings, name, species)
+
+
+def _check_collective(settings: Settings, name: str, species: SpeciesPlan) -> None:
+    """One network of all seats of a species must see whole worlds."""
+    members, seats = species.members, species.species.num_seats
+    if not getattr(species.agent_class, "collective", False) or members == 1 or settings.seating == "worlds":
+        return
+    if settings.seating == "fixed" and members % seats == 0:
+        return
+    agent = species.agent_class.__name__
+    raise UserError(
+        f"population.agent {agent} is one network of all {seats} seats of '{name}', and population.members is "
+        f"{members} with seating '{settings.seating}'; use seating 'worlds', or 'fixed' with {seats} members or a "
+        "multiple of them, or members 1"
+    )
+
+
+def _divisors(members: int) -> str:
+    fitting = [str(n) for n in range(2, members + 1) if members % n == 0]
+    return f"allowed: {', '.join(fitting)}" if fitting else "give it more members"
+
+
+def check_communities(settings: Settings) -> None:
+    groups, mixing, apart = settings.communities, settings.mixing, settings.seating == "communities"
+    count("population.communities", groups, 1)
+    number("population.mixing", mixing, "be a number between 0 and 1", least=0, most=1)
+    for key, value, default in (("communities", groups, 1), ("mixing", mixing, 0)):
+        if not apart and value != default:
+            raise UserError(
+                f"population.{key} is {value}, and population.seating is {settings.seating!r}; it needs 'communities'"
+            )
+    if apart and groups == 1:
+        raise UserError("population.seating is 'communities', and population.communities is 1; it needs 2 or more")

@@ -59,6 +59,8 @@ class _Training:
         self.config.validate()
         self.config.recording(run_dir=run_dir, conversation_every=0, picture_every=0)
         self.recording, self.iteration = Recording(), 0
+        self.survival: Any = None
+        self.selected: dict[str, Any] = {}
 
     def learner_statistics(self, result: dict[str, Any]) -> dict[str, dict[str, float]]:
         return {"speaker": {"message_entropy": result["entropy"]}}

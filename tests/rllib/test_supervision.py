@@ -160,7 +160,7 @@ def test_the_worlds_metrics_arrive_in_the_result() -> None:
     right = (a["answers"] == 0).all(-1).sum() / (a["answers"] >= 0).all(-1).sum()
     logger.aggregate([runner.get_metrics()], key="env_runners")
     result = {**logger.reduce(), "num_env_steps_sampled_lifetime": 84, "num_agent_steps_sampled_lifetime": 168}
-    algorithm = SimpleNamespace(config=runner.config, learner_statistics=lambda result: {})
+    algorithm = SimpleNamespace(config=runner.config, learner_statistics=lambda result: {}, selected={})
     Recording().measure(algorithm, result)
     assert result["popcomm"]["world/accuracy"] == pytest.approx(right)
     assert result["popcomm"]["world/attribute_accuracy"] >= result["popcomm"]["world/accuracy"]

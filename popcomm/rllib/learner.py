@@ -213,7 +213,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         for name, a in arrays.items():
             plan, module = self.plan.species[name], self.networks[name]
             config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
-            later = plan.speaks_by_reinforce and config.message_credit == "next"
+            later = plan.speaks_by_reinforce and plan.credit == "next"
             # Whoever has one action, or is supervised, decides by its messages alone.
             acts = "answers" not in a and choices != 1
             # Whoever has one action only brings about what its messages do: that is what its value is of.

@@ -221,7 +221,7 @@ class SpeciesLoss:
         decisions = [(likelihoods.log_prob, rows["action_logp"], rows["advantages"])] if acts else []
         if likelihoods.message_log_prob is not None:
             said = (likelihoods.message_log_prob, _voiced(rows["message_logp"], rows), rows.message_advantages())
-            if acts and self.config.message_credit == "step":
+            if acts and self.plan.credit == "step":
                 new, old, advantage = decisions[0]
                 decisions = [(new + said[0], old + said[1], advantage)]
             else:

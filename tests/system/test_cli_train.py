@@ -140,6 +140,22 @@ def test_resuming_a_finished_run_trains_no_further(finished: Path, tiny: Path) -
     assert (finished / "progress.jsonl").read_text() == before
 
 
+def test_a_run_goes_on_by_its_folder_alone(
+    tiny: Path, ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train(tiny, run, "--set", "training.lr=0.002", "--set", "stop.training_iteration=1") == 0
+    more = ("--set", "stop.training_iteration=2", "--set", "training.gamma=0.9")
+    assert cli.main(["train", "--run-dir", str(run), "--resume", *more]) == 0
+    out = capsys.readouterr().out
+    assert "changed: training.gamma is 0.9, and was null" in out
+    lines = progress.read(run / "progress.jsonl")
+    assert lines["losses/learning_rate"].tolist() == pytest.approx([0.002, 0.002])
+    assert yaml.safe_load((run / "config.yaml").read_text())["training"]["gamma"] == 0.9
+    wider = ["train", "--run-dir", str(run), "--resume", "--set", "environment.env_config.num_agents=5"]
+    assert cli.main([*wider, "--set", "stop.training_iteration=3"]) == 0  # learning goes on with other seats
+
+
 def test_a_damaged_checkpoint_is_passed_over(tiny: Path, ray_cluster: None, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train(tiny, run) == 0
@@ -182,7 +198,8 @@ def test_report_is_written_again(finished: Path) -> None:
     assert (finished / "report.html").stat().st_size > 1000
 
 
-def test_ctrl_c_saves_a_checkpoint_and_exits_130(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_save_a_checkpoint(tiny: Path, tmp_path: Path, sent: signal.Signals, code: int) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "popcomm.cli.main", "train", str(tiny), "--run-dir", str(run_dir)]
     endless = ["--set", "stop.training_iteration=1000000", "--set", "recording.checkpoint_every=0"]
@@ -192,14 +209,15 @@ def test_ctrl_c_saves_a_checkpoint_and_exits_130(tiny: Path, tmp_path: Path) -> 
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("iteration"):
-            # As a terminal does it: the whole group hears of it.
-            os.killpg(process.pid, signal.SIGINT)
+            # As a terminal and `ray job stop` do it: the whole group hears of it.
+            os.killpg(process.pid, sent)
             break
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in out + err
     saved = list((run_dir / "checkpoints").iterdir())
     assert len(saved) == 1
     assert f"checkpoint: {saved[0]}" in out
     rows = [json.loads(line) for line in (run_dir / "progress.jsonl").read_text().splitlines()]
     assert verify(saved[0])["iteration"] == rows[-1]["iteration"]
+    assert f"interrupted; popcomm train --run-dir {run_dir} --resume goes on from there" in out

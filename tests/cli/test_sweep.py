@@ -227,6 +227,14 @@ def test_every_trial_of_the_shipped_sweep_is_valid_and_has_a_size_of_its_own() -
     assert len({(size["hidden_dim"], size["depth"]) for size in sizes}) == len(points) == 8
 
 
+def test_every_trial_of_the_sweep_of_survival_is_valid() -> None:
+    document = schema.load("survival_sweep")
+    points = list(search(document).points())
+    plans = [checked_config(with_parameters(document, point)).plan.survival for point in points]
+    assert len(points) == 12
+    assert {plan.mutation_std for plan in plans if plan} == {0.0, 0.02, 0.1}
+
+
 # ---- afterwards ----
 
 

@@ -61,6 +61,7 @@ class _Training:
         self.recording, self.iteration = Recording(), 0
         self.survival: Any = None
         self.selected: dict[str, Any] = {}
+        self.members: dict[str, Any] = {}
 
     def learner_statistics(self, result: dict[str, Any]) -> dict[str, dict[str, float]]:
         return {"speaker": {"message_entropy": result["entropy"]}}

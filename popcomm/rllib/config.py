@@ -187,6 +187,8 @@ class PopulationPPOConfig(Settings):
         hyperparameters: Mapping[str, Sequence[float]] | None = NotProvided,
         perturbation: float = NotProvided,
         within: str = NotProvided,
+        mutation_schedule: object = NotProvided,
+        pressure: object = NotProvided,
     ) -> PopulationPPOConfig:
         """Let members be born, reproduce and die, in one training: selection on the member axis (popcomm.evolution).
 
@@ -208,6 +210,10 @@ class PopulationPPOConfig(Settings):
                 setting within these bounds, which children inherit and perturb.
             perturbation: factor by which a child's is above or below its parent's.
             within: "species", or "communities": children take the places of their own community alone.
+            mutation_schedule: by how much `mutation_std` is multiplied while training goes on: a schedule, or a
+                mapping such as {"kind": "linear", "begin": 0, "end": 100000} (`popcomm.schedules`).
+            pressure: probability with which a member that the strategy replaces is replaced indeed: a number, or a
+                schedule.
         """
         return self._set(
             survival_strategy=strategy,
@@ -221,6 +227,8 @@ class PopulationPPOConfig(Settings):
             survival_hyperparameters=hyperparameters,
             survival_perturbation=perturbation,
             survival_within=within,
+            mutation_schedule=mutation_schedule,
+            survival_pressure=pressure,
         )
 
     def training(
@@ -243,11 +251,13 @@ class PopulationPPOConfig(Settings):
         entropy_coeff: BySpecies[float | list[list[int | float]]] = NotProvided,
         rare_action_share: BySpecies[float | None] = NotProvided,
         message_entropy_coeff: BySpecies[float] = NotProvided,
+        loss_schedules: Mapping[str, object] | None = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner (None: 32, `worlds_in_minibatch`).
 
-        All of those here but `learn_from` are one value for all, or {species: value, "default": value}.
+        All of those here but `learn_from` and `loss_schedules` are one value for all, or {species: value, "default":
+        value}.
 
         `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
         lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with
@@ -264,6 +274,9 @@ class PopulationPPOConfig(Settings):
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
                 one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
+            loss_schedules: {loss of the network's own: schedule}, by how much its weight is multiplied while training
+                goes on, e.g. {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for
+                symbols that cost nothing at first.
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
                 0.5 where messages carry gradients and the agent gives "features", and 0 elsewhere.
@@ -279,7 +292,7 @@ class PopulationPPOConfig(Settings):
         check_names(type(self), "training", kwargs)
         for_all = self._apart(given)
         super().training(**kwargs, **{key: for_all.pop(key) for key in RLLIBS if key in for_all})
-        return self._set(learn_from=learn_from, **for_all)
+        return self._set(learn_from=learn_from, loss_schedules=loss_schedules, **for_all)
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""

@@ -225,8 +225,9 @@ def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, s
         "topology": channel and channel.topology,
         "reflexes": channel and [reflex.name for reflex in channel.reflexes],
     }
-    # Where objects do not say what they are, their address would differ in every process.
-    return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in parts.items()}
+    # Where objects do not say what they are, their address would differ in every process; and symbols of checkpoints of
+    # before had no end.
+    return {name: re.sub(r" at 0x[0-9a-f]+|, end_symbol=False", "", repr(value)) for name, value in parts.items()}
 
 
 def _alike(values: dict[str, object]) -> object:

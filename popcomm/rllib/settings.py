@@ -68,6 +68,9 @@ class Settings(PPOConfig):
     survival_hyperparameters: Mapping[str, Sequence[float]] | None = None
     survival_perturbation: float = 1.2
     survival_within: str = "species"
+    mutation_schedule: object = None
+    survival_pressure: object = None
+    loss_schedules: Mapping[str, object] | None = None
     species_as: SpeciesLike | None = None
     agent_id: bool = False
     # {setting of `training`: {species: value}}, where they differ.

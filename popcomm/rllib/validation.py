@@ -18,6 +18,7 @@ from popcomm.rllib.message_learning import check_credit, check_gradient, check_r
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.training_schedules import TrainingSchedules
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.schedules import Gated
 
@@ -118,22 +119,23 @@ def _chosen(settings: Settings, key: str) -> object:
 
 
 def _check_communication(settings: Settings, plan: Plan) -> None:
+    _check_measures(settings, plan.channel, plan.layout.num_labels)
     if plan.message_kind is None:
         return  # silence, whatever else a channel would have had
-    if plan.channel is not None:
-        _check_measures(plan.channel, plan.layout.num_labels)
     check_gradient(settings.messages, plan)
 
 
-def _check_measures(channel: Channel, num_labels: int) -> None:
-    """Whether fades by performance look at what the trainer measures: a name that nothing bears would never fade."""
-    schedules: dict[str, object] = {f"reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
-    schedules["topology.schedule"] = channel.topology.schedule
+def _check_measures(settings: Settings, channel: Channel | None, num_labels: int) -> None:
+    """Whether schedules by performance look at what the trainer measures: by another name nothing would ever fade."""
+    schedules: dict[str, object] = dict(TrainingSchedules(settings).gated)
+    if channel is not None:
+        schedules |= {f"communication.reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
+        schedules["communication.topology.schedule"] = channel.topology.schedule
     for where, schedule in schedules.items():
         known = ["reward", *(OF_LABELS if num_labels else ())]
         if not isinstance(schedule, Gated) or schedule.measure in known:
             continue
-        key = f"communication.{where}: measure"
+        key = f"{where}: measure"
         if schedule.measure in OF_LABELS:
             missing = "this environment has no labels to agree on"
             raise UserError(f"{key} is '{schedule.measure}', and {missing}; use 'reward'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import popcomm
 from popcomm.cli import main as cli
 from popcomm.cli.progress import Status
+from popcomm.errors import UserError
 from popcomm.language import progress
 from popcomm.language.recording import read_conversations
 from popcomm.rllib.checkpoints import verify
@@ -168,6 +171,25 @@ def test_play_writes_a_gif_of_as_many_pictures_as_steps(finished: Path, tmp_path
     with Image.open(gif) as image:
         assert image.n_frames == 5
         assert min(image.size) > 50
+
+
+def test_a_checkpoint_from_before_populations_were_in_them_is_evaluated_all_the_same(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, then = tmp_path / "now.json", tmp_path / "then.json"
+    assert cli.main(["evaluate", str(finished), "--episodes", "4", "--json", str(now)]) == 0
+    older = tmp_path / "run"
+    shutil.copytree(finished, older)
+    for file in older.glob("checkpoints/*/manifest.json"):
+        shutil.rmtree(file.parent / "population")
+        about = json.loads(file.read_text())
+        about["files"] = {name: told for name, told in about["files"].items() if not name.startswith("population/")}
+        file.write_text(json.dumps(about))
+    assert cli.main(["evaluate", str(older), "--episodes", "4", "--json", str(then)]) == 0
+    assert json.loads(then.read_text())["return_mean"] == json.loads(now.read_text())["return_mean"]
+    capsys.readouterr()
+    with pytest.raises(UserError, match="it was saved by an earlier popcomm; train on for an iteration"):
+        popcomm.load(older)
 
 
 def test_report_is_written_again(finished: Path) -> None:

@@ -296,7 +296,10 @@ class PopulationPPOConfig(Settings):
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""
-        apart = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+        # A grid of Tune's is a dict, too, and will be one value in each trial.
+        apart = {
+            key: value for key, value in given.items() if isinstance(value, Mapping) and set(value) != {"grid_search"}
+        }
         kept = {key: values for key, values in self.learning_by_species.items() if key not in given}
         self._set(learning_by_species=kept | apart, _per_module_overrides={})
         for_all = {key: value for key, value in given.items() if key not in apart}

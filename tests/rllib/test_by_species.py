@@ -360,3 +360,10 @@ def _by_first_letter(agent: str) -> str:
 def test_a_mistake_in_yaml_is_told_with_its_species(population: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         apply({"environment": {"env": "referential_v0"}, "population": population}, PopulationPPOConfig())
+
+
+def test_a_grid_of_tunes_is_one_value_for_all_until_a_trial_has_one() -> None:
+    grid = {"grid_search": [0.1, 0.2]}
+    config = PopulationPPOConfig().training(lr=grid, gamma={"speaker": grid, "default": 0.9})
+    assert config.lr == grid
+    assert config.learning_by_species == {"gamma": {"speaker": grid, "default": 0.9}}

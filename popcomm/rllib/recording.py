@@ -165,6 +165,7 @@ class Recording:
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
+        scalars |= algorithm.schedules.scalars()
         return scalars | _losses(algorithm.learner_statistics(result))
 
 

@@ -47,6 +47,7 @@ class SpeciesLoss:
         self.module, self.plan, self.distribution = module, plan, distribution
         self.species = species or {}  # all of the world, for what senders saw
         self.config: Settings = plan.settings
+        self.scales: Mapping[str, float] = {}  # of the network's own losses, as schedules say
         self.messages: MessageKind | None = plan.spec.messages
 
     def __call__(
@@ -230,7 +231,7 @@ class SpeciesLoss:
         decisions = [(likelihoods.log_prob, rows["action_logp"], rows["advantages"])] if acts else []
         if likelihoods.message_log_prob is not None:
             said = (likelihoods.message_log_prob, _voiced(rows["message_logp"], rows), rows.message_advantages())
-            if acts and self.config.message_credit == "step":
+            if acts and self.plan.credit == "step":
                 new, old, advantage = decisions[0]
                 decisions = [(new + said[0], old + said[1], advantage)]
             else:
@@ -285,7 +286,7 @@ class SpeciesLoss:
         shares = _shares(agent, batch, reduce)
         for name, per_member in losses.items():
             part = per_member * shares.get(name, rows_share)
-            total = total + weights.get(name, 1.0) * part.sum()
+            total = total + weights.get(name, 1.0) * self.scales.get(name, 1.0) * part.sum()
             logged[name] = part.detach().sum() / len(part)
         if diagnose and hasattr(agent, "diagnostics"):
             with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("simple_tag", {}),
     ("simple_crypto", {}),
     ("wheel", {"n_agents": 2}),
+    ("asym_joint", {"max_speed_1": 1.0}),  # what it observes has noise in it
 )
 NAMES = [name for name, _ in CASES]
 
@@ -143,6 +145,27 @@ class TestBesideVmas:
             goes_on = before.alive[:, 0]
             assert torch.equal(row.observations["watcher"][goes_on], before.observations["watcher"][goes_on] - 1)
         assert alone > 2
+
+    def test_what_a_scenario_forgets_to_reset_is_as_new_all_the_same(self) -> None:
+        class Wears(Counting):
+            """Its worlds wear down, and are not mended at reset."""
+
+            def make_world(self, batch_dim: int, device: Any, **kwargs: Any) -> Any:
+                self.worn = torch.zeros(batch_dim)
+                return super().make_world(batch_dim, device, **kwargs)
+
+            def post_step(self) -> None:
+                super().post_step()
+                self.worn = self.worn + 1
+
+            def reward(self, agent: Any) -> Tensor:
+                return self.worn
+
+        rows = walk(VmasWorld(5, Wears), 12)
+        for before, row in pairwise(rows):
+            begins, goes_on = before.first[:, 0], before.alive[:, 0] & ~before.first[:, 0]
+            assert (row.rewards[begins] == 1).all()
+            assert torch.equal(row.rewards[goes_on], before.rewards[goes_on] + 1)
 
     def test_whoever_shares_a_state_among_worlds_is_named_once(self, caplog: pytest.LogCaptureFixture) -> None:
         class Shared(Counting):

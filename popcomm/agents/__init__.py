@@ -1,6 +1,7 @@
 """Who acts: plain torch networks for P members at once, and the layers that they are made of."""
 
 from popcomm.agents.contract import Agent, AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.convolution import PictureEncoder, PopulationConv2d
 from popcomm.agents.distributions import ActionDistribution, action_distribution
 from popcomm.agents.flare import FlareAttention, FlareBlock
 from popcomm.agents.flare_memory import FlareMemory
@@ -39,6 +40,8 @@ __all__ = [
     "GRUAgent",
     "MLPAgent",
     "MessageEncoder",
+    "PictureEncoder",
+    "PopulationConv2d",
     "PopulationEmbedding",
     "PopulationGRUCell",
     "PopulationLSTMCell",

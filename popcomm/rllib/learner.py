@@ -82,7 +82,9 @@ class PopulationPPOLearner(PPOTorchLearner):
             for name, module in self.networks.items()
         }
         self.losses = {
-            name: SpeciesLoss(module, self.plan.species[name], action_distribution(self.species[name].action_space))
+            name: SpeciesLoss(
+                module, self.plan.species[name], action_distribution(self.species[name].action_space), self.species
+            )
             for name, module in self.networks.items()
         }
         agents = {name: module.agent for name, module in self.networks.items()}

@@ -266,7 +266,7 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
         state_size=layout.state_size,
         # In a log of transmissions one more stands for nobody, who publishes words.
         num_agents=layout.num_agents + bool(channel and channel.size),
-        sender_obs_size=max(s.obs_size for s in layout.species.values()),
+        sender_obs_size=max(s.glimpse_size for s in layout.species.values()),
         seating=seating,
         seat_species=tuple(name for name, s in layout.species.items() for _ in range(s.num_seats)),
     )

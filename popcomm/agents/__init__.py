@@ -1,5 +1,7 @@
 """Who acts: plain torch networks for P members at once, and the layers that they are made of."""
 
+from popcomm.agents.block_sparse import BlockSparseLinear
+from popcomm.agents.bottom_up import BottomUpNetwork
 from popcomm.agents.contract import Agent, AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.distributions import ActionDistribution, action_distribution
 from popcomm.agents.flare import FlareAttention, FlareBlock
@@ -23,7 +25,13 @@ from popcomm.agents.speech import AutoregressiveSpeech
 from popcomm.agents.symbolic import SymbolicAgent
 from popcomm.agents.tiny import TinyAgent
 
-AGENTS: dict[str, type] = {"symbolic": SymbolicAgent, "mlp": MLPAgent, "gru": GRUAgent, "tiny": TinyAgent}
+AGENTS: dict[str, type] = {
+    "symbolic": SymbolicAgent,
+    "mlp": MLPAgent,
+    "gru": GRUAgent,
+    "tiny": TinyAgent,
+    "bottom_up": BottomUpNetwork,
+}
 
 __all__ = [
     "AGENTS",
@@ -33,6 +41,8 @@ __all__ = [
     "AgentSpec",
     "AutoregressiveSpeech",
     "AuxiliaryBatch",
+    "BlockSparseLinear",
+    "BottomUpNetwork",
     "FlareAttention",
     "FlareBlock",
     "FlareMemory",

@@ -100,6 +100,10 @@ def chosen(
 ) -> tuple[Tensor, ...]:
     """The best edges of a pool, in each network.
 
+    A pair of seats gets one edge at a time, in the layer where it has the best score, and pairs that no layer joins
+    come before those that one does: a new edge has not learned yet, and until it has, its gradient in all the other
+    layers asks for the same thing again.
+
     Args:
         scores: [L, G, N, N], layers by networks by sender by receiver.
         candidates: [L, G, N, N] bool, edges that there could be and are not.
@@ -113,7 +117,11 @@ def chosen(
         Layer, network, sender and receiver of each, [K] int64.
     """
     seats = scores.shape[-1]
-    values = scores.masked_fill(~candidates | ~(scores > threshold), -torch.inf).transpose(0, 1).flatten(1)
+    values = scores.double().masked_fill(~candidates | ~(scores > threshold), -torch.inf)
+    strange = candidates.all(0)  # [G, N, N]
+    largest = values.amax((0, 2, 3), keepdim=True)
+    values = values / torch.where(largest.isfinite(), largest, 1.0) + 2 * strange
+    values = values.masked_fill(values < values.amax(0), -torch.inf).transpose(0, 1).flatten(1)
     most = min(int(torch.minimum(room, at_once).max().clamp(min=0)), values.shape[1])
     best, places = values.topk(most, dim=1)  # [G, K]
     layer, pair = places // seats**2, places % seats**2

@@ -38,6 +38,7 @@ def _each(value: Any) -> Iterable[Any]:
 def check_seats(settings: Settings, plan: Plan) -> None:
     """Whether the members of every species can be seated evenly."""
     for name, species in plan.species.items():
+        _check_collective(settings, plan, name)
         if species.members % settings.communities:
             raise UserError(
                 f"population.communities is {settings.communities}, and {species.members} members of '{name}' cannot "
@@ -51,7 +52,6 @@ def check_seats(settings: Settings, plan: Plan) -> None:
             settings.communities,
             plan.seating_rule.how,
         )
-        _check_collective(settings, plan, name)
 
 
 def _check_collective(settings: Settings, plan: Plan, name: str) -> None:

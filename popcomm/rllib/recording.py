@@ -165,7 +165,7 @@ class Recording:
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
-        return scalars | _of_learners(algorithm.learner_statistics(result))
+        return scalars | _losses(algorithm.learner_statistics(result))
 
 
 def logged_by_callbacks(result: Mapping[str, Any]) -> dict[str, float]:
@@ -202,7 +202,7 @@ def _signs(held: Mapping[str, str]) -> dict[str, int]:
     return {"language/collapse": len(held), **each}
 
 
-def _of_learners(species: dict[str, dict[str, float]]) -> dict[str, float]:
+def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:
     """losses/<name>: the mean over species; losses/<species>/<name> too where there are several.
 
     losses/non_finite_updates are the updates of single members that were left out: a sum over species. What a network

@@ -219,7 +219,8 @@ def _signs(held: Mapping[str, str]) -> dict[str, int]:
 def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:
     """losses/<name>: the mean over species; losses/<species>/<name> too where there are several.
 
-    losses/non_finite_updates are the updates of single members that were left out: a sum over species.
+    losses/non_finite_updates are the updates of single members that were left out: a sum over species. What a network
+    tells of itself has a group in its name, and stays there instead of among the losses.
     """
     collected: dict[str, list[float]] = {}
     result: dict[str, float] = {}
@@ -230,9 +231,14 @@ def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:
                 continue
             collected.setdefault(short, []).append(float(value))
             if len(species) > 1:
-                result[f"losses/{name}/{short}"] = float(value)
+                group, _, rest = _grouped(short).partition("/")
+                result[f"{group}/{name}/{rest}"] = float(value)
     pooled = {short: np.sum(values) if short in COUNTED else np.mean(values) for short, values in collected.items()}
-    return result | {f"losses/{short}": float(value) for short, value in pooled.items()}
+    return result | {_grouped(short): float(value) for short, value in pooled.items()}
+
+
+def _grouped(name: str) -> str:
+    return name if "/" in name else f"losses/{name}"
 
 
 def _due(iteration: int, every: int) -> bool:

@@ -24,7 +24,9 @@ from popcomm.errors import UserError
 NAME = "agent"
 STAY, LEFT, RIGHT, DOWN, UP = range(5)
 # MPE's laws of motion: seconds of a step, share of the velocity that is lost in it, acceleration of an action.
-DT, DAMPING, THRUST = 0.1, 0.25, 5.0
+DT: float = 0.1
+DAMPING: float = 0.25
+THRUST: float = 5.0
 # And of bodies of mass 1 that touch: their radius, the force, and the length over which it sets in.
 SIZE, CONTACT_FORCE, CONTACT_MARGIN = 0.15, 100.0, 1e-3
 NEAR = 0.1  # a landmark is occupied by an agent that is nearer

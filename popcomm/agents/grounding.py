@@ -12,6 +12,7 @@ from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.losses import masked_mean, masked_mse, r_squared
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.population import PopulationMLP
+from popcomm.channels.messages import told
 from popcomm.checks import number
 
 
@@ -74,7 +75,7 @@ class Grounding:
         if weights["reconstruction"] and self._has_senders(batch):
             losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
         if weights["message_cost"] and outputs.message is not None:
-            losses["message_cost"] = masked_mean(self._message_cost(outputs.message), batch.mask)
+            losses["message_cost"] = masked_mean(self._message_cost(outputs.message, outputs.said), batch.mask)
         return losses
 
     def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:
@@ -126,7 +127,9 @@ class Grounding:
         real = (batch.inbox.mask & batch.mask.unsqueeze(-1)).unsqueeze(-1)
         return real if batch.sender_obs_mask is None else real & batch.sender_obs_mask
 
-    def _message_cost(self, params: Tensor) -> Tensor:
-        """params [P, R, *params_shape] -> [P, R]."""
+    def _message_cost(self, params: Tensor, said: Tensor | None) -> Tensor:
+        """params [P, R, *params_shape], said [P, R, *message shape] -> [P, R]."""
         expense = getattr(self.spec.sends, "expense", None)
-        return params.abs().flatten(2).sum(-1) if expense is None else expense(params)
+        if expense is None:
+            return params.abs().flatten(2).sum(-1)
+        return expense(params, **told(self.spec.sends, said))

@@ -14,6 +14,7 @@ from popcomm.agents.population import PopulationGRUCell, PopulationLinear, Popul
 from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.speech import AutoregressiveSpeech
 from popcomm.agents.start import POLICY_GAIN
+from popcomm.channels.ending import sent
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import Symbols
 from popcomm.checks import whole
@@ -29,7 +30,7 @@ def start_scale(seen: int, heard: int) -> float:
 
 
 class MessageReader(nn.Module):
-    """A GRU over the symbols of each message: inbox [P, R, K, L] -> [P, R, K, hidden], its last state.
+    """A GRU over the symbols of each message: inbox [P, R, K, L] -> [P, R, K, hidden], its state after the last sent.
 
     Symbols are looked up in one table, with the straight-through gradient where the inbox has one.
 
@@ -45,6 +46,7 @@ class MessageReader(nn.Module):
         self, members: int, kind: Symbols, hidden: int, embedding: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
+        self.ends = kind.ends
         self.symbols = nn.Parameter(torch.randn(members, kind.vocab_size, embedding, generator=generator))
         self.cell = PopulationGRUCell(members, embedding, hidden, generator=generator)
 
@@ -56,10 +58,15 @@ class MessageReader(nn.Module):
         between = messages.shape[1:-1]
         softs = None if soft is None else soft.unsqueeze(-2)
         embedded = lookup(self.symbols, messages.unsqueeze(-1), softs).flatten(1, -3)
-        state = None
-        for symbol in embedded.unbind(-2):
+        first, *rest = embedded.unbind(-2)
+        state = self.cell(first, None)
+        if self.ends:
+            there = sent(messages).flatten(1, -2).unsqueeze(-1)
+            for position, symbol in enumerate(rest, 1):
+                state = torch.where(there[:, :, position], self.cell(symbol, state), state)
+            return state.unflatten(1, between)
+        for symbol in rest:
             state = self.cell(symbol, state)
-        assert state is not None
         return state.unflatten(1, between)
 
 

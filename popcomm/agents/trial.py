@@ -45,7 +45,7 @@ class Trial:
         generator = torch.Generator().manual_seed(seed)
         trial = cls(agent_class, config, spec, None, [], [], generator, seed)
         trial.agent = trial.make(spec)
-        trial.steps = [seen(spec, rows, generator) for _ in range(STEPS)]
+        trial.steps = [seen(spec, rows * trial.together, generator) for _ in range(STEPS)]
         return trial
 
     def live(self) -> None:
@@ -55,15 +55,30 @@ class Trial:
             self.outputs = self.run(self.steps, choose=True)
 
     @property
-    def together(self) -> int:
-        """Rows that may depend on one another: the seats of a world of a collective."""
-        return self.spec.num_seats if getattr(self.agent_class, "collective", False) else 1
-
-    @property
     def where(self) -> str:
         """Which agent this is, for sentences."""
         talk = "in silence" if self.spec.messages is None else f"with {self.spec.messages.kind}"
         return f"{self.agent_class.__name__} of {self.spec.members} members {talk}"
+
+    @property
+    def collective(self) -> bool:
+        """Whether it is one network of all seats of a species."""
+        return bool(getattr(self.agent, "collective", False))
+
+    @property
+    def together(self) -> int:
+        """Rows of a member that may depend on one another: the seats of a world of a collective.
+
+        With fixed seating it is the rows of its members that are.
+        """
+        fixed = self.spec.seating == "fixed" and self.spec.members > 1
+        return self.spec.num_seats if self.collective and not fixed else 1
+
+    @property
+    def owners(self) -> dict[str, Tensor | None]:
+        """{parameter: [axis 0] int64, whose each row is; None: the members are its first axis}."""
+        told = self.agent.owners() if hasattr(self.agent, "owners") else {}
+        return {name: told.get(value) for name, value in self.agent.named_parameters()}
 
     @property
     def said(self) -> list[Tensor | None]:

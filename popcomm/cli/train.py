@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +17,19 @@ from popcomm.channels import message_kind
 from popcomm.cli import schema
 from popcomm.cli.progress import Display, Status
 from popcomm.cli.ray_session import quiet_ray, ray_session
-from popcomm.cli.run_folder import check_run_dir, checkpoint_path, newest_checkpoint, open_run_dir, seconds_until
+from popcomm.cli.run_folder import (
+    changes,
+    check_run_dir,
+    checkpoint_path,
+    newest_checkpoint,
+    open_run_dir,
+    seconds_until,
+)
 from popcomm.errors import UserError
 
 
 class Interruption:
-    """Ctrl-C asks for an end after the running iteration; a second one raises KeyboardInterrupt at once."""
+    """Ctrl-C or SIGTERM asks for an end after the running iteration; a second one raises KeyboardInterrupt at once."""
 
     def __init__(self, display: Display) -> None:
         self.asked = False
@@ -46,7 +53,9 @@ class Interruption:
         self._display.say("interrupted: finishing this iteration, then saving (Ctrl-C again stops at once)")
 
 
-def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display) -> dict[str, Any]:
+def run(
+    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
 
     Args:
@@ -54,6 +63,7 @@ def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display)
         run_dir: the run's folder; made if it is not there.
         resume: go on from the newest valid checkpoint in it.
         display: where progress goes.
+        notes: what to say before, too.
 
     Returns:
         The last Status' numbers by RLlib's names, with "checkpoint" (path or None), "report" (path or None) and
@@ -66,13 +76,18 @@ def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display)
     bounds, config = schema.stop_bounds(document), checked_config(document)
     config.recording(run_dir=str(run_dir.resolve()))
     checkpoint = newest_checkpoint(run_dir) if resume else None
+    if resume:
+        notes = [*notes, *(f"changed: {key} {told}" for key, told in changes(run_dir, document).items())]
     with ray_session(config):
         algo = config.build_algo()
-        # Only now: a mistake that the build finds must not leave a folder that looks like a run.
-        open_run_dir(run_dir, document)
         try:
             if checkpoint:
                 algo.restore_from_path(str(checkpoint.resolve()))
+            # Only now: a mistake that the build finds must not leave a folder that looks like a run, nor one that the
+            # checkpoint shows a config that the run in there never had.
+            open_run_dir(run_dir, document)
+            for note in notes:
+                display.say(note)
             _introduce(document, algo, run_dir, checkpoint, display)
             summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
         finally:
@@ -195,7 +210,7 @@ def _conclude(summary: Mapping[str, Any], run_dir: Path, display: Display) -> No
     if summary["checkpoint"]:
         display.say(f"checkpoint: {summary['checkpoint']}")
     if summary["interrupted"]:
-        display.say(f"interrupted; the same command with --run-dir {run_dir} --resume goes on from there")
+        display.say(f"interrupted; popcomm train --run-dir {run_dir} --resume goes on from there")
     else:
         display.say(f"report:     {summary['report']}")
     display.say(f"curves:     tensorboard --logdir {run_dir}")

@@ -165,6 +165,7 @@ class Recording:
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
+        scalars |= algorithm.schedules.scalars()
         return scalars | _losses(algorithm.learner_statistics(result))
 
 
@@ -269,5 +270,7 @@ def _pictures(config: Settings, rows: dict[str, Any]) -> dict[str, Any]:
     kind = config.message_kind
     said = [message for message in rows.get("symbols", ()) if message is not None]
     if kind is not None and kind.alphabet is not None and said:
-        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(np.stack(said), kind.alphabet))
+        longest = max(map(len, said))
+        symbols = np.stack([np.pad(message, (0, longest - len(message)), constant_values=-1) for message in said])
+        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(symbols, kind.alphabet))
     return figures

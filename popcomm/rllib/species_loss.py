@@ -11,7 +11,7 @@ from torch import Tensor
 from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.openness import openness
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, told
 from popcomm.rllib.balance import evenness
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.lessons import lesson_loss
@@ -39,6 +39,7 @@ class SpeciesLoss:
     def __init__(self, module: PopulationRLModule, plan: SpeciesPlan, distribution: ActionDistribution) -> None:
         self.module, self.plan, self.distribution = module, plan, distribution
         self.config: Settings = plan.settings
+        self.scales: Mapping[str, float] = {}  # of the network's own losses, as schedules say
         self.messages: MessageKind | None = plan.spec.messages
 
     def __call__(
@@ -151,13 +152,21 @@ class SpeciesLoss:
         if plan.balance_weight:
             per_seat = members == 1 or config.seating in ("fixed", "worlds")
             groups = rows.groups(run.places, per_seat)
-            spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce))
+            share = self._share(params, output)
+            spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
             total, logged["message_balance"] = total - plan.balance_weight * spread, spread / members
             if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
-                total = total - plan.balance_weight * voiced(openness(kind.log_drawn(params)).sum(-1))
+                open_ = openness(kind.log_drawn(params))
+                total = total - plan.balance_weight * voiced((open_ if share is None else open_ * share).sum(-1))
             if plan.sharpness:
-                total = total + plan.balance_weight * plan.sharpness * voiced(kind.entropy(params))
+                unsure = kind.entropy(params, **told(kind, output.said))
+                total = total + plan.balance_weight * plan.sharpness * voiced(unsure)
         return total, logged
+
+    def _share(self, params: Tensor, output: AgentOutput) -> Tensor | None:
+        """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
+        kind: Any = self.messages
+        return kind.share(params, **told(kind, output.said)).detach() if getattr(kind, "ends", False) else None
 
     def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
@@ -196,7 +205,8 @@ class SpeciesLoss:
         if self._acts_by_message(output):
             message = _voiced(self.messages.log_prob(params, rows.sent()), rows)
         with torch.set_grad_enabled(message is not None or bool(self.config.message_entropy_coeff)):
-            return _Likelihoods(log_prob, entropy, message, _voiced(self.messages.entropy(params), rows))
+            uncertain = self.messages.entropy(params, **told(self.messages, output.said))
+            return _Likelihoods(log_prob, entropy, message, _voiced(uncertain, rows))
 
     def _policy_loss(
         self, likelihoods: _Likelihoods, rows: _Rows, mean: Callable[[Tensor], Tensor]
@@ -211,7 +221,7 @@ class SpeciesLoss:
         decisions = [(likelihoods.log_prob, rows["action_logp"], rows["advantages"])] if acts else []
         if likelihoods.message_log_prob is not None:
             said = (likelihoods.message_log_prob, _voiced(rows["message_logp"], rows), rows.message_advantages())
-            if acts and self.config.message_credit == "step":
+            if acts and self.plan.credit == "step":
                 new, old, advantage = decisions[0]
                 decisions = [(new + said[0], old + said[1], advantage)]
             else:
@@ -266,7 +276,7 @@ class SpeciesLoss:
         shares = _shares(agent, batch, reduce)
         for name, per_member in losses.items():
             part = per_member * shares.get(name, rows_share)
-            total = total + weights.get(name, 1.0) * part.sum()
+            total = total + weights.get(name, 1.0) * self.scales.get(name, 1.0) * part.sum()
             logged[name] = part.detach().sum() / len(part)
         if diagnose and hasattr(agent, "diagnostics"):
             with torch.no_grad():

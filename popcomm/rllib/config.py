@@ -15,7 +15,7 @@ from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import World
 from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
-from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies
+from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
@@ -296,10 +296,7 @@ class PopulationPPOConfig(Settings):
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""
-        # A grid of Tune's is a dict, too, and will be one value in each trial.
-        apart = {
-            key: value for key, value in given.items() if isinstance(value, Mapping) and set(value) != {"grid_search"}
-        }
+        apart = {key: value for key, value in given.items() if is_by_species(value)}
         kept = {key: values for key, values in self.learning_by_species.items() if key not in given}
         self._set(learning_by_species=kept | apart, _per_module_overrides={})
         for_all = {key: value for key, value in given.items() if key not in apart}

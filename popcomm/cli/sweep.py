@@ -25,6 +25,7 @@ from popcomm.cli import train
 from popcomm.cli.progress import PLAIN_EVERY, Status
 from popcomm.cli.ray_session import cpus, quiet_ray, ray_session
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, open_run_dir
+from popcomm.cli.run_lock import taken
 from popcomm.cli.search_space import Search, search, with_parameters
 from popcomm.errors import UserError, nearest
 from popcomm.language import progress
@@ -60,6 +61,13 @@ def run(
         UserError: a mistake in the document or in the configuration of any trial, or a folder that does not fit, before
             any work starts; afterwards only for a metric that no trial has recorded.
     """
+    with taken(sweep_dir):
+        return _run(document, sweep_dir, resume, max_concurrent, console)
+
+
+def _run(
+    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console
+) -> list[str]:
     check_run_dir(sweep_dir, document, resume, only_stop=True)
     wanted = search(document)
     largest = _check_trials(document, wanted)

@@ -13,11 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from popcomm import manifest
 from popcomm.channels import message_kind
 from popcomm.cli import schema
 from popcomm.cli.progress import Display, Status
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import (
+    CHECKPOINTS,
     changes,
     check_run_dir,
     checkpoint_path,
@@ -25,7 +27,9 @@ from popcomm.cli.run_folder import (
     open_run_dir,
     seconds_until,
 )
+from popcomm.cli.run_lock import taken
 from popcomm.errors import UserError
+from popcomm.identity import run_id
 
 
 class Interruption:
@@ -70,13 +74,24 @@ def run(
         "interrupted" (bool).
 
     Raises:
-        UserError: a mistake in the document, or a folder that does not fit; before any work starts.
+        UserError: a mistake in the document, a folder that does not fit or that another process has; before any work
+            starts.
     """
+    with taken(run_dir):
+        return _run(document, run_dir, resume, display, notes)
+
+
+def _run(
+    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str]
+) -> dict[str, Any]:
     check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
     config.recording(run_dir=str(run_dir.resolve()))
-    checkpoint = newest_checkpoint(run_dir) if resume else None
+    checkpoint = None
     if resume:
+        manifest.clear_leftovers(run_dir / CHECKPOINTS)
+        checkpoint, refused = newest_checkpoint(run_dir)
+        notes = [*notes, *(f"passed over: {reason}" for reason in refused)]
         notes = [*notes, *(f"changed: {key} {told}" for key, told in changes(run_dir, document).items())]
     with ray_session(config):
         algo = config.build_algo()
@@ -162,6 +177,8 @@ def _iterate(
 def _save(algo: Any, run_dir: Path) -> Path:
     path = checkpoint_path(run_dir, algo.iteration)
     algo.save_to_path(str(path.resolve()))
+    if algo.config.keep_checkpoints is not None:
+        manifest.prune(path.parent, algo.config.keep_checkpoints, run_id(run_dir))
     return path
 
 

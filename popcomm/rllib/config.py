@@ -356,6 +356,7 @@ class PopulationPPOConfig(Settings):
         conversation_worlds: int = NotProvided,
         picture_every: int = NotProvided,
         checkpoint_every: int = NotProvided,
+        keep_checkpoints: int | None = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -367,6 +368,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
+            keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -374,6 +376,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds=conversation_worlds,
             picture_every=picture_every,
             checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from popcomm.errors import UserError
 from popcomm.language import drift
-from popcomm.language.recording import stacked
+from popcomm.language.recording import padded
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ class History:
     """
 
     table: pd.DataFrame  # WHERE, one row for each message
-    symbols: Array  # [M, L]
+    symbols: Array  # [M, L], -1 for what was not sent
     labels: Array  # [M] int64, -1 none
     checkpoint: Array  # [M] in 0 ... C - 1
     env_steps: Array  # [C], when the newest message of each was said
@@ -60,8 +60,8 @@ class History:
         tables = [spoken for table in read if (spoken := table.filter(pc.is_valid(table["symbols"]))).num_rows]
         part = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
         table = pa.concat_tables(tables) if tables else _EMPTY
-        symbols = stacked(table, "symbols")
-        if symbols is None:  # none, vectors, or lengths that differ
+        symbols = padded(table, "symbols")
+        if symbols is None:  # none, or vectors
             return cls(_EMPTY.select(WHERE).to_pandas(), np.zeros((0, 1), int), *(np.zeros(0, int) for _ in range(3)))
         frame = table.select(WHERE).to_pandas()
         keep = (

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from popcomm.errors import UserError
 from popcomm.language import progress
-from popcomm.language.recording import ragged, read_conversations, stacked, torus_of
+from popcomm.language.recording import padded, ragged, read_conversations, stacked, torus_of
 
 Array = NDArray[Any]
 
@@ -117,7 +117,7 @@ class Conversations:
         self.table = table = _each_once(table)
         self.size = len(table)
         self.torus = torus_of(table)
-        self.symbols = stacked(table, "symbols")  # [M, L] or None
+        self.symbols = padded(table, "symbols")  # [M, L], -1 for what was not sent; or None
         self.positions = stacked(table, "position")  # [M, D] or None
         self.has_vectors = table["vector"].null_count < self.size
 

@@ -77,7 +77,6 @@ class Play:
             .communication(
                 messages={"kind": "symbols", "vocab_size": VOCABULARY, "length": LENGTH},
                 gradient="straight_through",
-                credit="next",
             )
             .population(agent="gru", members={"speaker": self.members, "listener": self.members})
             .training(

@@ -13,6 +13,8 @@ from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.survival import Survival
+from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
+from popcomm.schedules import Clock
 
 # Steps; evaluations play episodes of worlds that may last as long in several fragments.
 LONG = 100
@@ -56,6 +58,7 @@ class LocalTraining:
         self.learner.build()
         self.iteration = self.episodes = self.env_steps = 0
         self.survival = None if self.plan.survival is None else Survival(self.plan, self.config.seed)
+        self.schedules = TrainingSchedules(self.config)
         self._players: dict[tuple[bool, int], tuple[PopulationEnvRunner, dict[str, Any]]] = {}
 
     @property
@@ -72,12 +75,15 @@ class LocalTraining:
         self.env_steps = self.runner.num_env_steps_sampled_lifetime
         self.episodes += sum(len(lengths) for _, lengths in self.runner.statistics.finished)
         self.runner.statistics.finished = []
-        results = self.learner.update_from_fragments([batch], [self.plan.total_worlds], self.iteration, timesteps)
+        self.schedules.observe(Clock(timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME], self.runner.statistics.performance))
+        scales, worlds = self.schedules.losses(), [self.plan.total_worlds]
+        results = self.learner.update_from_fragments([batch], worlds, self.iteration, timesteps, scales)
         self.iteration += 1
         if self.survival is not None:
             self.survival.take([self.runner.statistics.read_members()])
             if self.survival.due(self.iteration):
-                successions = self.survival.select().successions
+                strengths = (self.schedules.strength(name) for name in (MUTATION, PRESSURE))
+                successions = self.survival.select(*strengths).successions
                 self.learner.succeed(successions)
                 self.runner.succeed({name: succession.newborn for name, succession in successions.items()})
         return results

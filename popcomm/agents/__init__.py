@@ -3,6 +3,7 @@
 from popcomm.agents.block_sparse import BlockSparseLinear
 from popcomm.agents.bottom_up import BottomUpNetwork
 from popcomm.agents.contract import Agent, AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.convolution import PictureEncoder, PopulationConv2d
 from popcomm.agents.distributions import ActionDistribution, action_distribution
 from popcomm.agents.flare import FlareAttention, FlareBlock
 from popcomm.agents.flare_memory import FlareMemory
@@ -49,6 +50,8 @@ __all__ = [
     "GRUAgent",
     "MLPAgent",
     "MessageEncoder",
+    "PictureEncoder",
+    "PopulationConv2d",
     "PopulationEmbedding",
     "PopulationGRUCell",
     "PopulationLSTMCell",

@@ -12,6 +12,7 @@ from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.losses import masked_mean, masked_mse, r_squared
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.population import PopulationMLP
+from popcomm.channels.messages import told
 from popcomm.checks import number
 
 
@@ -44,14 +45,14 @@ class Grounding:
     auxiliary_weights: dict[str, float]
     encoder: Any  # of messages, as MessageDecoder wants it; with spec.receives
     decoder: MessageDecoder  # with spec.receives and spec.sender_obs_size
-    predictor: PopulationMLP  # hidden state and action -> next observation
+    predictor: PopulationMLP  # hidden state and action -> next observation; a glimpse of it, if it is a picture
     world_estimator: PopulationMLP  # context -> world state; with spec.state_size
 
     def _add_estimators(self, features: int, hidden: int, generator: torch.Generator | None) -> None:
         """Make `predictor` and `world_estimator` for hidden states and contexts of so many features."""
         p, spec = self.spec.members, self.spec
         width = features + self.distribution.num_features
-        self.predictor = PopulationMLP(p, width, hidden, spec.obs_size, generator=generator)
+        self.predictor = PopulationMLP(p, width, hidden, spec.glimpse_size, generator=generator)
         if spec.state_size:
             self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
 
@@ -67,14 +68,14 @@ class Grounding:
         losses = {}
         if weights["prediction"]:
             real = (batch.mask & batch.next_mask).unsqueeze(-1)
-            losses["prediction"] = masked_mse(self._predict(batch, outputs), batch.next_obs, real)
+            losses["prediction"] = masked_mse(self._predict(batch, outputs), self.spec.glimpse(batch.next_obs), real)
         if weights["world_model"] and self._has_world(batch):
             world = self._estimate_world(batch, outputs)
             losses["world_model"] = masked_mse(world, batch.world_state, row)  # type: ignore[arg-type]
         if weights["reconstruction"] and self._has_senders(batch):
             losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
         if weights["message_cost"] and outputs.message is not None:
-            losses["message_cost"] = masked_mean(self._message_cost(outputs.message), batch.mask)
+            losses["message_cost"] = masked_mean(self._message_cost(outputs.message, outputs.said), batch.mask)
         return losses
 
     def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:
@@ -101,11 +102,11 @@ class Grounding:
         return outputs.aux["context"]
 
     def _predict(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
-        action = self.distribution.features(batch.actions).to(batch.obs.dtype)
+        action = self.distribution.features(batch.actions).to(_precision(batch))
         return self.predictor(torch.cat([outputs.aux["hidden"], action], -1))
 
     def _estimate_world(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
-        return self.world_estimator(self._context(batch, outputs).to(batch.obs.dtype))
+        return self.world_estimator(self._context(batch, outputs).to(_precision(batch)))
 
     def _has_world(self, batch: AuxiliaryBatch) -> bool:
         return bool(self.spec.state_size) and batch.world_state is not None
@@ -126,7 +127,14 @@ class Grounding:
         real = (batch.inbox.mask & batch.mask.unsqueeze(-1)).unsqueeze(-1)
         return real if batch.sender_obs_mask is None else real & batch.sender_obs_mask
 
-    def _message_cost(self, params: Tensor) -> Tensor:
-        """params [P, R, *params_shape] -> [P, R]."""
+    def _message_cost(self, params: Tensor, said: Tensor | None) -> Tensor:
+        """params [P, R, *params_shape], said [P, R, *message shape] -> [P, R]."""
         expense = getattr(self.spec.sends, "expense", None)
-        return params.abs().flatten(2).sum(-1) if expense is None else expense(params)
+        if expense is None:
+            return params.abs().flatten(2).sum(-1)
+        return expense(params, **told(self.spec.sends, said))
+
+
+def _precision(batch: AuxiliaryBatch) -> torch.dtype:
+    """That of observations; of bytes torch's own."""
+    return batch.obs.dtype if batch.obs.dtype.is_floating_point else torch.get_default_dtype()

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from popcomm.agents.activations import tanh
 from popcomm.agents.message_encoder import MessageEncoder, lookup
 from popcomm.agents.population import PopulationLinear
+from popcomm.channels.ending import sent
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind, Symbols
 
 
-def attend_symbols(tables: Tensor, scores: Tensor, messages: Tensor, soft: Tensor | None = None) -> Tensor:
+def attend_symbols(
+    tables: Tensor, scores: Tensor, messages: Tensor, soft: Tensor | None = None, there: Tensor | None = None
+) -> Tensor:
     """Attention over the positions of each message: its symbols' values, averaged with softmax weights of their scores.
 
     sum_l exp(s_l) v_l / sum_l exp(s_l) is a ratio of two sums over positions, both of them lookups, so there is no
@@ -23,6 +26,7 @@ def attend_symbols(tables: Tensor, scores: Tensor, messages: Tensor, soft: Tenso
         scores: [P, L * V, heads], their scores; head j weighs the j-th of `heads` equal parts of H.
         messages: [P, ..., L] int64.
         soft: [P, ..., L, V] or None.
+        there: [P, ..., L] bool, positions that count; None: all.
 
     Returns:
         [P, ..., H].
@@ -31,7 +35,7 @@ def attend_symbols(tables: Tensor, scores: Tensor, messages: Tensor, soft: Tenso
     heads = scores.shape[-1]
     weights = scores.clamp(-10, 10).exp()
     weighted = (tables.view(members, size, heads, -1) * weights.unsqueeze(-1)).view_as(tables)
-    sums = lookup(torch.cat([weighted, weights], -1), messages, soft)
+    sums = lookup(torch.cat([weighted, weights], -1), messages, soft, there)
     values, total = sums.split([features, heads], -1)
     return (values.unflatten(-1, (heads, -1)) / total.unsqueeze(-1)).flatten(-2)
 
@@ -54,15 +58,20 @@ class MessageDecoder(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.ends = isinstance(kind, Symbols) and kind.ends
         symbols = int(torch.Size(kind.params_shape).numel())
         self.scores = nn.Parameter(torch.zeros(members, symbols, num_heads)) if isinstance(kind, Symbols) else None
         self.head = PopulationLinear(members, hidden_dim, out_features, generator=generator)
 
     def forward(self, encoder: MessageEncoder, inbox: Inbox) -> Tensor:
-        return inbox.read(lambda messages, soft: self.head(tanh(self._attend(encoder, messages, soft))))
+        return inbox.read(lambda messages, soft: self.head(tanh(self.attend(encoder, messages, soft))))
 
-    def _attend(self, encoder: MessageEncoder, messages: Tensor, soft: Tensor | None) -> Tensor:
+    def attend(self, encoder: MessageEncoder, messages: Tensor, soft: Tensor | None) -> Tensor:
+        """messages [P, ..., *message shape] -> [P, ..., hidden_dim]."""
         if self.scores is None:
             return encoder.encode(messages, soft)
-        # Times L, so that equal scores give the sum that the encoder gives.
+        # Times the number of symbols, so that equal scores give the sum that the encoder gives.
+        if self.ends:
+            there = sent(messages)
+            return there.sum(-1, keepdim=True) * attend_symbols(encoder.weight, self.scores, messages, soft, there)
         return messages.shape[-1] * attend_symbols(encoder.weight, self.scores, messages, soft)

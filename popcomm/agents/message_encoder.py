@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from popcomm.agents.population import linear, uniform
+from popcomm.channels.ending import sent
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.words import Words
 
 
-def lookup(tables: Tensor, messages: Tensor, soft: Tensor | None = None) -> Tensor:
+def lookup(tables: Tensor, messages: Tensor, soft: Tensor | None = None, there: Tensor | None = None) -> Tensor:
     """Sum of the rows that the symbols name, one table per position.
 
     It is `one_hot(messages).flatten(-2) @ tables`: with `soft` the gradient goes to `soft` as if it were the one-hot
@@ -26,41 +27,46 @@ def lookup(tables: Tensor, messages: Tensor, soft: Tensor | None = None) -> Tens
         tables: [P, L * V, H], V rows for each of the L positions.
         messages: [P, ..., L] int64.
         soft: [P, ..., L, V], whose values are not looked at, or None.
+        there: [P, ..., L] bool, symbols that count; None: all.
 
     Returns:
         [P, ..., H].
     """
-    return _Lookup.apply(tables, messages, soft)
+    return _Lookup.apply(tables, messages, soft, there)
 
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tables: Tensor, messages: Tensor, soft: Tensor | None) -> Tensor:
+    def forward(ctx: Any, tables: Tensor, messages: Tensor, soft: Tensor | None, there: Tensor | None) -> Tensor:
         members, size, features = tables.shape
         length = messages.shape[-1]
         first = torch.arange(0, members * size, size // length, device=messages.device)
         first = first.view(members, *[1] * (messages.dim() - 2), length)
         rows = (messages + first).reshape(-1, length)
-        ctx.save_for_backward(tables, rows)
+        weights = None if there is None else there.reshape(-1, length).to(tables.dtype)
+        ctx.save_for_backward(tables, rows, weights)
         ctx.soft_shape = None if soft is None else soft.shape
-        return F.embedding_bag(rows, tables.reshape(-1, features), mode="sum").view(*messages.shape[:-1], features)
+        flat = tables.reshape(-1, features)
+        return F.embedding_bag(rows, flat, mode="sum", per_sample_weights=weights).view(*messages.shape[:-1], features)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        tables, rows = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+        tables, rows, weights = ctx.saved_tensors
         members, size, features = tables.shape
         grad = grad.reshape(members, -1, features)
         to_tables = to_soft = None
         if ctx.needs_input_grad[0]:
             flat, each = tables.new_zeros(members * size, features), grad.reshape(-1, features)
             # One pass per position reads `grad` as it lies; a single pass would first copy it L times.
-            for position in rows.t():
-                flat.index_add_(0, position, each)
+            for place, position in enumerate(rows.t()):
+                flat.index_add_(0, position, each if weights is None else each * weights[:, place, None])
             to_tables = flat.view_as(tables)
         if ctx.needs_input_grad[2]:
             to_soft = torch.bmm(grad, tables.mT).view(ctx.soft_shape)
-        return to_tables, None, to_soft
+            if weights is not None:
+                to_soft = to_soft * weights.view(*ctx.soft_shape[:-1], 1)
+        return to_tables, None, to_soft, None
 
 
 def inputs_on(kind: MessageKind) -> float:
@@ -78,7 +84,7 @@ class MessageEncoder(nn.Module):
     `kind.straight_through(messages, soft)`, and `extract` treats it as one. Symbols start with unit variance of the
     output, since exactly L of the L * V inputs are on, and words with about that, by the middle of their gate (whose
     bits are unpacked here, and no earlier); vectors start as torch.nn.Linear does. Slots without a message are encoded
-    too: mask them.
+    too: mask them. Of a message that ends early nothing counts that was not sent.
     """
 
     transposed = ("weight",)
@@ -100,7 +106,7 @@ class MessageEncoder(nn.Module):
     def encode(self, messages: Tensor, soft: Tensor | None = None) -> Tensor:
         """messages [P, ..., *message shape], soft [P, ..., *features shape] -> [P, ..., out_features]."""
         if isinstance(self.kind, Symbols):
-            return lookup(self.weight, messages, soft)
+            return lookup(self.weight, messages, soft, sent(messages) if self.kind.ends else None)
         real = self.kind.straight_through(messages, soft)
         axes = len(self.kind.features_shape)
         if axes > 1:

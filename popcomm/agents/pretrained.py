@@ -278,6 +278,8 @@ def kind_to_json(kind: MessageKind) -> dict[str, Any]:
         return {"kind": Symbols.kind, **own, "relaxed": True}
     if type(kind) is Symbols:  # which are not, as everything saved before could not be
         del own["relaxed"], own["noise"]
+    if not own.get("end_symbol", True):
+        del own["end_symbol"]
     if type(kind) in MESSAGE_KINDS.values():
         return {"kind": kind.kind, **own}
     found = reference_to(type(kind))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from popcomm.agents.population import PopulationEmbedding, PopulationGRUCell, PopulationLinear, uniform
 from popcomm.agents.start import start_message_head_
+from popcomm.channels.ending import sent
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError, unknown
@@ -89,7 +90,7 @@ class AutoregressiveSpeech(nn.Module):
         for name, width in (("hidden", hidden), ("embedding", embedding)):
             if width < 1:
                 raise UserError(f"the autoregressive message head has {name} = {width}, and it must be at least 1")
-        self.kind = kind
+        self.kind: Symbols = kind
         self.length, vocab_size = kind.params_shape
         self.first = PopulationLinear(members, in_features, hidden, generator=generator)
         self.start = uniform(1.0, members, embedding, generator=generator)
@@ -117,7 +118,8 @@ class AutoregressiveSpeech(nn.Module):
             greedy: take the likeliest symbol each time instead of a sample.
 
         Returns:
-            logits [P, R, L, V] and the message [P, R, L] int64 (`said` itself where it is given).
+            logits [P, R, L, V] and the message [P, R, L] int64 (`said` itself where it is given). Logits of what
+            follows an end are of no account.
         """
         state = self.first(hidden)
         if said is None:
@@ -134,14 +136,19 @@ class AutoregressiveSpeech(nn.Module):
         return self.out(torch.stack(states, -2))
 
     def _speak(self, state: Tensor, generator: torch.Generator | None, greedy: bool) -> tuple[Tensor, Tensor]:
-        fed, logits, message = self.start.unsqueeze(1), [], []
+        logits: list[Tensor] = []
+        message: list[Tensor] = []
+        fed = self.start.unsqueeze(1)
         for _ in range(self.length):
             state = self.cell(fed, state)
             logits.append(self.out(state))
             # What was said is a fact without a gradient; noise in bfloat16 would be too coarse to sample with.
             now = logits[-1].detach().float()
-            message.append(now.argmax(-1) if greedy else sample_categorical(now, generator))
-            fed = self.symbols(message[-1])
+            symbol = now.argmax(-1) if greedy else sample_categorical(now, generator)
+            if self.kind.ends and message:  # nothing is said after an end, and nothing fed, as when it is told again
+                symbol = symbol * sent(torch.stack([*message, symbol], -1))[..., -1]
+            message.append(symbol)
+            fed = self.symbols(symbol)
         return torch.stack(logits, -2), torch.stack(message, -1)
 
 

@@ -33,8 +33,8 @@ def agent_api_test(
     `without_gradient: tuple[str, ...]`; a name stands for all that begins with it and a dot. "inbox.soft" stands for
     what is heard: senders then learn nothing from this agent.
 
-    A collective is tried with one member, and with rows that are worlds of `spec.num_seats` seats; so is, with one
-    member, whoever has `owners()`.
+    A collective is tried with one member, and with rows that are worlds of `spec.num_seats` seats; rows of parameters
+    belong to the members that `owners()` names.
 
     Args:
         agent_class: what `.population(agent=...)` is given.
@@ -53,8 +53,7 @@ def agent_api_test(
     assert rows >= 3, f"rows is {rows}; it must be at least 3"
     for place in _places(agent_class) if spec is None else [spec]:
         assert not place.latents, "agent_api_test hands over single messages; give it a spec whose `latents` is 0"
-        size = place.num_seats if getattr(agent_class, "collective", False) else 1
-        trial = Trial.of(agent_class, dict(agent_config or {}), place, rows * size, seed)
+        trial = Trial.of(agent_class, dict(agent_config or {}), place, rows, seed)
         check_parts(trial)
         check_states(trial)
         trial.live()
@@ -63,9 +62,9 @@ def agent_api_test(
 
 
 def _places(agent_class: type) -> list[AgentSpec]:
-    collective = getattr(agent_class, "collective", False)
-    found = places(members=1) if collective or hasattr(agent_class, "owners") else places()
-    return [replace(place, num_seats=2) for place in found] if collective else found
+    if not getattr(agent_class, "collective", False):
+        return places()
+    return [replace(place, num_seats=2) for place in places(members=1)]
 
 
 # ---- what it is made of ----
@@ -81,7 +80,9 @@ def check_parts(trial: Trial) -> None:
     for name, value in agent.state_dict().items():
         alike = name in again and not differ(value, again[name])
         assert alike, f"{where}: '{name}' starts otherwise when it is made again with the same torch.manual_seed"
-        assert p == 1 or (value.ndim and value.shape[0] == p), (
+        if p == 1 or trial.collective or (hasattr(agent, "owners") and trial.owners.get(name, value) is not None):
+            continue
+        assert value.shape[:1] == (p,), (
             f"{where}: '{name}' has shape {tuple(value.shape)}; its first axis must be the {p} members"
         )
 
@@ -90,14 +91,14 @@ def check_states(trial: Trial) -> None:
     """States at the start: {name: [P, rows, ...]}, the same in every row, however many there are."""
     where, p = trial.where, trial.spec.members
     rows = trial.steps[0].obs.shape[1]
-    one, many = trial.agent.initial_state(1), trial.agent.initial_state(rows)
+    one, many = trial.agent.initial_state(trial.together), trial.agent.initial_state(rows)
     assert isinstance(many, dict), f"{where}: initial_state gave {type(many).__name__}; it must give a dict of tensors"
     for name, value in many.items():
         assert isinstance(value, Tensor), f"{where}: initial_state['{name}'] is {value!r}; it must be a tensor"
         assert tuple(value.shape[:2]) == (p, rows), (
             f"{where}: initial_state({rows})['{name}'] has shape {tuple(value.shape)}; it must be {(p, rows)} + ..."
         )
-        assert not differ(one[name].expand_as(value), value), (
+        assert not differ(one[name][:, :1].expand_as(value), value), (
             f"{where}: initial_state['{name}'] differs between rows, or with their number; all lives begin alike"
         )
 
@@ -164,7 +165,7 @@ def check_rows(trial: Trial) -> None:
 def check_members(trial: Trial) -> None:
     """What a member does depends on its own inputs and weights, and it does the same where it is alone."""
     p, rows = trial.steps[0].obs.shape[:2]
-    if p == 1:
+    if p == 1 or trial.collective:
         return
     first = torch.zeros(p, rows, dtype=torch.bool)
     first[0] = True
@@ -172,15 +173,17 @@ def check_members(trial: Trial) -> None:
     strange = trial.make(trial.spec)
     strange.load_state_dict(trial.agent.state_dict())
     with torch.no_grad():
-        for value in strange.parameters():
-            value[0] += torch.randn(value[0].shape, generator=trial.generator)
+        for owner, value in zip(trial.owners.values(), strange.parameters(), strict=True):
+            own = torch.arange(len(value)) == 0 if owner is None else owner == 0
+            value[own] += torch.randn(value[own].shape, generator=trial.generator)
         told, moved = trial.run(others), trial.run(trial.steps, strange)
     for t, output in enumerate(trial.outputs):
         at, kept = f"{trial.where}, step {t}", only(named(output), slice(1, None), slice(None))
         for what, found in (("inputs", told[t]), ("weights", moved[t])):
             rest = only(named(found), slice(1, None), slice(None))
             _same(kept, rest, f"{at}: %s of members 1 to {p - 1} depends on the {what} of member 0")
-    _check_alone(trial)
+    if not hasattr(trial.agent, "owners"):
+        _check_alone(trial)
 
 
 def _check_alone(trial: Trial) -> None:
@@ -256,8 +259,10 @@ def check_later(trial: Trial) -> None:
     if decides_later(trial.agent):
         state = trial.agent.initial_state(rows)
         with torch.no_grad():
-            undecided = trial.agent(step.obs, step.inbox, state, undecided=True)
-            logits, value = trial.agent.decide(step.obs, undecided.aux)
+            seen_as = trial.spec.numbers(step.obs)
+            undecided = trial.agent(seen_as, step.inbox, state, undecided=True)
+            unseen = getattr(trial.agent, "decides_unseen", False)
+            logits, value = trial.agent.decide(seen_as[..., :0] if unseen else seen_as, undecided.aux)
         found = {"action_logits": logits, "value": value}
         _same(found, {k: named(output)[k] for k in found}, f"{trial.where}: %s of `decide` is not that of forward")
     if getattr(trial.agent, "gives_features", False):

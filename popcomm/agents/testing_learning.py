@@ -62,11 +62,14 @@ def check_gradients(trial: Trial) -> None:
     weights = getattr(agent, "auxiliary_weights", {})
     each = each + sum((weights.get(name, 1.0) * loss for name, loss in losses.items()), torch.zeros(p))
     _check_learned(trial, each)
-    if p > 1:
+    if p > 1 and not trial.collective:
         agent.zero_grad()
         each[0].backward(retain_graph=True)
+        owners = trial.owners
         for name, value in agent.named_parameters():
-            assert value.grad is None or not value.grad[1:].any(), (
+            owner = owners[name]
+            theirs = torch.arange(len(value)) > 0 if owner is None else owner != 0
+            assert value.grad is None or not value.grad[theirs].any(), (
                 f"{trial.where}: what member 0 is to learn gives other members a gradient on '{name}'"
             )
     _check_heard(trial, steps, outputs)
@@ -81,7 +84,8 @@ def _check_learned(trial: Trial, each: Tensor) -> None:
         at = f"{trial.where}: the parameter '{name}'"
         assert value.grad is not None, f"{at} gets no gradient; use it, or name it in `without_gradient`"
         assert value.grad.isfinite().all(), f"{at} gets a gradient that is not finite (nothing is heard in row 0)"
-        parts = value.grad if trial.spec.members > 1 else [value.grad]
+        apart = trial.spec.members > 1 and not trial.collective and trial.owners[name] is None
+        parts = value.grad if apart else [value.grad]
         idle = [member for member, part in enumerate(parts) if not part.any()]
         assert not idle, f"{at} gets a gradient of zero for member {idle[0]}; use it, or name it in `without_gradient`"
 

@@ -20,7 +20,7 @@ from popcomm.agents.flare import FlareBlock
 from popcomm.agents.flare_memory import FlareMemory
 from popcomm.agents.flare_mixing import scores
 from popcomm.agents.grounding import Grounding, auxiliary_weights
-from popcomm.agents.message_decoder import MessageDecoder, attend_symbols
+from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder, lookup
 from popcomm.agents.population import (
     PopulationEmbedding,
@@ -34,6 +34,7 @@ from popcomm.agents.routing import RoutedHearing
 from popcomm.agents.speech import message_head as make_message_head
 from popcomm.agents.start import POLICY_GAIN
 from popcomm.agents.tiny_presets import tiny_size
+from popcomm.channels.ending import sent
 from popcomm.channels.mailbox import Inbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.errors import unknown
@@ -288,10 +289,7 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         return tanh(self.encoder.encode(messages, soft))
 
     def _reading(self, messages: Tensor, soft: Tensor | None) -> Tensor:
-        scores = self.decoder.scores
-        if scores is None:
-            return tanh(self.encoder.encode(messages, soft))
-        return tanh(messages.shape[-1] * attend_symbols(self.encoder.weight, scores, messages, soft))
+        return tanh(self.decoder.attend(self.encoder, messages, soft))
 
 
 def first_token(block: FlareBlock, tokens: Tensor, mask: Tensor | None) -> Tensor:
@@ -352,6 +350,7 @@ class TokenEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.symbolic = isinstance(kind, Symbols)
+        self.ends = isinstance(kind, Symbols) and kind.ends
         self.senders = PopulationEmbedding(members, senders, width, generator)
         if self.symbolic:
             self.tokens_per_message, vocab_size = kind.params_shape
@@ -366,6 +365,8 @@ class TokenEncoder(nn.Module):
         count = self.tokens_per_message
         each = inbox.read(self._read).unflatten(-1, (count, -1)) + self.senders(inbox.senders).unsqueeze(-2)
         mask = inbox.mask.unsqueeze(-1).expand(*inbox.mask.shape, count)
+        if self.ends:
+            mask = mask & sent(inbox.messages)
         return each.flatten(2, 3), mask.flatten(2)
 
     @property

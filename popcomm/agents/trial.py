@@ -45,7 +45,7 @@ class Trial:
         generator = torch.Generator().manual_seed(seed)
         trial = cls(agent_class, config, spec, None, [], [], generator, seed)
         trial.agent = trial.make(spec)
-        trial.steps = [seen(spec, rows, generator) for _ in range(STEPS)]
+        trial.steps = [seen(spec, rows * trial.together, generator) for _ in range(STEPS)]
         return trial
 
     def live(self) -> None:
@@ -55,15 +55,30 @@ class Trial:
             self.outputs = self.run(self.steps, choose=True)
 
     @property
-    def together(self) -> int:
-        """Rows that may depend on one another: the seats of a world of a collective."""
-        return self.spec.num_seats if getattr(self.agent_class, "collective", False) else 1
-
-    @property
     def where(self) -> str:
         """Which agent this is, for sentences."""
         talk = "in silence" if self.spec.messages is None else f"with {self.spec.messages.kind}"
         return f"{self.agent_class.__name__} of {self.spec.members} members {talk}"
+
+    @property
+    def collective(self) -> bool:
+        """Whether it is one network of all seats of a species."""
+        return bool(getattr(self.agent, "collective", False))
+
+    @property
+    def together(self) -> int:
+        """Rows of a member that may depend on one another: the seats of a world of a collective.
+
+        With fixed seating it is the rows of its members that are.
+        """
+        fixed = self.spec.seating == "fixed" and self.spec.members > 1
+        return self.spec.num_seats if self.collective and not fixed else 1
+
+    @property
+    def owners(self) -> dict[str, Tensor | None]:
+        """{parameter: [axis 0] int64, whose each row is; None: the members are its first axis}."""
+        told = self.agent.owners() if hasattr(self.agent, "owners") else {}
+        return {name: told.get(value) for name, value in self.agent.named_parameters()}
 
     @property
     def said(self) -> list[Tensor | None]:
@@ -104,7 +119,7 @@ def places(members: int = 3) -> list[AgentSpec]:
 def seen(spec: AgentSpec, rows: int, generator: torch.Generator) -> Seen:
     """Something random to see and hear; nothing is heard in row 0, and all slots are real in row 1."""
     p, k, kind = spec.members, spec.inbox_size, spec.receives
-    obs = torch.randn(p, rows, spec.obs_size, generator=generator)
+    obs = _observations(spec, rows, generator)
     if kind is None or not k:
         return Seen(obs, None)
     params = torch.randn(p, rows, k, *kind.params_shape, generator=generator)
@@ -115,6 +130,15 @@ def seen(spec: AgentSpec, rows: int, generator: torch.Generator) -> Seen:
     mask[:, 0], mask[:, 1:2] = False, True
     senders = torch.randint(spec.num_agents, mask.shape, generator=generator)
     return Seen(obs, Inbox(messages, senders, mask, soft.clone()))
+
+
+def _observations(spec: AgentSpec, rows: int, generator: torch.Generator) -> Tensor:
+    """[P, rows, O], as they are kept: random numbers, or bytes where there are pictures."""
+    shape = (spec.members, rows, spec.obs_size)
+    if spec.sight is None:
+        return torch.randn(shape, generator=generator)
+    most = torch.from_numpy(spec.sight.high)
+    return (torch.rand(shape, generator=generator) * (most + 1)).to(spec.obs_dtype)
 
 
 def walk(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from popcomm.channels import ending
 from popcomm.channels.messages import MessageKind, Symbols, Vectors, reparameterised
 from popcomm.channels.relaxed import Dru
 from popcomm.channels.words import Words
@@ -96,6 +97,12 @@ def voiced(kind: MessageKind, messages: Tensor) -> Tensor:
     """
     spoken = kind.spoken(messages)
     return torch.ones_like(spoken) if isinstance(kind, Words) and kind.vocab is not None else spoken
+
+
+def counted(kind: MessageKind, messages: Tensor) -> Tensor:
+    """Messages as symbols for statistics, [..., length] int64: -1, which counts nowhere, for what was not sent."""
+    symbols = kind.as_symbols(messages)
+    return ending.counted(symbols) if getattr(kind, "ends", False) else symbols
 
 
 def can_be_balanced(kind: MessageKind | None) -> bool:

@@ -14,7 +14,7 @@ from popcomm.channels.broadcast.air import Air
 from popcomm.channels.broadcast.dimensions import dimensions
 from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
 from popcomm.channels.links import Links
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.topology import Topology
 from popcomm.checks import number, whole
@@ -235,7 +235,9 @@ class Channel:
         )
 
     def transmit(self, messages: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What goes out on the channel when `messages` [B, N, ...] are sent."""
+        """What goes out on the channel when `messages` [B, N, ...] are sent; nothing of what follows an end."""
+        if isinstance(self.messages, Symbols):
+            messages = self.messages.cut(messages)
         return self.messages.corrupt(messages, self.noise, generator) if self.noise else messages
 
     def connect(

@@ -1,7 +1,7 @@
-"""What passes between agents: symbols and vectors, each with its space, distribution and differentiable form.
+"""What passes between agents: what every kind of message gives, and symbols, the usual one.
 
-A message kind turns a network's output (`params`) into messages and back into gradients. Binary words are another one,
-in words.py; relaxed.py has those that are real in training and discrete in play.
+A message kind turns a network's output (`params`) into messages and back into gradients. Others are in vectors.py and
+in words/; relaxed.py has those that are real in training and discrete in play.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels.relaxed import NOISE, RelaxedSymbols, at_least_float32, not_blank
+from popcomm.channels import ending
+from popcomm.channels.relaxed import NOISE, RelaxedSymbols, not_blank
 from popcomm.channels.sampling import sample_categorical
-from popcomm.checks import number, positive, true_or_false, whole
+from popcomm.channels.vectors import Vectors
+from popcomm.checks import positive, true_or_false, whole
 from popcomm.errors import UserError
+
+__all__ = ["MessageKind", "Symbols", "Vectors", "reparameterised", "told"]
 
 
 class MessageKind(Protocol):
@@ -34,7 +38,8 @@ class MessageKind(Protocol):
     `sample_with(params, noise) -> messages`, differentiable in params, and `transmitted_again(said, sent, heard)`: what
     a noisy channel makes of `said` that made `heard` of `sent`. The trainer keeps the noise of such messages, and hands
     `sample_with` of the present parameters to `straight_through` as `soft`. Of kinds with an alphabet:
-    `probabilities(params) -> [..., positions, alphabet]` of the symbols at every position. Of any:
+    `probabilities(params) -> [..., positions, alphabet]` of the symbols at every position. Of those whose `ends` is
+    True, messages that may end early, `share(params) -> [..., positions]`, how likely each is sent. Of any:
     `expense(params) -> [...]`, differentiable, what agents that are to be brief make small (without it: the sum of the
     absolute values of params).
     """
@@ -121,19 +126,35 @@ def reparameterised(kind: object) -> bool:
     return getattr(kind, "noise_shape", None) is not None
 
 
+def told(kind: object, said: Tensor | None) -> dict[str, Tensor]:
+    """{"said": said} where `entropy`, `share` and `expense` of a kind want to know what was said.
+
+    That is where messages end early and every symbol's distribution is that given those before it, as of networks that
+    speak symbol by symbol (`AgentOutput.said`): then it is known, and no matter of chance, how far they went.
+    """
+    return {"said": said} if said is not None and getattr(kind, "ends", False) else {}
+
+
 @dataclass(frozen=True)
 class Symbols:
-    """Exactly `length` symbols out of `vocab_size`; symbol 0 is the blank.
+    """Exactly `length` symbols out of `vocab_size`; symbol 0 is the blank. With `end_symbol` up to `length`: 0 ends it.
 
-    There is no hidden end symbol: every message has `length` symbols, all of which the listener sees. The blank is a
-    symbol like the others to the networks; it only is the one that `message_cost` does not charge for.
+    Without, every message has `length` symbols, all of which the listener sees. The blank is a symbol like the others
+    to the networks; it only is the one that `message_cost` does not charge for.
+
+    With `end_symbol` symbol 0 is the end and no blank: of V symbols V - 1 say something. What follows the first end is
+    not sent: no listener hears it, and it costs, counts and is learned as little as if it were not there. In messages
+    it stands as 0, in their float form as zeros. The end itself is heard, is part of what was said, and costs nothing.
+    The gradient that symbols carry ("straight_through") tells the sender of an end what it was worth as a symbol, and
+    not what would have followed; that of "relaxed" tells both, for half an end leaves half of what follows.
 
     Args:
-        vocab_size: V, how many there are to choose from.
-        length: L, how many make a message.
+        vocab_size: V, how many there are to choose from, the end among them.
+        length: L, how many make a message; with an end symbol at most.
         temperature: of the softmax that carries gradients to the sender.
         relaxed: in the trainer they are points of the simplex (`popcomm.channels.relaxed`); `message_kind` sees to it.
         noise: how loud the noise of relaxed ones is beside the logits; None: `popcomm.channels.relaxed.NOISE`.
+        end_symbol: whether symbol 0 ends a message.
 
     Raises:
         UserError: fewer than two symbols, a length below one, a temperature or a noise that is not above 0, or a noise
@@ -145,6 +166,7 @@ class Symbols:
     temperature: float = 1.0
     relaxed: bool = False
     noise: float | None = None
+    end_symbol: bool = False
     kind: ClassVar[str] = "symbols"
     gradients: ClassVar[tuple[str, ...]] = ("relaxed", "straight_through", "reinforce")
 
@@ -153,6 +175,7 @@ class Symbols:
         whole("messages.length", self.length, 1)
         positive("messages.temperature", self.temperature)
         true_or_false("messages.relaxed", self.relaxed)
+        true_or_false("messages.end_symbol", self.end_symbol)
         if self.noise is not None and not self.relaxed:
             raise UserError(f"messages.noise is {self.noise}, and only relaxed symbols have some: set messages.relaxed")
         if self.noise is not None:
@@ -161,7 +184,7 @@ class Symbols:
     def on_simplex(self) -> RelaxedSymbols:
         """The same symbols as points of the simplex."""
         noise = NOISE if self.noise is None else self.noise
-        return RelaxedSymbols(self.vocab_size, self.length, self.temperature, noise)
+        return RelaxedSymbols(self.vocab_size, self.length, self.temperature, noise, self.end_symbol)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -183,7 +206,22 @@ class Symbols:
     def dtype(self) -> torch.dtype:
         return torch.int64
 
+    @property
+    def ends(self) -> bool:
+        """Whether a message may end before its last position."""
+        return self.end_symbol
+
+    @property
+    def count(self) -> int:
+        """How many different messages there are."""
+        return ending.count(self.vocab_size, self.length) if self.ends else self.vocab_size**self.length
+
     def rule(self) -> str:
+        if self.ends:
+            return (
+                f"a message is up to {self.length} symbols out of {self.vocab_size} ({math.log2(self.count):.1f} bits "
+                "at most); symbol 0 is the end, which costs nothing, and what follows it is not sent"
+            )
         bits = self.length * math.log2(self.vocab_size)
         return (
             f"a message is exactly {self.length} symbols out of {self.vocab_size} ({bits:.1f} bits at most); "
@@ -195,18 +233,34 @@ class Symbols:
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """params [..., L, V] logits -> [..., L] int64."""
-        return sample_categorical(params, generator)
+        return self.cut(sample_categorical(params, generator))
 
     def mode(self, params: Tensor) -> Tensor:
         """The likeliest symbol at each position. params [..., L, V] -> [..., L] int64."""
-        return params.argmax(-1)
+        return self.cut(params.argmax(-1))
+
+    def cut(self, messages: Tensor) -> Tensor:
+        """Without what is not sent, which stands as 0: [..., L] int64 -> the same."""
+        return ending.cut(messages) if self.ends else messages
 
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
-        """Sum over the L positions. params [..., L, V], messages [..., L] -> [...]."""
-        return params.log_softmax(-1).gather(-1, messages.unsqueeze(-1)).squeeze(-1).sum(-1)
+        """Sum over the positions that are sent. params [..., L, V], messages [..., L] -> [...]."""
+        each = params.log_softmax(-1).gather(-1, messages.unsqueeze(-1)).squeeze(-1)
+        return (torch.where(ending.sent(messages), each, 0.0) if self.ends else each).sum(-1)
 
-    def entropy(self, params: Tensor) -> Tensor:
+    def share(self, params: Tensor, said: Tensor | None = None) -> Tensor:
+        """How likely every position is sent; of what was `said` [..., L] (see `told`) whether it was: [..., L]."""
+        if not self.ends:
+            return torch.ones_like(params[..., 0])
+        if said is not None:
+            return ending.sent(said).to(params.dtype)
+        return ending.reached(params.softmax(-1)[..., ending.END])
+
+    def entropy(self, params: Tensor, said: Tensor | None = None) -> Tensor:
+        """Of whole messages, as far as they are sent: [...]. said: see `told`."""
         log_p = params.log_softmax(-1)
+        if self.ends:
+            return ending.entropy(log_p, self.share(params, said))
         return -(log_p.exp() * log_p).sum((-1, -2))
 
     def probabilities(self, params: Tensor) -> Tensor:
@@ -222,136 +276,38 @@ class Symbols:
         return (params / self.temperature).softmax(-1)
 
     def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
-        """One-hot of the stored symbols [..., L, V]; gradient of `soft` (straight-through, Bengio 2013)."""
+        """One-hot of the stored symbols [..., L, V]; gradient of `soft` (straight-through, Bengio 2013).
+
+        Zeros where nothing was sent, and no gradient.
+        """
         hard = F.one_hot(messages, self.vocab_size).to(torch.float32 if soft is None else soft.dtype)
-        return hard if soft is None else hard + soft - soft.detach()
+        real = hard if soft is None else hard + soft - soft.detach()
+        return real * ending.sent(messages).unsqueeze(-1) if self.ends else real
 
     def load(self, messages: Tensor) -> Tensor:
-        """Symbols that are not the blank."""
-        return (messages != 0).sum(-1).float()
+        """Symbols that are sent, and neither the blank nor the end."""
+        return (self.cut(messages) != 0).sum(-1).float()
 
-    def expense(self, params: Tensor) -> Tensor:
-        """The expected number of symbols that are not the blank. params [..., L, V] -> [...]."""
-        return not_blank(params)
+    def expense(self, params: Tensor, said: Tensor | None = None) -> Tensor:
+        """The expected number of symbols that are charged for. params [..., L, V] -> [...]. said: see `told`."""
+        return (not_blank(params) * self.share(params, said)).sum(-1) if self.ends else not_blank(params).sum(-1)
 
     def spoken(self, messages: Tensor) -> Tensor:
         """All of them: a message of blanks is one, too."""
         return torch.ones(messages.shape[:-1], dtype=torch.bool, device=messages.device)
 
     def as_symbols(self, messages: Tensor) -> Tensor:
-        return messages
+        """As they are, with 0 for what is not sent."""
+        return self.cut(messages)
 
     def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
-        """Each symbol is replaced by a uniform one with probability `noise`."""
+        """Each symbol is replaced by a uniform one with probability `noise`.
+
+        Where that is the end, what followed is lost; where the end is lost, the message ends after it.
+        """
         uniform = torch.rand(messages.shape, generator=generator, device=messages.device)
         other = torch.randint(self.vocab_size, messages.shape, generator=generator, device=messages.device)
-        return torch.where(uniform < noise, other, messages)
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """A vector of `size` real numbers; with `std` > 0 it is normally distributed around the network's output.
-
-    Raises:
-        UserError: a size below one, or a negative std.
-    """
-
-    size: int
-    std: float = 0.0
-    kind: ClassVar[str] = "vectors"
-    gradients: ClassVar[tuple[str, ...]] = ("through",)
-
-    def __post_init__(self) -> None:
-        whole("messages.size", self.size, 1)
-        number("messages.std", self.std, "not be negative", least=0)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.size,)
-
-    @property
-    def params_shape(self) -> tuple[int, ...]:
-        return (self.size,)
-
-    @property
-    def features_shape(self) -> tuple[int, ...]:
-        return (self.size,)
-
-    @property
-    def alphabet(self) -> None:
-        """None: as_symbols has nothing to count."""
-        return None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.float32
-
-    def rule(self) -> str:
-        noise = f" plus normal noise of standard deviation {self.std:g}" if self.std else ""
-        return f"a message is a vector of {self.size} real numbers, the network's output{noise}"
-
-    def space(self) -> spaces.Box:
-        return spaces.Box(-np.inf, np.inf, (self.size,), np.float32)
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Nothing is kept of noiseless vectors."""
-        return (self.size,) if self.std else (0,)
-
-    def draw_noise(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise: [..., size] float32, or [..., 0] of the noiseless distribution."""
-        return torch.randn(*params.shape[:-1], *self.noise_shape, generator=generator, device=params.device)
-
-    def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
-        """params [..., size] and noise -> [..., size], float32 or wider; differentiable in params."""
-        params = at_least_float32(params)
-        return params + self.std * noise if self.std else params
-
-    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.sample_with(params, self.draw_noise(params, generator))
-
-    def mode(self, params: Tensor) -> Tensor:
-        """The mean, float32."""
-        return params.float()
-
-    def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
-        """Normal log-density summed over the vector; zero for the noiseless distribution, which has no density."""
-        if self.std == 0:
-            return params.new_zeros(params.shape[:-1])
-        z = (messages - params) / self.std
-        return (-0.5 * z.square() - math.log(self.std) - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def entropy(self, params: Tensor) -> Tensor:
-        """Differential entropy (nats); zero for the noiseless distribution."""
-        if self.std == 0:
-            return params.new_zeros(params.shape[:-1])
-        each = 0.5 * math.log(2 * math.pi * math.e) + math.log(self.std)
-        return params.new_full(params.shape[:-1], self.size * each)
-
-    def soft(self, params: Tensor) -> Tensor:
-        """The output itself, without noise."""
-        return params
-
-    def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
-        """The vector itself; `soft` is what the present sender says with the noise that was kept."""
-        return messages if soft is None else soft
-
-    def load(self, messages: Tensor) -> Tensor:
-        """Every vector counts as one symbol."""
-        return torch.ones(messages.shape[:-1], device=messages.device)
-
-    def spoken(self, messages: Tensor) -> Tensor:
-        """All of them."""
-        return torch.ones(messages.shape[:-1], dtype=torch.bool, device=messages.device)
-
-    def as_symbols(self, messages: Tensor) -> Tensor:
-        """Raises TypeError: the alphabet of vectors is None."""
-        raise TypeError("vectors have no symbols")
-
-    def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
-        """Normal noise of standard deviation `noise` is added."""
-        return messages + noise * torch.randn(messages.shape, generator=generator, device=messages.device)
-
-    def transmitted_again(self, said: Tensor, sent: Tensor, heard: Tensor) -> Tensor:
-        """What is heard of `said` where `heard` was heard of `sent`: the same noise is added."""
-        return said + (heard - sent)
+        if not self.ends:
+            return torch.where(uniform < noise, other, messages)
+        garbled = (uniform < noise) & ending.sent(messages)
+        return self.cut(torch.where(garbled, other, self.cut(messages)))

@@ -40,7 +40,7 @@ def env_config_of(settings: list[str]) -> dict[str, Any]:
 
 def check(reference: str, env_config: dict[str, Any], num_steps: int, worlds: int, iterations: int) -> EnvCheck:
     """What was found of "module:attribute", "vmas:NAME" or "gymnasium:ID", with the rate in training for so many
-    iterations (0: none).
+    iterations (0: none). Where something is wrong already nothing is trained: what came of it would say nothing.
 
     Raises:
         UserError: the reference leads nowhere, or to a World.
@@ -54,7 +54,9 @@ def check(reference: str, env_config: dict[str, Any], num_steps: int, worlds: in
     # What they would say of one environment stands in the result.
     with _silent("popcomm.envs"):
         found = looks(creator, env_config, num_steps)
-        if iterations and found.facts:
+        if iterations and found.facts and found.wrong:
+            found.notes.append("no training was tried: first what is wrong is to be mended")
+        elif iterations and found.facts:
             _train(found, reference if of_a_source(reference) else creator, env_config, worlds, iterations)
     return found
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import popcomm
 from popcomm.cli.ray_session import prepare_environment
+from popcomm.cli.signals import INTERRUPTED, Termination
 from popcomm.errors import UserError
 
 # Commands import what they need when they run: Ray and torch take seconds, and read the environment at import.
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 # typer's own base of usage mistakes (an unknown option or command, a missing argument); it has no public name.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-FAILURE, USER_MISTAKE, INTERRUPTED = 1, 2, 130
+FAILURE, USER_MISTAKE = 1, 2
 
 Overrides = Annotated[
     list[str] | None,
@@ -61,30 +62,57 @@ def _popcomm(
 
 @app.command()
 def train(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one: swarm.")],
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help="A YAML file, or the name of a shipped one: swarm. Not with --resume."),
+    ] = None,
     overrides: Overrides = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where everything goes (default: runs/<config name>-<date-time>).")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --run-dir.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in --run-dir, as its own config says, from the newest checkpoint.")
+    ] = False,
 ) -> int:
     """Train a population as a YAML file says."""
     from popcomm.cli import documents, run_folder
+
+    given = overrides or []
+    document, source, folder = _wanted(file, given, run_dir, resume)
+    notes = run_folder.not_as_in(file, folder, given) if resume and file else []
     from popcomm.cli.progress import display
     from popcomm.cli.train import run
 
-    if resume and run_dir is None:
-        raise UserError("--resume needs --run-dir, the folder of the run to go on with")
-    given = overrides or []
-    document = documents.load(file, given)
-    with documents.naming(file, given):
-        summary = run(document, run_dir or run_folder.default_run_dir(Path(file).stem), resume, display())
+    with documents.naming(source, given):
+        summary = run(document, folder, resume, display(), notes)
     return INTERRUPTED if summary["interrupted"] else 0
+
+
+def _wanted(
+    file: str | None, overrides: list[str], run_dir: Path | None, resume: bool
+) -> tuple[dict[str, Any], str, Path]:
+    """What to do: the document, where it is from, and the folder. Told at once: neither torch nor Ray is loaded."""
+    from popcomm.cli import documents, run_folder
+    from popcomm.cli.ray_session import check_address
+
+    if resume:
+        document, config = run_folder.resumed_document(run_dir, overrides)
+        source, folder = str(config), config.parent
+    elif file is None:
+        raise UserError("FILE is missing: a YAML file, or the name of a shipped one; or --run-dir and --resume")
+    else:
+        document, source = documents.load(file, overrides), file
+        folder = run_dir or run_folder.default_run_dir(Path(file).stem)
+    check_address()
+    return document, source, folder
 
 
 @app.command()
 def sweep(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file with a section tune: model_size_sweep.")],
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help="A YAML file with a section tune: model_size_sweep. Not with --resume."),
+    ] = None,
     overrides: Overrides = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where everything goes (default: runs/<config name>-<date-time>).")
@@ -99,15 +127,13 @@ def sweep(
     """Train a population for each point of a search space, with Ray Tune. Exit code 1 if a trial failed."""
     from rich.console import Console
 
-    from popcomm.cli import documents, run_folder
+    from popcomm.cli import documents
+
+    given = overrides or []
+    document, source, folder = _wanted(file, given, run_dir, resume)
     from popcomm.cli.sweep import run
 
-    if resume and run_dir is None:
-        raise UserError("--resume needs --run-dir, the folder of the sweep to go on with")
-    given = overrides or []
-    document = documents.load(file, given)
-    with documents.naming(file, given):
-        folder = run_dir or run_folder.default_run_dir(Path(file).stem)
+    with documents.naming(source, given):
         statuses = run(document, folder, resume, max_concurrent, Console(highlight=False))
     if "interrupted" in statuses:
         return INTERRUPTED
@@ -278,12 +304,19 @@ def list_(
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns its exit code.
 
-    0, 1 for a failed trial or something wrong with an environment, 2 for a user's mistake, 130 after Ctrl-C.
+    0, 1 for a failed trial or something wrong with an environment, 2 for a user's mistake, 130 after Ctrl-C, 143 after
+    SIGTERM, which is treated as Ctrl-C.
 
     Any other exception is a defect of popcomm or of the user's own code, and keeps its traceback (exit code 1).
     """
     prepare_environment()
     _add_working_directory()
+    termination = Termination()
+    with termination.as_ctrl_c():
+        return termination.exit_code(_run(args))
+
+
+def _run(args: list[str] | None) -> int:
     try:
         return int(app(args=args, prog_name="popcomm", standalone_mode=False) or 0)
     except UserError as error:

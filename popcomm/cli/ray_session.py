@@ -5,10 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from popcomm.cli.signals import sigterm_kept
+from popcomm.errors import UserError
+
+ANSWER_SECONDS = 5.0  # for a connection to the cluster of RAY_ADDRESS
 # The object store holds the fragments on their way from the env runners to the learners. Ray's own default is 30 % of
 # the memory, which the networks need more; a config with larger fragments spills to disk, or raises this.
 OBJECT_STORE_BYTES = 500 * 1024**2
@@ -41,16 +47,44 @@ def ray_session(config: Any, copies: int = 1) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address:
-        ray.init(address=address, **quiet)
-    else:
-        ray.init(
-            num_cpus=copies * cpus(config), object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet
-        )
+    with sigterm_kept():
+        if address:
+            _join(address, quiet)
+        else:
+            ray.init(
+                num_cpus=copies * cpus(config), object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet
+            )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address() -> None:
+    """Raises UserError where nothing answers at RAY_ADDRESS, before Ray is loaded, which would try for minutes."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    place = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)(?:/.*)?", address)
+    if place:
+        try:
+            socket.create_connection((place[1], int(place[2])), timeout=ANSWER_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, error) from error
+
+
+def _join(address: str, quiet: dict[str, Any]) -> None:
+    import ray
+
+    check_address()
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    return UserError(
+        f"RAY_ADDRESS is '{address}', and no Ray cluster answers there ({error}); unset it for a Ray of this machine"
+    )
 
 
 def cpus(config: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,22 @@ import numpy as np
 
 from popcomm.cli.documents import dump, load, shown
 from popcomm.errors import UserError
+from popcomm.identity import CONFIG, identify, run_id
 from popcomm.language import progress
-from popcomm.manifest import latest_valid
+from popcomm.manifest import find
 
-CONFIG, PROGRESS, CHECKPOINTS = "config.yaml", "progress.jsonl", "checkpoints"
-RESUMABLE = ("stop",)  # sections that may differ from the run that is resumed
+PROGRESS, CHECKPOINTS = "progress.jsonl", "checkpoints"
+# What a run keeps for its life: its weights have the shapes of these, and its records speak of these.
+OF_A_LIFE = (
+    "environment.env",
+    "environment.species",
+    "environment.agent_id",
+    "population.agent",
+    "population.agent_config",
+    "population.members",
+    "population.critic",
+    "communication.messages",
+)
 
 
 def default_run_dir(name: str) -> Path:
@@ -23,23 +34,57 @@ def default_run_dir(name: str) -> Path:
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def check_run_dir(run_dir: Path, document: Mapping[str, Any], resume: bool) -> None:
-    """Whether a run can begin in the folder, or the one in it can be resumed with this document.
+def resumed_document(run_dir: Path | None, overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+    """The run's own config with overrides put in, and the file that it is in.
 
     Raises:
-        UserError: a run is there and `resume` is not asked for, or none is and it is, or its config differs.
+        UserError: no folder is named, or it holds no run.
     """
+    if run_dir is None:
+        raise UserError("--resume needs --run-dir, the folder of the run or sweep to go on with")
     config = run_dir / CONFIG
+    if not config.is_file():
+        raise UserError(f"--resume: {run_dir} holds no run (no {CONFIG})")
+    return load(config, list(overrides)), config
+
+
+def not_as_in(file: str, run_dir: Path, overrides: Sequence[str]) -> list[str]:
+    """A line that tells where a run's own config, which stands, differs from a file that was named; none if nowhere."""
+    ours, theirs = _flat(load(run_dir / CONFIG)), _flat(load(file))
+    given = {override.partition("=")[0].strip() for override in overrides}
+    keys = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key) and key not in given]
+    told = [f"{key} {shown(ours.get(key))} (not {shown(theirs.get(key))})" for key in keys]
+    return (
+        [f"not as in {file}, the run's own settings stand, unless changed by --set: {', '.join(told)}"] if told else []
+    )
+
+
+def changes(run_dir: Path, document: Mapping[str, Any]) -> dict[str, str]:
+    """{key: "is ..., was ..."} of what a document has otherwise than the run in the folder."""
+    now, then = _flat(document), _flat(load(run_dir / CONFIG))
+    keys = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
+    return {key: f"is {shown(now.get(key))}, and was {shown(then.get(key))}" for key in keys}
+
+
+def check_run_dir(run_dir: Path, document: Mapping[str, Any], resume: bool, only_stop: bool = False) -> None:
+    """Whether a run can begin in the folder, or the one in it can be resumed with this document.
+
+    Args:
+        only_stop: of the config of what is resumed, nothing but `stop` may have changed.
+
+    Raises:
+        UserError: a run is there and `resume` is not asked for, or none is and it is, or its config differs in what
+            cannot change.
+    """
     if resume:
-        if not config.is_file():
-            raise UserError(f"--resume: {run_dir} holds no run (no {CONFIG})")
-        _same_but_for_stop(document, load(config), config)
+        resumed_document(run_dir, ())
+        _check_changes(changes(run_dir, document), run_dir / CONFIG, only_stop)
     elif any((run_dir / name).exists() for name in (CONFIG, PROGRESS, CHECKPOINTS)):
         raise UserError(f"--run-dir {run_dir} holds a run already; add --resume to continue it, or name another folder")
 
 
 def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
-    """Make the folder, with its config.yaml.
+    """Make the folder, with its config.yaml, and its identity where it has none.
 
     Raises:
         UserError: it cannot be written.
@@ -47,6 +92,7 @@ def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         dump(document, run_dir / CONFIG)
+        identify(run_dir)
     except OSError as error:
         raise UserError(f"--run-dir {run_dir} cannot be written: {error.strerror}") from error
 
@@ -55,16 +101,16 @@ def checkpoint_path(run_dir: Path, iteration: int) -> Path:
     return run_dir / CHECKPOINTS / f"checkpoint_{iteration:06d}"
 
 
-def newest_checkpoint(run_dir: Path) -> Path:
-    """The newest checkpoint whose manifest holds.
+def newest_checkpoint(run_dir: Path) -> tuple[Path, tuple[str, ...]]:
+    """The newest checkpoint of this run whose manifest holds, and why newer ones are passed over, a sentence each.
 
     Raises:
         UserError: there is none.
     """
-    found = latest_valid(run_dir / CHECKPOINTS)
-    if found is None:
-        raise UserError(f"{run_dir / CHECKPOINTS} holds no valid checkpoint")
-    return found
+    found = find(run_dir / CHECKPOINTS, run=run_id(run_dir))
+    if found.path is None:
+        raise UserError("; ".join((f"{run_dir / CHECKPOINTS} holds no valid checkpoint", *found.refused)))
+    return found.path, found.refused
 
 
 def existing_run(run_dir: Path) -> Path:
@@ -89,14 +135,12 @@ def seconds_until(run_dir: Path, iteration: int) -> float:
     return float(np.where(steps < 0, clock, steps).sum())
 
 
-def _same_but_for_stop(document: Mapping[str, Any], before: Mapping[str, Any], config: Path) -> None:
-    now, then = _flat(document), _flat(before)
-    for key in sorted(now.keys() | then.keys()):
-        if key.partition(".")[0] not in RESUMABLE and now.get(key) != then.get(key):
-            raise UserError(
-                f"--resume: {key} is {shown(now.get(key))}, and was {shown(then.get(key))} in {config}; "
-                "only stop may change"
-            )
+def _check_changes(changed: Mapping[str, str], config: Path, only_stop: bool) -> None:
+    for key, told in changed.items():
+        if only_stop and key.partition(".")[0] != "stop":
+            raise UserError(f"--resume: {key} {told} in {config}; only stop may change")
+        if any(f"{key}.".startswith(f"{kept}.") for kept in OF_A_LIFE):
+            raise UserError(f"--resume: {key} {told} in {config}; this stays for the life of a run")
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

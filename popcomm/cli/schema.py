@@ -19,7 +19,7 @@ from popcomm.cli.sources import SUPPLIED
 from popcomm.cli.types import REFERENCE, Parameters, convert, parameters
 from popcomm.envs import WORLDS
 from popcomm.envs.species import DEFAULT
-from popcomm.errors import UserError, nearest
+from popcomm.errors import ALSO_CALLED, UserError, nearest
 from popcomm.references import attribute, class_of
 from popcomm.sources import of_a_source
 
@@ -123,7 +123,7 @@ def _arguments(section: str, given: Mapping[str, Any], known: Mapping[str, Param
             home = _homes(key, known)
             raise UserError(
                 f"{section}.{key} does not exist; "
-                + (f"'{key}' is a key of {home}" if home else nearest(key, takes.annotations))
+                + (f"'{key}' is a key of {home}" if home else _also_called(key, section, known))
             )
     values = {
         # "vmas:navigation" is no module:attribute.
@@ -132,6 +132,13 @@ def _arguments(section: str, given: Mapping[str, Any], known: Mapping[str, Param
     }
     nested = {"environment": _environment, "population": _population, "communication": _communication}
     return nested[section](values) if section in nested else values
+
+
+def _also_called(key: str, section: str, known: Mapping[str, Parameters]) -> str:
+    """A hint at the key of that meaning, which may be one of another section."""
+    name, takes = ALSO_CALLED.get(key, ""), known[section].annotations
+    home = "" if name in takes else "'stop'" if name in STOP_KEYS else _homes(name, known)
+    return f"did you mean '{name}', a key of {home}?" if home else nearest(key, takes)
 
 
 def _call(config: Any, section: str, arguments: dict[str, Any]) -> None:

@@ -42,35 +42,18 @@ class Argument(NamedTuple):
 
 
 def table(module: str, name: str) -> dict[str, ClassSource]:
-    """The classes of a table {name: class} of a module, and those that files beside it put in: table["name"] = Class.
+    """The classes of a table {name: class} of a module.
 
     Raises:
         LookupError: there is no such table, or it does not name its classes.
     """
-    found: dict[str, ClassSource] = {}
     for node in tree_of(module).body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             if ast.unparse(target) == name:
                 pairs = zip(node.value.keys, node.value.values, strict=True)
-                found = {ast.literal_eval(k): class_source(module, ast.unparse(v)) for k, v in pairs if k is not None}
-    if not found:
-        raise LookupError(f"{module} has no table {name}")
-    package = module.rpartition(".")[0]
-    for file in sorted(ROOT.joinpath(*package.split(".")[1:]).glob("*.py")):
-        if f"\n{name}[" in file.read_text(encoding="utf-8"):
-            found |= _put_in(f"{package}.{file.stem}", name)
-    return found
-
-
-def _put_in(module: str, name: str) -> dict[str, ClassSource]:
-    """What a module puts into a table of another."""
-    found = {}
-    for node in tree_of(module).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Subscript) and ast.unparse(target.value) == name:
-            found[ast.literal_eval(target.slice)] = class_source(module, ast.unparse(node.value))  # type: ignore[attr-defined]
-    return found
+                return {ast.literal_eval(k): class_source(module, ast.unparse(v)) for k, v in pairs if k is not None}
+    raise LookupError(f"{module} has no table {name}")
 
 
 def class_source(module: str, name: str) -> ClassSource:

@@ -25,6 +25,7 @@ from popcomm.cli import train
 from popcomm.cli.progress import PLAIN_EVERY, Status
 from popcomm.cli.ray_session import cpus, quiet_ray, ray_session
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, open_run_dir
+from popcomm.cli.run_lock import taken
 from popcomm.cli.search_space import Search, search, with_parameters
 from popcomm.errors import UserError, nearest
 from popcomm.language import progress
@@ -60,7 +61,14 @@ def run(
         UserError: a mistake in the document or in the configuration of any trial, or a folder that does not fit, before
             any work starts; afterwards only for a metric that no trial has recorded.
     """
-    check_run_dir(sweep_dir, document, resume)
+    with taken(sweep_dir):
+        return _run(document, sweep_dir, resume, max_concurrent, console)
+
+
+def _run(
+    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console
+) -> list[str]:
+    check_run_dir(sweep_dir, document, resume, only_stop=True)
     wanted = search(document)
     largest = _check_trials(document, wanted)
     at_once = max_concurrent or wanted.max_concurrent_trials or _affordable(largest)
@@ -74,7 +82,7 @@ def run(
     _print_table(rows, wanted, console)
     console.print(f"table: {sweep_dir / RESULTS_CSV}", markup=False, soft_wrap=True)
     if INTERRUPTED in (row["status"] for row in rows):
-        hint = f"interrupted; the same command with --run-dir {sweep_dir} --resume goes on from there"
+        hint = f"interrupted; popcomm sweep --run-dir {sweep_dir} --resume goes on from there"
         console.print(hint, markup=False, soft_wrap=True)
     _check_metric(sweep_dir, rows, wanted.metric)
     return [row["status"] for row in rows]

@@ -6,23 +6,34 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from popcomm import manifest
 from popcomm.channels import message_kind
 from popcomm.cli import schema
 from popcomm.cli.progress import Display, Status
 from popcomm.cli.ray_session import quiet_ray, ray_session
-from popcomm.cli.run_folder import check_run_dir, checkpoint_path, newest_checkpoint, open_run_dir, seconds_until
+from popcomm.cli.run_folder import (
+    CHECKPOINTS,
+    changes,
+    check_run_dir,
+    checkpoint_path,
+    newest_checkpoint,
+    open_run_dir,
+    seconds_until,
+)
+from popcomm.cli.run_lock import taken
 from popcomm.errors import UserError
+from popcomm.identity import run_id
 
 
 class Interruption:
-    """Ctrl-C asks for an end after the running iteration; a second one raises KeyboardInterrupt at once."""
+    """Ctrl-C or SIGTERM asks for an end after the running iteration; a second one raises KeyboardInterrupt at once."""
 
     def __init__(self, display: Display) -> None:
         self.asked = False
@@ -46,7 +57,9 @@ class Interruption:
         self._display.say("interrupted: finishing this iteration, then saving (Ctrl-C again stops at once)")
 
 
-def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display) -> dict[str, Any]:
+def run(
+    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
 
     Args:
@@ -54,25 +67,42 @@ def run(document: dict[str, Any], run_dir: Path, resume: bool, display: Display)
         run_dir: the run's folder; made if it is not there.
         resume: go on from the newest valid checkpoint in it.
         display: where progress goes.
+        notes: what to say before, too.
 
     Returns:
         The last Status' numbers by RLlib's names, with "checkpoint" (path or None), "report" (path or None) and
         "interrupted" (bool).
 
     Raises:
-        UserError: a mistake in the document, or a folder that does not fit; before any work starts.
+        UserError: a mistake in the document, a folder that does not fit or that another process has; before any work
+            starts.
     """
+    with taken(run_dir):
+        return _run(document, run_dir, resume, display, notes)
+
+
+def _run(
+    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str]
+) -> dict[str, Any]:
     check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
     config.recording(run_dir=str(run_dir.resolve()))
-    checkpoint = newest_checkpoint(run_dir) if resume else None
+    checkpoint = None
+    if resume:
+        manifest.clear_leftovers(run_dir / CHECKPOINTS)
+        checkpoint, refused = newest_checkpoint(run_dir)
+        notes = [*notes, *(f"passed over: {reason}" for reason in refused)]
+        notes = [*notes, *(f"changed: {key} {told}" for key, told in changes(run_dir, document).items())]
     with ray_session(config):
         algo = config.build_algo()
-        # Only now: a mistake that the build finds must not leave a folder that looks like a run.
-        open_run_dir(run_dir, document)
         try:
             if checkpoint:
                 algo.restore_from_path(str(checkpoint.resolve()))
+            # Only now: a mistake that the build finds must not leave a folder that looks like a run, nor one that the
+            # checkpoint shows a config that the run in there never had.
+            open_run_dir(run_dir, document)
+            for note in notes:
+                display.say(note)
             _introduce(document, algo, run_dir, checkpoint, display)
             summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
         finally:
@@ -147,6 +177,8 @@ def _iterate(
 def _save(algo: Any, run_dir: Path) -> Path:
     path = checkpoint_path(run_dir, algo.iteration)
     algo.save_to_path(str(path.resolve()))
+    if algo.config.keep_checkpoints is not None:
+        manifest.prune(path.parent, algo.config.keep_checkpoints, run_id(run_dir))
     return path
 
 
@@ -195,7 +227,7 @@ def _conclude(summary: Mapping[str, Any], run_dir: Path, display: Display) -> No
     if summary["checkpoint"]:
         display.say(f"checkpoint: {summary['checkpoint']}")
     if summary["interrupted"]:
-        display.say(f"interrupted; the same command with --run-dir {run_dir} --resume goes on from there")
+        display.say(f"interrupted; popcomm train --run-dir {run_dir} --resume goes on from there")
     else:
         display.say(f"report:     {summary['report']}")
     display.say(f"curves:     tensorboard --logdir {run_dir}")

@@ -38,7 +38,8 @@ def with_messages(
 
     Seat i, in `senders` and `last_links`, is `possible_agents[i]`. A message is heard one step after it was sent, by
     those who act then and acted before; the words of an agent that has died meanwhile are lost with it. What is not
-    real in an inbox (`mask` 0) is zeros. With K messages of L symbols out of V, or of D numbers, the spaces are
+    real in an inbox (`mask` 0) is zeros, and so is what follows the end of a message of Symbols with an end symbol.
+    With K messages of L symbols out of V, or of D numbers, the spaces are
 
     layout "dict": actions {"action": the environment's, "message": [L] int64 or [D] float32}; observations
     {"observation": the environment's, "inbox": [K, L] int64 or [K, D] float32, "senders": [K] int64, "mask": [K] int8}.
@@ -82,9 +83,10 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
         raise UserError(f"messages is {messages!r}, and must be Symbols, Words, Vectors or a mapping with their 'kind'")
     if isinstance(kind, RelaxedSymbols | Dru):
         played = Symbols(kind.alphabet, kind.shape[0])
+        end = ", end_symbol=True" if isinstance(kind, RelaxedSymbols) and kind.ends else ""
         raise UserError(
             f"messages are {kind.kind}, which are real numbers in the trainer alone; an environment has what they are "
-            f"in play: Symbols(vocab_size={played.vocab_size}, length={played.length})"
+            f"in play: Symbols(vocab_size={played.vocab_size}, length={played.length}{end})"
         )
     if graph.latents:
         raise UserError(

@@ -1,8 +1,10 @@
 """A body of messages in numbers: entropy, vocabulary, information, order in time, attention, specialisation.
 
 Pure functions on arrays. Symbols are the integers 0 ... V - 1, and the blank (0) counts like any other. Messages are
-[M, L]: M messages of L symbols. All estimates are plug-in (relative frequencies), in bits. Nothing here warns: where
-a number does not exist the result is nan, for the reason that the docstring gives.
+[M, L]: M messages of L symbols; where one is shorter, -1 stands for what was not sent. That is no symbol and is counted
+nowhere; only where information is measured, that nothing came is one of the things that can come. All estimates are
+plug-in (relative frequencies), in bits. Nothing here warns: where a number does not exist the result is nan, for the
+reason that the docstring gives.
 """
 
 from __future__ import annotations
@@ -67,15 +69,15 @@ def symbol_counts(messages: Array, vocab_size: int) -> Array:
     """How often each symbol stands at each position: [M, L] -> [L, V] int64.
 
     Raises:
-        ValueError: symbols outside 0 ... V - 1.
+        ValueError: symbols outside 0 ... V - 1, but for -1.
 
     >>> symbol_counts(np.array([[0, 1], [0, 2]]), 3).tolist()
     [[2, 0, 0], [0, 1, 1]]
     """
     length = messages.shape[1]
-    if messages.size and (messages.min() < 0 or messages.max() >= vocab_size):
+    if messages.size and (messages.min() < -1 or messages.max() >= vocab_size):
         raise ValueError(f"symbols reach from {messages.min()} to {messages.max()}, and V is {vocab_size}")
-    codes = messages + np.arange(length) * vocab_size
+    codes = (messages + np.arange(length) * vocab_size)[messages >= 0]
     return np.bincount(codes.ravel().astype(np.int64), minlength=length * vocab_size).reshape(length, vocab_size)
 
 
@@ -220,7 +222,8 @@ def transitions(messages: Array, streams: Array, steps: Array, vocab_size: int, 
     """How often symbol v follows symbol u at the same position, positions pooled: [M, L] -> counts [V (u), V (v)]."""
     order, first = _followers(streams, steps, lag)
     m = messages[order].astype(np.int64)
-    codes = m[first] * vocab_size + m[first + lag]
+    before, after = m[first], m[first + lag]
+    codes = (before * vocab_size + after)[(before >= 0) & (after >= 0)]
     return np.bincount(codes.ravel(), minlength=vocab_size**2).reshape(vocab_size, vocab_size)
 
 
@@ -248,7 +251,8 @@ def specialisation(
 
     def counted(of: Array) -> Array:
         real = of >= 0
-        codes = of[real].astype(np.int64)[:, None] * vocab_size + messages[real]
+        said = messages[real]
+        codes = (of[real].astype(np.int64)[:, None] * vocab_size + said)[said >= 0]
         return np.bincount(codes.ravel(), minlength=num_groups * vocab_size).reshape(num_groups, vocab_size)
 
     counts = counted(groups)

@@ -186,7 +186,7 @@ def symbol_counts(
     """Counts for `drift`: how often each symbol stands at each position, at each checkpoint (and on each label).
 
     Args:
-        symbols: [M, L] integers 0 ... V - 1.
+        symbols: [M, L] integers 0 ... V - 1, or -1 for what was not sent, which does not count.
         vocab_size: V.
         checkpoints: [M] integers 0 ... C - 1, in the order of time.
         labels: [M] integers; messages with a negative one are dropped. None: not by label.
@@ -197,10 +197,10 @@ def symbol_counts(
         [C, L, V] int64, or with labels [C, L, G, V].
 
     Raises:
-        ValueError: symbols outside 0 ... V - 1.
+        ValueError: symbols outside 0 ... V - 1, but for -1.
     """
     length, times = symbols.shape[1], num_checkpoints or int(checkpoints.max(initial=-1)) + 1
-    if symbols.size and (symbols.min() < 0 or symbols.max() >= vocab_size):
+    if symbols.size and (symbols.min() < -1 or symbols.max() >= vocab_size):
         raise ValueError(f"symbols reach from {symbols.min()} to {symbols.max()}, and V is {vocab_size}")
     shape: tuple[int, ...] = (times, length, vocab_size)
     place = checkpoints[:, None] * length + np.arange(length)
@@ -209,7 +209,7 @@ def symbol_counts(
         keep = labels >= 0
         symbols, place = symbols[keep], place[keep] * groups + labels[keep, None]
         shape = (times, length, groups, vocab_size)
-    codes = (place * vocab_size + symbols).ravel().astype(np.int64)
+    codes = (place * vocab_size + symbols)[symbols >= 0].astype(np.int64)
     return np.bincount(codes, minlength=int(np.prod(shape))).reshape(shape)
 
 

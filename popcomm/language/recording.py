@@ -30,11 +30,12 @@ SCHEMA = pa.schema(
         ("receivers", pa.list_(pa.int64())),  # seats that heard the message one step later
         ("weights", pa.list_(pa.float32())),  # attention that each receiver gave it; null without attention
         # Null in silence and where messages are vectors. Of words their bits, or the index in a lexicon, 0 for silence.
+        # Of messages with an end symbol what was sent, the end (0) included.
         ("symbols", pa.list_(pa.int64())),
         ("vector", pa.list_(pa.float32())),  # null in silence and where messages are symbols or words
         ("message_entropy", pa.float32()),  # nats
         ("label", pa.int64()),  # class of what the sender privately perceived, -1 nothing
-        ("observation", pa.list_(pa.float32())),
+        ("observation", pa.list_(pa.float32())),  # of pictures a glimpse: means over 8 x 8 parts
         ("position", pa.list_(pa.float32())),
         ("action", pa.list_(pa.float32())),
         ("reward", pa.float32()),
@@ -118,6 +119,31 @@ def torus_of(table: pa.Table) -> tuple[float, ...] | None:
     """The extent that was given to `write_conversations`."""
     stored = (table.schema.metadata or {}).get(_TORUS)
     return None if stored is None else tuple(json.loads(stored))
+
+
+def symbols_said(symbols: Array) -> Array | list[Array]:
+    """Messages as they are written: [M, L] integers, or M lists without what was not sent (-1), if that is anywhere."""
+    there = symbols >= 0
+    return symbols if there.all() else [row[real] for row, real in zip(symbols, there, strict=True)]
+
+
+def padded(table: pa.Table, name: str) -> Array | None:
+    """A list column of integers as [M, k], with -1 where a list is shorter than the longest; None: a null row, no rows.
+
+    >>> padded(pa.table({"symbols": [[2, 0], [1, 2, 3]]}), "symbols").tolist()
+    [[2, 0, -1], [1, 2, 3]]
+    """
+    column = table[name].combine_chunks()
+    if len(column) == 0 or column.null_count:
+        return None
+    flat, row = ragged(table, name)
+    if not len(flat):
+        return None
+    lengths = np.bincount(row, minlength=len(column))
+    start = np.cumsum(lengths) - lengths
+    whole = np.full((len(column), lengths.max()), -1, flat.dtype)
+    whole[row, np.arange(len(flat)) - start[row]] = flat
+    return whole
 
 
 def stacked(table: pa.Table, name: str) -> Array | None:

@@ -38,8 +38,10 @@ from popcomm.rllib.plan import plan_of
 from popcomm.rllib.recording import Recording
 from popcomm.rllib.release import released
 from popcomm.rllib.survival import Survival
+from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
 from popcomm.rollout import Rollout
 from popcomm.rollout.population import Population
+from popcomm.schedules import Clock
 
 # By this name Tune and RLlib find it, as they do their own.
 ALGORITHMS["PopulationPPO"] = lambda: (PopulationPPO, PopulationPPO.get_default_config())
@@ -81,6 +83,7 @@ class PopulationPPO(PPO):
         self.members: dict[str, dict[str, np.ndarray]] = {}
         self.selected: dict[str, dict[str, float]] = {}  # what the last iteration's selection came to, if there was one
         self.survival = Survival(self.plan, config.seed) if self.plan.survival else None
+        self.schedules = TrainingSchedules(config)
         self._recording = Recording()
         super().setup(config)
 
@@ -128,6 +131,7 @@ class PopulationPPO(PPO):
             self._count_empty_iteration()
             return
         self._empty_iterations = 0
+        self.schedules.observe(Clock(began[NUM_ENV_STEPS_SAMPLED_LIFETIME], self._performance or {}))
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self._learn(batches, rows, began)
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
@@ -147,7 +151,7 @@ class PopulationPPO(PPO):
         self.selected = {}
         if self.survival is None or not self.survival.due(self.training_iteration + 1):
             return {}
-        selected = self.survival.select()
+        selected = self.survival.select(self.schedules.strength(MUTATION), self.schedules.strength(PRESSURE))
         answers = self.learner_group.foreach_learner(lambda learner: learner.succeed(selected.successions))
         diversity = _raise_first_error(answers)[0].get()
         self.selected = {name: {**told, "weight_diversity": diversity[name]} for name, told in selected.told.items()}
@@ -191,10 +195,10 @@ class PopulationPPO(PPO):
 
     def _learn(self, batches: list[Batch], rows: list[int], timesteps: dict[str, int]) -> list[object]:
         """The learners' metrics after one update from the batches."""
-        iteration = self.training_iteration
+        iteration, scales = self.training_iteration, self.schedules.losses()
 
         def update(learner: PopulationPPOLearner) -> object:
-            return learner.update_from_fragments(batches, rows, iteration, timesteps)
+            return learner.update_from_fragments(batches, rows, iteration, timesteps, scales)
 
         return [result.get() for result in _raise_first_error(self.learner_group.foreach_learner(update))]
 
@@ -258,7 +262,11 @@ class PopulationPPO(PPO):
             state[RUNNER_STATES] = self._foreach_sampling_runner(
                 lambda runner: (runner.worker_index, runner.run_state())
             )
-            state[CLOCK] = {"performance": self._performance, "fades": self._fades}
+            state[CLOCK] = {
+                "performance": self._performance,
+                "fades": self._fades,
+                "schedules": self.schedules.get_state(),
+            }
             if self.survival is not None:
                 state[SURVIVAL] = self.survival.get_state()
         return state
@@ -267,6 +275,7 @@ class PopulationPPO(PPO):
         super().set_state(state)
         clock = state.get(CLOCK, {})  # older checkpoints have none
         self._performance, self._fades = clock.get("performance"), clock.get("fades")
+        self.schedules.set_state(clock.get("schedules", {}))
         if self.survival is not None and SURVIVAL in state:
             self.survival.set_state(state[SURVIVAL])
         saved = dict(state.get(RUNNER_STATES, []))

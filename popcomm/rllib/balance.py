@@ -11,7 +11,9 @@ from popcomm.rllib.ppo import Reduce
 RARE, SCARCE = 0.2, 1e-3
 
 
-def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce) -> Tensor:
+def evenness(
+    shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: Reduce, sent: Tensor | None = None
+) -> Tensor:
     """How evenly the symbols of a group of rows are used: a surrogate of H(m) + RARE / V sum_i log m_i, for gradients.
 
     m is the mean of p over the group's rows, over all learners. Its entropy alone hardly pulls at a symbol that nobody
@@ -24,6 +26,7 @@ def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: R
         group: [P, R] int64, 0 ... groups - 1: rows that speak at the same step on the same seat, in other worlds.
         groups: how many there are.
         mask: [P, R] bool, rows that count.
+        sent: [P, R, positions], how much each position of a row counts, in m and in the result; None: all as one.
 
     Returns:
         [P, R] nats, sum_i p_i (RARE / (V max(m_i, SCARCE)) - log m_i) - RARE for each position, where m is taken as
@@ -32,11 +35,18 @@ def evenness(shares: Tensor, group: Tensor, groups: int, mask: Tensor, reduce: R
     """
     real = mask.reshape(-1, *[1] * (shares.dim() - 2))
     positions, alphabet = shares.shape[-2:]
+    if sent is not None:
+        shares = shares * sent.unsqueeze(-1)
     with torch.no_grad():
         flat = torch.where(real, shares.flatten(0, 1), 0.0)
         sums = flat.new_zeros(groups, *flat.shape[1:]).index_add_(0, group.flatten(), flat)
-        counts = torch.bincount(group.flatten()[mask.flatten()], minlength=groups).to(sums.dtype)
-        mean = reduce(sums) / reduce(counts).clamp(min=1).view(-1, *[1] * (sums.dim() - 1))
+        if sent is None:
+            counts = torch.bincount(group.flatten()[mask.flatten()], minlength=groups).to(sums.dtype)
+            counts = reduce(counts).clamp(min=1).view(-1, *[1] * (sums.dim() - 1))
+        else:
+            counts = reduce(sums.sum(-1, keepdim=True)).clamp(min=1e-8)
+        mean = reduce(sums) / counts
         pull = RARE / alphabet / mean.clamp(min=SCARCE) - mean.clamp(min=1e-8).log()
         pull = pull.index_select(0, group.flatten()).view_as(shares)
-    return torch.where(mask, (shares * pull).sum((-1, -2)) - RARE * positions, 0.0)
+    least = RARE * positions if sent is None else RARE * sent.sum(-1)
+    return torch.where(mask, (shares * pull).sum((-1, -2)) - least, 0.0)

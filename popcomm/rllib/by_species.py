@@ -28,6 +28,15 @@ LEARNING = (
 )
 
 
+def is_by_species(value: Any) -> bool:
+    """Whether a value is given by species: a mapping, and none that stands for values yet to be tried.
+
+    >>> is_by_species({"default": 0.1}), is_by_species({"grid_search": [0.1, 0.2]})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and not (set(value) == {"grid_search"} and isinstance(value["grid_search"], list))
+
+
 def of_species(key: str, value: Any, species: Species) -> Any:
     """The value for one species.
 

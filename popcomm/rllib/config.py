@@ -15,7 +15,7 @@ from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import World
 from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
-from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies
+from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
@@ -83,6 +83,7 @@ class PopulationPPOConfig(Settings):
             super().environment(env=World)
         if env_config is not NotProvided:
             super().environment(env_config=dict(env_config or {}))
+        check_names(type(self), "environment", kwargs)
         super().environment(**kwargs)
         return self._set(species_as=species, agent_id=agent_id, time_limit=time_limit)
 
@@ -91,7 +92,7 @@ class PopulationPPOConfig(Settings):
         messages: object = NotProvided,
         topology: object = NotProvided,
         gradient: str | None = NotProvided,
-        credit: str = NotProvided,
+        credit: str | None = NotProvided,
         dropout: float = NotProvided,
         noise: float = NotProvided,
         reflexes: Sequence[object] = NotProvided,
@@ -115,7 +116,8 @@ class PopulationPPOConfig(Settings):
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
                 unless the world charges for talk, so the estimate has less noise. "receivers": what became of those
-                who heard it, in the mean; for worlds that pay each for its own doing.
+                who heard it, in the mean; for worlds that pay each for its own doing. None: "next" where gamma is 0,
+                else "step".
             dropout: probability that a receiver misses a message; through a routed channel, that all do.
             noise: symbols: probability that a symbol is replaced by a random one; words: that a bit is flipped;
                 vectors: standard deviation.
@@ -185,6 +187,8 @@ class PopulationPPOConfig(Settings):
         hyperparameters: Mapping[str, Sequence[float]] | None = NotProvided,
         perturbation: float = NotProvided,
         within: str = NotProvided,
+        mutation_schedule: object = NotProvided,
+        pressure: object = NotProvided,
     ) -> PopulationPPOConfig:
         """Let members be born, reproduce and die, in one training: selection on the member axis (popcomm.evolution).
 
@@ -206,6 +210,10 @@ class PopulationPPOConfig(Settings):
                 setting within these bounds, which children inherit and perturb.
             perturbation: factor by which a child's is above or below its parent's.
             within: "species", or "communities": children take the places of their own community alone.
+            mutation_schedule: by how much `mutation_std` is multiplied while training goes on: a schedule, or a
+                mapping such as {"kind": "linear", "begin": 0, "end": 100000} (`popcomm.schedules`).
+            pressure: probability with which a member that the strategy replaces is replaced indeed: a number, or a
+                schedule.
         """
         return self._set(
             survival_strategy=strategy,
@@ -219,6 +227,8 @@ class PopulationPPOConfig(Settings):
             survival_hyperparameters=hyperparameters,
             survival_perturbation=perturbation,
             survival_within=within,
+            mutation_schedule=mutation_schedule,
+            survival_pressure=pressure,
         )
 
     def training(
@@ -241,11 +251,13 @@ class PopulationPPOConfig(Settings):
         entropy_coeff: BySpecies[float | list[list[int | float]]] = NotProvided,
         rare_action_share: BySpecies[float | None] = NotProvided,
         message_entropy_coeff: BySpecies[float] = NotProvided,
+        loss_schedules: Mapping[str, object] | None = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner (None: 32, `worlds_in_minibatch`).
 
-        All of those here but `learn_from` are one value for all, or {species: value, "default": value}.
+        All of those here but `learn_from` and `loss_schedules` are one value for all, or {species: value, "default":
+        value}.
 
         `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
         lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with
@@ -260,28 +272,31 @@ class PopulationPPOConfig(Settings):
                 pairs, from step 0 on.
             rare_action_share: share of it, 0 to 1, that pulls at actions that are about to be ruled out
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
-                one does not, and an action that was wrong before anybody spoke is tried again. None: RARE.
+                one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
+            loss_schedules: {loss of the network's own: schedule}, by how much its weight is multiplied while training
+                goes on, e.g. {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for
+                symbols that cost nothing at first.
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
-                QUALITY where messages carry gradients and the agent gives "features", and 0 elsewhere.
+                0.5 where messages carry gradients and the agent gives "features", and 0 elsewhere.
             message_balance_coeff: weight of the entropy (nats) of what a member says in a step on a seat, averaged over
                 worlds, and of a pull at symbols that are hardly said (`popcomm.rllib.balance`): no symbol
-                stays unused. None: BALANCE where messages are learned and can be counted, else 0.
+                stays unused. None: 0.1 where messages are learned and can be counted, else 0.
             message_sharpness: share of that weight, 0 to 1, that goes to a low entropy of what is said in each world,
                 so that a message says something. At 1 both together are the information of messages on what the sender
-                knows, and senders name anything at all before anyone asked. None: SHARPNESS.
+                knows, and senders name anything at all before anyone asked. None: 0.1.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
         """
         given = {key: value for key, value in locals().items() if key in LEARNING and value is not NotProvided}
-        check_names("training", kwargs)
+        check_names(type(self), "training", kwargs)
         for_all = self._apart(given)
         super().training(**kwargs, **{key: for_all.pop(key) for key in RLLIBS if key in for_all})
-        return self._set(learn_from=learn_from, **for_all)
+        return self._set(learn_from=learn_from, loss_schedules=loss_schedules, **for_all)
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""
-        apart = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+        apart = {key: value for key, value in given.items() if is_by_species(value)}
         kept = {key: values for key, values in self.learning_by_species.items() if key not in given}
         self._set(learning_by_species=kept | apart, _per_module_overrides={})
         for_all = {key: value for key, value in given.items() if key not in apart}
@@ -293,6 +308,7 @@ class PopulationPPOConfig(Settings):
         Args:
             num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
         """
+        check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
         return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
 
@@ -316,7 +332,7 @@ class PopulationPPOConfig(Settings):
             evaluation_config: "explore", where False takes the likeliest actions and messages; "env_config", keys that
                 differ from those of training.
         """
-        check_names("evaluation", kwargs)
+        check_names(type(self), "evaluation", kwargs)
         return super().evaluation(evaluation_config=evaluation_config, **kwargs)
 
     def fault_tolerance(
@@ -329,6 +345,7 @@ class PopulationPPOConfig(Settings):
             max_nonfinite_updates: updates in a row in which no member of a species has a finite gradient, before it
                 does. Members without one are left out of an update, and the others learn.
         """
+        check_names(type(self), "fault_tolerance", kwargs)
         super().fault_tolerance(**kwargs)
         return self._set(max_empty_iterations=max_empty_iterations, max_nonfinite_updates=max_nonfinite_updates)
 
@@ -339,6 +356,7 @@ class PopulationPPOConfig(Settings):
         conversation_worlds: int = NotProvided,
         picture_every: int = NotProvided,
         checkpoint_every: int = NotProvided,
+        keep_checkpoints: int | None = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -350,6 +368,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
+            keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -357,6 +376,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds=conversation_worlds,
             picture_every=picture_every,
             checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

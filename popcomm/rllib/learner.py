@@ -18,6 +18,7 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
+from popcomm.errors import unknown
 from popcomm.evolution.diversity import of_weights
 from popcomm.rllib.credit import add_receivers_credit
 from popcomm.rllib.estimates import of_messages as _of_messages
@@ -69,6 +70,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         if config.compile_agents:
             for module in self.networks.values():
                 module.agent.compile()
+        self._check_scheduled_losses()
         self.unroller = Unroller(
             self.networks,
             {name: s.seats for name, s in self.species.items()},
@@ -80,11 +82,20 @@ class PopulationPPOLearner(PPOTorchLearner):
             for name, module in self.networks.items()
         }
         self.losses = {
-            name: SpeciesLoss(module, self.plan.species[name], action_distribution(self.species[name].action_space))
+            name: SpeciesLoss(
+                module, self.plan.species[name], action_distribution(self.species[name].action_space), self.species
+            )
             for name, module in self.networks.items()
         }
         agents = {name: module.agent for name, module in self.networks.items()}
         self.growth = Growth(agents, self._optimizers, agreed_seed(config.seed, self.device, self._workers))
+
+    def _check_scheduled_losses(self) -> None:
+        """Raises UserError: a schedule is given for a loss that no network has."""
+        known = {name for module in self.networks.values() for name in module.auxiliary_weights}
+        for name in self.config.loss_schedules or {}:
+            if name not in known:
+                raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])
 
     @property
     def networks(self) -> dict[str, PopulationRLModule]:
@@ -131,6 +142,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         rows: Sequence[int],
         iteration: int,
         timesteps: Mapping[str, int],
+        scales: Mapping[str, float] | None = None,
     ) -> object:
         """One iteration of PPO.
 
@@ -139,11 +151,14 @@ class PopulationPPOLearner(PPOTorchLearner):
             rows: worlds in each batch.
             iteration: decides the order of the minibatches, together with the seed.
             timesteps: RLlib's counters when this iteration began, which its schedules follow.
+            scales: {loss of the networks' own: by how much its weight is multiplied}.
 
         Returns:
             RLlib's reduced metrics.
         """
         self.before_gradient_based_update(timesteps=dict(timesteps))
+        for loss in self.losses.values():
+            loss.scales = scales or {}
         rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.plan.balanced_block
         arrays = load_share(batches, rows, rank, self._workers, block, self.device)
         self._add_advantages(arrays)
@@ -201,7 +216,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         for name, a in arrays.items():
             plan, module = self.plan.species[name], self.networks[name]
             config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
-            later = plan.speaks_by_reinforce and config.message_credit == "next"
+            later = plan.speaks_by_reinforce and plan.credit == "next"
             # Whoever has one action, or is supervised, decides by its messages alone.
             acts = "answers" not in a and choices != 1
             # Whoever has one action only brings about what its messages do: that is what its value is of.

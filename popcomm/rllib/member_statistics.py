@@ -70,9 +70,9 @@ class MemberStatistics:
         self._use("actions", members, actions, choices)
 
     def said(self, members: Array, symbols: Array, alphabet: int) -> None:
-        """Take in M messages. members: [M] int64, symbols: [M, L] integers below `alphabet`."""
-        whose = np.repeat(members, symbols.shape[1])
-        self._use("messages", whose, symbols.reshape(-1), alphabet)
+        """Take in M messages. members: [M] int64, symbols: [M, L] integers below `alphabet`; -1 was not sent."""
+        whose, there = np.repeat(members, symbols.shape[1]), symbols.reshape(-1) >= 0
+        self._use("messages", whose[there], symbols.reshape(-1)[there], alphabet)
 
     def agreed(self, members: Array, right: Array) -> None:
         """Take in M occasions to name something. members: [M] int64; right: [M] bool, by the population's word."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
+
+import torch
 
 from popcomm.channels import message_kind
 from popcomm.channels.kinds import gradients_of
 from popcomm.channels.messages import reparameterised
+from popcomm.checks import one_of
 from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan
+from popcomm.rllib.settings import Settings
+
+CREDITS = ("step", "next", "receivers")
 
 
 def check_gradient(messages: Any, plan: Plan) -> None:
@@ -37,3 +44,61 @@ def check_gradient(messages: Any, plan: Plan) -> None:
             f"communication.noise is {noise}, and {said.kind} have no 'transmitted_again', by which messages are "
             "made anew that a noisy channel changed; use 0"
         )
+
+
+def check_credit(settings: Settings, plan: Plan) -> None:
+    """Whether messages that are learned as actions get any credit, and get it for what they did."""
+    chosen = settings.message_credit
+    if chosen is not None:
+        one_of("communication.credit", chosen, CREDITS)
+    if plan.message_kind is None:
+        return
+    if plan.gradient != "reinforce":
+        if chosen not in (None, "step"):
+            raise UserError(
+                f"communication.credit is '{chosen}', and communication.gradient is '{plan.gradient}', under which "
+                "messages are no actions; use gradient 'reinforce', or leave credit out"
+            )
+        return
+    for credit in sorted({species.credit for species in plan.species.values() if species.species.speaks}):
+        _check_one_credit(credit, settings, plan)
+
+
+def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
+    if settings.message_credit not in (None, "next") and any(
+        s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks
+    ):
+        raise UserError(
+            f"training.gamma is 0, and under communication.credit '{credit}' messages, heard one step later, then get "
+            "no credit; use credit 'next' or a gamma above 0"
+        )
+    if credit == "step":
+        return
+    cost = settings.env_config.get("message_cost")
+    if cost:
+        raise UserError(
+            f"communication.credit is '{credit}', which does not count environment.env_config.message_cost = {cost}; "
+            "use 'step'"
+        )
+    # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
+    if settings.rollout_fragment_length < 2 and not settings.in_evaluation:
+        raise UserError(
+            f"env_runners.rollout_fragment_length is 1, and communication.credit '{credit}' looks one step ahead: at "
+            "least 2"
+        )
+    if credit == "receivers" and plan.routed:
+        raise UserError(
+            "communication.credit is 'receivers', and through topology routed nobody hears a message of its own; use "
+            "'step' or 'next'"
+        )
+
+
+def check_relaxed(plan: Plan) -> None:
+    """Whether networks speak in points of the simplex: constructors say so, here without memory for weights."""
+    if plan.gradient != "relaxed" or plan.message_kind is None:
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        for species in plan.species.values():
+            # A user's network may need real numbers in its constructor; then only the training can tell.
+            with suppress(NotImplementedError, RuntimeError, TypeError):
+                species.agent_class(species.spec, **species.agent_config)

@@ -30,9 +30,6 @@ MINIBATCH = 32
 RELAXED = 64
 # Gradients that go from receivers' losses to senders.
 CARRYING = ("relaxed", "straight_through", "through")
-# Weights of the losses that make messages learned, where a config leaves them open; docs/learning_to_talk.md.
-QUALITY, BALANCE, SHARPNESS = 0.5, 0.1, 0.1
-RARE = 1.0  # the share of the entropy bonus that pulls at actions about to be ruled out, where it is left open
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class SpeciesPlan:
     agent_config: Mapping[str, object]  # what they are constructed with
     critic: str  # "independent" or "central"
     gradient: str  # how it learns to speak, chosen or not: see `communication`
+    credit: str  # what its messages are credited with where they are actions, chosen or not
     quality_weight: float  # of the quality loss, chosen or not; 0: nobody predicts what actions are worth
     balance_weight: float  # of the balance of symbols, chosen or not
     sharpness: float  # the share of it that goes to sharpness, chosen or not
@@ -246,8 +244,9 @@ def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, s
         "topology": channel and channel.topology,
         "reflexes": channel and [reflex.name for reflex in channel.reflexes],
     }
-    # Where objects do not say what they are, their address would differ in every process.
-    return {name: re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for name, value in parts.items()}
+    # Where objects do not say what they are, their address would differ in every process; and symbols of checkpoints of
+    # before had no end.
+    return {name: re.sub(r" at 0x[0-9a-f]+|, end_symbol=False", "", repr(value)) for name, value in parts.items()}
 
 
 def _alike(values: dict[str, object]) -> object:
@@ -286,7 +285,7 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
         state_size=layout.state_size,
         # In a log of transmissions one more stands for nobody, who publishes words.
         num_agents=layout.num_agents + bool(channel and channel.size),
-        sender_obs_size=max(s.obs_size for s in layout.species.values()),
+        sender_obs_size=max(s.glimpse_size for s in layout.species.values()),
         seating=seating,
         seat_species=tuple(name for name, s in layout.species.items() for _ in range(s.num_seats)),
     )
@@ -298,14 +297,15 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
     agent = agent_class(of_species("population.agent", settings.agent, species))
     carries = kind is not None and gradient in CARRYING
     quality, balance, sharpness = settings.quality_coeff, settings.message_balance_coeff, settings.message_sharpness
+    open_ones = settings.left_open
     if quality is None:
         able = getattr(agent, "gives_features", False) and settings.learn_from != "answers"
-        quality = QUALITY if carries and able else 0.0
+        quality = open_ones["quality_coeff"] if carries and able else 0.0
     if balance is None:
         learned = gradient != "none"  # a control that speaks as it happens to
-        balance = BALANCE if learned and can_be_balanced(kind) else 0.0
-    sharpness = SHARPNESS if sharpness is None else sharpness
-    rare = RARE if settings.rare_action_share is None else settings.rare_action_share
+        balance = open_ones["message_balance_coeff"] if learned and can_be_balanced(kind) else 0.0
+    sharpness = open_ones["message_sharpness"] if sharpness is None else sharpness
+    rare = open_ones["rare_action_share"] if settings.rare_action_share is None else settings.rare_action_share
     rare = 0.0 if isinstance(species.action_space, spaces.Box) else rare
     return SpeciesPlan(
         settings=settings,
@@ -315,6 +315,8 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
         agent_config=agent_config_of(settings, species),
         critic=of_species("population.critic", settings.critic, species),
         gradient=gradient,
+        # Where nothing else would count, what is heard a step later does.
+        credit=settings.message_credit or ("next" if settings.gamma == 0 else "step"),
         quality_weight=quality,
         balance_weight=balance,
         sharpness=sharpness,

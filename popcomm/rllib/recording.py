@@ -14,6 +14,7 @@ from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     EPISODE_LEN_MEAN,
     EPISODE_RETURN_MEAN,
+    EVALUATION_RESULTS,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_EPISODES_LIFETIME,
 )
@@ -48,7 +49,12 @@ OF_RUNNERS = """
     num_env_steps_sampled num_env_steps_sampled_lifetime num_env_steps_sampled_lifetime_throughput
     num_agent_steps_sampled num_agent_steps_sampled_lifetime num_module_steps_sampled num_module_steps_sampled_lifetime
     num_episodes num_episodes_lifetime episode_return_mean episode_return_min episode_return_max episode_len_mean
-    agent_episode_returns_mean module_episode_returns_mean reward_mean language world channel
+    episode_return_mean_low episode_return_mean_high agent_episode_returns_mean module_episode_returns_mean reward_mean
+    language world channel
+"""
+OF_EVALUATIONS = """
+    num_healthy_workers actor_manager_num_outstanding_async_reqs num_remote_worker_restarts
+    num_env_runners_dropped_lifetime
 """
 
 
@@ -165,6 +171,7 @@ class Recording:
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
+        scalars |= algorithm.schedules.scalars()
         return scalars | _losses(algorithm.learner_statistics(result))
 
 
@@ -174,10 +181,17 @@ def logged_by_callbacks(result: Mapping[str, Any]) -> dict[str, float]:
     >>> logged_by_callbacks({"env_runners": {"falls": 2, "reward_mean": 0.1}, "mine": {"a": True, "b": "text"}})
     {'env_runners/falls': 2.0, 'mine/a': 1.0}
     """
-    of_runners = result.get(ENV_RUNNER_RESULTS, {})
-    found = {key: value for key, value in of_runners.items() if key not in OF_RUNNERS.split()}
-    rest = {key: value for key, value in result.items() if key not in OF_ITERATIONS.split()}
-    return {**_numbers(found, f"{ENV_RUNNER_RESULTS}/"), **_numbers(rest)}
+    evaluation = result.get(EVALUATION_RESULTS, {})
+    parts = {
+        "": (result, OF_ITERATIONS),
+        f"{ENV_RUNNER_RESULTS}/": (result.get(ENV_RUNNER_RESULTS, {}), OF_RUNNERS),
+        f"{EVALUATION_RESULTS}/": (evaluation, OF_ITERATIONS + OF_EVALUATIONS),
+        f"{EVALUATION_RESULTS}/{ENV_RUNNER_RESULTS}/": (evaluation.get(ENV_RUNNER_RESULTS, {}), OF_RUNNERS),
+    }
+    found: dict[str, float] = {}
+    for path, (values, told) in parts.items():
+        found |= _numbers({key: value for key, value in values.items() if key not in told.split()}, path)
+    return found
 
 
 def _numbers(values: Mapping[str, Any], path: str = "") -> dict[str, float]:
@@ -275,5 +289,7 @@ def _pictures(config: Settings, rows: dict[str, Any]) -> dict[str, Any]:
     kind = config.message_kind
     said = [message for message in rows.get("symbols", ()) if message is not None]
     if kind is not None and kind.alphabet is not None and said:
-        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(np.stack(said), kind.alphabet))
+        longest = max(map(len, said))
+        symbols = np.stack([np.pad(message, (0, longest - len(message)), constant_values=-1) for message in said])
+        figures["symbol_use"] = pictures.symbol_use(basics.symbol_counts(symbols, kind.alphabet))
     return figures

@@ -25,7 +25,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
 from popcomm.channels import Channel, MessageKind
-from popcomm.channels.kinds import voiced
+from popcomm.channels.kinds import counted, voiced
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
@@ -181,7 +181,7 @@ class RolloutStatistics:
             spoke = alive & a.get("voiced", True)
             spoke = spoke & voiced(kind, torch.from_numpy(said)).numpy()
             if spoke.any():
-                symbols = kind.as_symbols(torch.from_numpy(said[spoke])).numpy()
+                symbols = counted(kind, torch.from_numpy(said[spoke])).numpy()
                 own.said(a["members"][spoke], symbols, kind.alphabet)
 
     def _language(self, fragments: Mapping[str, Fragment[np.ndarray]], kind: MessageKind) -> dict[str, float]:
@@ -200,7 +200,7 @@ class RolloutStatistics:
         alive &= voiced(kind, torch.from_numpy(said)).numpy()
         if not alive.any():
             return {}
-        spoken, size = kind.as_symbols(torch.from_numpy(said[alive])).numpy(), kind.alphabet
+        spoken, size = counted(kind, torch.from_numpy(said[alive])).numpy(), kind.alphabet
         assert size is not None
         sample = spoken[np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)]
         used = symbol_counts(sample, size).sum(0)

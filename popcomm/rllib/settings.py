@@ -27,6 +27,14 @@ OF_DICTS = """
     callbacks class create_env_on_driver custom_eval_function framework input lambda multiagent num_cpus_for_driver
     num_workers
 """
+# Weights of the losses that make messages learned, where a config leaves them open (docs/learning_to_talk.md), and the
+# share of the entropy bonus that pulls at actions about to be ruled out.
+LEFT_OPEN = {
+    "quality_coeff": 0.5,
+    "message_balance_coeff": 0.1,
+    "message_sharpness": 0.1,
+    "rare_action_share": 1.0,
+}
 
 
 class Settings(PPOConfig):
@@ -36,7 +44,7 @@ class Settings(PPOConfig):
     """
 
     # Settings that came later, for configs in checkpoints from before.
-    message_credit: str = "step"
+    message_credit: str | None = "step"
     learn_from: str = "rewards"
     rare_action_share: float | None = 0.0
     quality_coeff: float | None = 0.0
@@ -60,11 +68,17 @@ class Settings(PPOConfig):
     survival_hyperparameters: Mapping[str, Sequence[float]] | None = None
     survival_perturbation: float = 1.2
     survival_within: str = "species"
+    mutation_schedule: object = None
+    survival_pressure: object = None
+    loss_schedules: Mapping[str, object] | None = None
+    keep_checkpoints: int | None = None
     species_as: SpeciesLike | None = None
     agent_id: bool = False
     # {setting of `training`: {species: value}}, where they differ.
     learning_by_species: Mapping[str, Mapping[str, object]] = {}
     names_all_species: bool = False  # where it is False, a species that `members` does not name has one
+    # What stands for None in the weights of losses, in the code that made the config: a checkpoint goes on with it.
+    left_open: Mapping[str, float] = LEFT_OPEN
     # What `validate` set of RLlib's settings, which no user did: {name: value}.
     filled_in: Mapping[str, object] = {}
 
@@ -74,6 +88,7 @@ class Settings(PPOConfig):
         self._start_learning()
         self._layout: tuple[object, WorldLayout] | None = None
         self.learning_by_species = {}
+        self.left_open = dict(LEFT_OPEN)
         self.names_all_species = True
 
     def _start_with_populations(self) -> None:
@@ -84,7 +99,7 @@ class Settings(PPOConfig):
         self.messages: MessageKind | dict[str, object] | None = None
         self.channel_topology: Topology | dict[str, object] = {"kind": "full"}
         self.message_gradient: str | None = None
-        self.message_credit = "step"
+        self.message_credit = None
         self.message_dropout = 0.0
         self.message_noise = 0.0
         self.reflexes = ()
@@ -105,6 +120,7 @@ class Settings(PPOConfig):
         self.conversation_worlds = 4
         self.picture_every = 10
         self.checkpoint_every = 10
+        self.keep_checkpoints = None
 
     def _start_learning(self) -> None:
         """What is learned from, and RLlib's own settings, with defaults that suit populations."""
@@ -136,6 +152,14 @@ class Settings(PPOConfig):
         self.delay_between_env_runner_restarts_s = 0.5
         self.merge_env_runner_states = False
         self.broadcast_env_runner_states = False
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Any:
+        """RLlib's way from what a checkpoint keeps to a config."""
+        if "left_open" not in state and state.get("message_gradient") != "reinforce":
+            # From before a credit without effect was refused.
+            state = {**state, "message_credit": None}
+        return super().from_state(dict(state))
 
     def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
         """RLlib's way from a dict, such as Tune's `param_space` and settings of one species, to a config.

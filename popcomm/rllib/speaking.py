@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from popcomm.channels import MessageKind, Words
+from popcomm.channels import MessageKind, Symbols, Words
+from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.envs.world import Species
 from popcomm.language.collapse import messages_per_speaker
 from popcomm.rllib.fragment import Fragment
@@ -82,6 +83,8 @@ def most_entropy(kind: MessageKind) -> float:
     """
     if kind.alphabet is None:
         return math.nan
+    if isinstance(kind, Symbols | RelaxedSymbols) and kind.ends:  # that the end is likelier where less may follow
+        return math.log(kind.count)
     params = torch.zeros(1, *kind.params_shape)
     if isinstance(kind, Words) and kind.vocab is None and kind.speak_gate:
         params[..., -1] = OPEN

@@ -11,7 +11,8 @@ from torch import Tensor
 from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.openness import openness
-from popcomm.channels.messages import MessageKind
+from popcomm.channels.messages import MessageKind, told
+from popcomm.envs.world import Species
 from popcomm.rllib.balance import evenness
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.lessons import lesson_loss
@@ -36,9 +37,17 @@ class _Likelihoods(NamedTuple):
 class SpeciesLoss:
     """Callable: (arrays, unrolled, ...) -> (loss, what to log)."""
 
-    def __init__(self, module: PopulationRLModule, plan: SpeciesPlan, distribution: ActionDistribution) -> None:
+    def __init__(
+        self,
+        module: PopulationRLModule,
+        plan: SpeciesPlan,
+        distribution: ActionDistribution,
+        species: Mapping[str, Species] | None = None,
+    ) -> None:
         self.module, self.plan, self.distribution = module, plan, distribution
+        self.species = species or {}  # all of the world, for what senders saw
         self.config: Settings = plan.settings
+        self.scales: Mapping[str, float] = {}  # of the network's own losses, as schedules say
         self.messages: MessageKind | None = plan.spec.messages
 
     def __call__(
@@ -101,7 +110,9 @@ class SpeciesLoss:
 
     def _value_error(self, output: AgentOutput, rows: _Rows) -> Tensor:
         """[P, R], squared and clipped."""
-        values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
+        # Observations are gathered for a central critic alone: they may be pictures.
+        seen = rows["obs"] if getattr(self.module, "central_critic", None) is not None else output.value
+        values = self.module.value(output.value, seen, rows.world_state()).float()
         return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
 
     def _exploration(
@@ -151,13 +162,21 @@ class SpeciesLoss:
         if plan.balance_weight:
             per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
             groups = rows.groups(run.places, per_seat)
-            spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce))
+            share = self._share(params, output)
+            spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
             total, logged["message_balance"] = total - plan.balance_weight * spread, spread / members
             if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
-                total = total - plan.balance_weight * voiced(openness(kind.log_drawn(params)).sum(-1))
+                open_ = openness(kind.log_drawn(params))
+                total = total - plan.balance_weight * voiced((open_ if share is None else open_ * share).sum(-1))
             if plan.sharpness:
-                total = total + plan.balance_weight * plan.sharpness * voiced(kind.entropy(params))
+                unsure = kind.entropy(params, **told(kind, output.said))
+                total = total + plan.balance_weight * plan.sharpness * voiced(unsure)
         return total, logged
+
+    def _share(self, params: Tensor, output: AgentOutput) -> Tensor | None:
+        """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
+        kind: Any = self.messages
+        return kind.share(params, **told(kind, output.said)).detach() if getattr(kind, "ends", False) else None
 
     def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
@@ -196,7 +215,8 @@ class SpeciesLoss:
         if self._acts_by_message(output):
             message = _voiced(self.messages.log_prob(params, rows.sent()), rows)
         with torch.set_grad_enabled(message is not None or bool(self.config.message_entropy_coeff)):
-            return _Likelihoods(log_prob, entropy, message, _voiced(self.messages.entropy(params), rows))
+            uncertain = self.messages.entropy(params, **told(self.messages, output.said))
+            return _Likelihoods(log_prob, entropy, message, _voiced(uncertain, rows))
 
     def _policy_loss(
         self, likelihoods: _Likelihoods, rows: _Rows, mean: Callable[[Tensor], Tensor]
@@ -211,7 +231,7 @@ class SpeciesLoss:
         decisions = [(likelihoods.log_prob, rows["action_logp"], rows["advantages"])] if acts else []
         if likelihoods.message_log_prob is not None:
             said = (likelihoods.message_log_prob, _voiced(rows["message_logp"], rows), rows.message_advantages())
-            if acts and self.config.message_credit == "step":
+            if acts and self.plan.credit == "step":
                 new, old, advantage = decisions[0]
                 decisions = [(new + said[0], old + said[1], advantage)]
             else:
@@ -259,14 +279,14 @@ class SpeciesLoss:
         if not getattr(agent, "has_auxiliary_losses", True):
             # The targets are gathered for nobody else, and with an inbox they are larger than all the rest.
             return total, logged
-        batch = auxiliary_batch(arrays, run, rows, world)
+        batch = auxiliary_batch(arrays, run, rows, world, self.species)
         losses = agent.auxiliary_losses(batch, run.outputs)
         # A network averages over the rows it is given; with several learners that is its share of all rows.
         rows_share = mask.sum(1) / counts
         shares = _shares(agent, batch, reduce)
         for name, per_member in losses.items():
             part = per_member * shares.get(name, rows_share)
-            total = total + weights.get(name, 1.0) * part.sum()
+            total = total + weights.get(name, 1.0) * self.scales.get(name, 1.0) * part.sum()
             logged[name] = part.detach().sum() / len(part)
         if diagnose and hasattr(agent, "diagnostics"):
             with torch.no_grad():
@@ -289,13 +309,17 @@ def _shares(agent: Agent, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Te
 
 
 def auxiliary_batch(
-    arrays: Fragment[Tensor], run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]]
+    arrays: Fragment[Tensor],
+    run: SpeciesUnroll,
+    rows: _Rows,
+    world: Mapping[str, Fragment[Tensor]],
+    species: Mapping[str, Species],
 ) -> AuxiliaryBatch:
-    """Targets for a network's own losses, in the order of its rows."""
+    """Targets for a network's own losses, in the order of its rows. species: all of the world."""
     alive, first = arrays["alive"], arrays["first"]
     # The row after a life's last step has its final observation; only a new life's first one must not be predicted.
     next_mask = alive & ~first[:, 1:]
-    sender_obs, sender_mask = _what_senders_saw(run, rows, world)
+    sender_obs, sender_mask = _what_senders_saw(run, rows, world, species)
     return AuxiliaryBatch(
         obs=rows["obs"],
         next_obs=rows.gather(arrays["obs"][:, 1:]),
@@ -310,16 +334,20 @@ def auxiliary_batch(
 
 
 def _what_senders_saw(
-    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]]
+    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]], species: Mapping[str, Species]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Observation of the sender of every heard message when it spoke, [P, T R, K, Omax], and which numbers are real."""
+    """What the sender of every heard message saw when it spoke, [P, T R, K, Omax], and which numbers are real.
+
+    Of pictures it is a glimpse.
+    """
     if run.inbox is None:
         return None, None
-    width = max(a["obs"].shape[-1] for a in world.values())
+    width = max(species[name].glimpse_size for name in world)
     seen, real = [], []
-    for a in world.values():
+    for name, a in world.items():
         # One step before: the carried observation, then those of steps 0 ... T - 2.
         before = torch.cat([a["previous_obs"].unsqueeze(1), a["obs"][:, : rows.length - 1]], 1)
+        before = species[name].glimpse(before)
         missing = width - before.shape[-1]
         seen.append(torch.nn.functional.pad(before, (0, missing)))
         real.append(torch.arange(width, device=before.device).lt(before.shape[-1]).expand(before.shape[2], width))

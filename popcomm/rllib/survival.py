@@ -92,20 +92,27 @@ class Survival:
 
     # ---- a generation ends ----
 
-    def select(self) -> Selected:
-        """Decide who lives on and who has children, in all species; what was gathered is forgotten."""
+    def select(self, mutation: float = 1.0, pressure: float = 1.0) -> Selected:
+        """Decide who lives on and who has children, in all species; what was gathered is forgotten.
+
+        Args:
+            mutation: by how much its deviation is multiplied.
+            pressure: probability with which a member that the strategy replaces is replaced indeed.
+        """
         successions, told = {}, {}
         for name in self.generations:
-            successions[name], told[name] = self._select(name)
+            successions[name], told[name] = self._select(name, mutation, pressure)
         self._met = self._nothing_met()
         return Selected(successions, told)
 
-    def _select(self, name: str) -> tuple[Succession, dict[str, float]]:
+    def _select(self, name: str, mutation: float, pressure: float) -> tuple[Succession, dict[str, float]]:
         plan, before = self.plan, lived(self.generations[name], self.fitness(name), self.plan.smoothing)
         strategy, traits = plan.strategies[name], self._traits(name)
         seed = seed_of(self.seed, SURVIVAL_BRANCH, self._order[name], before.number)
         rng = np.random.default_rng(seed)
         sources = chosen(strategy, before, traits, rng, plan.groups)
+        if pressure < 1:
+            sources = np.where(rng.random(before.members) < pressure, sources, np.arange(before.members))
         begin = plan.begin_with(name)
         crosses = plan.crossover > 0 and begin == COPY
         mates = mates_of(sources, rng) if crosses else np.full(before.members, -1)
@@ -120,7 +127,7 @@ class Survival:
             mates=mates,
             fresh=begin != COPY,
             lessons=plan.lessons if begin == IMITATE else 0,
-            mutation_std=plan.mutation_std,
+            mutation_std=plan.mutation_std * mutation,
             crossover=plan.crossover,
             scales=dict(self.scales[name]),
             seed=seed,

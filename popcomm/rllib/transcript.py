@@ -12,11 +12,12 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput
 from popcomm.agents.seating import Seating
 from popcomm.channels import Channel
-from popcomm.channels.kinds import voiced
+from popcomm.channels.kinds import counted, voiced
 from popcomm.channels.mail import Mail
+from popcomm.channels.messages import told
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import WorldStep
-from popcomm.language.recording import heard_by
+from popcomm.language.recording import heard_by, symbols_said
 from popcomm.rollout import Players, Thought, Turn
 
 # Steps of each world that are kept until they are written; the oldest are dropped where writing is more seldom.
@@ -108,7 +109,7 @@ class Transcript:
                 _array(seen.alive[:w]),
                 self.episode,
                 self.clock,
-                {k: _array(v[:w]) for k, v in seen.observations.items()},
+                {k: _array(self.layout.species[k].glimpse(v[:w])) for k, v in seen.observations.items()},
                 {k: _array(v[:w]) for k, v in turn.bounded.items()},
                 np.concatenate([m[:w] for m in turn.members.values()], 1).copy(),
                 _array(after.rewards[:w]),
@@ -167,7 +168,9 @@ class Transcript:
             if output.message is None:  # a species that never speaks
                 parts.append(torch.zeros(self.worlds, seats))
             else:
-                parts.append(kind.entropy(seatings[name].to_worlds(output.message)[: self.worlds]).cpu())
+                said = None if output.said is None else seatings[name].to_worlds(output.said)[: self.worlds]
+                params = seatings[name].to_worlds(output.message)[: self.worlds]
+                parts.append(kind.entropy(params, **told(kind, said)).cpu())
         return _array(torch.cat(parts, 1))
 
     def _attention(self, outputs: dict[str, AgentOutput], seatings: dict[str, Seating]) -> np.ndarray | None:
@@ -234,10 +237,8 @@ class Transcript:
             columns["label"] = np.full(len(keep), -1)
         return {name: _kept(values, keep) for name, values in columns.items() if values is not None}
 
-    def _said(
-        self, said: np.ndarray | None, may: np.ndarray | None
-    ) -> tuple[str, np.ndarray | None, np.ndarray | None]:
-        """The column of messages [R N, ...], what stands in it, and who may speak [R N] and did; None: all."""
+    def _said(self, said: np.ndarray | None, may: np.ndarray | None) -> tuple[str, Any, np.ndarray | None]:
+        """The column of messages, what stands in it [R N, ...], and who may speak [R N] and did; None: all."""
         kind = None if self.channel is None else self.channel.messages
         if said is None or kind is None or kind.alphabet is None:
             return "vector", None if said is None else said.reshape(len(said), -1), may
@@ -245,9 +246,9 @@ class Transcript:
         did = voiced(kind, messages).numpy()
         if not did.all():
             may = did if may is None else may & did
-        return "symbols", kind.as_symbols(messages).numpy(), may
+        return "symbols", symbols_said(counted(kind, messages).numpy()), may
 
-    def _of_speakers(self, said: np.ndarray | None, voiced: np.ndarray | None) -> Any:
+    def _of_speakers(self, said: Any, voiced: np.ndarray | None) -> Any:
         """What was said [R N, ...]; as a list with None where a seat did not speak, if that happens. voiced: [R N]."""
         able = np.array([s.speaks for s in self.layout.species.values() for _ in range(s.num_seats)])
         if said is None or (able.all() and voiced is None):

@@ -143,7 +143,7 @@ class Unroller:
                 softs[name] = soft.unflatten(0, (worlds, length))
             index = None if seating.members == 1 else seating.index.reshape(-1)
             result[name] = SpeciesUnroll(
-                output._replace(state={}, said=None), _single(inbox), index, seating.row_mask(fold(arrays["alive"]))
+                output._replace(state={}), _single(inbox), index, seating.row_mask(fold(arrays["alive"]))
             )
         return {name: result[name] for name in fragment}
 
@@ -161,7 +161,7 @@ class Unroller:
         parts = []
         for name, arrays in fragment.items():
             shape = (*arrays["alive"].shape[:3], *self.messages.features_shape)
-            parts.append(softs[name] if name in softs else arrays["obs"].new_zeros(shape))
+            parts.append(softs[name] if name in softs else arrays["values"].new_zeros(shape))
         return torch.cat(parts, 2)
 
     def _mail(self, fragment: Sequence[S], get: Callable[[S, str], Tensor], soft: Tensor | None = None) -> Mail | None:
@@ -204,6 +204,7 @@ class _Walk:
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
         self.decides_later = decides_later(self.agent)
+        self.decides_unseen = bool(getattr(self.agent, "decides_unseen", False))
         self._seat(0)
         self.state = {name: self.seating.to_members(value) for name, value in carried(arrays).items()}
         self.outputs: list[AgentOutput] = []
@@ -224,10 +225,10 @@ class _Walk:
         obs = seating.to_members(self.steps.at(t, "obs"))
         output = agent_step(self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later)
         self.state = output.state
-        self.outputs.append(output._replace(state={}, said=None))
+        self.outputs.append(output._replace(state={}))
         if _single(inbox) is not None:
             self.inboxes.append(inbox)
-        self.seen.append(obs)
+        self.seen.append(obs[..., :0] if self.decides_unseen else obs)
         self.indices.append(self._index + t * seating.num_seats)
         self.masks.append(seating.row_mask(self.steps.at(t, "alive")))
 
@@ -235,7 +236,7 @@ class _Walk:
         """The differentiable form [B, N_s, *features shape] of what was said at step t, the last; zeros of the mute."""
         params = self.outputs[-1].message
         if params is None:
-            return self.arrays["obs"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
+            return self.arrays["values"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
         return soft_of(
             kind, params, self.seating, lambda key, ahead: self.steps.at(t + ahead, key), "sent" in self.steps
         )
@@ -257,16 +258,16 @@ class _Walk:
 
     def joined(self, with_soft: bool) -> SpeciesUnroll:
         first = self.outputs[0]
-        message = None
-        if first.message is not None:
-            message = torch.cat([o.message for o in self.outputs if o.message is not None], 1)
+        message = _along_rows([output.message for output in self.outputs])
+        said = _along_rows([output.said for output in self.outputs])
         aux = {key: torch.cat([o.aux[key] for o in self.outputs], 1) for key in first.aux}
         if self.decides_later:
-            logits, value = self.agent.decide(torch.cat(self.seen, 1), aux)
+            seen = torch.cat(self.seen, 1)
+            logits, value = self.agent.decide(seen if self.decides_unseen else self.spec.numbers(seen), aux)
         else:
             logits = torch.cat([o.action_logits for o in self.outputs], 1)
             value = torch.cat([o.value for o in self.outputs], 1)
-        outputs = AgentOutput(logits, message, value, {}, aux)
+        outputs = AgentOutput(logits, message, value, {}, aux, said)
         return SpeciesUnroll(
             outputs, self._joined_inbox(with_soft), torch.cat(self.indices, 1).reshape(-1), torch.cat(self.masks, 1)
         )
@@ -288,6 +289,12 @@ class _Walk:
         messages = torch.cat([i.posted for i in self.inboxes])
         posted_softs = _joined(softs, self.inboxes[0].posted, 1, 0)
         return cast(Inbox, PostedInbox(messages, index, senders, mask, posted_softs, direct))
+
+
+def _along_rows(values: Sequence[Tensor | None]) -> Tensor | None:
+    """[P, R, ...] of every step -> [P, T R, ...]; None where there are none."""
+    there = [value for value in values if value is not None]
+    return torch.cat(there, 1) if there else None
 
 
 def _joined(softs: list[Tensor | None], first: Tensor, leading: int, axis: int) -> Tensor | None:

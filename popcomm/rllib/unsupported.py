@@ -11,7 +11,8 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.policy import PolicySpec
 
-from popcomm.errors import UserError, nearest, unknown
+from popcomm.errors import ALSO_CALLED, UserError, nearest, unknown
+from popcomm.rllib.by_species import LEARNING
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 
@@ -35,6 +36,12 @@ ITERATION = "metrics are those of each iteration; smooth them where you draw the
 ENVIRON = 'use ray.init(runtime_env={"env_vars": ...})'
 OWN_LEARNER = "use training.learner_class, a PopulationPPOLearner of your own"
 GONE = "RLlib gave it up"
+
+# Methods that RLlib's users look for a keyword in.
+METHODS = """
+    environment env_runners learners training communication population acceleration recording evaluation fault_tolerance
+    multi_agent rl_module callbacks resources reporting checkpointing debugging framework offline_data experimental
+"""
 
 EVALUATION_KEYS = """
     evaluation_duration_unit evaluation_auto_duration_min_env_steps_per_sample
@@ -220,21 +227,41 @@ def check_unsupported(settings: Settings, plan: Plan) -> None:
     if settings.in_evaluation:
         return  # RLlib's own copy, with what evaluation needs
     _check_values(settings, filled_in(settings, plan), "")
-    for name in settings.algorithm_config_overrides_per_module:
+    for name, own in settings.algorithm_config_overrides_per_module.items():
         if name not in plan.species:
             raise unknown("rl_module.algorithm_config_overrides_per_module: the species", name, plan.species)
+        _check_own(name, own, settings)
     for name, species in plan.species.items():
         if settings.own_settings(name):
             _check_values(species.settings, filled_in(settings, plan), f" of species '{name}'")
     _check_spec(settings, plan)
 
 
-def check_names(method: str, given: Collection[str]) -> None:
-    """Raises UserError for a keyword that no method of that name takes, with the nearest that one does."""
-    known = [name for cls in Settings.__mro__ for name in _keywords(vars(cls).get(method))]
+def _check_own(species: str, own: Mapping[str, object], settings: Settings) -> None:
+    """Whether each setting that one species has of its own is one that species can have of their own."""
+    for key, value in own.items():
+        if key not in LEARNING and key not in REFUSED and not _same(value, getattr(settings, key, None)):
+            raise UserError(
+                f"rl_module.algorithm_config_overrides_per_module of '{species}' has {key} {_shown(value)}, which is "
+                f"one for all species; species can have their own {', '.join(sorted(LEARNING))}"
+            )
+
+
+def check_names(config: type, method: str, given: Collection[str]) -> None:
+    """Raises UserError for a keyword that a config's method does not take, with the one that was meant."""
+    known = _keywords_of(config, method)
     for name in given:
-        if name not in known:
-            raise UserError(f"{method}.{name} does not exist; {nearest(name, known)}")
+        if name in known:
+            continue
+        for other in ALSO_CALLED.get(name, name), name:
+            homes = [home for home in METHODS.split() if other in _keywords_of(config, home)]
+            if homes and method not in homes:
+                raise UserError(f"{method}.{name} does not exist; '{other}' is a key of '{homes[0]}'")
+        raise UserError(f"{method}.{name} does not exist; {nearest(name, known)}")
+
+
+def _keywords_of(config: type, method: str) -> list[str]:
+    return [name for cls in config.__mro__ for name in _keywords(vars(cls).get(method))]
 
 
 def _keywords(function: object) -> list[str]:

@@ -14,16 +14,16 @@ from popcomm.channels.relaxed import Dru
 from popcomm.checks import count, number, one_of, true_or_false
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
-from popcomm.rllib.message_learning import check_gradient
+from popcomm.rllib.message_learning import check_credit, check_gradient, check_relaxed
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.training_schedules import TrainingSchedules
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.schedules import Gated
 
 logger = logging.getLogger(__name__)
 
-CREDITS = ("step", "next", "receivers")
 LEARN_FROM = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
@@ -48,7 +48,6 @@ def check(settings: Settings) -> Plan:
     _check_numbers(settings)
     _check_fractions(settings)
     true_or_false("environment.agent_id", settings.agent_id)
-    one_of("communication.credit", settings.message_credit, CREDITS)
     one_of("training.learn_from", settings.learn_from, LEARN_FROM)
     one_of("environment.time_limit", settings.time_limit, TIME_LIMITS)
     one_of("population.seating", settings.seating, SEATINGS)
@@ -72,7 +71,8 @@ def check(settings: Settings) -> Plan:
     _check_waiting(settings, plan)
     _check_routing(plan)
     _check_supervision(settings, plan)
-    _check_credit(settings, plan)
+    check_credit(settings, plan)
+    check_relaxed(plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
     check_unsupported(settings, plan)
@@ -94,6 +94,8 @@ def _check_numbers(settings: Settings) -> None:
         "recording.picture_every": (settings.picture_every, 0),
         "recording.checkpoint_every": (settings.checkpoint_every, 0),
     }
+    if settings.keep_checkpoints is not None:
+        least["recording.keep_checkpoints"] = (settings.keep_checkpoints, 1)
     for key, (value, minimum) in least.items():
         count(key, value, minimum)
 
@@ -119,22 +121,23 @@ def _chosen(settings: Settings, key: str) -> object:
 
 
 def _check_communication(settings: Settings, plan: Plan) -> None:
+    _check_measures(settings, plan.channel, plan.layout.num_labels)
     if plan.message_kind is None:
         return  # silence, whatever else a channel would have had
-    if plan.channel is not None:
-        _check_measures(plan.channel, plan.layout.num_labels)
     check_gradient(settings.messages, plan)
 
 
-def _check_measures(channel: Channel, num_labels: int) -> None:
-    """Whether fades by performance look at what the trainer measures: a name that nothing bears would never fade."""
-    schedules: dict[str, object] = {f"reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
-    schedules["topology.schedule"] = channel.topology.schedule
+def _check_measures(settings: Settings, channel: Channel | None, num_labels: int) -> None:
+    """Whether schedules by performance look at what the trainer measures: by another name nothing would ever fade."""
+    schedules: dict[str, object] = dict(TrainingSchedules(settings).gated)
+    if channel is not None:
+        schedules |= {f"communication.reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
+        schedules["communication.topology.schedule"] = channel.topology.schedule
     for where, schedule in schedules.items():
         known = ["reward", *(OF_LABELS if num_labels else ())]
         if not isinstance(schedule, Gated) or schedule.measure in known:
             continue
-        key = f"communication.{where}: measure"
+        key = f"{where}: measure"
         if schedule.measure in OF_LABELS:
             missing = "this environment has no labels to agree on"
             raise UserError(f"{key} is '{schedule.measure}', and {missing}; use 'reward'")
@@ -219,44 +222,6 @@ def _check_supervision(settings: Settings, plan: Plan) -> None:
         raise UserError(
             f"environment.env_config.message_cost is {cost}, and must be 0 with training.learn_from 'answers', which "
             "replaces the world's rewards"
-        )
-
-
-def _check_credit(settings: Settings, plan: Plan) -> None:
-    """Whether messages that are learned as actions get any credit, and get it for what they did."""
-    credit = settings.message_credit
-    if plan.message_kind is None:
-        return
-    if plan.gradient != "reinforce":
-        if credit == "receivers":
-            raise UserError(
-                f"communication.credit is 'receivers', and communication.gradient is '{plan.gradient}', under which "
-                "messages are no actions; use gradient 'reinforce'"
-            )
-        return
-    if credit != "next" and any(s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks):
-        raise UserError(
-            f"training.gamma is 0, and under communication.credit '{credit}' messages, heard one step later, then get "
-            "no credit; use credit 'next' or a gamma above 0"
-        )
-    if credit == "step":
-        return
-    cost = settings.env_config.get("message_cost")
-    if cost:
-        raise UserError(
-            f"communication.credit is '{credit}', which does not count environment.env_config.message_cost = {cost}; "
-            "use 'step'"
-        )
-    # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
-    if settings.rollout_fragment_length < 2 and not settings.in_evaluation:
-        raise UserError(
-            f"env_runners.rollout_fragment_length is 1, and communication.credit '{credit}' looks one step ahead: at "
-            "least 2"
-        )
-    if credit == "receivers" and plan.routed:
-        raise UserError(
-            "communication.credit is 'receivers', and through topology routed nobody hears a message of its own; use "
-            "'step' or 'next'"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from popcomm.channels.kinds import counted
 from popcomm.channels.mail import Mail
 from popcomm.channels.messages import MessageKind
 from popcomm.errors import UserError
@@ -109,7 +110,7 @@ def _symbols(kind: MessageKind, message: torch.Tensor) -> tuple[list[Any], bool]
     """A message symbol by symbol, and whether they are bits."""
     if kind.alphabet is None:
         return message.flatten().tolist(), False
-    symbols = kind.as_symbols(message).tolist()
+    symbols = [symbol for symbol in counted(kind, message).tolist() if symbol >= 0]
     return symbols, kind.alphabet == 2 and len(symbols) > 1
 
 

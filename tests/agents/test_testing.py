@@ -371,6 +371,64 @@ def test_what_an_agent_declares_to_be_without_a_gradient_is_let_pass(agent):
     agent_api_test(agent)
 
 
+class Edged(Sound):
+    """Has rows that come and go, each of a member: member 0 has two of them, 1 and 2 have one each."""
+
+    whose = (0, 0, 1, 2)
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.edges = nn.Parameter(torch.ones(len(self.whose)))
+
+    def owners(self):
+        return {self.edges: torch.tensor(self.whose)}
+
+    def forward(self, obs, inbox, state):
+        output = super().forward(obs, inbox, state)
+        sums = torch.zeros(3).index_add(0, torch.tensor(self.whose), self.edges)
+        return output._replace(value=output.value + sums.unsqueeze(1))
+
+
+class Misowned(Edged):
+    """Says of a row that it is another member's."""
+
+    def owners(self):
+        return {self.edges: torch.tensor([1, 0, 0, 2])}
+
+
+class Collective(nn.Module):
+    """One network of all members: each acts on the mean of what all see in the same row."""
+
+    collective = True
+
+    def __init__(self, spec):
+        super().__init__()
+        self.layer = nn.Linear(spec.obs_size, spec.action_params_size + 1)
+
+    def initial_state(self, rows):
+        return {}
+
+    def forward(self, obs, inbox, state):
+        out = self.layer(obs.mean(0, keepdim=True).expand_as(obs))
+        return AgentOutput(out[..., 1:], None, out[..., 0], {}, {})
+
+    def auxiliary_losses(self, batch, outputs):
+        return {}
+
+
+def test_rows_that_come_and_go_belong_to_members():
+    agent_api_test(Edged)
+    with pytest.raises(AssertionError, match=r"depends on the weights of member 0|gives other members a gradient"):
+        agent_api_test(Misowned)
+
+
+def test_a_collective_is_one_network_of_all_members():
+    agent_api_test(Collective, spec=place())
+    Alone = type("Alone", (Collective,), {"collective": False})
+    with pytest.raises(AssertionError, match="its first axis must be the 3 members"):
+        agent_api_test(Alone, spec=place())
+
+
 def test_an_agent_of_one_member_may_be_made_of_torchs_own_layers():
     class Plain(nn.Module):
         def __init__(self, spec):

@@ -106,6 +106,19 @@ def test_what_is_wrong_is_told_with_exit_code_one(capsys: pytest.CaptureFixture[
     assert "the reward of agent 'ant_0' is nan, and must be finite" in told["wrong"]
 
 
+def test_where_something_is_wrong_nothing_is_trained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*args: object) -> None:
+        raise AssertionError("it trains")
+
+    monkeypatch.setattr("popcomm.cli.check_env._train", train)
+    assert cli.main(["check-env", "my_pair:Pair", "--set", "pay=.nan"]) == 1
+    said = capsys.readouterr().out
+    assert "the reward of agent 'ant_0' is nan, and must be finite" in lines(said)["wrong"]
+    assert "no training was tried: first what is wrong is to be mended" in said
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

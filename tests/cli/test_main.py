@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -94,6 +96,7 @@ def test_the_run_folder_is_named_on_the_command_line_only(capsys: pytest.Capture
 
 def test_resuming_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert complaint(capsys, "train", "swarm", "--resume").startswith("--resume needs --run-dir")
+    assert complaint(capsys, "train", "--resume").startswith("--resume needs --run-dir")
 
 
 def test_resuming_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +133,9 @@ def test_a_run_without_a_valid_checkpoint_is_told(capsys: pytest.CaptureFixture[
     (broken / "manifest.json").write_text("{")
     (tmp_path / "r/config.yaml").write_text("environment: {env: swarm_v0}\n")
     for command in (["play", "r", "--gif", "a.gif"], ["evaluate", "r"], ["export", "r", "x"]):
-        assert complaint(capsys, *command).endswith("checkpoints holds no valid checkpoint")
+        told = complaint(capsys, *command)
+        assert "checkpoints holds no valid checkpoint" in told
+        assert told.endswith("checkpoint_000001 has a damaged manifest.json")
 
 
 def test_a_users_mistake_in_another_process_is_said_without_its_traceback(
@@ -184,16 +189,71 @@ def test_a_default_run_folder_tells_config_and_time() -> None:
     assert re.fullmatch(r"runs/swarm-\d{8}-\d{6}", str(run_folder.default_run_dir("swarm")))
 
 
-def test_resuming_may_change_stop_and_nothing_else(tmp_path: Path) -> None:
-    before = {"training": {"lr": 0.1}, "communication": {"messages": {"kind": "symbols"}}, "stop": {"time_total_s": 1}}
-    run_folder.open_run_dir(tmp_path / "r", before)
-    longer = {**before, "stop": {"training_iteration": 9}}
-    run_folder.check_run_dir(tmp_path / "r", longer, resume=True)
-    changed = {**longer, "communication": {"messages": {"kind": "vectors"}}}
-    with pytest.raises(
-        UserError, match=r"communication.messages.kind is 'vectors', and was 'symbols' in .*config.yaml"
-    ):
-        run_folder.check_run_dir(tmp_path / "r", changed, resume=True)
+BEFORE = {"training": {"lr": 0.1}, "communication": {"messages": {"kind": "symbols"}}, "stop": {"time_total_s": 1}}
+
+
+def test_a_run_is_resumed_as_its_own_config_says(tmp_path: Path) -> None:
+    run_folder.open_run_dir(tmp_path / "r", BEFORE)
+    document, source = run_folder.resumed_document(tmp_path / "r", ["training.lr=0.2", "stop.training_iteration=9"])
+    assert source == tmp_path / "r/config.yaml"
+    assert document == {**BEFORE, "training": {"lr": 0.2}, "stop": {"time_total_s": 1, "training_iteration": 9}}
+    assert run_folder.changes(tmp_path / "r", document) == {
+        "stop.training_iteration": "is 9, and was null",
+        "training.lr": "is 0.2, and was 0.1",
+    }
+    run_folder.check_run_dir(tmp_path / "r", document, resume=True)
+
+
+@pytest.mark.parametrize("override", ["communication.messages.kind=vectors", "population.members=3"])
+def test_what_a_run_is_stays_for_its_life(tmp_path: Path, override: str) -> None:
+    run_folder.open_run_dir(tmp_path / "r", BEFORE)
+    document, _ = run_folder.resumed_document(tmp_path / "r", [override])
+    key = override.partition("=")[0]
+    with pytest.raises(UserError, match=rf"--resume: {key} is .*, and was .* in .*; this stays for the life of a run"):
+        run_folder.check_run_dir(tmp_path / "r", document, resume=True)
+
+
+def test_of_a_sweep_that_is_resumed_stop_alone_may_change(tmp_path: Path) -> None:
+    run_folder.open_run_dir(tmp_path / "r", BEFORE)
+    longer, _ = run_folder.resumed_document(tmp_path / "r", ["stop.training_iteration=9"])
+    run_folder.check_run_dir(tmp_path / "r", longer, resume=True, only_stop=True)
+    other, _ = run_folder.resumed_document(tmp_path / "r", ["training.lr=0.2"])
+    with pytest.raises(UserError, match=r"training.lr is 0.2, and was 0.1 in .*; only stop may change"):
+        run_folder.check_run_dir(tmp_path / "r", other, resume=True, only_stop=True)
+
+
+def test_a_file_that_says_otherwise_than_the_run_is_told(tmp_path: Path) -> None:
+    run_folder.open_run_dir(tmp_path / "r", BEFORE)
+    file = tmp_path / "a.yaml"
+    file.write_text("{training: {lr: 0.3}, communication: {messages: {kind: symbols}}, stop: {time_total_s: 7}}")
+    (told,) = run_folder.not_as_in(str(file), tmp_path / "r", ["stop.time_total_s=7"])
+    assert told.endswith("the run's own settings stand, unless changed by --set: training.lr 0.1 (not 0.3)")
+    file.write_text((tmp_path / "r/config.yaml").read_text())
+    assert run_folder.not_as_in(str(file), tmp_path / "r", []) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "[::1]:{port}"])
+def test_a_cluster_that_does_not_answer_is_told_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]  # nobody listens there
+        address = address.format(port=port)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        monkeypatch.setitem(sys.modules, "popcomm.cli.train", None)  # importing it would fail
+        said = complaint(capsys, "train", "swarm")
+    assert said.startswith(f"RAY_ADDRESS is '{address}', and no Ray cluster answers there (")
+
+
+def test_sigterm_is_ctrl_c_with_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: object, **kwargs: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("popcomm.cli.listing.print_listing", killed)
+    assert cli.main(["list"]) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_training_time_adds_up_over_processes_up_to_the_checkpoint(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 from typing import Any
 
 import pytest
 import ray
 
 from popcomm.cli.ray_session import OBJECT_STORE_BYTES, cpus, prepare_environment, ray_session
+from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -40,11 +43,36 @@ def test_a_ray_of_its_own_is_small_and_stopped_even_after_an_error(calls: list[A
 
 
 def test_a_cluster_is_joined_as_it_is(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with ray_session(PopulationPPOConfig()):
-        pass
-    assert calls[0]["address"] == "10.0.0.1:6379"
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        address = f"127.0.0.1:{cluster.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with ray_session(PopulationPPOConfig()):
+            pass
+    assert calls[0]["address"] == address
     assert not {"num_cpus", "object_store_memory"} & set(calls[0])
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("nobody there"), ValueError("bad"), RuntimeError("Version mismatch")]
+)
+def test_what_ray_says_of_an_address_is_a_sentence(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(**options: object) -> None:
+        raise error
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(UserError, match=rf"RAY_ADDRESS is 'auto', .*\({error}\)"), ray_session(PopulationPPOConfig()):
+        pass
+
+
+def test_sigterm_stays_ours_while_ray_is_up(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray puts a handler in place that ends the process."""
+    monkeypatch.setattr(ray, "init", lambda **options: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    before = signal.getsignal(signal.SIGTERM)
+    with ray_session(PopulationPPOConfig()):
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_ray_that_is_up_is_used_and_left_alone(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

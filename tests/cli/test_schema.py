@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from popcomm.agents import AGENTS
 from popcomm.cli import schema
 from popcomm.cli.documents import dump, shipped
 from popcomm.cli.types import convert
+from popcomm.envs import WORLDS
 from popcomm.envs.swarm_v0 import SwarmWorld
-from popcomm.errors import UserError
+from popcomm.errors import ALSO_CALLED, UserError
 from popcomm.rllib import PopulationPPOConfig
 
 ENVIRONMENT = {"env": "swarm_v0", "env_config": {"num_agents": 4}}
@@ -180,6 +183,59 @@ def test_a_key_of_another_section_names_that_section() -> None:
 
 def test_a_deprecated_key_of_rllib_does_not_exist() -> None:
     assert "training.num_sgd_iter does not exist" in mistake(training={"num_sgd_iter": 3})
+
+
+# As the scripts of RLlib's users, old and new, and of Stable-Baselines3's have them.
+MEANT = {
+    "learning_rate": "lr",
+    "batch_size": "minibatch_size",
+    "sgd_minibatch_size": "minibatch_size",
+    "num_sgd_iter": "num_epochs",
+    "n_epochs": "num_epochs",
+    "gae_lambda": "lambda_",
+    "lambda": "lambda_",
+    "ent_coef": "entropy_coeff",
+    "vf_coef": "vf_loss_coeff",
+    "max_grad_norm": "grad_clip",
+    "clip_range": "clip_param",
+    "discount_factor": "gamma",
+}
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_what_others_call_otherwise_is_understood(name: str) -> None:
+    assert mistake(training={name: 1}) == f"training.{name} does not exist; did you mean '{MEANT[name]}'?"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant", "home"),
+    [
+        ("num_workers", "num_env_runners", "'env_runners'"),
+        ("num_rollout_workers", "num_env_runners", "'env_runners'"),
+        ("n_envs", "num_worlds_per_env_runner", "'env_runners'"),
+        ("n_steps", "rollout_fragment_length", "'env_runners'"),
+        ("num_learner_workers", "num_learners", "'learners'"),
+        ("checkpoint_freq", "checkpoint_every", "'recording'"),
+        ("total_timesteps", "num_env_steps_sampled_lifetime", "'stop'"),
+    ],
+)
+def test_what_others_call_otherwise_and_keep_elsewhere_is_understood(name: str, meant: str, home: str) -> None:
+    assert mistake(training={name: 1}) == (f"training.{name} does not exist; did you mean '{meant}', a key of {home}?")
+
+
+def test_a_section_of_before_names_the_one_of_today() -> None:
+    assert mistake(rollouts={"num_workers": 1}) == "the section 'rollouts' does not exist; did you mean 'env_runners'?"
+
+
+def test_every_name_that_others_use_leads_to_one_that_exists() -> None:
+    known = {key for takes in schema.sections(PopulationPPOConfig).values() for key in takes.annotations}
+    known |= {*schema.STOP_KEYS, *schema.sections(PopulationPPOConfig)}
+    for world in WORLDS.values():
+        known |= set(inspect.signature(world).parameters)
+    for agent in AGENTS.values():
+        known |= set(inspect.signature(agent).parameters)
+    assert {name for name in ALSO_CALLED.values() if name not in known} == set()
+    assert not {name for name in ALSO_CALLED if name in schema.STOP_KEYS}
 
 
 def test_a_missing_environment_is_told() -> None:

@@ -163,7 +163,7 @@ def test_resuming_without_a_folder_or_a_sweep_in_it_is_refused(
 ) -> None:
     assert "s holds no run (no config.yaml)" in complaint(capsys, tmp_path, DOCUMENT, "--resume")
     assert cli.main(["sweep", "model_size_sweep", "--resume"]) == 2
-    assert "--resume needs --run-dir, the folder of the sweep" in capsys.readouterr().err
+    assert "--resume needs --run-dir, the folder of the run or sweep" in capsys.readouterr().err
 
 
 def test_every_trial_of_the_shipped_sweep_is_valid_and_has_a_size_of_its_own() -> None:

@@ -18,7 +18,8 @@ from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
-from popcomm.rllib.plan import RARE, plan_of
+from popcomm.rllib.plan import plan_of
+from popcomm.rllib.settings import LEFT_OPEN
 from tests.rllib.worlds import ClockWorld
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
@@ -104,7 +105,10 @@ class PushedWorld(ClockWorld):
 
 def test_actions_are_kept_open_where_any_can_be_ruled_out() -> None:
     config = PopulationPPOConfig().environment(PushedWorld).population(agent="mlp")
-    assert {name: s.rare_share for name, s in plan_of(config).species.items()} == {"speaker": 0.0, "listener": RARE}
+    assert {name: s.rare_share for name, s in plan_of(config).species.items()} == {
+        "speaker": 0.0,
+        "listener": LEFT_OPEN["rare_action_share"],
+    }
     config.training(rare_action_share=0.25)
     assert {name: s.rare_share for name, s in plan_of(config).species.items()} == {"speaker": 0.0, "listener": 0.25}
 

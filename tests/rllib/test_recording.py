@@ -12,6 +12,7 @@ from popcomm.language import progress
 from popcomm.language.recording import read_conversations
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.recording import Recording, _losses
+from popcomm.rllib.training_schedules import TrainingSchedules
 from tests.rllib.test_rollout import clock_config, runner_of
 
 
@@ -59,6 +60,8 @@ class _Training:
         self.config.validate()
         self.config.recording(run_dir=run_dir, conversation_every=0, picture_every=0)
         self.recording, self.iteration = Recording(), 0
+        self.members, self.selected, self.survival = {}, {}, None
+        self.schedules = TrainingSchedules(self.config)
 
     def learner_statistics(self, result: dict[str, Any]) -> dict[str, dict[str, float]]:
         return {"speaker": {"message_entropy": result["entropy"]}}

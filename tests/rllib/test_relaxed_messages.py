@@ -20,6 +20,7 @@ from tests.rllib.worlds import ClockWorld
 
 KINDS: dict[str, dict[str, Any]] = {
     "relaxed": {"kind": "symbols", "vocab_size": 3, "length": 2, "relaxed": True},
+    "ending": {"kind": "symbols", "vocab_size": 3, "length": 2, "relaxed": True, "end_symbol": True},
     "dru": {"kind": "dru", "size": 2, "noise": 1.0},
     "vectors": {"kind": "vectors", "size": 3, "std": 0.5},
     "exact": {"kind": "vectors", "size": 3},
@@ -139,7 +140,7 @@ def test_after_a_step_receivers_hear_what_the_present_sender_says(
 @pytest.mark.parametrize(
     ("agent", "world"), [("mlp", OneWayWorld), ("mlp", ClockWorld), ("symbolic", ClockWorld)], ids=str
 )
-@pytest.mark.parametrize("kind", ["relaxed", "dru", "vectors"])
+@pytest.mark.parametrize("kind", ["relaxed", "ending", "dru", "vectors"])
 def test_gradients_through_messages_are_those_of_finite_differences(kind: str, agent: str, world: type) -> None:
     """Of the actions' logits of listeners, weighted at random, along a random direction of the speakers' weights; two
     members of own weights, a noisy channel, seats drawn anew within the fragment."""

@@ -19,6 +19,7 @@ from popcomm.rllib.ppo import same
 from popcomm.rllib.recording import Recording
 from popcomm.rllib.rows import Rows
 from popcomm.rllib.supervision import answer_log_prob, due, supervised_rewards
+from popcomm.rllib.training_schedules import TrainingSchedules
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from tests.rllib.test_learner import learner_of
 from tests.rllib.test_rollout import runner_of
@@ -160,7 +161,12 @@ def test_the_worlds_metrics_arrive_in_the_result() -> None:
     right = (a["answers"] == 0).all(-1).sum() / (a["answers"] >= 0).all(-1).sum()
     logger.aggregate([runner.get_metrics()], key="env_runners")
     result = {**logger.reduce(), "num_env_steps_sampled_lifetime": 84, "num_agent_steps_sampled_lifetime": 168}
-    algorithm = SimpleNamespace(config=runner.config, learner_statistics=lambda result: {})
+    algorithm = SimpleNamespace(
+        config=runner.config,
+        learner_statistics=lambda result: {},
+        selected={},
+        schedules=TrainingSchedules(runner.config),
+    )
     Recording().measure(algorithm, result)
     assert result["popcomm"]["world/accuracy"] == pytest.approx(right)
     assert result["popcomm"]["world/attribute_accuracy"] >= result["popcomm"]["world/accuracy"]

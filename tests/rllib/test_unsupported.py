@@ -190,3 +190,32 @@ def test_a_key_of_a_dict_that_does_not_exist_is_told_with_the_nearest() -> None:
     config = PopulationPPOConfig().update_from_dict(space)
     config.validate()
     assert (config.layout.num_agents, config.lr) == (2, 0.1)
+
+
+@pytest.mark.parametrize("settings", [{"num_epochs": 5}, {"minibatch_size": 3}, {"seed": 9}])
+def test_what_is_one_for_all_species_cannot_be_one_species_own(settings: dict[str, Any]) -> None:
+    ((key, value),) = settings.items()
+    with pytest.raises(UserError, match=rf"of 'speaker' has {key} {value}, which is one for all species; .* lr, "):
+        overridden(config(), "speaker", **settings).validate()
+    overridden(config(), "speaker", lr=0.1, gamma=0.5).validate()
+
+
+def test_a_key_of_one_species_that_does_not_exist_is_told() -> None:
+    own = config().multi_agent(algorithm_config_overrides_per_module={"speaker": {"learning_rate": 0.1}})
+    with pytest.raises(UserError, match="'learning_rate' does not exist; did you mean 'lr'"):
+        own.validate()
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "said"),
+    [
+        ("env_runners", "num_workers", "env_runners.num_workers does not exist; did you mean 'num_env_runners'"),
+        ("training", "n_steps", "training.n_steps does not exist; 'rollout_fragment_length' is a key of 'env_runners'"),
+        ("training", "num_env_runners", "'num_env_runners' is a key of 'env_runners'"),
+        ("environment", "env_name", "environment.env_name does not exist"),
+        ("fault_tolerance", "max_empty_iteration", "did you mean 'max_empty_iterations'"),
+    ],
+)
+def test_a_keyword_that_a_method_does_not_take_is_told(method: str, given: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        getattr(config(), method)(**{given: 1})

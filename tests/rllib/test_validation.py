@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from torch import nn
 
 from popcomm.agents import AgentSpec
 from popcomm.channels import Ring, Symbols
+from popcomm.cli import documents, schema
 from popcomm.cli import main as cli
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.settings import LEFT_OPEN
 from tests.rllib.worlds import BanditWorld, ClockWorld
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
@@ -311,3 +314,61 @@ def test_a_gated_fade_looks_at_what_the_trainer_measures() -> None:
 def test_what_an_evaluation_cannot_be_told_is_refused(told: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         PopulationPPOConfig().environment("swarm_v0").population(agent="mlp").evaluation(**told).validate()
+
+
+@pytest.mark.parametrize("gradient", ["relaxed", "straight_through", "none"])
+def test_a_credit_of_messages_that_are_no_actions_is_refused(gradient: str) -> None:
+    with pytest.raises(UserError, match=f"credit is 'next', and communication.gradient is '{gradient}', .* leave cre"):
+        config().communication(gradient=gradient, credit="next").validate()
+    config().communication(messages=None, gradient=gradient, credit="next").validate()  # silence, whatever else
+
+
+def test_a_credit_that_is_left_open_follows_from_gamma() -> None:
+    own = config().communication(gradient="reinforce")
+    assert {s.credit for s in own.plan.species.values()} == {"step"}
+    own.training(gamma={"speaker": 0.0, "default": 0.9}).validate()
+    assert {name: s.credit for name, s in own.plan.species.items()} == {"speaker": "next", "listener": "step"}
+
+
+@pytest.mark.parametrize("name", ["referential", "referential_population", "liquid_population"])
+def test_games_of_answers_can_be_learned_by_rewards_of_messages(name: str) -> None:
+    """As the first lines of the files say."""
+    document = documents.load(name, ["communication.gradient=reinforce"])
+    own = schema.apply(document, PopulationPPOConfig())
+    own.validate()
+    assert {s.credit for s in own.plan.species.values() if s.species.speaks} == {"next"}
+
+
+@pytest.mark.parametrize(
+    ("population", "said"),
+    [
+        ({"agent": "gru"}, "population.agent 'gru' speaks in symbols, and messages are relaxed symbols"),
+        (
+            {"agent": "tiny", "agent_config": {"message_head": "autoregressive"}},
+            "message_head 'autoregressive' speaks in symbols, and messages are relaxed symbols",
+        ),
+    ],
+)
+def test_agents_that_do_not_speak_in_relaxed_symbols_are_told_before_any_is_built(
+    population: dict[str, Any], said: str
+) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(UserError, match=said):
+        config().communication(gradient="relaxed").population(**population).validate()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_checkpoint_goes_on_with_what_its_open_weights_stood_for() -> None:
+    own = config()
+    state = {**own.get_state(), "left_open": {**LEFT_OPEN, "quality_coeff": 0.3}}
+    restored = PopulationPPOConfig.from_state(state)
+    assert {s.quality_weight for s in restored.plan.species.values()} == {0.3}
+    assert {s.quality_weight for s in own.plan.species.values()} == {LEFT_OPEN["quality_coeff"]}
+
+
+def test_a_config_from_before_a_credit_without_effect_was_refused_still_restores() -> None:
+    own = config().communication(gradient="straight_through")
+    state = {key: value for key, value in own.get_state().items() if key != "left_open"}
+    PopulationPPOConfig.from_state({**state, "message_credit": "next"}).validate()
+    acting = PopulationPPOConfig.from_state({**state, "message_gradient": "reinforce", "message_credit": "next"})
+    assert {s.credit for s in acting.plan.species.values()} == {"next"}

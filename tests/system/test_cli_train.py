@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import popcomm
 from popcomm.cli import main as cli
 from popcomm.cli.progress import Status
+from popcomm.errors import UserError
 from popcomm.language import progress
 from popcomm.language.recording import read_conversations
 from popcomm.rllib.checkpoints import verify
@@ -137,6 +140,22 @@ def test_resuming_a_finished_run_trains_no_further(finished: Path, tiny: Path) -
     assert (finished / "progress.jsonl").read_text() == before
 
 
+def test_a_run_goes_on_by_its_folder_alone(
+    tiny: Path, ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train(tiny, run, "--set", "training.lr=0.002", "--set", "stop.training_iteration=1") == 0
+    more = ("--set", "stop.training_iteration=2", "--set", "training.gamma=0.9")
+    assert cli.main(["train", "--run-dir", str(run), "--resume", *more]) == 0
+    out = capsys.readouterr().out
+    assert "changed: training.gamma is 0.9, and was null" in out
+    lines = progress.read(run / "progress.jsonl")
+    assert lines["losses/learning_rate"].tolist() == pytest.approx([0.002, 0.002])
+    assert yaml.safe_load((run / "config.yaml").read_text())["training"]["gamma"] == 0.9
+    wider = ["train", "--run-dir", str(run), "--resume", "--set", "environment.env_config.num_agents=5"]
+    assert cli.main([*wider, "--set", "stop.training_iteration=3"]) == 0  # learning goes on with other seats
+
+
 def test_a_damaged_checkpoint_is_passed_over(tiny: Path, ray_cluster: None, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train(tiny, run) == 0
@@ -154,13 +173,33 @@ def test_play_writes_a_gif_of_as_many_pictures_as_steps(finished: Path, tmp_path
         assert min(image.size) > 50
 
 
+def test_a_checkpoint_from_before_populations_were_in_them_is_evaluated_all_the_same(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, then = tmp_path / "now.json", tmp_path / "then.json"
+    assert cli.main(["evaluate", str(finished), "--episodes", "4", "--json", str(now)]) == 0
+    older = tmp_path / "run"
+    shutil.copytree(finished, older)
+    for file in older.glob("checkpoints/*/manifest.json"):
+        shutil.rmtree(file.parent / "population")
+        about = json.loads(file.read_text())
+        about["files"] = {name: told for name, told in about["files"].items() if not name.startswith("population/")}
+        file.write_text(json.dumps(about))
+    assert cli.main(["evaluate", str(older), "--episodes", "4", "--json", str(then)]) == 0
+    assert json.loads(then.read_text())["return_mean"] == json.loads(now.read_text())["return_mean"]
+    capsys.readouterr()
+    with pytest.raises(UserError, match="it was saved by an earlier popcomm; train on for an iteration"):
+        popcomm.load(older)
+
+
 def test_report_is_written_again(finished: Path) -> None:
     (finished / "report.html").unlink()
     assert cli.main(["report", str(finished)]) == 0
     assert (finished / "report.html").stat().st_size > 1000
 
 
-def test_ctrl_c_saves_a_checkpoint_and_exits_130(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_save_a_checkpoint(tiny: Path, tmp_path: Path, sent: signal.Signals, code: int) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "popcomm.cli.main", "train", str(tiny), "--run-dir", str(run_dir)]
     endless = ["--set", "stop.training_iteration=1000000", "--set", "recording.checkpoint_every=0"]
@@ -170,14 +209,15 @@ def test_ctrl_c_saves_a_checkpoint_and_exits_130(tiny: Path, tmp_path: Path) -> 
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("iteration"):
-            # As a terminal does it: the whole group hears of it.
-            os.killpg(process.pid, signal.SIGINT)
+            # As a terminal and `ray job stop` do it: the whole group hears of it.
+            os.killpg(process.pid, sent)
             break
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in out + err
     saved = list((run_dir / "checkpoints").iterdir())
     assert len(saved) == 1
     assert f"checkpoint: {saved[0]}" in out
     rows = [json.loads(line) for line in (run_dir / "progress.jsonl").read_text().splitlines()]
     assert verify(saved[0])["iteration"] == rows[-1]["iteration"]
+    assert f"interrupted; popcomm train --run-dir {run_dir} --resume goes on from there" in out

@@ -1,0 +1,124 @@
+"""Messages of real numbers: the network's output, with normal noise if asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from popcomm.channels.relaxed import at_least_float32
+from popcomm.checks import number, whole
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A vector of `size` real numbers; with `std` > 0 it is normally distributed around the network's output.
+
+    Raises:
+        UserError: a size below one, or a negative std.
+    """
+
+    size: int
+    std: float = 0.0
+    kind: ClassVar[str] = "vectors"
+    gradients: ClassVar[tuple[str, ...]] = ("through",)
+
+    def __post_init__(self) -> None:
+        whole("messages.size", self.size, 1)
+        number("messages.std", self.std, "not be negative", least=0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def params_shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def features_shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def alphabet(self) -> None:
+        """None: as_symbols has nothing to count."""
+        return None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def rule(self) -> str:
+        noise = f" plus normal noise of standard deviation {self.std:g}" if self.std else ""
+        return f"a message is a vector of {self.size} real numbers, the network's output{noise}"
+
+    def space(self) -> spaces.Box:
+        return spaces.Box(-np.inf, np.inf, (self.size,), np.float32)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Nothing is kept of noiseless vectors."""
+        return (self.size,) if self.std else (0,)
+
+    def draw_noise(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise: [..., size] float32, or [..., 0] of the noiseless distribution."""
+        return torch.randn(*params.shape[:-1], *self.noise_shape, generator=generator, device=params.device)
+
+    def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
+        """params [..., size] and noise -> [..., size], float32 or wider; differentiable in params."""
+        params = at_least_float32(params)
+        return params + self.std * noise if self.std else params
+
+    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.sample_with(params, self.draw_noise(params, generator))
+
+    def mode(self, params: Tensor) -> Tensor:
+        """The mean, float32."""
+        return params.float()
+
+    def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
+        """Normal log-density summed over the vector; zero for the noiseless distribution, which has no density."""
+        if self.std == 0:
+            return params.new_zeros(params.shape[:-1])
+        z = (messages - params) / self.std
+        return (-0.5 * z.square() - math.log(self.std) - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """Differential entropy (nats); zero for the noiseless distribution."""
+        if self.std == 0:
+            return params.new_zeros(params.shape[:-1])
+        each = 0.5 * math.log(2 * math.pi * math.e) + math.log(self.std)
+        return params.new_full(params.shape[:-1], self.size * each)
+
+    def soft(self, params: Tensor) -> Tensor:
+        """The output itself, without noise."""
+        return params
+
+    def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        """The vector itself; `soft` is what the present sender says with the noise that was kept."""
+        return messages if soft is None else soft
+
+    def load(self, messages: Tensor) -> Tensor:
+        """Every vector counts as one symbol."""
+        return torch.ones(messages.shape[:-1], device=messages.device)
+
+    def spoken(self, messages: Tensor) -> Tensor:
+        """All of them."""
+        return torch.ones(messages.shape[:-1], dtype=torch.bool, device=messages.device)
+
+    def as_symbols(self, messages: Tensor) -> Tensor:
+        """Raises TypeError: the alphabet of vectors is None."""
+        raise TypeError("vectors have no symbols")
+
+    def corrupt(self, messages: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
+        """Normal noise of standard deviation `noise` is added."""
+        return messages + noise * torch.randn(messages.shape, generator=generator, device=messages.device)
+
+    def transmitted_again(self, said: Tensor, sent: Tensor, heard: Tensor) -> Tensor:
+        """What is heard of `said` where `heard` was heard of `sent`: the same noise is added."""
+        return said + (heard - sent)

@@ -1,0 +1,83 @@
+"""What a schedule drives beside reflexes and topologies: losses of the network, mutation, the pressure of selection."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from popcomm.checks import share
+from popcomm.errors import UserError
+from popcomm.rllib.settings import Settings
+from popcomm.schedules import Clock, Gated, Schedule, make_schedule
+
+MUTATION, PRESSURE, LOSS = "mutation", "pressure", "loss/"
+# {name: where a config says it}; losses follow, by name.
+KEYS = {MUTATION: "survival.mutation_schedule", PRESSURE: "survival.pressure"}
+
+
+class TrainingSchedules:
+    """The schedules of a training, kept by its driver and following its clock.
+
+    Args:
+        settings: which say what they drive.
+
+    Raises:
+        UserError: what is given is no schedule.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        given: dict[str, Any] = {}
+        if settings.survival_strategy is not None:
+            given = {MUTATION: settings.mutation_schedule, PRESSURE: settings.survival_pressure}
+        losses = settings.loss_schedules or {}
+        if not isinstance(losses, Mapping):
+            raise UserError(f"training.loss_schedules is {losses!r}, and must be a mapping of losses to schedules")
+        given |= {f"{LOSS}{name}": value for name, value in losses.items()}
+        # Their own: schedules remember, and the config may make another training.
+        self._all = {name: _own(key_of(name), value) for name, value in given.items() if value is not None}
+        self._now = {name: 1.0 for name in self._all}
+
+    @property
+    def gated(self) -> dict[str, Gated]:
+        """{where a config says it: schedule}, of those that follow a measure."""
+        return {key_of(name): s for name, s in self._all.items() if isinstance(s, Gated)}
+
+    def observe(self, clock: Clock) -> None:
+        """How far training is, and how well it goes."""
+        for name, schedule in self._all.items():
+            schedule.observe(clock)
+            self._now[name] = schedule.strength(clock)
+
+    def strength(self, name: str) -> float:
+        """The present one, in [0, 1]; 1 of what has no schedule."""
+        return self._now.get(name, 1.0)
+
+    def losses(self) -> dict[str, float]:
+        """{loss of a network: by how much its weight is multiplied now}, of those that have a schedule."""
+        return {name.removeprefix(LOSS): value for name, value in self._now.items() if name.startswith(LOSS)}
+
+    def scalars(self) -> dict[str, float]:
+        """{schedules/<name>: strength}."""
+        return {f"schedules/{name.replace('/', '_')}": value for name, value in self._now.items()}
+
+    def get_state(self) -> dict[str, Any]:
+        """What schedules remember."""
+        return {name: schedule.get_state() for name, schedule in self._all.items()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take it back; schedules that were not there then begin anew."""
+        for name, schedule in self._all.items():
+            if name in state:
+                schedule.set_state(state[name])
+
+
+def _own(key: str, value: Any) -> Schedule:
+    if isinstance(value, int | float):
+        share(key, value)
+    return copy.deepcopy(make_schedule(value, key))
+
+
+def key_of(name: str) -> str:
+    """Where a config says a schedule."""
+    return KEYS.get(name) or f"training.loss_schedules.{name.removeprefix(LOSS)}"

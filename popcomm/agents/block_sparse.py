@@ -19,8 +19,9 @@ EXECUTORS = ("list", "receivers", "dense")
 # Where each executor is the fastest, on one core (docs/bottom_up.md): the share of a dense layer's edges from which on
 # the whole matrix is multiplied, and the edges of a receiver from which on its senders are joined.
 DENSE_FROM = 0.7
-JOINED_FROM, JOINED_FROM_WITHOUT_GRADIENT = 3.0, 24.0
-FEW_SEATS = 8
+JOINED_FROM, JOINED_FROM_WITHOUT_GRADIENT = 4.0, 8.0
+# Seats and worlds up to which a loop over receivers costs more than it saves.
+FEW_SEATS, FEW_WORLDS = 8, 16
 
 OF_EDGES = ("edges", "senders", "receivers", "born")
 
@@ -106,7 +107,7 @@ class BlockSparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [G N, W, in] -> [G N, W, out]."""
-        executor = self.executor or self.fastest(torch.is_grad_enabled())
+        executor = self.executor or self.fastest(x.shape[1], torch.is_grad_enabled())
         if executor == "dense" and len(self.senders):
             out = self._dense(x)
         else:
@@ -118,13 +119,14 @@ class BlockSparseLinear(nn.Module):
             out.register_hook(lambda slope: self.seen.append(Captured(inputs, slope.detach())))
         return out
 
-    def fastest(self, gradients: bool) -> str:
-        """The executor that is fastest with the edges as they are, with or without gradients."""
+    def fastest(self, worlds: int, gradients: bool) -> str:
+        """The executor that is fastest with the edges as they are, for W worlds, with or without gradients."""
         if self.density >= DENSE_FROM:
             return "dense"
         each = len(self.senders) / self.nodes
         joined = JOINED_FROM if gradients else JOINED_FROM_WITHOUT_GRADIENT
-        return "receivers" if self.seats > FEW_SEATS and each >= joined else "list"
+        loops = self.seats > FEW_SEATS and worlds > FEW_WORLDS and each >= joined
+        return "receivers" if loops else "list"
 
     def _own(self, x: Tensor) -> Tensor:
         if not self.shared:

@@ -89,15 +89,17 @@ def test_it_is_a_masked_dense_layer(networks: int, seats: int, share: float, sha
             torch.testing.assert_close(parameter.grad, slopes[name], atol=1e-5, rtol=1e-5, msg=name)
 
 
-def test_the_executor_follows_from_density_seats_and_mode() -> None:
-    def chosen(seats: int, share: float, gradients: bool = True) -> str:
-        return connected(1, seats, share).fastest(gradients)
+def test_the_executor_follows_from_density_batch_and_mode() -> None:
+    def chosen(seats: int, share: float, worlds: int = 64, gradients: bool = True) -> str:
+        return connected(1, seats, share).fastest(worlds, gradients)
 
     assert chosen(6, 1.0) == "dense"
     assert chosen(6, 0.5) == "list"  # few seats
     assert chosen(32, 0.05) == "list"
     assert chosen(32, 0.4) == "receivers"
-    assert chosen(32, 0.4, gradients=False) == "list"  # rollouts
+    assert chosen(32, 0.2, gradients=False) == "list"  # rollouts
+    assert chosen(32, 0.4, gradients=False) == "receivers"
+    assert chosen(32, 0.4, worlds=1) == "list"
 
 
 @pytest.mark.parametrize("executor", ["list", "receivers"])

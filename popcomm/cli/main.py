@@ -1,4 +1,4 @@
-"""popcomm train | sweep | report | play | evaluate | export | channel | check-env | list.
+"""popcomm train | sweep | submit | jobs | report | play | evaluate | export | channel | check-env | list.
 
 A user's mistake is one sentence on stderr, exit code 2.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import popcomm
+from popcomm.cli import cluster_commands
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.cli.signals import INTERRUPTED, Termination
 from popcomm.errors import UserError
@@ -138,6 +139,10 @@ def sweep(
     if "interrupted" in statuses:
         return INTERRUPTED
     return FAILURE if "failed" in statuses else 0
+
+
+app.command()(cluster_commands.submit)
+app.add_typer(cluster_commands.jobs, name="jobs")
 
 
 @app.command()
@@ -307,8 +312,8 @@ def list_(
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns its exit code.
 
-    0, 1 for a failed trial or something wrong with an environment, 2 for a user's mistake, 130 after Ctrl-C, 143 after
-    SIGTERM, which is treated as Ctrl-C.
+    0, 1 for a failed trial or job or something wrong with an environment, 2 for a user's mistake, 3 for a stopped job,
+    130 after Ctrl-C, 143 after SIGTERM, which is treated as Ctrl-C.
 
     Any other exception is a defect of popcomm or of the user's own code, and keeps its traceback (exit code 1).
     """

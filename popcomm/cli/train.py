@@ -64,6 +64,7 @@ def run(
     display: Display,
     notes: Sequence[str] = (),
     anew: bool = False,
+    patience: float = 0.0,
 ) -> dict[str, Any]:
     """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
 
@@ -74,6 +75,7 @@ def run(
         display: where progress goes.
         notes: what to say before, too.
         anew: what is resumed begins new episodes, as another run's heir does.
+        patience: seconds to wait for a folder that another process has.
 
     Returns:
         The last Status' numbers by RLlib's names, with "checkpoint" (path or None), "report" (path or None) and
@@ -83,12 +85,12 @@ def run(
         UserError: a mistake in the document, a folder that does not fit or that another process has; before any work
             starts.
     """
-    with taken(run_dir):
-        return _run(document, run_dir, resume, display, notes)
+    with taken(run_dir, patience):
+        return _run(document, run_dir, resume, display, notes, anew)
 
 
 def _run(
-    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str]
+    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str], anew: bool
 ) -> dict[str, Any]:
     check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
@@ -120,8 +122,12 @@ def _run(
     return summary
 
 
-def checked_config(document: Mapping[str, Any]) -> Any:
+def checked_config(document: Mapping[str, Any], elsewhere: bool = False) -> Any:
     """The PopulationPPOConfig of a document that a run can begin with, validated; it does not record yet.
+
+    Args:
+        document: {section: {key: value}} as `schema.load` returns it.
+        elsewhere: it is to run on other machines, so how many GPUs this one has does not matter.
 
     Raises:
         UserError: a mistake in the document, `stop` is missing, or it names the run folder.
@@ -134,11 +140,11 @@ def checked_config(document: Mapping[str, Any]) -> Any:
     config = schema.apply(document, PopulationPPOConfig())
     if not schema.stop_bounds(document):
         raise UserError(f"stop is missing; name a bound for at least one of {', '.join(schema.STOP_KEYS)}")
-    _validate(config)
+    _validate(config, elsewhere)
     return config
 
 
-def _validate(config: Any) -> None:
+def _validate(config: Any, elsewhere: bool) -> None:
     """RLlib's own checks, said as a user's mistake, and the GPUs of this machine."""
     try:
         config.validate()
@@ -146,7 +152,7 @@ def _validate(config: Any) -> None:
         raise
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
-    if config.num_gpus_per_learner and not os.environ.get("RAY_ADDRESS"):
+    if config.num_gpus_per_learner and not (elsewhere or os.environ.get("RAY_ADDRESS")):
         import torch
 
         there = torch.cuda.device_count()

@@ -16,18 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
+# The measures of attention are found here as well.
+from popcomm.language.attention import HUB_RATIO as HUB_RATIO
+from popcomm.language.attention import HUB_WEIGHT as HUB_WEIGHT
+from popcomm.language.attention import attention_matrix as attention_matrix
+from popcomm.language.attention import betweenness as betweenness
+from popcomm.language.attention import hubs as hubs
+from popcomm.language.attention import received_weight as received_weight
+from popcomm.language.attention import top_attention as top_attention
+from popcomm.language.nulls import LEVEL, displaced, share_as_large
+
 Array = NDArray[Any]
 Reduce = Literal["max", "mean"]
 
-# A neighbour with more weight than this is a hub; among few neighbours all of them have as much, so a hub must also
-LENGTH_SCALE = 10**12  # lengths of links, 1 / weight, are compared to so many parts of one
-# stand out of the uniform share by HUB_RATIO.
-HUB_WEIGHT = 0.2
-HUB_RATIO = 1.2
-# What chance alone would bring about this often or less is called more than chance.
-LEVEL = 0.05
-# With as many streams it is enough to exchange them; of fewer there are too few orders.
-MANY_STREAMS = 20
 # A symbol is in use if it is said at least this often, relative to chance (1 / V). A sampled policy says every symbol
 # now and then, so "seen at least once" would always be all of them.
 USED_SHARE = 0.1
@@ -274,93 +275,6 @@ def jensen_shannon(p: Array, q: Array) -> Array:
     p, q = (np.divide(c, t := c.sum(-1, keepdims=True), out=np.zeros(c.shape), where=t > 0) for c in (p, q))
     divergence = entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
     return np.clip(divergence, 0.0, 1.0)
-
-
-def top_attention(weights: Array, mask: Array | None = None) -> float:
-    """Mean over listeners of their largest neighbour weight: [..., K] -> 0 ... 1, and 1 / K where attention is uniform.
-
-    Args:
-        weights: [..., K], one listener's weights in a row.
-        mask: [..., K] bool, which messages are real; a listener that hears nobody is left out. nan: all hear nobody.
-    """
-    real = np.ones(weights.shape, bool) if mask is None else mask
-    hears = real.any(-1)
-    return float(np.where(real, weights, 0.0).max(-1)[hears].mean()) if hears.any() else float("nan")
-
-
-def received_weight(senders: Array, weights: Array, num_agents: int) -> Array:
-    """Mean weight that each sender gets from those who hear it: links [E], [E] -> [N]; nan: nobody hears it."""
-    heard = np.bincount(senders, minlength=num_agents)
-    total = np.bincount(senders, weights, minlength=num_agents)
-    return np.divide(total, heard, out=np.full(num_agents, np.nan), where=heard > 0)
-
-
-def hubs(received: Array, inbox_size: float) -> Array:
-    """Which senders are hubs: a weight over 0.2, and at least 1.2 times the uniform share 1 / K: [N] -> [N] bool."""
-    known = np.nan_to_num(received, nan=0.0)
-    return (known > HUB_WEIGHT) & (known * inbox_size >= HUB_RATIO)
-
-
-def attention_matrix(senders: Array, receivers: Array, weights: Array, num_agents: int) -> Array:
-    """Share of each listener's attention that went to each sender: links [E] -> [N (sender), N (listener)].
-
-    Columns sum to one; that of an agent that heard nobody is zero.
-    """
-    codes = senders.astype(np.int64) * num_agents + receivers
-    total = np.bincount(codes, weights, minlength=num_agents**2).reshape(num_agents, num_agents)
-    heard = total.sum(0, keepdims=True)
-    return np.divide(total, heard, out=np.zeros(total.shape), where=heard > 0)
-
-
-def betweenness(weights: Array, max_sources: int = 512, seed: int = 0) -> Array:
-    """Relays: the share of shortest paths between two others that run through an agent: [N, N] -> [N] in 0 ... 1.
-
-    weights[i, j] > 0 is a link from i to j of length 1 / weight (Newman 2001). Brandes 2001, by networkx; with more
-    than `max_sources` agents that many sources are drawn, and the sum is scaled up (Brandes & Pich 2007). Fewer than
-    three agents have nobody between them: 0.
-    """
-    import networkx
-
-    n = len(weights)
-    if n < 3:
-        return np.zeros(n)
-    links = np.argwhere((weights > 0) & ~np.eye(n, dtype=bool))
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(range(n))
-    # Whole numbers, so that paths of the same length are equal whatever the order of their sums.
-    graph.add_weighted_edges_from(
-        ((i, j, round(LENGTH_SCALE / float(weights[i, j]))) for i, j in links.tolist()), "length"
-    )
-    sources = max_sources if n > max_sources else None
-    found = networkx.betweenness_centrality(graph, k=sources, weight="length", seed=seed)
-    return np.array([found[agent] for agent in range(n)], float)
-
-
-def displaced(sizes: Array, rng: np.random.Generator) -> Array:
-    """Rows of another time for each row, so that what depends on the time alone stays as it is: [M] indices.
-
-    Whole streams change places at random; where there are fewer than MANY_STREAMS, all rows are then turned round by a
-    random number of them, a tenth at least. (A permutation of single rows would take series for independent draws.)
-
-    Args:
-        sizes: [S], the rows of each stream, which stand one after another.
-    """
-    size, ends = int(sizes.sum()), np.cumsum(sizes)
-    order = rng.permutation(len(sizes))
-    rows = np.concatenate([np.arange(ends[i] - sizes[i], ends[i]) for i in order])
-    if len(sizes) < MANY_STREAMS and size > 1:
-        least = max(1, size // 10)
-        rows = np.roll(rows, rng.integers(least, size - least + 1))
-    return rows
-
-
-def share_as_large(found: float, controls: Array) -> float:
-    """p-value of a permutation test: [K] controls -> the share of them, and of what was found itself, that is as large.
-
-    >>> share_as_large(3.0, np.array([1.0, 2.0, 3.0]))
-    0.5
-    """
-    return float((1 + (controls >= found - 1e-12).sum()) / (1 + len(controls)))
 
 
 def _among(groups: Array, rng: np.random.Generator) -> Array:

@@ -24,7 +24,7 @@ from popcomm.language.attention import betweenness as betweenness
 from popcomm.language.attention import hubs as hubs
 from popcomm.language.attention import received_weight as received_weight
 from popcomm.language.attention import top_attention as top_attention
-from popcomm.language.nulls import LEVEL, displaced, share_as_large
+from popcomm.language.nulls import LEVEL, adjusted_share, displaced, share_as_large
 
 Array = NDArray[Any]
 Reduce = Literal["max", "mean"]
@@ -44,11 +44,9 @@ class Information(NamedTuple):
     position: int  # the position with the most information, -1 where there is none
     samples: int  # pairs that were counted
     p_value: float  # share of the controls, and of the data themselves, that have as many bits
-
-    @property
-    def adjusted(self) -> float:
-        """Bits above chance."""
-        return self.bits - self.chance
+    adjusted: (
+        float  # bits adjusted for chance, as `mutual_information` has it: about 0 by chance, all where all is told
+    )
 
     @property
     def above_chance(self) -> bool:
@@ -139,8 +137,8 @@ def label_information(
     """I(m_j; label) per position j, and of these the maximum or the mean, beside the same with labels of other times.
 
     By position, since the plug-in I(whole message; label) of V ** L messages is nearly H(label) for any few samples.
-    Subtracting the mean over the controls removes the bias of small samples and that of taking a maximum (Lowe et al.
-    2019, positive signalling). Rows are time series: what is said and what is seen both stay for a while, and two slow
+    The mean over the controls shows the bias of small samples and that of taking a maximum (Lowe et al. 2019, positive
+    signalling), and `adjusted` is without it. Rows are time series: what is said and what is seen both stay for a while, and two slow
     series that have nothing to do with each other share more than if single rows were shuffled. So the controls keep
     the order in time of both (`displaced`).
 
@@ -169,11 +167,11 @@ def label_information(
     # and somewhat less bias. How many there are shows in how often one of the two changes; the bias goes with 1 / that.
     runs = _runs(m, y)
     fair = [bits * _runs(m, other) / runs for bits, other in zip(controls, others, strict=True)]
-    return _against_controls(_informations(m, y), controls, fair, reduce, len(rows))
+    return _against_controls(_informations(m, y), controls, fair, _limits(m, y), reduce, len(rows))
 
 
 def adjusted_mutual_information(messages: Array, labels: Array, reduce: Reduce = "max", seed: int = 0) -> float:
-    """Bits above chance of `label_information`: [M, L], [M] -> about 0 for independent ones, at most H(label)."""
+    """Bits of `label_information`, adjusted for chance: [M, L], [M] -> about 0 for independent ones, at most H(label)."""
     return label_information(messages, labels, reduce, seed=seed).adjusted
 
 
@@ -216,7 +214,7 @@ def sequential_information(
     others = (m[:, np.lexsort((rng.random(len(blocks)), blocks))] for _ in range(shuffles))
     controls = [_informations(other[:, first], other[:, first + lag]) for other in others]
     found = _informations(m[:, first], m[:, first + lag])
-    return _against_controls(found, controls, controls, reduce, len(first))
+    return _against_controls(found, controls, controls, _limits(m[:, first], m[:, first + lag]), reduce, len(first))
 
 
 def transitions(messages: Array, streams: Array, steps: Array, vocab_size: int, lag: int = 1) -> Array:
@@ -307,10 +305,16 @@ def _runs(x: Array, y: Array) -> Array:
     return 1 + ((x[:, 1:] != x[:, :-1]) | (y[:, 1:] != y[:, :-1])).sum(1)
 
 
+def _limits(x: Array, y: Array) -> Array:
+    """The most that I(x_j; y_j) could be: [J, M], [J, M] dense classes -> bits [J]."""
+    return np.minimum(_row_entropies(x, int(x.max()) + 1), _row_entropies(y, int(y.max()) + 1))
+
+
 def _against_controls(
-    found: Array, controls: Sequence[Array], fair: Sequence[Array], reduce: Reduce, samples: int
+    found: Array, controls: Sequence[Array], fair: Sequence[Array], most: Array, reduce: Reduce, samples: int
 ) -> Information:
-    """Bits [J] of the data beside those of K controls [J]; `fair` are the controls that the p-value is taken from.
+    """Bits [J] of the data beside those of K controls [J]; `fair` are the controls that the p-value is taken from, and
+    `most` the bits that there could be, [J].
 
     The maximum is taken of what each position has above its own chance: positions that change slowly have more bits by
     chance than others, and would hide them.
@@ -324,11 +328,16 @@ def _against_controls(
     usual_fair = np.mean(fair, axis=0)
     p_value = share_as_large(float(pick(found - usual_fair)), np.array([pick(bits - usual_fair) for bits in fair]))
     bits = base + float(pick(found - usual))
-    return Information(bits, base + float(above.mean()), float(low), float(high), position, samples, p_value)
+    chance = base + float(above.mean())
+    if reduce == "max":
+        adjusted = float(most[position] * adjusted_share(bits, chance, most[position]))
+    else:
+        adjusted = float((most * adjusted_share(found, usual, most)).mean())
+    return Information(bits, chance, float(low), float(high), position, samples, p_value, adjusted)
 
 
 def _no_information(samples: int) -> Information:
-    return Information(np.nan, np.nan, np.nan, np.nan, -1, samples, np.nan)
+    return Information(np.nan, np.nan, np.nan, np.nan, -1, samples, np.nan, np.nan)
 
 
 def _followers(streams: Array, steps: Array, lag: int) -> tuple[Array, Array]:

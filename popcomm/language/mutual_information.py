@@ -30,7 +30,7 @@ from popcomm.language.arrays import Messages, as_classes, as_messages, sample
 from popcomm.language.basics import entropy
 from popcomm.language.intervals import Interval
 from popcomm.language.measured import Bits
-from popcomm.language.nulls import displaced, share_as_large
+from popcomm.language.nulls import adjusted_share, displaced, share_as_large
 
 Array = NDArray[Any]
 
@@ -109,13 +109,6 @@ def information(
         most=most,
         samples=len(x),
     )
-
-
-def adjusted_share(plug_in: Any, chance: Any, most: Any) -> Any:
-    """Which share of the most bits is told, adjusted for chance, elementwise; 0 where chance has all of them."""
-    room = np.asarray(most - chance, float)
-    enough = room > 1e-12
-    return np.where(enough, (plug_in - chance) / np.where(enough, room, 1.0), 0.0)
 
 
 def _rows(

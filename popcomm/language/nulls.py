@@ -40,3 +40,13 @@ def share_as_large(found: float, controls: Array) -> float:
     0.5
     """
     return float((1 + (controls >= found - 1e-12).sum()) / (1 + len(controls)))
+
+
+def adjusted_share(plug_in: Any, chance: Any, most: Any) -> Any:
+    """Which share of the most bits is told, (plug_in - chance) / (most - chance), elementwise; 0 where chance has all.
+
+    `mutual_information` says why not plug_in less chance.
+    """
+    room = np.asarray(most - chance, float)
+    enough = room > 1e-12
+    return np.where(enough, (plug_in - chance) / np.where(enough, room, 1.0), 0.0)

@@ -113,14 +113,15 @@ def causal_influence_of_communication(policy: ArrayLike, messages: ArrayLike | N
     2.0
     """
     acts: Array = _probabilities("policy", policy)
-    if acts.ndim < 2:
-        raise UserError(f"policy must be [..., messages, actions], and its shape is {acts.shape}")
+    shape: tuple[int, ...] = acts.shape
+    if len(shape) < 2:
+        raise UserError(f"policy must be [..., messages, actions], and its shape is {shape}")
     if messages is None:
-        says = np.full(acts.shape[:-1], 1.0 / acts.shape[-2])
+        says = np.full(shape[:-1], 1.0 / shape[-2])
     else:
         says = _probabilities("messages", messages)
-        if says.shape[-1] != acts.shape[-2]:
-            raise UserError(f"policy has {acts.shape[-2]} messages and messages has {says.shape[-1]}")
+        if says.shape[-1] != shape[-2]:
+            raise UserError(f"policy has {shape[-2]} messages and messages has {says.shape[-1]}")
     joint = acts * says[..., None]
     # H(a) - H(a given m): where a message is never said it counts nothing.
     given = (says * entr(acts).sum(-1)).sum(-1)

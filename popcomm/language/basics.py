@@ -44,9 +44,7 @@ class Information(NamedTuple):
     position: int  # the position with the most information, -1 where there is none
     samples: int  # pairs that were counted
     p_value: float  # share of the controls, and of the data themselves, that have as many bits
-    adjusted: (
-        float  # bits adjusted for chance, as `mutual_information` has it: about 0 by chance, all where all is told
-    )
+    adjusted: float  # bits above chance, as `mutual_information.py` has them: 0 by chance, all where all is told
 
     @property
     def above_chance(self) -> bool:
@@ -138,9 +136,9 @@ def label_information(
 
     By position, since the plug-in I(whole message; label) of V ** L messages is nearly H(label) for any few samples.
     The mean over the controls shows the bias of small samples and that of taking a maximum (Lowe et al. 2019, positive
-    signalling), and `adjusted` is without it. Rows are time series: what is said and what is seen both stay for a while, and two slow
-    series that have nothing to do with each other share more than if single rows were shuffled. So the controls keep
-    the order in time of both (`displaced`).
+    signalling), and `adjusted` is without it. Rows are time series: what is said and what is seen both stay for a
+    while, and two slow series that have nothing to do with each other share more than if single rows were shuffled. So
+    the controls keep the order in time of both (`displaced`).
 
     Args:
         messages: [M, L] integers; the rows of a stream in the order of time.
@@ -171,7 +169,7 @@ def label_information(
 
 
 def adjusted_mutual_information(messages: Array, labels: Array, reduce: Reduce = "max", seed: int = 0) -> float:
-    """Bits of `label_information`, adjusted for chance: [M, L], [M] -> about 0 for independent ones, at most H(label)."""
+    """Bits above chance of `label_information`: [M, L], [M] -> about 0 for independent ones, at most H(label)."""
     return label_information(messages, labels, reduce, seed=seed).adjusted
 
 

@@ -65,9 +65,9 @@ def information(
 
     Returns:
         Bits. The value may lie somewhat below 0, so that its mean over independent data is 0. interval: 95 %, by
-        leaving out groups of streams in turn (Tukey 1958), and longer below: towards plug-in less E, which is right
-        where noise reaches every cell, the more so the nearer to half of what can be told is told; within 0 and the
-        entropy of equally common classes. Where nothing can be known
+        leaving out groups of streams in turn (Tukey 1958), and longer below by the corrections that are not sure: that
+        of the entropy, and part of the way to plug-in less E, which is right where noise reaches every cell, the more
+        of it the nearer to half of what can be told is told; within 0 and the entropy of equally common classes. Where nothing can be known
         (constant messages, one label, hardly two equal rows) it is 0 with a `note`, p-value 1.
 
     Raises:
@@ -97,7 +97,7 @@ def information(
     left_out = [_told(x, other, groups)[0] for other in others[:GROUP_CONTROLS]]
     each, share = _told(x, y, groups), float(adjusted_share(plug_in, chance, room))
     bits = most * share
-    lower = 4 * share * (1 - share) * max(0.0, bits - (plug_in - chance))
+    lower = 4 * share * (1 - share) * max(0.0, bits - (plug_in - chance)) + max(0.0, share) * (most - room)
     reach = _reach(each[2] * adjusted_share(each[0], np.mean(left_out, axis=0), each[1]))
     limits = np.clip([bits - max(0.0, lower) - reach, bits + reach], 0.0, np.log2(1 + min(x.max(), y.max())))
     return Bits(
@@ -140,10 +140,11 @@ def _told(x: Array, y: Array, kept: Array) -> tuple[Array, Array, Array]:
 
 
 def _entropies(codes: Array) -> tuple[float, float]:
-    """[M] -> bits, plug-in and corrected: more by (classes - 1) / (2 M ln 2) (Miller & Madow 1955)."""
+    """[M] -> bits, plug-in and corrected: more by (classes - 1) / (2 M ln 2) (Miller & Madow 1955), log2 classes at
+    most."""
     counts = np.bincount(codes)
-    bits = float(entropy(counts))
-    return bits, bits + (np.count_nonzero(counts) - 1) / (2 * len(codes) * np.log(2))
+    bits, classes = float(entropy(counts)), np.count_nonzero(counts)
+    return bits, min(bits + (classes - 1) / (2 * len(codes) * np.log(2)), float(np.log2(classes)))
 
 
 def _kept(stream: Array, sizes: Array, rng: np.random.Generator) -> Array:

@@ -96,14 +96,14 @@ def rank_correlation(x: Array, y: Array) -> float:
 
     Distances have few values, and their table is counted faster than their ranks are sorted.
     """
-    (x_value, x_class), (y_value, y_class) = (np.unique(v, return_inverse=True) for v in (x, y))
-    if len(x_value) < 2 or len(y_value) < 2:
-        return 0.0
+    x_class, y_class = _ordered(x), _ordered(y)
     nx, ny = np.bincount(x_class), np.bincount(y_class)
+    if np.count_nonzero(nx) < 2 or np.count_nonzero(ny) < 2:
+        return 0.0
     rank_x, rank_y = (np.cumsum(n) - (n - 1) / 2 - (len(x) + 1) / 2 for n in (nx, ny))
-    if len(x_value) * len(y_value) <= len(x):
-        table = np.bincount(x_class * len(y_value) + y_class, minlength=len(x_value) * len(y_value))
-        together = rank_x @ table.reshape(len(x_value), len(y_value)) @ rank_y
+    if len(nx) * len(ny) <= len(x):
+        table = np.bincount(x_class * len(ny) + y_class, minlength=len(nx) * len(ny))
+        together = rank_x @ table.reshape(len(nx), len(ny)) @ rank_y
     else:
         together = rank_x[x_class] @ rank_y[y_class]
     spread = np.sqrt((nx * rank_x**2).sum() * (ny * rank_y**2).sum())
@@ -220,6 +220,30 @@ def chance(
     p_value = share_as_large(sign * metric(meant, messages), sign * controls)
     low, high = np.quantile(controls, [0.025, 0.975])
     return Chance(float(controls.mean()), float(low), float(high), p_value)
+
+
+def topographic_chance(
+    meanings: ArrayLike, messages: Messages, end_symbol: int | None = None, shuffles: int = 99, seed: int = 0
+) -> tuple[float, Chance]:
+    """`topographic_similarity` of all rows with the Hamming distance, and its `chance`: messages are compared once."""
+    meant, said = pairs(meanings, messages, end_symbol)
+    first, second = np.triu_indices(len(said), 1)
+    between = _ordered(message_distances(said, first, second))
+    found: list[float] = []
+
+    def similarity(meanings: Array, _: Array) -> float:
+        found.append(rank_correlation(_hamming(meanings, first, second), between))
+        return found[-1]
+
+    by_chance = chance(similarity, meant, said, shuffles, seed)
+    return found[-1], by_chance  # the last one asked for is that of the data
+
+
+def _ordered(values: Array) -> Array:
+    """Integers [P] in the order of the values."""
+    if np.issubdtype(values.dtype, np.integer) and values.min(initial=0) >= 0 and values.max(initial=0) < 1000:
+        return values
+    return np.unique(values, return_inverse=True)[1]
 
 
 def _hamming(meanings: Array, first: Array, second: Array) -> Array:

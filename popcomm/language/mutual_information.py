@@ -67,8 +67,9 @@ def information(
         Bits. The value may lie somewhat below 0, so that its mean over independent data is 0. interval: 95 %, by
         leaving out groups of streams in turn (Tukey 1958), and longer below by the corrections that are not sure: that
         of the entropy, and part of the way to plug-in less E, which is right where noise reaches every cell, the more
-        of it the nearer to half of what can be told is told; within 0 and the entropy of equally common classes. Where nothing can be known
-        (constant messages, one label, hardly two equal rows) it is 0 with a `note`, p-value 1.
+        of it the nearer to half of what can be told is told; within 0 and the entropy of equally common classes.
+        Where nothing can be known (constant messages, one label, hardly two equal rows) it is 0 with a `note`, p-value
+        1.
 
     Raises:
         UserError: no messages, other numbers of labels or streams, or no row with a label.

@@ -25,7 +25,7 @@ FRAME_MS, LAST_MS = 250, 3000
 
 
 def births(agent: Any, group: str = "actor", network: int = 0) -> NDArray[np.int64]:
-    """[N, N] int64, sender by receiver: the iteration in which a layer of the group first joined them; -1: none does."""
+    """[N, N] int64, sender by receiver: the iteration in which a layer of the group first joined them; -1: none."""
     never = np.iinfo(np.int64).max
     born = np.full((agent.seats, agent.seats), never)
     for name, layer in agent.layers.items():

@@ -15,7 +15,7 @@ from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import World
 from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
-from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies
+from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
@@ -307,7 +307,7 @@ class PopulationPPOConfig(Settings):
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""
-        apart = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+        apart = {key: value for key, value in given.items() if is_by_species(value)}
         kept = {key: values for key, values in self.learning_by_species.items() if key not in given}
         self._set(learning_by_species=kept | apart, _per_module_overrides={})
         for_all = {key: value for key, value in given.items() if key not in apart}
@@ -367,6 +367,7 @@ class PopulationPPOConfig(Settings):
         conversation_worlds: int = NotProvided,
         picture_every: int = NotProvided,
         checkpoint_every: int = NotProvided,
+        keep_checkpoints: int | None = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -378,6 +379,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
+            keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -385,6 +387,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds=conversation_worlds,
             picture_every=picture_every,
             checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

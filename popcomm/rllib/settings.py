@@ -74,6 +74,7 @@ class Settings(PPOConfig):
     mutation_schedule: object = None
     survival_pressure: object = None
     loss_schedules: Mapping[str, object] | None = None
+    keep_checkpoints: int | None = None
     species_as: SpeciesLike | None = None
     agent_id: bool = False
     # {setting of `training`: {species: value}}, where they differ.
@@ -124,6 +125,7 @@ class Settings(PPOConfig):
         self.conversation_worlds = 4
         self.picture_every = 10
         self.checkpoint_every = 10
+        self.keep_checkpoints = None
 
     def _start_learning(self) -> None:
         """What is learned from, and RLlib's own settings, with defaults that suit populations."""

@@ -98,6 +98,8 @@ def _check_numbers(settings: Settings) -> None:
         "recording.picture_every": (settings.picture_every, 0),
         "recording.checkpoint_every": (settings.checkpoint_every, 0),
     }
+    if settings.keep_checkpoints is not None:
+        least["recording.keep_checkpoints"] = (settings.keep_checkpoints, 1)
     for key, (value, minimum) in least.items():
         count(key, value, minimum)
 

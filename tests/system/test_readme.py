@@ -159,7 +159,8 @@ def test_the_settings_of_a_command_are_valid(command: str) -> None:
     words = shlex.split(command)
     words = words[words.index("train") + 1 :]
     overrides = [value for option, value in pairwise(words) if option == "--set"]
-    schema.apply(documents.load(words[0], overrides), PopulationPPOConfig()).validate()
+    name = "swarm" if "--resume" in words else words[0]  # whose run is gone on with
+    schema.apply(documents.load(name, overrides), PopulationPPOConfig()).validate()
 
 
 def test_other_commands_exist() -> None:

@@ -48,8 +48,10 @@ def local_cluster(nodes: Sequence[int] = (2, 2), port: int | None = None) -> Ite
             head_node_args={**head, **served, **({} if port is None else {"dashboard_port": port})},
         )
         try:
-            for cpus in nodes:
-                cluster.add_node(num_cpus=cpus, node_ip_address=LOOPBACK, object_store_memory=STORE_BYTES)
+            for number, cpus in enumerate(nodes):
+                # A folder of its own, as on its own machine: a node replaces a job's working directory that is there.
+                own = {"num_cpus": cpus, "temp_dir": f"{folder}/{number}"}
+                cluster.add_node(**own, node_ip_address=LOOPBACK, object_store_memory=STORE_BYTES)
             yield cluster.address
         finally:
             cluster.shutdown()

@@ -147,11 +147,14 @@ app.add_typer(cluster_commands.jobs, name="jobs")
 
 @app.command()
 def report(run: RunFolder) -> None:
-    """Write RUN/report.html: curves, the language, conversations."""
+    """Write RUN/report.html: curves, the language, conversations; of a sweep its trials beside one another."""
     from popcomm.analysis.report import write_report  # type: ignore[import-not-found]
+    from popcomm.analysis.sweep_report import RESULTS, write_sweep_report  # type: ignore[import-not-found]
     from popcomm.cli.run_folder import existing_run
 
-    typer.echo(f"report: {write_report(existing_run(run))}")
+    folder = existing_run(run)
+    write = write_sweep_report if (folder / RESULTS).is_file() else write_report
+    typer.echo(f"report: {write(folder)}")
 
 
 @app.command()

@@ -63,6 +63,7 @@ def run(
     resume: bool,
     display: Display,
     notes: Sequence[str] = (),
+    anew: bool = False,
     patience: float = 0.0,
 ) -> dict[str, Any]:
     """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
@@ -73,6 +74,7 @@ def run(
         resume: go on from the newest valid checkpoint in it.
         display: where progress goes.
         notes: what to say before, too.
+        anew: what is resumed begins new episodes, as another run's heir does.
         patience: seconds to wait for a folder that another process has.
 
     Returns:
@@ -84,11 +86,11 @@ def run(
             starts.
     """
     with taken(run_dir, patience):
-        return _run(document, run_dir, resume, display, notes)
+        return _run(document, run_dir, resume, display, notes, anew)
 
 
 def _run(
-    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str]
+    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str], anew: bool
 ) -> dict[str, Any]:
     check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
@@ -104,6 +106,8 @@ def _run(
         try:
             if checkpoint:
                 algo.restore_from_path(str(checkpoint.resolve()))
+                if anew:
+                    algo.start_anew()
             # Only now: a mistake that the build finds must not leave a folder that looks like a run, nor one that the
             # checkpoint shows a config that the run in there never had.
             open_run_dir(run_dir, document)
@@ -170,10 +174,10 @@ def _iterate(
             while not (status.reached(bounds) or interruption.asked):
                 result = algo.train()
                 status = Status.of(result, algo.iteration, time.monotonic() - began)
-                display.iteration(status)
                 every = config.checkpoint_every
                 if every and status.training_iteration % every == 0:
                     saved = _save(algo, run_dir)
+                display.iteration(status)
         except KeyboardInterrupt:
             display.say(f"stopped; the last checkpoint is {saved}" if saved else "stopped before the first checkpoint")
             raise

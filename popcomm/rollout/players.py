@@ -214,9 +214,12 @@ class Players:
             for name, species in self.layout.species.items():
                 space, taken = species.observation_space, deprivation.mask[:, species.seats]
                 values = seen[name].cpu().numpy()
-                instead = deprivation.perceive(values[taken], space.low, space.high)
+                low, high = space.low, space.high
+                if species.sight is not None and species.sight.in_bytes:
+                    low, high = np.zeros(species.obs_size), species.sight.high
+                instead = deprivation.perceive(values[taken].astype(np.float32), low, high)
                 values = values.copy()
-                values[taken] = instead
+                values[taken] = np.rint(instead) if values.dtype == np.uint8 else instead
                 seen[name] = torch.from_numpy(values).to(self._device)
         return step._replace(observations=seen, labels=labels)
 

@@ -1,4 +1,4 @@
-"""popcomm train | sweep | submit | jobs | report | play | evaluate | export | channel | check-env | list.
+"""popcomm train | sweep | submit | jobs | report | language | play | evaluate | export | channel | check-env | list.
 
 A user's mistake is one sentence on stderr, exit code 2.
 """
@@ -155,6 +155,55 @@ def report(run: RunFolder) -> None:
     folder = existing_run(run)
     write = write_sweep_report if (folder / RESULTS).is_file() else write_report
     typer.echo(f"report: {write(folder)}")
+
+
+@app.command()
+def language(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE_OR_RUN", help="A run folder, CSV, Parquet, JSON lines, or a dump of EGG."),
+    ],
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="The JSON to write.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", metavar="NAME", help="One of them; may be given often.")
+    ] = None,
+    messages: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Of messages; several: one for each position.")
+    ] = None,
+    meanings: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Of meanings; several: one for each attribute.")
+    ] = None,
+    stream: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of episodes, where rows are in time.")] = None,
+    speaker: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of who spoke.")] = None,
+    action: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of what the speaker did.")] = None,
+    end_symbol: Annotated[
+        int | None, typer.Option(min=0, metavar="SYMBOL", help="What ends a message; nothing behind it was said.")
+    ] = None,
+    lexicon: Annotated[Path | None, typer.Option(metavar="FILE", help="The CSV of all words to write.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples and controls.")] = 0,
+) -> None:
+    """Measure the language of a run or a corpus: what it tells, how it is built, who speaks it, beside chance."""
+    from rich.console import Console
+
+    from popcomm.cli import language as measuring
+    from popcomm.language.corpora import Columns
+
+    if json_file is not None:
+        _check_writable(json_file, "--json", ".json")
+    if lexicon is not None:
+        _check_writable(lexicon, "--lexicon", ".csv")
+    columns = Columns(messages or (), meanings or (), stream, speaker, action)
+    corpus = measuring.read_corpus(source, columns, end_symbol)
+    if lexicon is not None and corpus.meanings is None:
+        raise UserError(f"--lexicon needs meanings, and '{source}' has none")
+    rows, left_out = measuring.measure(corpus, metrics, seed)
+    measuring.print_language(corpus, rows, left_out, Console(highlight=False), words=not metrics)
+    if json_file is not None:
+        json_file.write_text(measuring.as_json(str(source), corpus, rows, left_out, seed), encoding="utf-8")
+        typer.echo(f"{json_file}: all numbers")
+    if lexicon is not None:
+        measuring.write_lexicon(corpus, lexicon)
+        typer.echo(f"{lexicon}: all messages with their meanings")
 
 
 @app.command()

@@ -103,7 +103,7 @@ def _of_species(run: RunFolder, lineage: Lineage) -> list[Section]:
             f"Median fitness of those whom a selection knew: {first:.3g} at the first, {last:.3g} at the last. All "
             "learn meanwhile, so that the rise is not selection's alone; only a run without it tells how much is."
         )
-    tree = drawn("family_tree", found, headline, picture(lineage), _chart(lineage))
+    tree = drawn("family_tree", found, headline, picture(lineage), chart(lineage))
     return [tree, *_speech(run, lineage)]
 
 
@@ -157,7 +157,7 @@ def _fitness(axes: Axes, lineage: Lineage) -> None:
     legend(axes, loc="best", fontsize=7)
 
 
-def _chart(lineage: Lineage) -> Chart | None:
+def chart(lineage: Lineage) -> Chart | None:
     """The tree to look into: a mark for each life, generations from left to right. None where there are too many."""
     colours, order = lineage.colours(), lineage.order
     generations, members = lineage.ids.shape

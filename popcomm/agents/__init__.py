@@ -1,5 +1,7 @@
 """Who acts: plain torch networks for P members at once, and the layers that they are made of."""
 
+from popcomm.agents.block_sparse import BlockSparseLinear
+from popcomm.agents.bottom_up import BottomUpNetwork
 from popcomm.agents.contract import Agent, AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.convolution import PictureEncoder, PopulationConv2d
 from popcomm.agents.distributions import ActionDistribution, action_distribution
@@ -24,7 +26,13 @@ from popcomm.agents.speech import AutoregressiveSpeech
 from popcomm.agents.symbolic import SymbolicAgent
 from popcomm.agents.tiny import TinyAgent
 
-AGENTS: dict[str, type] = {"symbolic": SymbolicAgent, "mlp": MLPAgent, "gru": GRUAgent, "tiny": TinyAgent}
+AGENTS: dict[str, type] = {
+    "symbolic": SymbolicAgent,
+    "mlp": MLPAgent,
+    "gru": GRUAgent,
+    "tiny": TinyAgent,
+    "bottom_up": BottomUpNetwork,
+}
 
 __all__ = [
     "AGENTS",
@@ -34,6 +42,8 @@ __all__ = [
     "AgentSpec",
     "AutoregressiveSpeech",
     "AuxiliaryBatch",
+    "BlockSparseLinear",
+    "BottomUpNetwork",
     "FlareAttention",
     "FlareBlock",
     "FlareMemory",

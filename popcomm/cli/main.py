@@ -1,4 +1,4 @@
-"""popcomm train | sweep | report | play | evaluate | export | channel | check-env | list.
+"""popcomm train | sweep | submit | jobs | report | play | evaluate | export | channel | check-env | list.
 
 A user's mistake is one sentence on stderr, exit code 2.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import popcomm
+from popcomm.cli import cluster_commands
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.cli.signals import INTERRUPTED, Termination
 from popcomm.errors import UserError
@@ -140,13 +141,20 @@ def sweep(
     return FAILURE if "failed" in statuses else 0
 
 
+app.command()(cluster_commands.submit)
+app.add_typer(cluster_commands.jobs, name="jobs")
+
+
 @app.command()
 def report(run: RunFolder) -> None:
-    """Write RUN/report.html: curves, the language, conversations."""
+    """Write RUN/report.html: curves, the language, conversations; of a sweep its trials beside one another."""
     from popcomm.analysis.report import write_report  # type: ignore[import-not-found]
+    from popcomm.analysis.sweep_report import RESULTS, write_sweep_report  # type: ignore[import-not-found]
     from popcomm.cli.run_folder import existing_run
 
-    typer.echo(f"report: {write_report(existing_run(run))}")
+    folder = existing_run(run)
+    write = write_sweep_report if (folder / RESULTS).is_file() else write_report
+    typer.echo(f"report: {write(folder)}")
 
 
 @app.command()
@@ -304,8 +312,8 @@ def list_(
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns its exit code.
 
-    0, 1 for a failed trial or something wrong with an environment, 2 for a user's mistake, 130 after Ctrl-C, 143 after
-    SIGTERM, which is treated as Ctrl-C.
+    0, 1 for a failed trial or job or something wrong with an environment, 2 for a user's mistake, 3 for a stopped job,
+    130 after Ctrl-C, 143 after SIGTERM, which is treated as Ctrl-C.
 
     Any other exception is a defect of popcomm or of the user's own code, and keeps its traceback (exit code 1).
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import Species
@@ -26,6 +26,15 @@ LEARNING = (
     "message_kl_coeff",
     "message_sharpness",
 )
+
+
+def is_by_species(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a value is given by species: a mapping, and none that stands for values yet to be tried.
+
+    >>> is_by_species({"default": 0.1}), is_by_species({"grid_search": [0.1, 0.2]})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and not (set(value) == {"grid_search"} and isinstance(value["grid_search"], list))
 
 
 def of_species(key: str, value: Any, species: Species) -> Any:

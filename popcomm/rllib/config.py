@@ -15,7 +15,7 @@ from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import World
 from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
-from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies
+from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
@@ -61,6 +61,8 @@ class PopulationPPOConfig(Settings):
         species: Mapping[str, Sequence[str]] | Callable[[str], str] | None = NotProvided,
         agent_id: bool = NotProvided,
         time_limit: str = NotProvided,
+        processes: int | None = NotProvided,
+        process_timeout: float = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """Choose the world.
@@ -76,6 +78,9 @@ class PopulationPPOConfig(Settings):
             time_limit: what follows when an episode is truncated. "bootstrap": the value of its final observation, as
                 if it went on; with gamma 1 and a limit that agents can count on, waiting for ever then costs nothing.
                 "end": nothing, as if it had terminated.
+            processes: of each env runner, among which its worlds are dealt out, for ParallelEnvs that are slow
+                (`popcomm.envs.ProcessWorlds`); as many as worlds: one world each. None: all step in the runner's own.
+            process_timeout: seconds without an answer after which such a process counts as hanging.
         """
         if env is not NotProvided:
             self._set(world=env)
@@ -85,7 +90,13 @@ class PopulationPPOConfig(Settings):
             super().environment(env_config=dict(env_config or {}))
         check_names(type(self), "environment", kwargs)
         super().environment(**kwargs)
-        return self._set(species_as=species, agent_id=agent_id, time_limit=time_limit)
+        return self._set(
+            species_as=species,
+            agent_id=agent_id,
+            time_limit=time_limit,
+            processes=processes,
+            process_timeout=process_timeout,
+        )
 
     def communication(
         self,
@@ -296,7 +307,7 @@ class PopulationPPOConfig(Settings):
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""
-        apart = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+        apart = {key: value for key, value in given.items() if is_by_species(value)}
         kept = {key: values for key, values in self.learning_by_species.items() if key not in given}
         self._set(learning_by_species=kept | apart, _per_module_overrides={})
         for_all = {key: value for key, value in given.items() if key not in apart}
@@ -356,6 +367,7 @@ class PopulationPPOConfig(Settings):
         conversation_worlds: int = NotProvided,
         picture_every: int = NotProvided,
         checkpoint_every: int = NotProvided,
+        keep_checkpoints: int | None = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -367,6 +379,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
+            keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -374,6 +387,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds=conversation_worlds,
             picture_every=picture_every,
             checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

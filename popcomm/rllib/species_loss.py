@@ -160,7 +160,7 @@ class SpeciesLoss:
             kl = voiced(moved.exp() - 1 - moved)
             total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
         if plan.balance_weight:
-            per_seat = members == 1 or config.seating in ("fixed", "worlds")
+            per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
             groups = rows.groups(run.places, per_seat)
             share = self._share(params, output)
             spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))

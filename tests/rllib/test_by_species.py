@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from gymnasium import spaces
-from ray import cloudpickle
+from ray import cloudpickle, tune
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
+from ray.tune.search.variant_generator import generate_variants
 
 from popcomm.agents import GRUAgent, MLPAgent, SymbolicAgent
 from popcomm.cli.schema import apply
@@ -360,3 +361,30 @@ def _by_first_letter(agent: str) -> str:
 def test_a_mistake_in_yaml_is_told_with_its_species(population: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         apply({"environment": {"env": "referential_v0"}, "population": population}, PopulationPPOConfig())
+
+
+# ---- values yet to be tried ----
+
+
+def test_a_search_space_of_tune_is_no_mapping_by_species() -> None:
+    """As Tune reads `param_space=config`: every value that it puts in is a setting of its own trial."""
+    config = PopulationPPOConfig().environment("swarm_v0", env_config={"num_agents": 2}).population(agent="mlp")
+    config.training(lr=tune.grid_search([1e-3, 2e-3]), entropy_coeff=tune.loguniform(1e-3, 1e-2))
+    config.training(quality_coeff=tune.grid_search([0.0]), gamma={"default": tune.choice([0.8])})
+    found = [spec["config"] for _, spec in generate_variants({"config": config.to_dict()})]
+    trials = [PopulationPPOConfig().update_from_dict(one) for one in found]
+    for trial in trials:
+        trial.validate()
+        own = trial.get_config_for_module("agents")
+        assert own.lr == trial.lr
+        assert own.quality_coeff == 0
+        assert 1e-3 <= own.entropy_coeff <= 1e-2
+        assert trial.learning_by_species == {"gamma": {"default": 0.8}}
+    assert [trial.lr for trial in trials] == [1e-3, 2e-3]
+
+
+def test_a_grid_of_tunes_is_one_value_for_all_until_a_trial_has_one() -> None:
+    grid = {"grid_search": [0.1, 0.2]}
+    config = PopulationPPOConfig().training(lr=grid, gamma={"speaker": grid, "default": 0.9})
+    assert config.lr == grid
+    assert config.learning_by_species == {"gamma": {"speaker": grid, "default": 0.9}}

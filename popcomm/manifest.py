@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from popcomm.errors import UserError
@@ -49,22 +51,85 @@ def read(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint at {folder}")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        dict(manifest["files"])
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"the checkpoint {folder} has no {MANIFEST}: it was not completely written") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"the checkpoint {folder} has a damaged {MANIFEST}") from None
-    return manifest
+    except (ValueError, OSError, RecursionError):
+        manifest = None
+    if not _is_manifest(manifest):
+        raise CheckpointError(f"the checkpoint {folder} has a damaged {MANIFEST}")
+    return dict(manifest)
+
+
+def _is_manifest(value: Any) -> bool:
+    """Whether JSON has the shape of a manifest, and names only files within its folder."""
+    if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
+        return False
+    if type(value.get("iteration")) is not int:
+        return False
+    return all(_is_within(name) and _is_entry(entry) for name, entry in value["files"].items())
+
+
+def _is_within(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(name) and "\0" not in name and not path.is_absolute() and ".." not in path.parts
+
+
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict) and type(value.get("size")) is int and isinstance(value.get("sha256"), str)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look through checkpoints came to.
+
+    path: the newest one that may be used; None where there is none.
+    refused: why newer ones may not, a sentence each, the newest first.
+    """
+
+    path: Path | None
+    refused: tuple[str, ...] = ()
+
+
+def find(folder: str | Path, under: str = "", run: str | None = None) -> Found:
+    """The newest checkpoint under `folder` that verifies, by the iteration in its manifest.
+
+    Args:
+        folder: that of the checkpoints. Folders of theirs that begin with a dot are half written, and none.
+        under: as of `verify`.
+        run: the id of the run that it must be of (`popcomm.identity`); None, and checkpoints without one: of any.
+    """
+    refused, known = [], []
+    for candidate in _folders(folder):
+        try:
+            known.append((read(candidate)["iteration"], candidate))
+        except CheckpointError as error:
+            refused.append(str(error))  # and whether a newer one or not, nobody can tell
+    for _, checkpoint in sorted(known, reverse=True):
+        try:
+            check_run(verify(checkpoint, under), checkpoint, run)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        return Found(checkpoint, tuple(refused))
+    return Found(None, tuple(refused))
+
+
+def check_run(manifest: Mapping[str, Any], folder: Path, run: str | None) -> None:
+    """Raises CheckpointError where a checkpoint says that it is of another run."""
+    told = manifest.get("run")
+    of = told.get("id") if isinstance(told, dict) else None
+    if run is not None and of is not None and of != run:
+        raise CheckpointError(f"the checkpoint {folder} is of another run (its id is {of}, and this run's {run})")
 
 
 def newest_first(folder: str | Path) -> Iterator[Path]:
     """The checkpoints under `folder` that have a manifest, by the iteration in it; whether they hold is not known."""
     found = []
-    for candidate in Path(folder).glob("*/" + MANIFEST):
+    for candidate in _folders(folder):
         try:
-            found.append((read(candidate.parent)["iteration"], candidate.parent))
-        except (CheckpointError, KeyError):
+            found.append((read(candidate)["iteration"], candidate))
+        except CheckpointError:
             continue
     for _, checkpoint in sorted(found, reverse=True):
         yield checkpoint
@@ -72,13 +137,51 @@ def newest_first(folder: str | Path) -> Iterator[Path]:
 
 def latest_valid(folder: str | Path, under: str = "") -> Path | None:
     """The newest checkpoint under `folder` that verifies, by the iteration in its manifest; None without any."""
-    for checkpoint in newest_first(folder):
-        try:
-            verify(checkpoint, under)
-        except CheckpointError:
-            continue
-        return checkpoint
-    return None
+    return find(folder, under).path
+
+
+def prune(folder: str | Path, keep: int, run: str | None = None) -> None:
+    """Remove a run's checkpoints under `folder` but the newest `keep` and, where none of those verifies, the last that
+    does.
+
+    One is renamed before it is removed, so that a process that dies here leaves no half of it under its own name.
+    """
+    found = [checkpoint for checkpoint in newest_first(folder) if _is_of(checkpoint, run)]
+    kept, rest = found[:keep], found[keep:]
+    if rest and not any(map(_holds, kept)):
+        last = next(filter(_holds, rest), None)
+        rest = [checkpoint for checkpoint in rest if checkpoint != last]
+    for checkpoint in rest:
+        doomed = checkpoint.with_name(f".{checkpoint.name}.pruned")
+        checkpoint.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def clear_leftovers(folder: str | Path) -> None:
+    """Remove what processes that died have left half written or half removed. Nobody may be writing there."""
+    for leftover in Path(folder).glob(".*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_of(checkpoint: Path, run: str | None) -> bool:
+    try:
+        check_run(read(checkpoint), checkpoint, run)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _holds(checkpoint: Path) -> bool:
+    try:
+        verify(checkpoint)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _folders(folder: str | Path) -> list[Path]:
+    return [path for path in sorted(Path(folder).glob("*")) if path.is_dir() and not path.name.startswith(".")]
 
 
 def files_of(folder: Path) -> dict[str, dict[str, int | str]]:

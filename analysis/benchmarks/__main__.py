@@ -17,7 +17,7 @@ import json
 import warnings
 from pathlib import Path
 
-NAMES = ("worlds", "training", "peers", "scaling", "memory", "attention", "tiny", "routing", "channel")
+NAMES = ("worlds", "training", "peers", "scaling", "memory", "attention", "tiny", "routing", "channel", "survival")
 
 
 def main(arguments: list[str] | None = None) -> None:

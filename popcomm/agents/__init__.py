@@ -1,6 +1,9 @@
 """Who acts: plain torch networks for P members at once, and the layers that they are made of."""
 
+from popcomm.agents.block_sparse import BlockSparseLinear
+from popcomm.agents.bottom_up import BottomUpNetwork
 from popcomm.agents.contract import Agent, AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.convolution import PictureEncoder, PopulationConv2d
 from popcomm.agents.distributions import ActionDistribution, action_distribution
 from popcomm.agents.flare import FlareAttention, FlareBlock
 from popcomm.agents.flare_memory import FlareMemory
@@ -23,7 +26,13 @@ from popcomm.agents.speech import AutoregressiveSpeech
 from popcomm.agents.symbolic import SymbolicAgent
 from popcomm.agents.tiny import TinyAgent
 
-AGENTS: dict[str, type] = {"symbolic": SymbolicAgent, "mlp": MLPAgent, "gru": GRUAgent, "tiny": TinyAgent}
+AGENTS: dict[str, type] = {
+    "symbolic": SymbolicAgent,
+    "mlp": MLPAgent,
+    "gru": GRUAgent,
+    "tiny": TinyAgent,
+    "bottom_up": BottomUpNetwork,
+}
 
 __all__ = [
     "AGENTS",
@@ -33,12 +42,16 @@ __all__ = [
     "AgentSpec",
     "AutoregressiveSpeech",
     "AuxiliaryBatch",
+    "BlockSparseLinear",
+    "BottomUpNetwork",
     "FlareAttention",
     "FlareBlock",
     "FlareMemory",
     "GRUAgent",
     "MLPAgent",
     "MessageEncoder",
+    "PictureEncoder",
+    "PopulationConv2d",
     "PopulationEmbedding",
     "PopulationGRUCell",
     "PopulationLSTMCell",

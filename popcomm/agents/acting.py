@@ -21,6 +21,7 @@ from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.words import Words
 from popcomm.envs.flat_spaces import FlatAction, FlatObservation, mask_of
 from popcomm.envs.foreign import backing_world
+from popcomm.envs.sight import sight_of
 from popcomm.errors import UserError, unknown
 
 # Kinds whose messages are shown as symbols, and are no symbols themselves.
@@ -88,7 +89,7 @@ def spec_for(env: Any, agent: Any) -> EnvSpec:
         state_size=_state_size(env),
         # One more stands for nobody, who publishes words.
         num_agents=channel.num_agents + (channel.size is not None),
-        sender_obs_size=max(sizes.values()),
+        sender_obs_size=max(sight.glimpse_size if (sight := sight_of(s.structure)) else s.size for s in seen.values()),
         env_observation_space=own,
         env_action_space=action,
     )
@@ -190,7 +191,8 @@ class Acting:
 
     def _numbers(self, own: Any) -> Tensor:
         """The environment's observation as [1, 1, O]."""
-        face, flat = self._faces.observation, np.empty(self.spec.obs_size, np.float32)
+        face = self._faces.observation
+        flat = np.empty(self.spec.obs_size, face.dtype)
         misfit = self._misfit(f"the observation has {_described(own)}", f"{flat.size} numbers")
         # One number would be spread over all.
         if isinstance(face.space, spaces.Box) and np.size(own) != flat.size:
@@ -199,7 +201,7 @@ class Acting:
             face.write(flat, own)
         except (TypeError, ValueError, KeyError, IndexError, AssertionError) as error:
             raise misfit from error
-        return self._tensor(flat)
+        return self.spec.numbers(self._tensor(flat))
 
     def _action_mask(self, own: Any) -> Tensor | None:
         mask = mask_of(own, None, self._faces.observation)

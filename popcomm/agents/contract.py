@@ -18,11 +18,12 @@ from torch import Tensor
 
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind
+from popcomm.envs.sight import Sighted
 from popcomm.envs.world import Species, flat_box
 
 
 @dataclass(frozen=True)
-class AgentSpec:
+class AgentSpec(Sighted):
     """What a network must know of its place in the world."""
 
     obs_size: int  # O, numbers in an observation
@@ -32,7 +33,7 @@ class AgentSpec:
     members: int = 1  # P
     state_size: int = 0  # S, numbers in the world's latent state; 0 where there is none
     num_agents: int = 1  # N, seats of the world: senders are 0 ... N - 1; one more where words have nobody as sender
-    sender_obs_size: int = 0  # the largest observation of any species: what a listener may try to reconstruct
+    sender_obs_size: int = 0  # the largest `glimpse` of any species: what a listener may try to reconstruct
     speaks: bool = True  # whether this species sends messages at all
     hears: bool = True  # whether it receives any
     latents: int = 0  # above 0: it gets a RoutedInbox, and hears all others through so many summaries
@@ -40,7 +41,8 @@ class AgentSpec:
     num_seats: int = 1  # N_s, seats of the species in a world
     seat_species: tuple[str, ...] = ()  # [N], the species of every seat, in the order of `senders`
     # What an agent observes, in its own form: pictures keep their shapes and Dicts their entries. `obs` is
-    # `gymnasium.spaces.flatten` of it, O numbers. None when it is made becomes a Box of O numbers.
+    # `gymnasium.spaces.flatten` of it, O numbers, with pictures scaled to [0, 1]. None when it is made becomes a Box of
+    # O numbers.
     observation_space: spaces.Space | None = None
     seating: str = "shuffled"  # how members come to seats (`popcomm.agents.seating.SeatingRule`)
 
@@ -51,6 +53,10 @@ class AgentSpec:
             object.__setattr__(self, "observation_space", flat_box(self.obs_size))
         elif numbers != self.obs_size:
             raise ValueError(f"{space} has {numbers} numbers, and obs_size is {self.obs_size}")
+
+    @property
+    def observation_form(self) -> spaces.Space | None:
+        return self.observation_space
 
     @property
     def sends(self) -> MessageKind | None:
@@ -137,12 +143,12 @@ def decides_later(agent: Any) -> bool:
 class AuxiliaryBatch(NamedTuple):
     """Targets for a network's own losses; the steps of a fragment are joined along the rows."""
 
-    obs: Tensor  # [P, R, O]
-    next_obs: Tensor  # [P, R, O]
+    obs: Tensor  # [P, R, O], as it was kept: pictures are bytes, which `spec.numbers` scales and `spec.glimpse` pools
+    next_obs: Tensor  # [P, R, O], likewise
     next_mask: Tensor  # [P, R] bool, where next_obs belongs to the same life
     actions: Tensor  # [P, R] int64 or [P, R, k] int64 / float32
     inbox: Inbox | None  # [P, R, K, ...], differentiable where the gradient setting says so
-    sender_obs: Tensor | None  # [P, R, K, sender_obs_size], what the sender saw when it spoke, padded with zeros
+    sender_obs: Tensor | None  # [P, R, K, sender_obs_size], a `glimpse` of what the sender saw when it spoke; padded
     sender_obs_mask: Tensor | None  # [P, R, K, sender_obs_size] bool, the numbers that are real
     world_state: Tensor | None  # [P, R, S]
     mask: Tensor  # [P, R] bool, rows that an agent lived
@@ -169,6 +175,7 @@ class Agent(Protocol):
     points of the simplex in training. `undecided`, one more keyword of forward: where it is True, `action_logits`
     and `value` are `later(obs)`, and the trainer gets them for the rows of all steps at once from
     `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
+    `decides_unseen = True` where `decide` does not look at obs, which is empty then.
     `without_gradient: tuple[str, ...]`, names of parameters that are meant to have none: `agent_api_test` of
     `popcomm.agents.testing`, which holds an agent against all this, asks for one on every other.
 
@@ -187,6 +194,9 @@ class Agent(Protocol):
     `grow(sums, generator) -> {parameter: [rows] int64}` after such a step, which rows the parameters are to have now
     (`popcomm.agents.reindex.reindex`; -1: a new one), or nothing, and then the sums go on. Random choices are the
     generator's, so that all learners make the same; buffers that go with the rows are the network's own to change.
+    `grows_by_iteration = True` on the class of those that are asked only once an iteration, at the end of its first
+    epoch. `seat_members = True` on that of collectives for which seating "shuffled" is to stand for "fixed", and one
+    member for one on every seat. `measures() -> {"group/name": number}` is logged after every iteration.
     `inherit(parents: [P]) -> {parameter: [rows] int64}` says the same of those parameters where member p is to become
     what member parents[p] is.
     """
@@ -199,7 +209,7 @@ class Agent(Protocol):
         ...
 
     def forward(self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]) -> AgentOutput:
-        """obs [P, R, O] float32, inbox [P, R, K, ...] -> AgentOutput."""
+        """obs [P, R, O] float32, pictures in [0, 1], inbox [P, R, K, ...] -> AgentOutput."""
         ...
 
     def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:

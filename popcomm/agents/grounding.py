@@ -45,14 +45,14 @@ class Grounding:
     auxiliary_weights: dict[str, float]
     encoder: Any  # of messages, as MessageDecoder wants it; with spec.receives
     decoder: MessageDecoder  # with spec.receives and spec.sender_obs_size
-    predictor: PopulationMLP  # hidden state and action -> next observation
+    predictor: PopulationMLP  # hidden state and action -> next observation; a glimpse of it, if it is a picture
     world_estimator: PopulationMLP  # context -> world state; with spec.state_size
 
     def _add_estimators(self, features: int, hidden: int, generator: torch.Generator | None) -> None:
         """Make `predictor` and `world_estimator` for hidden states and contexts of so many features."""
         p, spec = self.spec.members, self.spec
         width = features + self.distribution.num_features
-        self.predictor = PopulationMLP(p, width, hidden, spec.obs_size, generator=generator)
+        self.predictor = PopulationMLP(p, width, hidden, spec.glimpse_size, generator=generator)
         if spec.state_size:
             self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
 
@@ -68,7 +68,7 @@ class Grounding:
         losses = {}
         if weights["prediction"]:
             real = (batch.mask & batch.next_mask).unsqueeze(-1)
-            losses["prediction"] = masked_mse(self._predict(batch, outputs), batch.next_obs, real)
+            losses["prediction"] = masked_mse(self._predict(batch, outputs), self.spec.glimpse(batch.next_obs), real)
         if weights["world_model"] and self._has_world(batch):
             world = self._estimate_world(batch, outputs)
             losses["world_model"] = masked_mse(world, batch.world_state, row)  # type: ignore[arg-type]
@@ -102,11 +102,11 @@ class Grounding:
         return outputs.aux["context"]
 
     def _predict(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
-        action = self.distribution.features(batch.actions).to(batch.obs.dtype)
+        action = self.distribution.features(batch.actions).to(_precision(batch))
         return self.predictor(torch.cat([outputs.aux["hidden"], action], -1))
 
     def _estimate_world(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> Tensor:
-        return self.world_estimator(self._context(batch, outputs).to(batch.obs.dtype))
+        return self.world_estimator(self._context(batch, outputs).to(_precision(batch)))
 
     def _has_world(self, batch: AuxiliaryBatch) -> bool:
         return bool(self.spec.state_size) and batch.world_state is not None
@@ -133,3 +133,8 @@ class Grounding:
         if expense is None:
             return params.abs().flatten(2).sum(-1)
         return expense(params, **told(self.spec.sends, said))
+
+
+def _precision(batch: AuxiliaryBatch) -> torch.dtype:
+    """That of observations; of bytes torch's own."""
+    return batch.obs.dtype if batch.obs.dtype.is_floating_point else torch.get_default_dtype()

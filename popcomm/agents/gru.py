@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
+from popcomm.agents.convolution import make_eye
 from popcomm.agents.message_encoder import lookup
 from popcomm.agents.population import PopulationGRUCell, PopulationLinear, PopulationMLP
 from popcomm.agents.pretrained import Pretrained
@@ -82,17 +83,24 @@ class GRUAgent(Pretrained, nn.Module):
         spec: what the network must know of its place.
         hidden: width of the GRUs.
         embedding: width of the symbols' embeddings.
+        encoder: "cnn", a small convolutional network for pictures; "flat", their numbers as they are; None: "cnn" where
+            there are pictures (`popcomm.agents.convolution`). What it makes of them takes the observation's place.
         generator: source of the initial weights; torch's default one if None.
 
     Raises:
-        UserError: a width below one, or messages that are not symbols.
+        UserError: a width below one, messages that are not symbols, or an encoder that does not fit.
     """
 
     has_auxiliary_losses = False
     gives_features = True
 
     def __init__(
-        self, spec: AgentSpec, hidden: int = 128, embedding: int = 32, generator: torch.Generator | None = None
+        self,
+        spec: AgentSpec,
+        hidden: int = 128,
+        embedding: int = 32,
+        generator: torch.Generator | None = None,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         for name, width in (("hidden", hidden), ("embedding", embedding)):
@@ -103,14 +111,16 @@ class GRUAgent(Pretrained, nn.Module):
         self.autoregressive = spec.sends is not None
         # A silent network is as large as a talking one; only a deaf species does without what it never gets.
         self.width = 0 if spec.messages is not None and not spec.hears else hidden
-        self.features_size = size = spec.obs_size + 2 * self.width
+        self.eye = make_eye(spec, encoder, hidden, generator)
+        seen = spec.obs_size if self.eye is None else self.eye.size
+        self.features_size = size = seen + 2 * self.width
         if isinstance(spec.receives, Symbols):
             self.reader = MessageReader(p, spec.receives, hidden, embedding, generator)
-            self.see = PopulationLinear(p, spec.obs_size, hidden, generator=generator)
+            self.see = PopulationLinear(p, seen, hidden, generator=generator)
         if spec.sends is not None:
-            in_features, scale = spec.obs_size + self.width, start_scale(spec.obs_size, self.width)
+            in_features, scale = seen + self.width, start_scale(seen, self.width)
             self.speech = AutoregressiveSpeech(p, in_features, spec.sends, hidden, embedding, generator, scale)
-        gain = POLICY_GAIN / 2 / start_scale(spec.obs_size, 2 * self.width)  # logits as large as those of an MLPAgent
+        gain = POLICY_GAIN / 2 / start_scale(seen, 2 * self.width)  # logits as large as those of an MLPAgent
         self.policy = PopulationMLP(p, size, spec.action_params_size, gain=gain, generator=generator)
         self.critic = PopulationMLP(p, size, hidden // 2 or 1, 1, gain=1.0, generator=generator)
 
@@ -128,6 +138,7 @@ class GRUAgent(Pretrained, nn.Module):
         greedy: bool = False,
     ) -> AgentOutput:
         """obs [P, R, O] float32, inbox [P, R, K, L] or None -> AgentOutput; see `Agent` for the keywords."""
+        obs = obs if self.eye is None else self.eye(obs)
         features, thought = obs, obs
         if self.width:
             heard = asked = obs.new_zeros(*obs.shape[:-1], self.width)

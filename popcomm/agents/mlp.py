@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from popcomm.agents.activations import activation_function
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch, later
+from popcomm.agents.convolution import make_eye
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, orthogonal_, orthogonal_layer_
 from popcomm.agents.pretrained import Pretrained
@@ -33,24 +34,34 @@ class MLPAgent(Pretrained, nn.Module):
         spec: what the network must know of its place.
         hidden: width of every hidden layer.
         activation: "tanh" or "relu".
+        encoder: "cnn", a small convolutional network for pictures, which actor and critic share; "flat", their numbers
+            as they are; None: "cnn" where there are pictures (`popcomm.agents.convolution`).
         generator: source of the initial weights; torch's default one if None.
 
     Raises:
-        UserError: a width below one, or an unknown activation.
+        UserError: a width below one, an unknown activation or encoder, or a "cnn" where there is no picture.
     """
 
     has_auxiliary_losses = False
     gives_features = takes_relaxed = True
 
     def __init__(
-        self, spec: AgentSpec, hidden: int = 64, activation: str = "tanh", generator: torch.Generator | None = None
+        self,
+        spec: AgentSpec,
+        hidden: int = 64,
+        activation: str = "tanh",
+        generator: torch.Generator | None = None,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         whole("agent_config.hidden", hidden, 1)
         self.features_size = hidden
         self.spec, self.hidden, self.activation = spec, hidden, activation_function(activation)
         p = spec.members
-        self.first = PopulationLinear(p, spec.obs_size, 2 * hidden, generator=generator)
+        self.eye = make_eye(spec, encoder, hidden, generator)
+        self.decides_unseen = self.eye is not None
+        seen = spec.obs_size if self.eye is None else self.eye.size
+        self.first = PopulationLinear(p, seen, 2 * hidden, generator=generator)
         self.actor = PopulationLinear(p, hidden, hidden, generator=generator)
         self.critic = PopulationLinear(p, hidden, hidden, generator=generator)
         self.policy_head = PopulationLinear(p, hidden, spec.action_params_size, generator=generator)
@@ -88,7 +99,7 @@ class MLPAgent(Pretrained, nn.Module):
 
         `aux` has "features", the actor's second hidden layer, and "judged", the critic's first one, [P, R, hidden].
         """
-        first = self.first(obs)
+        first = self.first(obs if self.eye is None else self.eye(obs))
         if inbox is not None and self.spec.receives is not None:
             first = first + self.heard(self._pool(inbox))
         # Views: the second layers read their half where it lies.
@@ -102,7 +113,7 @@ class MLPAgent(Pretrained, nn.Module):
         return AgentOutput(logits, message, value, {}, aux)
 
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """obs [P, R, O] and `aux` of those rows -> action logits [P, R, A], values [P, R]."""
+        """`aux` of rows, whose obs are not looked at -> action logits [P, R, A], values [P, R]."""
         value = self.value_head(self.activation(self.critic(aux["judged"]))).squeeze(-1)
         return self.policy_head(aux["features"]), value
 

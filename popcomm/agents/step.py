@@ -24,13 +24,13 @@ def agent_step(
 ) -> AgentOutput:
     """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it.
 
-    What networks of a species that never speaks may say all the same is left out. undecided: leave out the action and
-    the value (`popcomm.agents.contract.Agent`).
+    obs is as it is kept, [P, R, O]; pictures are scaled here. What networks of a species that never speaks may say all
+    the same is left out. undecided: leave out the action and the value (`popcomm.agents.contract.Agent`).
     """
     how: dict[str, Any] = {"undecided": True} if undecided else {}
     if getattr(agent, "autoregressive", False):
         how |= {"said": said, "generator": generator, "greedy": greedy}
-    output = agent(obs, inbox, state, **how)
+    output = agent(spec.numbers(obs), inbox, state, **how)
     return output._replace(message=None, said=None) if spec.sends is None else output
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from popcomm.agents.activations import tanh
 from popcomm.agents.attention import attend
 from popcomm.agents.contract import AgentOutput, AgentSpec, later
+from popcomm.agents.convolution import make_eye
 from popcomm.agents.distributions import action_distribution
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
@@ -55,12 +56,15 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         world_weight: of the mean squared error of module 5.
         cost_weight: of the expected number of symbols that are not blank (L1; for vectors the L1 norm, for words the
             probability of one).
+        encoder: "cnn", a small convolutional network for pictures; "flat", their numbers as they are; None: "cnn" where
+            there are pictures (`popcomm.agents.convolution`). What it makes of them takes the observation's place in 1
+            and 4; what is predicted and reconstructed of pictures is means over 8 x 8 parts.
         generator: source of the initial weights; torch's default one if None.
 
     A loss whose weight is 0 is not computed.
 
     Raises:
-        UserError: a width below one, heads that do not divide it, or a negative weight.
+        UserError: a width below one, heads that do not divide it, a negative weight, or an encoder that does not fit.
     """
 
     hears_routed = True
@@ -76,6 +80,7 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         world_weight: float = 0.1,
         cost_weight: float = 0.001,
         generator: torch.Generator | None = None,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         _check(hidden_dim, num_heads)
@@ -83,9 +88,12 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         self.spec, self.hidden_dim, self.num_heads = spec, hidden_dim, num_heads
         self.distribution = action_distribution(spec.action_space)
         p, h = spec.members, hidden_dim
-        self.lstm = PopulationLSTMCell(p, spec.obs_size + h, h, generator=generator)
+        self.eye = make_eye(spec, encoder, h, generator)
+        seen = spec.obs_size if self.eye is None else self.eye.size
+        self.decides_unseen = self.eye is not None  # else what is seen is in nothing but the observation
+        self.lstm = PopulationLSTMCell(p, seen + h, h, generator=generator)
         start_memory_(self.lstm, generator)
-        width = spec.obs_size + 2 * h
+        width = seen + 2 * h
         self.features_size = h
         self.policy = PopulationMLP(p, width, h, spec.action_params_size, gain=POLICY_GAIN, generator=generator)
         self.critic = PopulationMLP(p, width, h, 1, gain=1.0, generator=generator)
@@ -117,8 +125,11 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         [P, R, K], the mean over heads: it sums to one over the real messages, and to zero where there is none.
         """
         before = state["context"] if "context" in state else torch.zeros_like(state["h"])
-        hidden, cell = self.lstm((obs, before), (state["h"], state["c"]))
+        seen = obs if self.eye is None else self.eye(obs)
+        hidden, cell = self.lstm((seen, before), (state["h"], state["c"]))
         aux, message = {"hidden": hidden}, None
+        if self.eye is not None:
+            aux["seen"] = seen
         if self.spec.receives is None or inbox is None:
             context = torch.zeros_like(hidden)
         elif isinstance(inbox, RoutedInbox):
@@ -129,7 +140,7 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         if self.spec.receives is not None:
             next_state["context"] = context
         aux["context"] = context
-        known = torch.cat([obs, hidden, context], -1)
+        known = torch.cat([seen, hidden, context], -1)
         aux["features"] = thought = self.policy.hidden(known)
         if self.spec.sends is not None:
             message = self.message_head(thought).unflatten(-1, self.spec.sends.params_shape)
@@ -137,8 +148,8 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         return AgentOutput(logits, message, value, next_state, aux)
 
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """obs [P, R, O] and `aux` of those rows -> action logits [P, R, A], values [P, R]."""
-        known = torch.cat([obs, aux["hidden"], aux["context"]], -1).detach()
+        """obs [P, R, O], unless what was seen is in `aux` of those rows -> action logits [P, R, A], values [P, R]."""
+        known = torch.cat([aux.get("seen", obs), aux["hidden"], aux["context"]], -1).detach()
         return self.policy.layers[-1](aux["features"]), self.critic(known).squeeze(-1)
 
     def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:

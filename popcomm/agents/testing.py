@@ -259,8 +259,10 @@ def check_later(trial: Trial) -> None:
     if decides_later(trial.agent):
         state = trial.agent.initial_state(rows)
         with torch.no_grad():
-            undecided = trial.agent(step.obs, step.inbox, state, undecided=True)
-            logits, value = trial.agent.decide(step.obs, undecided.aux)
+            seen_as = trial.spec.numbers(step.obs)
+            undecided = trial.agent(seen_as, step.inbox, state, undecided=True)
+            unseen = getattr(trial.agent, "decides_unseen", False)
+            logits, value = trial.agent.decide(seen_as[..., :0] if unseen else seen_as, undecided.aux)
         found = {"action_logits": logits, "value": value}
         _same(found, {k: named(output)[k] for k in found}, f"{trial.where}: %s of `decide` is not that of forward")
     if getattr(trial.agent, "gives_features", False):

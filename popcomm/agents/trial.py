@@ -119,7 +119,7 @@ def places(members: int = 3) -> list[AgentSpec]:
 def seen(spec: AgentSpec, rows: int, generator: torch.Generator) -> Seen:
     """Something random to see and hear; nothing is heard in row 0, and all slots are real in row 1."""
     p, k, kind = spec.members, spec.inbox_size, spec.receives
-    obs = torch.randn(p, rows, spec.obs_size, generator=generator)
+    obs = _observations(spec, rows, generator)
     if kind is None or not k:
         return Seen(obs, None)
     params = torch.randn(p, rows, k, *kind.params_shape, generator=generator)
@@ -130,6 +130,15 @@ def seen(spec: AgentSpec, rows: int, generator: torch.Generator) -> Seen:
     mask[:, 0], mask[:, 1:2] = False, True
     senders = torch.randint(spec.num_agents, mask.shape, generator=generator)
     return Seen(obs, Inbox(messages, senders, mask, soft.clone()))
+
+
+def _observations(spec: AgentSpec, rows: int, generator: torch.Generator) -> Tensor:
+    """[P, rows, O], as they are kept: random numbers, or bytes where there are pictures."""
+    shape = (spec.members, rows, spec.obs_size)
+    if spec.sight is None:
+        return torch.randn(shape, generator=generator)
+    most = torch.from_numpy(spec.sight.high)
+    return (torch.rand(shape, generator=generator) * (most + 1)).to(spec.obs_dtype)
 
 
 def walk(

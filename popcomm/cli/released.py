@@ -28,7 +28,7 @@ def released(run: Path) -> Iterator[Any]:
     """
     if not any((run / name).is_file() for name in (POPULATION, manifest.MANIFEST)):
         run_folder.existing_run(run)
-        checkpoint = run_folder.newest_checkpoint(run)
+        checkpoint, _ = run_folder.newest_checkpoint(run)
         if not (checkpoint / UNDER).is_dir():
             with _restored(run, checkpoint) as population:
                 yield population

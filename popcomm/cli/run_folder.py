@@ -11,10 +11,11 @@ import numpy as np
 
 from popcomm.cli.documents import dump, load, shown
 from popcomm.errors import UserError
+from popcomm.identity import CONFIG, identify, run_id
 from popcomm.language import progress
-from popcomm.manifest import latest_valid
+from popcomm.manifest import find
 
-CONFIG, PROGRESS, CHECKPOINTS = "config.yaml", "progress.jsonl", "checkpoints"
+PROGRESS, CHECKPOINTS = "progress.jsonl", "checkpoints"
 # What a run keeps for its life: its weights have the shapes of these, and its records speak of these.
 OF_A_LIFE = (
     "environment.env",
@@ -83,7 +84,7 @@ def check_run_dir(run_dir: Path, document: Mapping[str, Any], resume: bool, only
 
 
 def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
-    """Make the folder, with its config.yaml.
+    """Make the folder, with its config.yaml, and its identity where it has none.
 
     Raises:
         UserError: it cannot be written.
@@ -91,6 +92,7 @@ def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         dump(document, run_dir / CONFIG)
+        identify(run_dir)
     except OSError as error:
         raise UserError(f"--run-dir {run_dir} cannot be written: {error.strerror}") from error
 
@@ -99,16 +101,16 @@ def checkpoint_path(run_dir: Path, iteration: int) -> Path:
     return run_dir / CHECKPOINTS / f"checkpoint_{iteration:06d}"
 
 
-def newest_checkpoint(run_dir: Path) -> Path:
-    """The newest checkpoint whose manifest holds.
+def newest_checkpoint(run_dir: Path) -> tuple[Path, tuple[str, ...]]:
+    """The newest checkpoint of this run whose manifest holds, and why newer ones are passed over, a sentence each.
 
     Raises:
         UserError: there is none.
     """
-    found = latest_valid(run_dir / CHECKPOINTS)
-    if found is None:
-        raise UserError(f"{run_dir / CHECKPOINTS} holds no valid checkpoint")
-    return found
+    found = find(run_dir / CHECKPOINTS, run=run_id(run_dir))
+    if found.path is None:
+        raise UserError("; ".join((f"{run_dir / CHECKPOINTS} holds no valid checkpoint", *found.refused)))
+    return found.path, found.refused
 
 
 def existing_run(run_dir: Path) -> Path:

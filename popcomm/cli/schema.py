@@ -168,7 +168,7 @@ def _population(values: dict[str, Any]) -> dict[str, Any]:
         values["agent"] = agent = {name: _network(f"population.agent.{name}", one) for name, one in agent.items()}
     elif agent is not None:
         agent = _network("population.agent", agent)
-    if given and all(isinstance(inner, dict) for inner in given.values()):  # by species
+    if given and all(isinstance(inner, dict) for inner in given.values()) and not _are_keywords(agent, given):
         networks = {name: agent.get(name, agent.get(DEFAULT)) if isinstance(agent, dict) else agent for name in given}
         values["agent_config"] = {
             name: _fitted(f"population.agent_config.{name}", networks[name], inner) for name, inner in given.items()
@@ -176,6 +176,14 @@ def _population(values: dict[str, Any]) -> dict[str, Any]:
     elif given and not isinstance(agent, dict):
         values["agent_config"] = _fitted("population.agent_config", agent, given)
     return values
+
+
+def _are_keywords(agent: Any, given: Mapping[str, Any]) -> bool:
+    """Whether mappings are arguments of the one network that there is, and not each a species'."""
+    network = AGENTS.get(agent) if isinstance(agent, str) else agent
+    if not isinstance(network, type):
+        return False
+    return any(key in parameters(network, "__init__").annotations for key in given)
 
 
 def _network(key: str, agent: Any) -> Any:

@@ -18,6 +18,7 @@ from rich.console import Console
 from popcomm.cli import runs_lineage, train
 from popcomm.cli.ray_session import cpus, quiet_ray, ray_session
 from popcomm.cli.run_folder import check_run_dir, open_run_dir
+from popcomm.cli.run_lock import taken
 from popcomm.cli.search_space import Search, search
 from popcomm.cli.sweep_storage import check_storage
 from popcomm.cli.sweep_table import (
@@ -84,6 +85,13 @@ def run(
         UserError: a mistake in the document or in the configuration of any trial, or a folder that does not fit, before
             any work starts; afterwards only for a metric that no trial records, as soon as one could have.
     """
+    with taken(sweep_dir):
+        return _run(document, sweep_dir, resume, max_concurrent, console)
+
+
+def _run(
+    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console
+) -> list[str]:
     check_run_dir(sweep_dir, document, resume, only_stop=True)
     wanted = search(document)
     largest = _check_trials(document, wanted)

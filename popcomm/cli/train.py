@@ -13,11 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from popcomm import manifest
 from popcomm.channels import message_kind
 from popcomm.cli import schema
 from popcomm.cli.progress import Display, Status
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import (
+    CHECKPOINTS,
     changes,
     check_run_dir,
     checkpoint_path,
@@ -25,7 +27,9 @@ from popcomm.cli.run_folder import (
     open_run_dir,
     seconds_until,
 )
+from popcomm.cli.run_lock import taken
 from popcomm.errors import UserError
+from popcomm.identity import run_id
 
 
 class Interruption:
@@ -60,6 +64,7 @@ def run(
     display: Display,
     notes: Sequence[str] = (),
     anew: bool = False,
+    patience: float = 0.0,
 ) -> dict[str, Any]:
     """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
 
@@ -70,19 +75,31 @@ def run(
         display: where progress goes.
         notes: what to say before, too.
         anew: what is resumed begins new episodes, as another run's heir does.
+        patience: seconds to wait for a folder that another process has.
 
     Returns:
         The last Status' numbers by RLlib's names, with "checkpoint" (path or None), "report" (path or None) and
         "interrupted" (bool).
 
     Raises:
-        UserError: a mistake in the document, or a folder that does not fit; before any work starts.
+        UserError: a mistake in the document, a folder that does not fit or that another process has; before any work
+            starts.
     """
+    with taken(run_dir, patience):
+        return _run(document, run_dir, resume, display, notes, anew)
+
+
+def _run(
+    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str], anew: bool
+) -> dict[str, Any]:
     check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
     config.recording(run_dir=str(run_dir.resolve()))
-    checkpoint = newest_checkpoint(run_dir) if resume else None
+    checkpoint = None
     if resume:
+        manifest.clear_leftovers(run_dir / CHECKPOINTS)
+        checkpoint, refused = newest_checkpoint(run_dir)
+        notes = [*notes, *(f"passed over: {reason}" for reason in refused)]
         notes = [*notes, *(f"changed: {key} {told}" for key, told in changes(run_dir, document).items())]
     with ray_session(config):
         algo = config.build_algo()
@@ -105,8 +122,12 @@ def run(
     return summary
 
 
-def checked_config(document: Mapping[str, Any]) -> Any:
+def checked_config(document: Mapping[str, Any], elsewhere: bool = False) -> Any:
     """The PopulationPPOConfig of a document that a run can begin with, validated; it does not record yet.
+
+    Args:
+        document: {section: {key: value}} as `schema.load` returns it.
+        elsewhere: it is to run on other machines, so how many GPUs this one has does not matter.
 
     Raises:
         UserError: a mistake in the document, `stop` is missing, or it names the run folder.
@@ -119,11 +140,11 @@ def checked_config(document: Mapping[str, Any]) -> Any:
     config = schema.apply(document, PopulationPPOConfig())
     if not schema.stop_bounds(document):
         raise UserError(f"stop is missing; name a bound for at least one of {', '.join(schema.STOP_KEYS)}")
-    _validate(config)
+    _validate(config, elsewhere)
     return config
 
 
-def _validate(config: Any) -> None:
+def _validate(config: Any, elsewhere: bool) -> None:
     """RLlib's own checks, said as a user's mistake, and the GPUs of this machine."""
     try:
         config.validate()
@@ -131,7 +152,7 @@ def _validate(config: Any) -> None:
         raise
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
-    if config.num_gpus_per_learner and not os.environ.get("RAY_ADDRESS"):
+    if config.num_gpus_per_learner and not (elsewhere or os.environ.get("RAY_ADDRESS")):
         import torch
 
         there = torch.cuda.device_count()
@@ -170,6 +191,8 @@ def _iterate(
 def _save(algo: Any, run_dir: Path) -> Path:
     path = checkpoint_path(run_dir, algo.iteration)
     algo.save_to_path(str(path.resolve()))
+    if algo.config.keep_checkpoints is not None:
+        manifest.prune(path.parent, algo.config.keep_checkpoints, run_id(run_dir))
     return path
 
 

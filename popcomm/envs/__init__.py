@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from popcomm.envs import (
         alarm_v0,
         colour_digit_v0,
+        navigation_v0,
         predator_prey_v0,
         referential_v0,
         relay_v0,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from popcomm.envs.messaging import with_messages
     from popcomm.envs.names import WORLDS
     from popcomm.envs.pettingzoo import ParallelEnvWorld
+    from popcomm.envs.process_worlds import ProcessWorlds
     from popcomm.envs.referential_v0 import CommunicationEnv
     from popcomm.envs.testing import world_api_test
     from popcomm.envs.tuple_env import from_gymnasium
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _ENVIRONMENTS = (
     "alarm_v0",
     "colour_digit_v0",
+    "navigation_v0",
     "predator_prey_v0",
     "referential_v0",
     "relay_v0",
@@ -41,6 +44,7 @@ _ENVIRONMENTS = (
 _MODULES = {
     "CommunicationEnv": "referential_v0",
     "ParallelEnvWorld": "pettingzoo",
+    "ProcessWorlds": "process_worlds",
     "Species": "world",
     "WORLDS": "names",
     "World": "world",
@@ -55,6 +59,7 @@ __all__ = [
     "WORLDS",
     "CommunicationEnv",
     "ParallelEnvWorld",
+    "ProcessWorlds",
     "Species",
     "World",
     "WorldParallelEnv",
@@ -62,6 +67,7 @@ __all__ = [
     "alarm_v0",
     "colour_digit_v0",
     "from_gymnasium",
+    "navigation_v0",
     "predator_prey_v0",
     "referential_v0",
     "relay_v0",

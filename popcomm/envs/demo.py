@@ -17,6 +17,7 @@ from PIL import Image
 from popcomm.envs import (
     alarm_v0,
     colour_digit_v0,
+    navigation_v0,
     predator_prey_v0,
     referential_v0,
     relay_v0,
@@ -25,6 +26,7 @@ from popcomm.envs import (
     traffic_junction_v0,
 )
 from popcomm.envs.episodic_world import EpisodicWorld
+from popcomm.envs.navigation_references import assigned
 from popcomm.envs.predator_prey_references import together
 from popcomm.envs.traffic_junction_references import Planner
 
@@ -75,6 +77,23 @@ def colour_digit(seed: int = 0) -> Moment:
     """The end of an episode in which each knew the parity of the other's digit."""
     world = colour_digit_v0.ColourDigitWorld()
     return _end(world, seed, lambda: colour_digit_v0.oracle_actions(world), [[0, 1], [1, 0]])
+
+
+def navigation(seed: int = 0) -> Moment:
+    """The end of an episode in which each has a landmark of its own; edges lead from those who start nearest."""
+    world = navigation_v0.NavigationWorld(num_agents=7, extent=1.5, view=1.0)
+    step = world.reset(seed)
+    assert step.positions is not None
+    apart = torch.cdist(step.positions[0], step.positions[0]).fill_diagonal_(torch.inf)
+    links = torch.stack((apart.argmin(0), torch.arange(world.num_agents)), 1)
+    while step.alive.any():
+        step = world.step(assigned(world))
+    found = world.metrics()
+    return Moment(
+        [world.render(links=links)],
+        f"seven agents after {world.max_steps} steps, each at a landmark of its own; {found['occupied']:.0%} of them "
+        "are occupied. Edges lead to each agent from the one that was nearest to it at the start.",
+    )
 
 
 def predator_prey(seed: int = 0) -> Moment:
@@ -172,6 +191,7 @@ def _end(
 MOMENTS: dict[str, Callable[..., Moment]] = {
     "alarm_v0": alarm,
     "colour_digit_v0": colour_digit,
+    "navigation_v0": navigation,
     "predator_prey_v0": predator_prey,
     "referential_v0": referential,
     "relay_v0": relay,

@@ -100,7 +100,10 @@ class Numbers(Part):
 
     def write(self, out: np.ndarray, value: Any) -> None:
         try:
-            out[:] = self._array(value).reshape(-1)
+            array = self._array(value)
+            if out.dtype == np.uint8 and array.dtype != np.uint8 and not (array == array.astype(np.uint8)).all():
+                raise self._misfit(value, ", no byte")  # it would be cut to one
+            out[:] = array.reshape(-1)
         except (TypeError, ValueError) as error:
             raise error if isinstance(error, UserError) else self._misfit(value) from error
 

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from popcomm.envs.flat_parts import parts_of
+from popcomm.envs.sight import WHITE, sight_of
 from popcomm.errors import UserError
 
 MASK = "action_mask"
@@ -23,7 +24,8 @@ class FlatObservation:
     An observation of no numbers (a Box of shape (0,)) is one zero, for a network needs something to stand on.
 
     Attributes:
-        low, high: [O] float32, between which every number must lie: the bounds of whole numbers, else all that is
+        dtype: of the vector: uint8 where it is of pictures (`popcomm.envs.sight`), else float32.
+        low, high: [O] float64, between which every number must lie: the bounds of whole numbers, else all that is
             finite.
 
     Raises:
@@ -41,6 +43,8 @@ class FlatObservation:
             raise UserError(f"agent '{agent}' observes a {kind} space without a fixed size, and it must be flattenable")
         self._parts = list(parts_of(self.space))
         self._numbers = sum(part.size for part in self._parts)
+        sight = sight_of(self.space)
+        self.dtype = np.uint8 if sight is not None and sight.in_bytes else np.float32
         self.size = max(self._numbers, 1)
         nothing = spaces.Box(0, 0, (1,), np.float32)
         self.box: spaces.Box = spaces.flatten_space(self.space) if self._numbers else nothing
@@ -60,7 +64,7 @@ class FlatObservation:
         return ends[:-1].tolist()
 
     def write(self, out: np.ndarray, observation: Any) -> None:
-        """Flatten one observation into out [O] float32.
+        """Flatten one observation into out [O], of this `dtype`.
 
         Raises:
             UserError: entries are missing, or have another shape, or are not among the choices of their space.
@@ -76,8 +80,10 @@ class FlatObservation:
         """Where the first number is that is not finite, or outside the bounds of whole numbers; None if all is well.
 
         Args:
-            rows: [..., O] float32, as `write` made them.
+            rows: [..., O], as `write` made them.
         """
+        if rows.dtype == np.uint8 and not self.low.any() and (self.high >= WHITE).all():
+            return None
         # NaN is in no interval.
         fits = (rows >= self.low) & (rows <= self.high)
         return None if fits.all() else tuple(int(i) for i in np.argwhere(~fits)[0])

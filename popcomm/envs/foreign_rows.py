@@ -63,7 +63,7 @@ class ForeignRows:
         rows["positions"] = np.zeros((worlds, n, position_size), np.float32)
         rows["state"] = np.zeros((worlds, state_size), np.float32)
         for name, s in species.items():
-            rows[f"observations/{name}"] = np.zeros((worlds, s.num_seats, s.obs_size), np.float32)
+            rows[f"observations/{name}"] = np.zeros((worlds, s.num_seats, s.obs_size), faces[name].observation.dtype)
             if s.has_action_mask:
                 rows[f"masks/{name}"] = np.ones((worlds, s.num_seats, faces[name].action.mask_size), bool)
         self.arrays = rows

@@ -6,12 +6,16 @@ import logging
 from typing import Any
 
 import numpy as np
+import torch
+from gymnasium import spaces
+
+from popcomm.envs.sight import WHITE, Sight
 
 logger = logging.getLogger(__name__)
 
 
 def flat_state(env: Any) -> np.ndarray:
-    """env.state() as [S] float32.
+    """env.state() as [S] float32; of a picture a glimpse (`popcomm.envs.sight`): nobody needs half a million numbers.
 
     Raises:
         Exception: whatever state() raises; TypeError where it is not of numbers, ValueError where one is not finite.
@@ -19,6 +23,8 @@ def flat_state(env: Any) -> np.ndarray:
     value = np.asarray(env.state())
     if value.dtype.kind not in "fiub":
         raise TypeError(f"its entries are of type {value.dtype}")
+    if value.dtype == np.uint8 and value.ndim in (2, 3) and value.size:
+        return Sight(spaces.Box(0, WHITE, value.shape, np.uint8)).glimpse(torch.from_numpy(value.ravel())).numpy()
     flat = value.astype(np.float32).ravel()
     if not np.isfinite(flat).all():
         raise ValueError(f"its entry {int(np.argmin(np.isfinite(flat)))} is not finite")
@@ -36,9 +42,11 @@ class StateReader:
         failure: the first failure while agents lived, or "".
     """
 
-    def __init__(self, env: Any) -> None:
-        """env: a copy that was reset."""
-        self.size, self.failure = 0, ""
+    def __init__(self, env: Any, size: int | None = None) -> None:
+        """env: a copy that was reset; size: S, where another copy told it already."""
+        self.size, self.failure = size or 0, ""
+        if size is not None:
+            return
         try:
             self.size = flat_state(env).size
         except NotImplementedError:  # PettingZoo's own, of those that have none

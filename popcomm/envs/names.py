@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from popcomm.envs.alarm_v0 import AlarmWorld
 from popcomm.envs.colour_digit_v0 import ColourDigitWorld
+from popcomm.envs.navigation_v0 import NavigationWorld
 from popcomm.envs.predator_prey_v0 import PredatorPreyWorld
 from popcomm.envs.referential_v0 import ReferentialWorld
 from popcomm.envs.relay_v0 import RelayWorld
@@ -15,6 +16,7 @@ from popcomm.envs.world import World
 WORLDS: dict[str, type[World]] = {
     "alarm_v0": AlarmWorld,
     "colour_digit_v0": ColourDigitWorld,
+    "navigation_v0": NavigationWorld,
     "predator_prey_v0": PredatorPreyWorld,
     "referential_v0": ReferentialWorld,
     "relay_v0": RelayWorld,

@@ -217,7 +217,7 @@ class SeatedWorld(World):
         if self.agent_id:
             for name, ids in self._ids.items():
                 seen = observations[name]
-                observations[name] = torch.cat([seen, ids.expand(len(seen), -1, -1)], -1)
+                observations[name] = torch.cat([seen, ids.to(seen.dtype).expand(len(seen), -1, -1)], -1)
         rest = {}
         for key in ("rewards", "terminated", "truncated", "alive", "first", "positions", "labels", "speaks"):
             values = getattr(told, key)

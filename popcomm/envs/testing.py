@@ -84,7 +84,7 @@ def check_step(world: World, step: WorldStep, where: str) -> None:
     for name, species in world.species.items():
         told = step.observations[name]
         what = f"{where}: observations['{name}']"
-        _check_tensor(world, told, what, (b, species.num_seats, species.obs_size), torch.float32)
+        _check_tensor(world, told, what, (b, species.num_seats, species.obs_size), species.obs_dtype)
     _check_tensor(world, step.rewards, f"{where}: rewards", (b, n), torch.float32)
     for field in ("terminated", "truncated", "alive", "first"):
         _check_tensor(world, getattr(step, field), f"{where}: {field}", (b, n), torch.bool)

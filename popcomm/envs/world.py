@@ -11,15 +11,18 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.envs.sight import Sighted
+
 
 @dataclass(frozen=True)
-class Species:
+class Species(Sighted):
     """A kind of agent: seats `start` ... `stop - 1` of every world, with the same spaces.
 
     Observations are flat float32 vectors of `obs_size` numbers. `observation_space` and `action_space` are those of one
     agent; actions are Discrete (int64 [B, N_s]), MultiDiscrete (int64 [B, N_s, k]) or Box (float32 [B, N_s, d], between
     its bounds). `structure` is the space that the vector is `gymnasium.spaces.flatten` of, where it is another than a
-    Box of `obs_size` numbers: pictures with their shapes, Dicts with their entries.
+    Box of `obs_size` numbers: pictures with their shapes, Dicts with their entries. Observations with pictures are
+    vectors of uint8 (`obs_dtype`, `popcomm.envs.sight`).
     """
 
     name: str
@@ -34,6 +37,10 @@ class Species:
     has_answers: bool = False  # True: the world tells its right actions in `WorldStep.answers`
     structure: spaces.Space | None = None
     has_id: bool = False  # whether observations end with a one-hot of the seat among those of the species, [N_s]
+
+    @property
+    def observation_form(self) -> spaces.Space | None:
+        return self.structure
 
     @property
     def num_seats(self) -> int:
@@ -63,7 +70,7 @@ class WorldStep(NamedTuple):
     its next life begins at once: then it is terminated, alive and `first` in one row, which holds what that life sees.
     """
 
-    observations: dict[str, Tensor]  # {species: [B, N_s, O_s] float32}
+    observations: dict[str, Tensor]  # {species: [B, N_s, O_s] float32, or uint8 where they are pictures}
     rewards: Tensor  # [B, N] float32, for the step just made
     terminated: Tensor  # [B, N] bool, the seat's life ended by itself in the step just made
     truncated: Tensor  # [B, N] bool, it was cut off in the step just made

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         ("vector", pa.list_(pa.float32())),  # null in silence and where messages are symbols or words
         ("message_entropy", pa.float32()),  # nats
         ("label", pa.int64()),  # class of what the sender privately perceived, -1 nothing
-        ("observation", pa.list_(pa.float32())),
+        ("observation", pa.list_(pa.float32())),  # of pictures a glimpse: means over 8 x 8 parts
         ("position", pa.list_(pa.float32())),
         ("action", pa.list_(pa.float32())),
         ("reward", pa.float32()),

@@ -21,6 +21,7 @@ from ray.tune import Checkpoint
 
 import popcomm
 from popcomm.errors import UserError
+from popcomm.identity import identify
 from popcomm.manifest import MANIFEST, CheckpointError, files_of, latest_valid, verify
 from popcomm.rollout.loading import UNDER
 
@@ -67,6 +68,7 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
             "weights": weight_digest(algorithm),
             "modules": sorted(algorithm.config.layout.species),
             "iteration": algorithm.training_iteration,
+            **_run(algorithm.config.run_dir),
             "versions": versions(),
         }
         _write_json(temporary / MANIFEST, manifest)
@@ -76,6 +78,11 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return str(folder)
+
+
+def _run(run_dir: str | None) -> dict[str, Any]:
+    """Whose checkpoint it is, where the run has a folder."""
+    return {} if run_dir is None else {"run": identify(run_dir)}
 
 
 def _population(algorithm: Algorithm, folder: Path) -> dict[str, str]:

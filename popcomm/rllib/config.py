@@ -61,6 +61,8 @@ class PopulationPPOConfig(Settings):
         species: Mapping[str, Sequence[str]] | Callable[[str], str] | None = NotProvided,
         agent_id: bool = NotProvided,
         time_limit: str = NotProvided,
+        processes: int | None = NotProvided,
+        process_timeout: float = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """Choose the world.
@@ -76,6 +78,9 @@ class PopulationPPOConfig(Settings):
             time_limit: what follows when an episode is truncated. "bootstrap": the value of its final observation, as
                 if it went on; with gamma 1 and a limit that agents can count on, waiting for ever then costs nothing.
                 "end": nothing, as if it had terminated.
+            processes: of each env runner, among which its worlds are dealt out, for ParallelEnvs that are slow
+                (`popcomm.envs.ProcessWorlds`); as many as worlds: one world each. None: all step in the runner's own.
+            process_timeout: seconds without an answer after which such a process counts as hanging.
         """
         if env is not NotProvided:
             self._set(world=env)
@@ -85,7 +90,13 @@ class PopulationPPOConfig(Settings):
             super().environment(env_config=dict(env_config or {}))
         check_names(type(self), "environment", kwargs)
         super().environment(**kwargs)
-        return self._set(species_as=species, agent_id=agent_id, time_limit=time_limit)
+        return self._set(
+            species_as=species,
+            agent_id=agent_id,
+            time_limit=time_limit,
+            processes=processes,
+            process_timeout=process_timeout,
+        )
 
     def communication(
         self,
@@ -152,14 +163,15 @@ class PopulationPPOConfig(Settings):
         """Choose the population. The first four are one value for all, or {species: value, "default": value}.
 
         Args:
-            agent: "symbolic", "mlp", "gru", "tiny", a class that keeps the contract of `popcomm.agents.contract`, or
-                "module:Class".
+            agent: "symbolic", "mlp", "gru", "tiny", "bottom_up", a class that keeps the contract of
+                `popcomm.agents.contract`, or "module:Class".
             members: individuals with weights of their own, P per species; 1 is parameter sharing.
             agent_config: keyword arguments of the agent's constructor.
             critic: "independent", or "central": the value is a function of the world's latent state too.
             seating: "shuffled": members are drawn to seats anew when episodes start, never twice in one world where
                 there are enough; "fixed": seat n of world b is member (b N + n) mod P; "communities": drawn, each from
-                the community of its world; "worlds": one member, drawn, on all seats of a world.
+                the community of its world; "worlds": one member, drawn, on all seats of a world. For "bottom_up",
+                "shuffled" stands for "fixed", and one member for one on each seat.
             communities: equal groups of the members of every species; worlds belong to them in turn.
             mixing: share of the seats, 0 to 1, that are filled without regard to community.
         """
@@ -356,6 +368,7 @@ class PopulationPPOConfig(Settings):
         conversation_worlds: int = NotProvided,
         picture_every: int = NotProvided,
         checkpoint_every: int = NotProvided,
+        keep_checkpoints: int | None = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -367,6 +380,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
+            keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -374,6 +388,7 @@ class PopulationPPOConfig(Settings):
             conversation_worlds=conversation_worlds,
             picture_every=picture_every,
             checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

@@ -31,7 +31,7 @@ class Fragment(TypedDict, Generic[A]):
     Recurrent state at the start has keys of the network's own, after STATE_IN: [B, N, ...] (`carried`).
     """
 
-    obs: A  # [B, T + 1, N, O] float32
+    obs: A  # [B, T + 1, N, O] float32, or uint8 where they are pictures
     actions: A  # [B, T, N, ...] int64, or float32 of a Box
     action_logp: A  # [B, T, N] float32, nats
     values: A  # [B, T + 1, N] float32, in reward units
@@ -44,7 +44,7 @@ class Fragment(TypedDict, Generic[A]):
     # Where there is a channel.
     messages: NotRequired[A]  # [B, T + 1, N, ...], as transmitted
     inbox_mask: NotRequired[A]  # [B, T, N, K] bool
-    previous_obs: NotRequired[A]  # [B, N, O] float32, one step before the fragment
+    previous_obs: NotRequired[A]  # [B, N, O], one step before the fragment
     senders: NotRequired[A]  # [B, T, N, K] int64; not where there is a log
     # Where there is a log: places in it, and its entries as they were heard (`popcomm.channels.broadcast.air.Heard`).
     slots: NotRequired[A]  # [B, T, N, K] int32
@@ -110,8 +110,9 @@ def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
 def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
     """Empty arrays for one species."""
     b, t, n = layout.num_worlds, layout.length, species.num_seats
+    seen = np.uint8 if species.obs_dtype == torch.uint8 else np.float32
     arrays: Fragment[np.ndarray] = {
-        "obs": np.empty((b, t + 1, n, species.obs_size), np.float32),
+        "obs": np.empty((b, t + 1, n, species.obs_size), seen),
         "actions": action_array(species.action_space, (b, t, n)),
         "action_logp": np.empty((b, t, n), np.float32),
         "values": np.empty((b, t + 1, n), np.float32),
@@ -138,7 +139,7 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
         else:
             arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
         arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
-        arrays["previous_obs"] = np.empty((b, n, species.obs_size), np.float32)
+        arrays["previous_obs"] = np.empty((b, n, species.obs_size), seen)
         if layout.takes_turns:
             arrays["voiced"] = np.empty((b, t, n), np.bool_)
         if layout.noisy:

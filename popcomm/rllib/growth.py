@@ -61,10 +61,17 @@ class Growth:
             if bool(statistics.isfinite().all()):
                 self.sums[name] = self.sums[name] + statistics if name in self.sums else statistics
 
-    def grow(self, *clock: int) -> None:
-        """Let those that are watched say which rows their parameters are to have, after a step. clock: when it was."""
+    def grow(self, *clock: int, ends: bool = True) -> None:
+        """Let those that are watched say which rows their parameters are to have, after a step.
+
+        Args:
+            clock: when it was.
+            ends: whether it was the last one of the first epoch.
+        """
         for index, name in enumerate(self.agents):
             if name not in self._watched or name not in self.sums:
+                continue
+            if not ends and getattr(self.agents[name], "grows_by_iteration", False):
                 continue
             agent, generator = self.agents[name], torch.Generator().manual_seed(seed_of(self.seed, *clock, index))
             rows = agent.grow(self.sums[name], generator)

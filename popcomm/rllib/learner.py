@@ -27,7 +27,7 @@ from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
 from popcomm.rllib.fragment import plain
 from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
-from popcomm.rllib.learning_statistics import Totals, log_iteration
+from popcomm.rllib.learning_statistics import Totals, log_iteration, log_measures
 from popcomm.rllib.lessons import teachers
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
@@ -82,7 +82,9 @@ class PopulationPPOLearner(PPOTorchLearner):
             for name, module in self.networks.items()
         }
         self.losses = {
-            name: SpeciesLoss(module, self.plan.species[name], action_distribution(self.species[name].action_space))
+            name: SpeciesLoss(
+                module, self.plan.species[name], action_distribution(self.species[name].action_space), self.species
+            )
             for name, module in self.networks.items()
         }
         agents = {name: module.agent for name, module in self.networks.items()}
@@ -175,11 +177,12 @@ class PopulationPPOLearner(PPOTorchLearner):
                 # Later epochs repeat the samples: what grows is decided by the first.
                 self.growth.watch(self._trained if epoch == 0 else ())
                 self._update_once(select(arrays, chosen), totals, diagnose=last)
-                self.growth.grow(iteration, number)
+                self.growth.grow(iteration, number, ends=number == len(parts))
             updates += len(parts)
         self.growth.watch(())
         self._end_lessons()
         log_iteration(self.metrics, totals, arrays, self.guards, updates, self._reduce)
+        log_measures(self.metrics, {name: network.agent for name, network in self.networks.items()})
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from ray.rllib.core import ALL_MODULES
@@ -55,3 +56,11 @@ def log_iteration(
     metrics.log_value((ALL_MODULES, "num_non_finite_updates"), lost, window=1)
     metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
     metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum")
+
+
+def log_measures(metrics: MetricsLogger, agents: Mapping[str, Any]) -> None:
+    """Log what networks tell of themselves. agents: {species: network}, whose `measures` are {"group/name": number}."""
+    for species, agent in agents.items():
+        if hasattr(agent, "measures"):
+            for name, value in agent.measures().items():
+                metrics.log_value((species, name), value, window=1)

@@ -84,14 +84,14 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         return getattr(self.agent, "auxiliary_weights", {})
 
     def value(self, agent_value: Tensor, obs: Tensor, world_state: Tensor | None) -> Tensor:
-        """Normalised values [P, R]: the agent's own, or the central critic's."""
+        """Normalised values [P, R]: the agent's own, or the central critic's, which alone looks at obs and state."""
         if self.central_critic is None:
             return agent_value
         if world_state is None:
             raise UserError(
                 "population.critic is 'central', and this environment has no latent state; use 'independent'"
             )
-        return self.central_critic(world_state, obs)
+        return self.central_critic(world_state, self.spec.numbers(obs))
 
     def get_state(self, *args: object, **kwargs: object) -> dict[str, np.ndarray]:
         """RLlib's {name: array}, but statistics in float64 stay so: it rounds them to float32."""
@@ -111,13 +111,13 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         """One silent step on obs [P, R, O]; the env runner and the learner call the agent itself, with inboxes."""
         obs = batch[Columns.OBS]
         state = batch.get(Columns.STATE_IN) or self.agent.initial_state(obs.shape[1])
-        output = self.agent(obs, None, state)
+        output = self.agent(self.spec.numbers(obs), None, state)
         return {Columns.ACTION_DIST_INPUTS: output.action_logits, Columns.STATE_OUT: output.state}
 
     def compute_values(self, batch: dict[str, Any], embeddings: object = None) -> Tensor:
         obs = batch[Columns.OBS]
         state = batch.get(Columns.STATE_IN) or self.agent.initial_state(obs.shape[1])
-        value = self.value(self.agent(obs, None, state).value, obs, batch.get("world_state"))
+        value = self.value(self.agent(self.spec.numbers(obs), None, state).value, obs, batch.get("world_state"))
         return self.returns.denormalise(value)
 
 

@@ -122,11 +122,12 @@ def plan_of(settings: Settings) -> Plan:
     gradient, kind = gradient_of(settings), messages_of(settings)
     channel = _channel(settings, layout, kind)
     members = {name: members_of(settings, s) for name, s in layout.species.items()}
+    seating = seating_of(settings, members)
     species = {
-        name: _species_plan(settings_of(settings, name), s, _spec(layout, s, channel, members[name], settings.seating))
+        name: _species_plan(settings_of(settings, name), s, _spec(layout, s, channel, members[name], seating))
         for name, s in layout.species.items()
     }
-    rule = SeatingRule(settings.seating, settings.communities, settings.mixing)
+    rule = SeatingRule(seating, settings.communities, settings.mixing)
     return Plan(
         layout=layout,
         message_kind=kind,
@@ -153,11 +154,29 @@ def settings_of(settings: Settings, species: str) -> Settings:
 
 
 def members_of(settings: Settings, species: Species) -> int:
-    """P of a species."""
+    """P of a species; of a collective whose every seat is to be a member, as many as there are seats."""
     given = settings.members
     if isinstance(given, Mapping) and not settings.names_all_species:
         given = {DEFAULT: 1, **given}
-    return of_species("population.members", given, species)
+    members = of_species("population.members", given, species)
+    return species.num_seats if members == 1 and _follows(settings, species) else members
+
+
+def seating_of(settings: Settings, members: Mapping[str, int]) -> str:
+    """How members come to seats: "fixed" where nobody else's would be another one with it. members: {species: P}."""
+    every = settings.layout.species
+    followed = any(_follows(settings, species) for species in every.values())
+    can = all(
+        members[name] % species.num_seats == 0 if _follows(settings, species) else members[name] == 1
+        for name, species in every.items()
+    )
+    return "fixed" if followed and can else settings.seating
+
+
+def _follows(settings: Settings, species: Species) -> bool:
+    """Whether "shuffled" stands for what a collective wants: members that are drawn to seats are no whole worlds."""
+    agent = agent_class(of_species("population.agent", settings.agent, species))
+    return settings.seating == "shuffled" and bool(getattr(agent, "seat_members", False))
 
 
 def agents_of(settings: Settings) -> list[type]:
@@ -266,7 +285,7 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
         state_size=layout.state_size,
         # In a log of transmissions one more stands for nobody, who publishes words.
         num_agents=layout.num_agents + bool(channel and channel.size),
-        sender_obs_size=max(s.obs_size for s in layout.species.values()),
+        sender_obs_size=max(s.glimpse_size for s in layout.species.values()),
         seating=seating,
         seat_species=tuple(name for name, s in layout.species.items() for _ in range(s.num_seats)),
     )

@@ -9,7 +9,7 @@ from popcomm.agents.seating import check_balance
 from popcomm.checks import count, number, one_of
 from popcomm.errors import UserError
 from popcomm.rllib.by_species import check_species, keywords_by_species
-from popcomm.rllib.plan import Plan, SpeciesPlan
+from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 
 CRITICS = ("independent", "central")
@@ -38,6 +38,7 @@ def _each(value: Any) -> Iterable[Any]:
 def check_seats(settings: Settings, plan: Plan) -> None:
     """Whether the members of every species can be seated evenly."""
     for name, species in plan.species.items():
+        _check_collective(settings, plan, name)
         if species.members % settings.communities:
             raise UserError(
                 f"population.communities is {settings.communities}, and {species.members} members of '{name}' cannot "
@@ -49,24 +50,34 @@ def check_seats(settings: Settings, plan: Plan) -> None:
             species.species.num_seats,
             species.members,
             settings.communities,
-            settings.seating,
+            plan.seating_rule.how,
         )
-        _check_collective(settings, name, species)
 
 
-def _check_collective(settings: Settings, name: str, species: SpeciesPlan) -> None:
-    """One network of all seats of a species must see whole worlds."""
-    members, seats = species.members, species.species.num_seats
-    if not getattr(species.agent_class, "collective", False) or members == 1 or settings.seating == "worlds":
+def _check_collective(settings: Settings, plan: Plan, name: str) -> None:
+    """One network of all seats of a species must see whole worlds, and there is one network for each species."""
+    species, seating = plan.species[name], plan.seating_rule.how
+    members, seats, agent = species.members, species.species.num_seats, species.agent_class.__name__
+    if not getattr(species.agent_class, "collective", False):
         return
-    if settings.seating == "fixed" and members % seats == 0:
+    if len(plan.species) > 1 and not isinstance(settings.agent, Mapping):
+        raise UserError(
+            f"population.agent {agent} is one network of all seats of a species, and this world has "
+            f"{_names(plan.species)}, which no edge would join; pad their observations and actions to the same spaces "
+            f"and make them one species (environment.species), or choose an agent for each, as in "
+            f"{{'{name}': '{settings.agent if isinstance(settings.agent, str) else agent}', 'default': 'mlp'}}"
+        )
+    if members == 1 or seating == "worlds" or (seating == "fixed" and members % seats == 0):
         return
-    agent = species.agent_class.__name__
     raise UserError(
         f"population.agent {agent} is one network of all {seats} seats of '{name}', and population.members is "
-        f"{members} with seating '{settings.seating}'; use seating 'worlds', or 'fixed' with {seats} members or a "
+        f"{members} with seating '{seating}'; use seating 'worlds', or 'fixed' with {seats} members or a "
         "multiple of them, or members 1"
     )
+
+
+def _names(species: Iterable[str]) -> str:
+    return "the species " + " and ".join(f"'{name}'" for name in species)
 
 
 def _divisors(members: int) -> str:

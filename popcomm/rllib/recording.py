@@ -14,6 +14,7 @@ from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     EPISODE_LEN_MEAN,
     EPISODE_RETURN_MEAN,
+    EVALUATION_RESULTS,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     NUM_EPISODES_LIFETIME,
 )
@@ -48,7 +49,12 @@ OF_RUNNERS = """
     num_env_steps_sampled num_env_steps_sampled_lifetime num_env_steps_sampled_lifetime_throughput
     num_agent_steps_sampled num_agent_steps_sampled_lifetime num_module_steps_sampled num_module_steps_sampled_lifetime
     num_episodes num_episodes_lifetime episode_return_mean episode_return_min episode_return_max episode_len_mean
-    agent_episode_returns_mean module_episode_returns_mean reward_mean language world channel
+    episode_return_mean_low episode_return_mean_high agent_episode_returns_mean module_episode_returns_mean reward_mean
+    language world channel
+"""
+OF_EVALUATIONS = """
+    num_healthy_workers actor_manager_num_outstanding_async_reqs num_remote_worker_restarts
+    num_env_runners_dropped_lifetime
 """
 
 
@@ -175,10 +181,17 @@ def logged_by_callbacks(result: Mapping[str, Any]) -> dict[str, float]:
     >>> logged_by_callbacks({"env_runners": {"falls": 2, "reward_mean": 0.1}, "mine": {"a": True, "b": "text"}})
     {'env_runners/falls': 2.0, 'mine/a': 1.0}
     """
-    of_runners = result.get(ENV_RUNNER_RESULTS, {})
-    found = {key: value for key, value in of_runners.items() if key not in OF_RUNNERS.split()}
-    rest = {key: value for key, value in result.items() if key not in OF_ITERATIONS.split()}
-    return {**_numbers(found, f"{ENV_RUNNER_RESULTS}/"), **_numbers(rest)}
+    evaluation = result.get(EVALUATION_RESULTS, {})
+    parts = {
+        "": (result, OF_ITERATIONS),
+        f"{ENV_RUNNER_RESULTS}/": (result.get(ENV_RUNNER_RESULTS, {}), OF_RUNNERS),
+        f"{EVALUATION_RESULTS}/": (evaluation, OF_ITERATIONS + OF_EVALUATIONS),
+        f"{EVALUATION_RESULTS}/{ENV_RUNNER_RESULTS}/": (evaluation.get(ENV_RUNNER_RESULTS, {}), OF_RUNNERS),
+    }
+    found: dict[str, float] = {}
+    for path, (values, told) in parts.items():
+        found |= _numbers({key: value for key, value in values.items() if key not in told.split()}, path)
+    return found
 
 
 def _numbers(values: Mapping[str, Any], path: str = "") -> dict[str, float]:
@@ -206,7 +219,8 @@ def _signs(held: Mapping[str, str]) -> dict[str, int]:
 def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:
     """losses/<name>: the mean over species; losses/<species>/<name> too where there are several.
 
-    losses/non_finite_updates are the updates of single members that were left out: a sum over species.
+    losses/non_finite_updates are the updates of single members that were left out: a sum over species. What a network
+    tells of itself has a group in its name, and stays there instead of among the losses.
     """
     collected: dict[str, list[float]] = {}
     result: dict[str, float] = {}
@@ -217,9 +231,14 @@ def _losses(species: dict[str, dict[str, float]]) -> dict[str, float]:
                 continue
             collected.setdefault(short, []).append(float(value))
             if len(species) > 1:
-                result[f"losses/{name}/{short}"] = float(value)
+                group, _, rest = _grouped(short).partition("/")
+                result[f"{group}/{name}/{rest}"] = float(value)
     pooled = {short: np.sum(values) if short in COUNTED else np.mean(values) for short, values in collected.items()}
-    return result | {f"losses/{short}": float(value) for short, value in pooled.items()}
+    return result | {_grouped(short): float(value) for short, value in pooled.items()}
+
+
+def _grouped(name: str) -> str:
+    return name if "/" in name else f"losses/{name}"
 
 
 def _due(iteration: int, every: int) -> bool:

@@ -12,6 +12,7 @@ from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.openness import openness
 from popcomm.channels.messages import MessageKind, told
+from popcomm.envs.world import Species
 from popcomm.rllib.balance import evenness
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.lessons import lesson_loss
@@ -36,8 +37,15 @@ class _Likelihoods(NamedTuple):
 class SpeciesLoss:
     """Callable: (arrays, unrolled, ...) -> (loss, what to log)."""
 
-    def __init__(self, module: PopulationRLModule, plan: SpeciesPlan, distribution: ActionDistribution) -> None:
+    def __init__(
+        self,
+        module: PopulationRLModule,
+        plan: SpeciesPlan,
+        distribution: ActionDistribution,
+        species: Mapping[str, Species] | None = None,
+    ) -> None:
         self.module, self.plan, self.distribution = module, plan, distribution
+        self.species = species or {}  # all of the world, for what senders saw
         self.config: Settings = plan.settings
         self.scales: Mapping[str, float] = {}  # of the network's own losses, as schedules say
         self.messages: MessageKind | None = plan.spec.messages
@@ -102,7 +110,9 @@ class SpeciesLoss:
 
     def _value_error(self, output: AgentOutput, rows: _Rows) -> Tensor:
         """[P, R], squared and clipped."""
-        values = self.module.value(output.value, rows["obs"], rows.world_state()).float()
+        # Observations are gathered for a central critic alone: they may be pictures.
+        seen = rows["obs"] if getattr(self.module, "central_critic", None) is not None else output.value
+        values = self.module.value(output.value, seen, rows.world_state()).float()
         return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
 
     def _exploration(
@@ -150,7 +160,7 @@ class SpeciesLoss:
             kl = voiced(moved.exp() - 1 - moved)
             total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
         if plan.balance_weight:
-            per_seat = members == 1 or config.seating in ("fixed", "worlds")
+            per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
             groups = rows.groups(run.places, per_seat)
             share = self._share(params, output)
             spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
@@ -269,7 +279,7 @@ class SpeciesLoss:
         if not getattr(agent, "has_auxiliary_losses", True):
             # The targets are gathered for nobody else, and with an inbox they are larger than all the rest.
             return total, logged
-        batch = auxiliary_batch(arrays, run, rows, world)
+        batch = auxiliary_batch(arrays, run, rows, world, self.species)
         losses = agent.auxiliary_losses(batch, run.outputs)
         # A network averages over the rows it is given; with several learners that is its share of all rows.
         rows_share = mask.sum(1) / counts
@@ -299,13 +309,17 @@ def _shares(agent: Agent, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Te
 
 
 def auxiliary_batch(
-    arrays: Fragment[Tensor], run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]]
+    arrays: Fragment[Tensor],
+    run: SpeciesUnroll,
+    rows: _Rows,
+    world: Mapping[str, Fragment[Tensor]],
+    species: Mapping[str, Species],
 ) -> AuxiliaryBatch:
-    """Targets for a network's own losses, in the order of its rows."""
+    """Targets for a network's own losses, in the order of its rows. species: all of the world."""
     alive, first = arrays["alive"], arrays["first"]
     # The row after a life's last step has its final observation; only a new life's first one must not be predicted.
     next_mask = alive & ~first[:, 1:]
-    sender_obs, sender_mask = _what_senders_saw(run, rows, world)
+    sender_obs, sender_mask = _what_senders_saw(run, rows, world, species)
     return AuxiliaryBatch(
         obs=rows["obs"],
         next_obs=rows.gather(arrays["obs"][:, 1:]),
@@ -320,16 +334,20 @@ def auxiliary_batch(
 
 
 def _what_senders_saw(
-    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]]
+    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]], species: Mapping[str, Species]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Observation of the sender of every heard message when it spoke, [P, T R, K, Omax], and which numbers are real."""
+    """What the sender of every heard message saw when it spoke, [P, T R, K, Omax], and which numbers are real.
+
+    Of pictures it is a glimpse.
+    """
     if run.inbox is None:
         return None, None
-    width = max(a["obs"].shape[-1] for a in world.values())
+    width = max(species[name].glimpse_size for name in world)
     seen, real = [], []
-    for a in world.values():
+    for name, a in world.items():
         # One step before: the carried observation, then those of steps 0 ... T - 2.
         before = torch.cat([a["previous_obs"].unsqueeze(1), a["obs"][:, : rows.length - 1]], 1)
+        before = species[name].glimpse(before)
         missing = width - before.shape[-1]
         seen.append(torch.nn.functional.pad(before, (0, missing)))
         real.append(torch.arange(width, device=before.device).lt(before.shape[-1]).expand(before.shape[2], width))

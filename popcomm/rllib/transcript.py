@@ -109,7 +109,7 @@ class Transcript:
                 _array(seen.alive[:w]),
                 self.episode,
                 self.clock,
-                {k: _array(v[:w]) for k, v in seen.observations.items()},
+                {k: _array(self.layout.species[k].glimpse(v[:w])) for k, v in seen.observations.items()},
                 {k: _array(v[:w]) for k, v in turn.bounded.items()},
                 np.concatenate([m[:w] for m in turn.members.values()], 1).copy(),
                 _array(after.rewards[:w]),

@@ -161,7 +161,7 @@ class Unroller:
         parts = []
         for name, arrays in fragment.items():
             shape = (*arrays["alive"].shape[:3], *self.messages.features_shape)
-            parts.append(softs[name] if name in softs else arrays["obs"].new_zeros(shape))
+            parts.append(softs[name] if name in softs else arrays["values"].new_zeros(shape))
         return torch.cat(parts, 2)
 
     def _mail(self, fragment: Sequence[S], get: Callable[[S, str], Tensor], soft: Tensor | None = None) -> Mail | None:
@@ -204,6 +204,7 @@ class _Walk:
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
         self.decides_later = decides_later(self.agent)
+        self.decides_unseen = bool(getattr(self.agent, "decides_unseen", False))
         self._seat(0)
         self.state = {name: self.seating.to_members(value) for name, value in carried(arrays).items()}
         self.outputs: list[AgentOutput] = []
@@ -227,7 +228,7 @@ class _Walk:
         self.outputs.append(output._replace(state={}))
         if _single(inbox) is not None:
             self.inboxes.append(inbox)
-        self.seen.append(obs)
+        self.seen.append(obs[..., :0] if self.decides_unseen else obs)
         self.indices.append(self._index + t * seating.num_seats)
         self.masks.append(seating.row_mask(self.steps.at(t, "alive")))
 
@@ -235,7 +236,7 @@ class _Walk:
         """The differentiable form [B, N_s, *features shape] of what was said at step t, the last; zeros of the mute."""
         params = self.outputs[-1].message
         if params is None:
-            return self.arrays["obs"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
+            return self.arrays["values"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
         return soft_of(
             kind, params, self.seating, lambda key, ahead: self.steps.at(t + ahead, key), "sent" in self.steps
         )
@@ -261,7 +262,8 @@ class _Walk:
         said = _along_rows([output.said for output in self.outputs])
         aux = {key: torch.cat([o.aux[key] for o in self.outputs], 1) for key in first.aux}
         if self.decides_later:
-            logits, value = self.agent.decide(torch.cat(self.seen, 1), aux)
+            seen = torch.cat(self.seen, 1)
+            logits, value = self.agent.decide(seen if self.decides_unseen else self.spec.numbers(seen), aux)
         else:
             logits = torch.cat([o.action_logits for o in self.outputs], 1)
             value = torch.cat([o.value for o in self.outputs], 1)

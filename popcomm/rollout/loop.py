@@ -50,7 +50,10 @@ class Loop:
             self.players.follow(*self._training)
         self._given, self._opening = env, True
         self._there: Tensor = torch.zeros(1, len(self.seats), dtype=torch.bool)  # [1, N], who lived one step before
-        self._rows = {name: torch.zeros(1, s.num_seats, s.obs_size) for name, s in self.players.layout.species.items()}
+        self._rows = {
+            name: torch.zeros(1, s.num_seats, s.obs_size, dtype=s.obs_dtype)
+            for name, s in self.players.layout.species.items()
+        }
 
     def act(self, observations: Mapping[Any, Any], greedy: bool, infos: Mapping[Any, Any] | None) -> dict[Any, Any]:
         """See `Population.act`."""
@@ -114,7 +117,7 @@ class Loop:
         species = self.species[str(agent)]
         name, place = species.name, self.seats[str(agent)] - species.start
         face = self.faces[name]
-        flat = np.zeros(species.obs_size, np.float32)
+        flat = np.zeros(species.obs_size, np.uint8 if species.obs_dtype == torch.uint8 else np.float32)
         try:
             face.observation.write(flat[: face.observation.size], observation)
             mask = mask_of(observation, info, face.observation) if name in masks else None

@@ -33,6 +33,8 @@ ACTIONS = {
 }
 
 
+# Of a collective members are seats of one network, or the network: tests/agents/test_bottom_up.py.
+APART = [name for name, agent in AGENTS.items() if not getattr(agent, "collective", False)]
 # Sizes that keep these tests quick, and kinds of messages that an agent does not speak.
 SMALL = {"tiny": {"hidden_dim": 16, "num_heads": 4, "latent_tokens": 4, "depth": 2}, "gru": {"hidden": 16}}
 UNSPOKEN = {("gru", "vectors"), ("gru", "words")}
@@ -40,7 +42,7 @@ UNSPOKEN = {("gru", "vectors"), ("gru", "words")}
 
 def spoken(kinds):
     """(agent, kind) pairs that go together."""
-    return pytest.mark.parametrize(("name", "kind"), [(n, k) for n in AGENTS for k in kinds if (n, k) not in UNSPOKEN])
+    return pytest.mark.parametrize(("name", "kind"), [(n, k) for n in APART for k in kinds if (n, k) not in UNSPOKEN])
 
 
 def spec_of(kind="symbols", members=P, actions="discrete"):
@@ -143,7 +145,7 @@ def test_a_member_alone_acts_as_it_does_in_the_population(name, kind):
         torch.testing.assert_close(value[0], together[key][2])
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", APART)
 def test_permuting_members_permutes_outputs(name):
     agent, order = agent_of(name), torch.tensor([2, 0, 1])
     inbox, state = inbox_of(), state_of(agent)
@@ -167,7 +169,7 @@ def test_what_lies_in_a_masked_slot_changes_nothing(name, kind):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", APART)
 def test_what_is_heard_changes_what_is_done(name):
     agent, state = agent_of(name), None
     state = state_of(agent)
@@ -179,7 +181,7 @@ def test_what_is_heard_changes_what_is_done(name):
     assert torch.equal(one.action_logits[:, 0], two.action_logits[:, 0])
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", APART)
 def test_the_order_of_the_inbox_does_not_matter(name):
     agent, inbox, order = agent_of(name), inbox_of(), torch.tensor([1, 2, 0])
     state = state_of(agent)
@@ -205,7 +207,7 @@ def test_an_empty_inbox_gives_numbers_and_gradients_without_nan(name, kind):
     torch.testing.assert_close(same.action_logits, output.action_logits)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", APART)
 def test_a_members_loss_leaves_every_other_member_alone(name):
     agent, inbox = agent_of(name), inbox_of()
     output = agent(obs_of(), inbox, state_of(agent))
@@ -247,7 +249,7 @@ def test_an_agent_with_a_forward_of_its_own_decides_in_every_step():
     assert not decides_later(Own(spec_of()))
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", APART)
 def test_silence_takes_away_the_message_modules_and_nothing_else(name):
     def shapes(kind):
         return {k: v.shape for k, v in agent_of(name, kind).named_parameters()}
@@ -266,7 +268,7 @@ def test_silence_takes_away_the_message_modules_and_nothing_else(name):
     )
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", APART)
 def test_the_generator_alone_decides_the_initial_weights(name):
     first = AGENTS[name](spec_of(), **SMALL.get(name, {}), generator=torch.Generator().manual_seed(1))
     torch.manual_seed(3)
@@ -275,7 +277,7 @@ def test_the_generator_alone_decides_the_initial_weights(name):
     assert not torch.equal(*next(iter(first.parameters()))[:2])
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", APART)
 def test_policies_start_undecided_but_not_blind(name):
     """Nine tenths of the largest entropy, and different probabilities in different situations."""
     agent = AGENTS[name](spec_of(), **SMALL.get(name, {}), generator=torch.Generator().manual_seed(1))

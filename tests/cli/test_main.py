@@ -133,7 +133,9 @@ def test_a_run_without_a_valid_checkpoint_is_told(capsys: pytest.CaptureFixture[
     (broken / "manifest.json").write_text("{")
     (tmp_path / "r/config.yaml").write_text("environment: {env: swarm_v0}\n")
     for command in (["play", "r", "--gif", "a.gif"], ["evaluate", "r"], ["export", "r", "x"]):
-        assert complaint(capsys, *command).endswith("checkpoints holds no valid checkpoint")
+        told = complaint(capsys, *command)
+        assert "checkpoints holds no valid checkpoint" in told
+        assert told.endswith("checkpoint_000001 has a damaged manifest.json")
 
 
 def test_a_users_mistake_in_another_process_is_said_without_its_traceback(

@@ -343,6 +343,12 @@ def test_each_section_reaches_the_config() -> None:
     assert (config.num_worlds_per_env_runner, config.rollout_fragment_length, config.seed) == (3, 6, 5)
 
 
+def test_an_argument_that_is_a_mapping_is_no_species() -> None:
+    growth = {"criterion": "raw", "edges": 3}
+    config = applied(population={"agent": "bottom_up", "agent_config": {"growth": growth}})
+    assert config.agent_config == {"growth": growth}
+
+
 def test_silence_is_null() -> None:
     assert applied(communication={"messages": None}).messages is None
 

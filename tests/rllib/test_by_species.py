@@ -381,3 +381,10 @@ def test_a_search_space_of_tune_is_no_mapping_by_species() -> None:
         assert 1e-3 <= own.entropy_coeff <= 1e-2
         assert trial.learning_by_species == {"gamma": {"default": 0.8}}
     assert [trial.lr for trial in trials] == [1e-3, 2e-3]
+
+
+def test_a_grid_of_tunes_is_one_value_for_all_until_a_trial_has_one() -> None:
+    grid = {"grid_search": [0.1, 0.2]}
+    config = PopulationPPOConfig().training(lr=grid, gamma={"speaker": grid, "default": 0.9})
+    assert config.lr == grid
+    assert config.learning_by_species == {"gamma": {"speaker": grid, "default": 0.9}}

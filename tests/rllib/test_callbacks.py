@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
+from popcomm.cli import schema
 from popcomm.errors import UserError
 from popcomm.language import progress
+from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.callbacks import HOOKS, NEVER_CALLED
 from popcomm.rllib.recording import logged_by_callbacks
 from tests.rllib.test_rollout import SYMBOLS, clock_config, runner_of
@@ -232,6 +234,13 @@ class Logs(RLlibCallback):
         result["twice"] = {"iteration": 2 * result["training_iteration"]}
         metrics_logger.log_value("later", result["training_iteration"])
 
+    def on_evaluate_start(self, *, algorithm: Any, **kwargs: Any) -> None:
+        algorithm.evaluations = getattr(algorithm, "evaluations", 0) + 1
+
+    def on_evaluate_end(self, *, evaluation_metrics: dict[str, Any], algorithm: Any, **kwargs: Any) -> None:
+        evaluation_metrics["number"] = algorithm.evaluations
+        evaluation_metrics["env_runners"]["half"] = evaluation_metrics["env_runners"]["num_episodes"] / 2
+
     def on_checkpoint_loaded(self, *, algorithm: Any, **kwargs: Any) -> None:
         algorithm.loaded = algorithm.iteration
 
@@ -244,6 +253,7 @@ def test_what_callbacks_log_arrives_in_results_progress_and_tensorboard(tmp_path
 
     config = clock_config(agent="mlp", messages=SYMBOLS).callbacks(Logs).env_runners(num_env_runners=runners)
     config.recording(run_dir=str(tmp_path / "run"), picture_every=0)
+    config.evaluation(evaluation_interval=1, evaluation_duration=2)
     algorithm = config.build_algo()
     try:
         results = [algorithm.train() for _ in range(2)]
@@ -262,10 +272,29 @@ def test_what_callbacks_log_arrives_in_results_progress_and_tensorboard(tmp_path
     assert lines["began"][0] == 7.0
     assert lines["later"][1] == 1.0
     own = {"env_runners/episodes/longest", "twice/iteration", "began", "later"}
-    assert {name for name in lines if name.partition("/")[0] not in GROUPS} == own
+    own |= {"evaluation/number", "evaluation/env_runners/half"}
+    assert {name for name in lines if name.partition("/")[0] not in GROUPS} - POPCOMMS == own
+    assert lines["evaluation/number"].tolist() == [1, 2]
+    assert lines["evaluation/env_runners/half"].tolist() == [1, 1]
     board = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     assert own <= set(board.Tags()["scalars"])
     assert [event.value for event in board.Scalars("twice/iteration")] == [2, 4]
 
 
+POPCOMMS = {f"evaluation/episodic_{name}" for name in ("return", "return_low", "return_high", "length")}
 GROUPS = ("charts", "losses", "language", "world", "channel", "env_steps", "agent_steps", "time_s", "iteration")
+
+
+def test_the_callback_of_the_page_counts_messages_and_a_yaml_can_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/rllib.md").read_text()
+    (tmp_path / "my_talk.py").write_text(page.split("```python\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    document = {"environment": {"env": "swarm_v0"}, "callbacks": {"callbacks_class": "my_talk:Talk"}}
+    named = schema.apply(document, PopulationPPOConfig()).callbacks_class
+    assert named.__name__ == "Talk"
+    runner = runner_of(clock_config(agent="mlp").callbacks(named))
+    runner.sample()
+    # Four seats, of which all speak in every step.
+    assert runner.get_metrics()["messages_per_step"].peek() == runner.layout.num_agents

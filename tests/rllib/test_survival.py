@@ -160,6 +160,23 @@ def test_the_same_seed_gives_the_same_weights_and_the_same_family_tree(survival:
     pd.testing.assert_frame_equal(pd.DataFrame(first.survival.table()), pd.DataFrame(second.survival.table()))
 
 
+@pytest.mark.parametrize("newborns", ["copy", "fresh", "imitate"])
+@pytest.mark.parametrize("agent", ["mlp", "gru", "tiny"])
+def test_every_agent_can_be_selected(agent: str, newborns: str) -> None:
+    small = {
+        "mlp": {},
+        "gru": {"hidden": 8, "embedding": 4},
+        "tiny": {"hidden_dim": 16, "num_heads": 2, "latent_tokens": 2, "depth": 1},
+    }
+    config = config_of(newborns=newborns, lessons=2, crossover=0.3).population(agent=agent, agent_config=small[agent])
+    training = LocalTraining(config, 8)
+    for _ in range(5):
+        training.iterate()
+    assert training.survival is not None
+    assert training.survival.generations["swarm"].born > P
+    assert all(bool(value.isfinite().all()) for value in parts(training).values())
+
+
 def test_elites_are_never_worse_than_before() -> None:
     training = trained(2, strategy=None)
     before = parts(training)

@@ -1,0 +1,259 @@
+"""Does selection help? Populations that are selected, ones in which as many die by chance, and ones that live on.
+
+    python -m popcomm.analysis.experiments.selection --out runs/selection [--seeds 5] [--jobs 2] [--docs docs]
+
+Two worlds: boids that tell one another of a beacon (32 members on 8 seats), and ten speakers and ten listeners who name
+100 meanings. All arms of a world have the same steps. Each run has a process of its own; its result is appended to
+results.jsonl, and runs that are there are not made again. Writes selection.md, .png and .json into the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from popcomm.analysis.experiments.figures import seeds_and_mean
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options
+from popcomm.analysis.experiments.intervals import difference, mean_interval
+from popcomm.analysis.experiments.local_training import LocalTraining
+from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, stored
+
+from popcomm.cli import documents, schema
+from popcomm.errors import UserError
+from popcomm.evolution.diversity import of_weights
+from popcomm.language.drawing import BLUE, GREEN, MUTED, ORANGE, card, dress, legend
+from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.release import population_of
+from popcomm.rollout.crossplay import cross_play
+from popcomm.rollout.population import Population
+from popcomm.schedules import Clock
+
+NAME = "selection"
+SWARM, GAME = "swarm", "game"
+FILES = {SWARM: "survival", GAME: "liquid_population"}
+STEPS = {SWARM: 130_000, GAME: 165_000}  # env steps of a run
+LOOKS = 6
+EPISODES = 256  # of an evaluation
+LESSONS = 3  # iterations in which fresh listeners are taught by the speakers of the end
+CHANCE = f"{__name__}:by_chance"
+
+# {world: {arm: overrides of its shipped config}}. In all arms but the first as many members are replaced.
+ARMS: dict[str, dict[str, tuple[str, ...]]] = {
+    SWARM: {
+        "none": ("survival.strategy=null",),
+        "chance": (f"survival.fitness={CHANCE}",),
+        "selected": (),
+        "rates": ("survival.hyperparameters={lr: [0.5, 2.0], entropy_coeff: [0.25, 4.0]}",),
+    },
+    GAME: {
+        "none": ("survival.strategy=null",),
+        "chance": (
+            "survival.strategy={kind: truncation, elites: 9, share: 0.3}", f"survival.fitness={CHANCE}",
+        ),
+        "selected": ("survival.strategy={kind: truncation, elites: 9, share: 0.3}",),
+        "liquid": (),
+    },
+}  # fmt: skip
+TITLES = {
+    "none": "nobody is replaced",
+    "chance": "replaced by chance",
+    "selected": "selected by return",
+    "rates": "selected, with rates of their own",
+    "liquid": "the eldest are replaced by newborns",
+}
+COLOURS = {"none": MUTED, "chance": ORANGE, "selected": BLUE, "rates": GREEN, "liquid": GREEN}
+UNITS = {SWARM: "return per agent and episode", GAME: "share of meanings understood, all pairs"}
+
+Record = Mapping[str, Any]
+_CHANCE = np.random.default_rng(0)
+
+
+def by_chance(measures: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """A fitness that says nothing; who ended no life has none, as in the other arms."""
+    return np.where(np.isnan(measures["return"]), np.nan, _CHANCE.random(len(measures["return"])))
+
+
+# ---- runs ----
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--worlds", nargs="+", choices=list(ARMS), default=list(ARMS), help="both unless said")
+
+
+def planned(options: Options) -> list[Trial]:
+    """Seeds outermost: a stop leaves whole sets of arms."""
+    return [
+        Trial(options.out / RESULTS, {"world": world, "arm": arm, "seed": seed, "env_steps": STEPS[world]}, train)
+        for seed, world in itertools.product(range(1, options.seeds + 1), options.worlds)
+        for arm in ARMS[world]
+    ]
+
+
+def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
+    """All that is in the folder."""
+    found = stored(options.out / RESULTS)
+    if not found:
+        raise UserError(f"--out {options.out} has no results yet; leave out --page-only")
+    return found
+
+
+def settings(world: str, arm: str, seed: int) -> PopulationPPOConfig:
+    """The configuration of a run."""
+    overrides = [*ARMS[world][arm], f"debugging.seed={seed}"]
+    return schema.apply(documents.load(FILES[world], overrides), PopulationPPOConfig())
+
+
+def train(world: str, arm: str, seed: int, env_steps: int) -> Record:
+    """One run, measured on its way and at its end; `seconds` is CPU time of this process."""
+    global _CHANCE
+    _CHANCE = np.random.default_rng(seed)
+    began = time.process_time()
+    training = LocalTraining(settings(world, arm, seed), EPISODES)
+    curve = [{"env_steps": 0, **look(training, world)}]
+    for number in range(1, LOOKS + 1):
+        while training.env_steps < env_steps * number / LOOKS:
+            training.iterate()
+        curve.append({"env_steps": training.env_steps, **look(training, world)})
+    taught = ease_of_teaching(training, seed) if world == GAME else {}
+    return {**curve[-1], **family(training), **taught, "curve": curve, "seconds": time.process_time() - began}
+
+
+def released(training: LocalTraining) -> Population:
+    """The population as it is now."""
+    return population_of(training.config, training.learner.networks, Clock(training.env_steps), [])
+
+
+def look(training: LocalTraining, world: str) -> dict[str, float]:
+    """How well it goes, by the likeliest choices, and how much members differ."""
+    networks = training.learner.networks
+    apart = {name: of_weights(list(network.agent.parameters())) for name, network in networks.items()}
+    told = {"weight_diversity": float(np.mean(list(apart.values())))}
+    if world == SWARM:
+        return {"score": float(training.evaluate(False)[0].mean()), **told}
+    played = cross_play(released(training))
+    said = (played.messages[:, None] != played.messages[None]).any(-1).mean(-1)
+    pairs = ~np.eye(len(said), dtype=bool)
+    return {"score": float(played.accuracy.mean()), "distance": float(said[pairs].mean()), **told}
+
+
+def family(training: LocalTraining) -> dict[str, Any]:
+    """Births, and the lines that are left, of the first species that is selected."""
+    if training.survival is None:
+        return {"births": 0, "lines": None, "effective": None}
+    generation = next(iter(training.survival.generations.values()))
+    _, sizes = np.unique(generation.founders, return_counts=True)
+    shares = sizes / sizes.sum()
+    births = generation.born - generation.members
+    return {"births": births, "lines": len(sizes), "effective": float(1 / np.square(shares).sum())}
+
+
+def ease_of_teaching(training: LocalTraining, seed: int) -> dict[str, float]:
+    """What fresh listeners understand of the speakers of the end, who do not learn any more, after LESSONS iterations.
+
+    (Ease of teaching: Li and Bowling 2019.)
+    """
+    config = settings(GAME, "none", 1000 + seed).multi_agent(policies_to_train=["listener"])
+    school = LocalTraining(config, EPISODES)
+    speakers = training.learner.networks["speaker"].get_state()
+    school.learner.networks["speaker"].set_state(speakers)
+    for _ in range(LESSONS):
+        school.iterate()
+    return {"taught": float(cross_play(released(school)).accuracy.mean()), "lessons": school.env_steps}
+
+
+# ---- measures ----
+
+
+def grouped(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
+    """{world: {arm: its runs by seed}}, in the order of ARMS."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for world, arms in ARMS.items():
+        runs = arms_of([r for r in records if r["world"] == world], lambda r: r["arm"])
+        own = {arm: runs[arm] for arm in arms if arm in runs}
+        if own:
+            found[world] = own
+    return found
+
+
+def claims(groups: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[Claim]:
+    """What selection was to bring, as far as there are runs."""
+    found = []
+    asked = (
+        (SWARM, "selected", "chance", "score", "Swarm: selection by return earns more than replacement by chance"),
+        (SWARM, "selected", "none", "score", "Swarm: and more than no replacement"),
+        (SWARM, "rates", "selected", "score", "Swarm: rates of their own, inherited, earn more than one rate for all"),
+        (GAME, "selected", "chance", "score", "Game: selection is understood better than replacement by chance"),
+        (GAME, "selected", "none", "score", "Game: and better than no replacement"),
+        (GAME, "liquid", "none", "taught", "Game: fresh listeners learn the language of a liquid population faster"),
+    )
+    for world, arm, beside, key, text in asked:
+        first, second = (groups.get(world, {}).get(name, []) for name in (arm, beside))
+        seeds = sorted({r["seed"] for r in first} & {r["seed"] for r in second})
+        if len(seeds) < 2:
+            continue
+        values = ([r[key] for r in runs if r["seed"] in seeds] for runs in (first, second))
+        gap = difference(*values)
+        found.append(Claim(f"{text} ({len(seeds)} seeds)", gap.shown(3), gap.paired.low > 0))
+    return found
+
+
+# ---- figure and page ----
+
+
+def draw(records: Sequence[Record]) -> Figure:
+    """What each arm came to on the way: seeds thin, means thick."""
+    groups = grouped(records)
+    figure = card(5.4 * len(groups), 4.6, "Survival: what selection brings, and what chance")
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    titles = {SWARM: "Swarm, 32 members on 8 seats", GAME: "Naming game, 10 speakers and 10 listeners"}
+    for axes, (world, arms) in zip(panels, groups.items(), strict=True):
+        dress(axes, titles[world], "environment steps", UNITS[world])
+        _curves(axes, arms)
+    return figure
+
+
+def _curves(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
+    dashes = {"none": (0, (1, 1.5)), "chance": (0, (5, 2)), "selected": "-", "rates": (0, (5, 1.5, 1, 1.5))}
+    for arm, runs in arms.items():
+        curves = [
+            (np.array([c["env_steps"] for c in r["curve"]], float), np.array([c["score"] for c in r["curve"]]))
+            for r in runs
+        ]
+        seeds_and_mean(axes, curves, COLOURS[arm], dashes.get(arm, (0, (3, 1, 1, 1))), TITLES[arm])
+    legend(axes, loc="best")
+
+
+def page(records: Sequence[Record]) -> dict[str, Any]:
+    groups = grouped(records)
+
+    def shown(runs: Sequence[Record], key: str) -> str:
+        values = [r[key] for r in runs if r.get(key) is not None]
+        if not values:
+            return "-"
+        return mean_interval(values).shown(3, "") if len(values) < 2 else f"{np.mean(values):.3f} {_interval(values)}"
+
+    return {
+        "records": records, "groups": groups, "claims": claims(groups), "shown": shown, "titles": TITLES,
+        "steps": STEPS, "units": UNITS, "worlds": {SWARM: "The swarm", GAME: "The naming game"}, "lessons": LESSONS,
+    }  # fmt: skip
+
+
+def _interval(values: Sequence[float]) -> str:
+    return mean_interval(values).shown(3, "")
+
+
+EXPERIMENT = Experiment(
+    NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, arguments, seeds=5, jobs=2
+)
+main = EXPERIMENT.main
+
+if __name__ == "__main__":
+    sys.exit(main())

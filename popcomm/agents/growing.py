@@ -1,0 +1,150 @@
+"""Growing: which edges the layers of a budget lose and get, and what a block costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from popcomm.agents.block_sparse import BlockSparseLinear
+from popcomm.agents.growth_rule import GrowthRule, Pool
+
+
+class Flops(NamedTuple):
+    """Floating-point operations; a multiplication and an addition are two."""
+
+    forward: float
+    backward: float
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.backward
+
+
+def flops_of_block(layer: BlockSparseLinear, name: str) -> Flops:
+    """Of one block of a layer and one row. name: "actor.0" and so on; a first layer's observations need no gradient."""
+    once = 2.0 * layer.in_features * layer.out_features
+    return Flops(once, once if name.endswith(".0") else 2 * once)
+
+
+def grow_pool(
+    layers: Mapping[str, BlockSparseLinear], scores: Tensor, pool: Pool, rule: GrowthRule, iteration: int
+) -> dict[nn.Parameter, Tensor]:
+    """Drop the weakest edges of some layers, and add the best.
+
+    Args:
+        layers: {name: layer}, those of the pool.
+        scores: [L, G, N, N], layers by networks by sender by receiver.
+
+    Returns:
+        {`edges` of a layer: its rows}, of the layers whose edges change (`popcomm.agents.reindex`).
+    """
+    own, (_, networks, seats, _) = list(layers.values()), scores.shape
+    network = torch.cat([layer.pairs()[0] for layer in own])
+    gone = _dropped(own, network, rule.prune, iteration)
+    lost = torch.bincount(network[gone], minlength=networks)
+    room = pool.edges - torch.bincount(network, minlength=networks) + lost
+    costs = network.new_tensor(
+        [flops_of_block(layer, name).total for name, layer in layers.items()], dtype=torch.float64
+    )
+    paid = costs.repeat_interleave(network.new_tensor([len(layer.senders) for layer in own]))
+    spent = torch.bincount(network[~gone], paid[~gone], networks)
+    dense = float(costs.sum()) * seats**2
+    purse = torch.inf if pool.flops is None else dense * pool.flops - dense / seats - spent
+    there = _candidates(own, scores)
+    where, *edge = chosen(
+        scores, there, room, costs, torch.zeros_like(spent) + purse, rule.at_once + lost, rule.threshold
+    )
+    return _changed(own, gone, where, edge, iteration)
+
+
+def _candidates(layers: list[BlockSparseLinear], scores: Tensor) -> Tensor:
+    """[L, G, N, N] bool, edges that are not there; what is dropped now does not come back at once."""
+    seats = scores.shape[-1]
+    could = ~torch.eye(seats, dtype=torch.bool, device=scores.device).expand_as(scores)
+    for i, layer in enumerate(layers):
+        could = could.index_put((torch.full_like(layer.senders, i), *layer.pairs()), could.new_tensor(False))
+    return could
+
+
+def _dropped(layers: list[BlockSparseLinear], network: Tensor, prune: float, iteration: int) -> Tensor:
+    """[E] bool over the edges of some layers: those that pruning takes; the newborn have had no time to grow strong."""
+    if not prune:
+        return torch.zeros_like(network, dtype=torch.bool)
+    norms = torch.cat([layer.edges.detach().square().mean((1, 2)).sqrt() for layer in layers])
+    born = torch.cat([layer.born for layer in layers])
+    networks = layers[0].networks
+    return weakest(norms, network, born < iteration, prune, networks)
+
+
+def _changed(
+    layers: list[BlockSparseLinear], gone: Tensor, where: Tensor, edge: list[Tensor], iteration: int
+) -> dict[nn.Parameter, Tensor]:
+    """The layers with other edges. gone: [E] bool over all layers; where: [K], the layers of new edges."""
+    network, sender, receiver = edge
+    rows: dict[nn.Parameter, Tensor] = {}
+    left = gone.split([len(layer.senders) for layer in layers])
+    for i, (layer, dropped) in enumerate(zip(layers, left, strict=True)):
+        mine = where == i
+        if bool(mine.any()) or bool(dropped.any()):
+            first = network[mine] * layer.seats
+            new = (first + sender[mine], first + receiver[mine])
+            rows[layer.edges] = layer.arrange(~dropped, *new, iteration)
+    return rows
+
+
+def chosen(
+    scores: Tensor, candidates: Tensor, room: Tensor, costs: Tensor, purse: Tensor, at_once: Tensor, threshold: float
+) -> tuple[Tensor, ...]:
+    """The best edges of a pool, in each network.
+
+    A pair of seats gets one edge at a time, in the layer where it has the best score, and pairs that no layer joins
+    come before those that one does: a new edge has not learned yet, and until it has, its gradient in all the other
+    layers asks for the same thing again.
+
+    Args:
+        scores: [L, G, N, N], layers by networks by sender by receiver.
+        candidates: [L, G, N, N] bool, edges that there could be and are not.
+        room: [G] int64, how many more the budget has place for.
+        costs: [L], of an edge of each layer (FLOPs).
+        purse: [G], how many FLOPs are left.
+        at_once: [G] int64, the most now.
+        threshold: scores must be above.
+
+    Returns:
+        Layer, network, sender and receiver of each, [K] int64.
+    """
+    seats = scores.shape[-1]
+    values = scores.double().masked_fill(~candidates | ~(scores > threshold), -torch.inf)
+    strange = candidates.all(0)  # [G, N, N]
+    largest = values.nan_to_num(0.0, 0.0, 0.0).abs().amax((0, 2, 3), keepdim=True)
+    values = values / torch.where(largest > 0, largest, 1.0) + 2 * strange
+    values = values.masked_fill(values < values.amax(0), -torch.inf).transpose(0, 1).flatten(1)
+    most = min(int(torch.minimum(room, at_once).max().clamp(min=0)), values.shape[1])
+    best, places = values.topk(most, dim=1)  # [G, K]
+    layer, pair = places // seats**2, places % seats**2
+    within = torch.arange(most, device=scores.device) < torch.minimum(room, at_once).unsqueeze(1)
+    paid = costs[layer].cumsum(1) <= purse.unsqueeze(1)
+    network, rank = (best.isfinite() & within & paid).nonzero(as_tuple=True)
+    pair = pair[network, rank]
+    return layer[network, rank], network, pair // seats, pair % seats
+
+
+def weakest(norms: Tensor, network: Tensor, may_go: Tensor, share_of: float, networks: int) -> Tensor:
+    """[E] bool: of the edges of each network the share with the smallest norms, rounded down, as RigL drops them.
+
+    Args:
+        norms: [E], the edges' own.
+        network: [E] int64.
+        may_go: [E] bool; newborns have had no time to become strong.
+        share_of: of all edges of a network.
+    """
+    counts = torch.bincount(network, minlength=networks)
+    quota = (counts * share_of).long()
+    order = torch.where(may_go, norms, torch.inf).argsort(stable=True)
+    order = order[network[order].argsort(stable=True)]
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[network[order]]
+    return may_go & (rank < quota[network])

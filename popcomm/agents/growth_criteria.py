@@ -1,0 +1,133 @@
+"""Criteria of growth: how much an edge that is not there would be worth, from a layer's inputs and slopes alone.
+
+The gradient of the block from seat j to seat i is G_ij = X_j^T D_i, for inputs X_j [R, in] and slopes D_i [R, out] of R
+rows. No block is ever made: |X_j^T D_i|^2 is the inner product of X_j X_j^T and D_i D_i^T, two [R, R] matrices (the
+Gram identity), so that all N^2 norms cost N products of [R, R] and one of [N, R R].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from popcomm.agents.block_sparse import Captured
+
+# Parts of a batch, of different worlds, whose gradients csnr compares, and the most rows of a batch that are looked at.
+CHUNKS, ROWS = 8, 512
+# Seats above which fewer rows are: the cost of R rows is N R (N R + R (in + out)).
+SEATS = 32
+
+
+class Rows(NamedTuple):
+    """Rows of a batch, [G, N, M, c, features]: M chunks of c rows each, chunks being of different worlds."""
+
+    inputs: Tensor  # [G, N, M, c, in]
+    slopes: Tensor  # [G, N, M, c, out]
+
+    def centred(self) -> Rows:
+        """Inputs less their mean over the rows that have a slope: others nobody lived."""
+        lived = (self.slopes != 0).any(-1, keepdim=True).any(1, keepdim=True).to(self.inputs.dtype)
+        count = lived.sum((2, 3), keepdim=True).clamp(min=1)
+        mean = (self.inputs * lived).sum((2, 3), keepdim=True) / count
+        return self._replace(inputs=(self.inputs - mean) * lived)
+
+
+def rows_of(seen: Sequence[Captured], networks: int) -> Rows | None:
+    """What a layer was seen doing in the calls of an update, evenly thinned out; None: too little to compare.
+
+    A call has worlds on its rows: one call of all steps (steps of a world side by side), or a call for each step.
+    """
+    fewest = min((len(call.inputs[0]) for call in seen), default=0)
+    chunks = min(CHUNKS, fewest)
+    if chunks < 2:
+        return None
+    nodes = len(seen[0].inputs)
+    most = min(ROWS, ROWS * SEATS * networks // nodes) // chunks
+    parts = []
+    for tensors in zip(*seen, strict=True):
+        split = [values[:, : values.shape[1] // chunks * chunks].unflatten(1, (chunks, -1)) for values in tensors]
+        whole = torch.cat(split, 2)
+        count = whole.shape[2]
+        if count > max(most, 1):
+            whole = whole[:, :, torch.linspace(0, count - 1, max(most, 1)).long()]
+        parts.append(whole.float().unflatten(0, (networks, -1)))
+    return Rows(*parts)
+
+
+def squared_norms(rows: Rows, apart: bool = False) -> Tensor:
+    """[G, N, N], of the gradient of every block, sender by receiver: |sum over chunks of G|^2.
+
+    apart: the sum over chunks of |G|^2 instead.
+    """
+    grams = []
+    for values in rows:
+        blocks = values.flatten(0, 2) if apart else values.flatten(2, 3).flatten(0, 1)
+        grams.append(torch.bmm(blocks, blocks.mT).view(*values.shape[:2], -1))
+    return torch.bmm(grams[0], grams[1].mT)
+
+
+def raw(rows: Rows) -> Tensor:
+    """[1, G, N, N]: the squared norm of the block's gradient, the words of the paper."""
+    return squared_norms(rows).unsqueeze(0)
+
+
+def centred(rows: Rows) -> Tensor:
+    """[1, G, N, N]: the same of inputs less their mean, which a receiver's bias could bring as well."""
+    return squared_norms(rows.centred()).unsqueeze(0)
+
+
+def csnr(rows: Rows) -> Tensor:
+    """[2, G, N, N]: of inputs less their mean, what chunks' gradients have in common, and their mean size.
+
+    (|sum of G_k|^2 - sum of |G_k|^2) / (M (M - 1)) is an unbiased estimate of the squared norm of their expectation.
+    """
+    rows, chunks = rows.centred(), rows.inputs.shape[2]
+    apart = squared_norms(rows, apart=True)
+    together = squared_norms(rows) - apart
+    return torch.stack([together / (chunks * (chunks - 1)), apart / chunks])
+
+
+def variance(rows: Rows) -> Tensor:
+    """[2, G, N, N]: of inputs less their mean, the squared norm, and the variances of sender and receiver."""
+    rows = rows.centred()
+    sent, wanted = (values.square().sum((2, 3, 4)) for values in rows)  # [G, N]
+    return torch.stack([squared_norms(rows), sent.unsqueeze(2) * wanted.unsqueeze(1)])
+
+
+# Scores are NaN where there was no gradient at all: that is no candidate, whatever else there is.
+
+
+def the_sum(sums: Tensor) -> Tensor:
+    return torch.where(sums[0] > 0, sums[0], torch.nan)
+
+
+def of_the_receivers_mean(sums: Tensor) -> Tensor:
+    """How many times the mean over senders: receivers with large slopes get no more than others."""
+    return the_sum(sums) / sums[0].mean(-2, keepdim=True)
+
+
+def ratio(sums: Tensor) -> Tensor:
+    return sums[0] / sums[1]
+
+
+class Criterion(NamedTuple):
+    """A criterion that looks at gradients."""
+
+    parts: int  # K
+    statistics: Callable[[Rows], Tensor]  # rows of one update -> [K, G, N, N], which can be added up
+    score: Callable[[Tensor], Tensor]  # sums [K, ...] -> [...], the larger the better
+    # Of the score, where growth has neither a budget nor a threshold of its own; a budget is filled by the best.
+    threshold: float
+
+
+CRITERIA = {
+    "raw": Criterion(1, raw, the_sum, -math.inf),
+    "centred": Criterion(1, centred, of_the_receivers_mean, -math.inf),
+    # About 0 for noise and 1 for a gradient that all chunks agree on, in any units.
+    "csnr": Criterion(2, csnr, ratio, 0.2),
+    "variance": Criterion(2, variance, ratio, -math.inf),
+}

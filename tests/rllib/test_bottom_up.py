@@ -1,0 +1,236 @@
+"""Bottom Up Networks in training: planted edges are found, and everybody has the same graph."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from popcomm.analysis.experiments.planted_edges import PlantedWorld, planted_pairs, planted_sources
+
+from popcomm.errors import UserError
+from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.growth import inherit
+from popcomm.rllib.recording import _losses
+from popcomm.rllib.release import population_of
+from popcomm.schedules import Clock
+from tests.rllib.growing_agent import TwoLearners
+from tests.rllib.test_learner import changed, learner_of, update, weights
+from tests.rllib.test_rollout import runner_of
+from tests.rllib.worlds import ClockWorld
+
+GROWTH = {"criterion": "csnr", "edges": 4, "every": 1, "at_once": 2}
+
+
+def config_of(
+    seats: int = 6, edges: int = 3, worlds: int = 16, growth: Any = None, population: Any = None, **agent: Any
+) -> PopulationPPOConfig:
+    arguments = {"hidden": 8, "growth": GROWTH if growth is None else growth, **agent}
+    return (
+        PopulationPPOConfig()
+        .environment(PlantedWorld, env_config={"seats": seats, "edges": edges})
+        .communication(messages=None)
+        .population(agent="bottom_up", agent_config=arguments, **(population or {}))
+        .env_runners(num_worlds_per_env_runner=worlds, rollout_fragment_length=4)
+        .training(gamma=0.0, lr=4e-3, num_epochs=2, minibatch_size=8)
+        .debugging(seed=1)
+    )
+
+
+def agent_of(learner: Any) -> Any:
+    return learner.networks["cell"].agent
+
+
+def trained(config: PopulationPPOConfig, iterations: int) -> tuple[Any, Any]:
+    runner, learner = runner_of(config), learner_of(config)
+    for iteration in range(iterations):
+        runner.module.set_state(learner.module.get_state())
+        update(learner, runner, iteration)
+    return runner, learner
+
+
+def found_by(agent: Any) -> set[tuple[int, int]]:
+    """(sender, receiver) of all layers of the actor."""
+    names = [name for name in agent.layers if name.startswith("actor.")]
+    return {(s, r) for name in names for s, r in agent.edges(name).tolist()}
+
+
+# ---- the answer is known ----
+
+
+def test_planted_edges_are_found_under_a_team_reward() -> None:
+    """Eight of sixteen seats are to name what one other sees, and are paid together: 8 of 240 pairs of seats."""
+    growth = {"criterion": "csnr", "edges": 8, "every": 2, "at_once": 2}
+    config = config_of(16, 8, 64, growth, hidden=32).env_runners(rollout_fragment_length=16)
+    config.training(minibatch_size=None)
+    _, learner = trained(config, 8)
+    assert found_by(agent_of(learner)) == planted_pairs(planted_sources(16, 8))
+
+
+def test_a_given_graph_is_not_changed() -> None:
+    graph = [[0, 1], [2, 1]]
+    _, learner = trained(config_of(growth={"criterion": "oracle", "edges": graph}), 2)
+    assert all(agent_of(learner).edges(name).tolist() == graph for name in agent_of(learner).layers)
+    assert agent_of(learner).layers["actor.0"].edges.any()  # and is learned
+
+
+# ---- seats and members follow ----
+
+
+@pytest.mark.parametrize(
+    ("population", "members", "seating", "networks"),
+    [
+        ({}, 6, "fixed", 1),
+        ({"members": 12}, 12, "fixed", 2),
+        ({"members": 1, "seating": "worlds"}, 1, "worlds", 1),
+        ({"members": 4, "seating": "worlds"}, 4, "worlds", 4),
+    ],
+)
+def test_seating_and_members_follow_from_the_agent(
+    population: dict[str, Any], members: int, seating: str, networks: int
+) -> None:
+    config = config_of(population=population)
+    config.validate()
+    species = config.plan.species["cell"]
+    assert (species.members, species.spec.seating, config.plan.seating_rule.how) == (members, seating, seating)
+    _, learner = trained(config, 2)
+    agent = agent_of(learner)
+    assert agent.networks == networks
+    assert [len(agent.edges("actor.0", g)) >= 0 for g in range(networks)] == [True] * networks
+    assert agent.measures()["bottom_up/edges"] == 4
+
+
+def test_seats_that_cannot_follow_are_told() -> None:
+    with pytest.raises(
+        UserError, match=r"one network of all 6 seats of 'cell', and population\.members is 5 with seating"
+    ):
+        config_of(population={"members": 5}).validate()
+    with pytest.raises(UserError, match=r"population\.members is 6 with seating 'communities'"):
+        config_of(population={"members": 6, "seating": "communities", "communities": 2}).validate()
+
+
+def test_a_network_over_species_that_no_edge_could_join_is_refused() -> None:
+    config = (
+        PopulationPPOConfig()
+        .environment(ClockWorld, env_config={"speakers": 2, "listeners": 2})
+        .communication(messages=None)
+        .population(agent="bottom_up")
+        .env_runners(num_worlds_per_env_runner=12)
+    )
+    with pytest.raises(
+        UserError, match=r"this world has the species 'speaker' and 'listener', which no edge would join"
+    ):
+        config.validate()
+    config.population(agent={"speaker": "bottom_up", "listener": "mlp"}, agent_config={"hidden": 8}).validate()
+    assert {name: s.members for name, s in config.plan.species.items()} == {"speaker": 2, "listener": 1}
+
+
+# ---- the same graph everywhere ----
+
+
+def test_runners_get_the_edges_with_the_weights_and_the_ratio_begins_at_one() -> None:
+    config = config_of()
+    runner, learner = trained(config, 2)
+    runner.module.set_state(learner.module.get_state())
+    theirs, own = runner.module["cell"].agent, agent_of(learner)
+    assert len(theirs.edges(0)) + len(theirs.edges(1)) + len(theirs.edges(2)) == 4
+    assert all(torch.equal(theirs.edges(name), own.edges(name)) for name in own.layers)
+    config.training(lr=0.0, num_epochs=1, minibatch_size=None)
+    still = learner_of(config)
+    still.set_state(learner.get_state())
+    still.get_optimizers_for_module("cell")[0][1].param_groups[0]["lr"] = 0.0
+    told = update(still, runner, 3)
+    assert abs(told["cell"]["approx_kl"].peek()) < 1e-7
+
+
+@pytest.mark.parametrize(
+    "population", [{}, {"members": 12}, {"members": 2, "seating": "worlds"}], ids=["seats", "teams", "worlds"]
+)
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_restored_learner_goes_on_bit_for_bit(population: dict[str, Any], recurrent: bool) -> None:
+    """In the middle of what is summed up for the next growth."""
+    growth = {**GROWTH, "every": 2, "edges": 8, "prune": 0.3}
+    config = config_of(growth=growth, population=population, recurrent=recurrent)
+    runner, learner = trained(config, 3)
+    assert learner.growth.sums
+    restored = learner_of(config)
+    restored.set_state(copy.deepcopy(learner.get_state()))
+    batch = runner.sample()
+    for each in (learner, restored):
+        each.update_from_fragments([copy.deepcopy(batch)], [16], 3, {})
+    assert not changed(restored.networks["cell"], weights(learner.networks["cell"]))
+    one, other = agent_of(learner), agent_of(restored)
+    assert all(torch.equal(one.edges(name), other.edges(name)) for name in one.layers)
+    assert agent_of(learner).measures()["bottom_up/edges"] >= 3
+
+
+def test_two_learners_grow_the_same_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of()
+    config.training(minibatch_size=None)
+    batches, pair = [runner_of(config).sample() for _ in range(2)], [learner_of(config) for _ in range(2)]
+    both = TwoLearners()
+    both.patch(monkeypatch)
+    both.run(lambda rank: pair[rank].update_from_fragments(copy.deepcopy(batches), [16, 16], 0, {}))
+    one, other = (learner.networks["cell"].state_dict() for learner in pair)
+    assert sum(len(value) for name, value in one.items() if name.endswith("senders")) == 4
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_same_seed_trains_the_same_bits() -> None:
+    one, other = (trained(config_of(recurrent=True), 3)[1].networks["cell"].state_dict() for _ in range(2))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_new_edges_move_no_further_than_others_do() -> None:
+    """Adam's steps are of the size of its rate, whenever an edge was born."""
+    config = config_of(growth={**GROWTH, "edges": 12})
+    config.training(num_epochs=1, minibatch_size=None)
+    _, learner = trained(config, 5)
+    runner = runner_of(config)
+    before = {name: layer.edges.detach().clone() for name, layer in agent_of(learner).layers.items()}
+    agent_of(learner).rule = agent_of(learner).rule.__class__.of({"criterion": "none"}, list(before), 6)
+    update(learner, runner, 5)
+    moved = [(layer.edges.detach() - before[name]).abs() for name, layer in agent_of(learner).layers.items()]
+    newest = [layer.born == 5 for layer in agent_of(learner).layers.values()]
+    assert any(new.any() for new in newest)
+    assert max(float(step.max()) for step in moved if step.numel()) < 1.5 * 4e-3
+
+
+# ---- around it ----
+
+
+def test_it_is_selected_with_its_edges() -> None:
+    _, learner = trained(config_of(population={"members": 2, "seating": "worlds"}), 3)
+    edges = agent_of(learner).edges("actor.2", 1), agent_of(learner).edges("actor.0", 1)
+    inherit(learner.networks["cell"], learner._optimizers("cell"), torch.tensor([1, 1]))
+    for network in (0, 1):
+        assert torch.equal(agent_of(learner).edges("actor.2", network), edges[0])
+        assert torch.equal(agent_of(learner).edges("actor.0", network), edges[1])
+    update(learner, runner_of(config_of(population={"members": 2, "seating": "worlds"})), 3)
+
+
+def test_it_is_evaluated_out_of_the_trainer_with_its_edges(tmp_path: Any) -> None:
+    config = config_of(growth={"criterion": "full"})
+    module = config.get_multi_rl_module_spec(inference_only=True).build()
+    population = population_of(config, module, Clock(0), [])
+    assert len(population["cell"].agent.edges("actor.0")) == 30
+    population["cell"].save(tmp_path / "cell")
+    again = type(population["cell"]).load(tmp_path / "cell")
+    assert torch.equal(again.agent.edges(0), population["cell"].agent.edges(0))
+
+
+def test_its_graph_is_measured_in_every_iteration() -> None:
+    runner, learner = runner_of(config_of()), learner_of(config_of())
+    told = update(learner, runner)["cell"]
+    measures = {name: stats.peek() for name, stats in told.items() if name.startswith("bottom_up/")}
+    scalars = _losses({"cell": measures})
+    assert scalars["bottom_up/edges"] == 2
+    assert 1 / 6 < scalars["bottom_up/flops_share"] < 1
+    assert scalars["bottom_up/flops_forward"] > 0
+    assert set(_losses({"a": {"bottom_up/edges": 2.0}, "b": {"vf_loss": 1.0}})) == {
+        "bottom_up/a/edges",
+        "bottom_up/edges",
+        "losses/b/value_loss",
+        "losses/value_loss",
+    }

@@ -21,7 +21,10 @@ from popcomm.identity import identify
 from popcomm.manifest import MANIFEST, verify
 from popcomm.manifest import read as read_manifest
 
-STATE, TABLE, HEIRS, ORIGIN = "survival.json", "lineage.parquet", "heirs", "origin.json"
+# The state lies in a folder of its own: *.json of the sweep's folder itself Tune copies when a sweep goes on, and puts the
+# copies back later.
+HEIRS, TABLE, ORIGIN = "generations", "lineage.parquet", "origin.json"
+STATE = f"{HEIRS}/state.json"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def write(sweep_dir: Path, alive: RunsAlive, living: list[dict[str, Any]]) -> No
         "lives": {trial: asdict(life) for trial, life in alive.lives.items()},
         "ended": list(alive.ended),
     }
+    (sweep_dir / HEIRS).mkdir(exist_ok=True)
     _replace(sweep_dir / STATE, json.dumps(content, indent=1, default=_plain) + "\n")
     write_table(sweep_dir, [*alive.ended, *living])
 

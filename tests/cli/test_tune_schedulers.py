@@ -257,6 +257,16 @@ def test_generations_after_the_drivers_death_are_those_of_a_sweep_that_lived_on(
     pd.testing.assert_frame_equal(tables[0], tables[1])
 
 
+def test_the_state_is_none_of_the_files_that_tune_puts_back_as_they_were(tmp_path: Path) -> None:
+    """Tune copies *.json and *.pkl of the sweep's folder when a sweep goes on, and writes the copies over them."""
+    alive = RunsAlive.first({"00000": {}, "00001": {}})
+    runs_lineage.write(tmp_path, alive, [])
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".json", ".pkl")]
+    found = runs_lineage.read(tmp_path)
+    assert found is not None
+    assert found.lives == alive.lives
+
+
 def test_an_heir_takes_over_once_and_leaves_its_parents_run_alone(tmp_path: Path) -> None:
     for i in range(2):
         run_folder(tmp_path, f"0000{i}", *[0.0] * 4)

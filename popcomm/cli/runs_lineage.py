@@ -21,8 +21,8 @@ from popcomm.identity import identify
 from popcomm.manifest import MANIFEST, verify
 from popcomm.manifest import read as read_manifest
 
-# The state lies in a folder of its own: *.json of the sweep's folder itself Tune copies when a sweep goes on, and puts the
-# copies back later.
+# The state lies in a folder of its own: *.json of the sweep's folder itself Tune copies when a sweep goes on, and puts
+# the copies back later.
 HEIRS, TABLE, ORIGIN = "generations", "lineage.parquet", "origin.json"
 STATE = f"{HEIRS}/state.json"
 

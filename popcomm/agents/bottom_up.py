@@ -27,9 +27,9 @@ from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox
 from popcomm.checks import one_of, true_or_false, whole
-from popcomm.errors import unknown
+from popcomm.errors import UserError, unknown
 
-BLOCKS = ("own", "shared")
+BLOCKS, HEARS = ("own", "shared"), ("all", "grown")
 # Root mean square of the actor's last activations at the start, as of MLPAgent.
 START_SCALE = 0.5
 
@@ -49,6 +49,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
         activation: "tanh" or "relu".
         blocks: "own" blocks of every seat, or one that is "shared" by the seats of a network.
         recurrent: whether a GRU of every seat follows the first hidden layer of actor and critic.
+        hears: "all" that the channel brings, or "grown": those alone whom an edge of the actor joins with a seat.
         growth: when and which edges grow (`popcomm.agents.growth_rule.GrowthRule.of`); empty: by csnr.
         generator: source of the initial weights; torch's default one if None.
 
@@ -71,6 +72,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
         activation: str = "tanh",
         blocks: str = "own",
         recurrent: bool = False,
+        hears: str = "all",
         growth: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -80,6 +82,8 @@ class BottomUpNetwork(Pretrained, nn.Module):
         self.spec, self.features_size, self.activation = spec, hidden, activation_function(activation)
         self.shared = one_of("agent_config.blocks", blocks, BLOCKS) == "shared"
         self.recurrent = true_or_false("agent_config.recurrent", recurrent)
+        self.hears_links = one_of("agent_config.hears", hears, HEARS) == "grown"
+        self._check_hearing()
         self.by_seat = spec.seating == "fixed" and spec.members > 1
         self.seats = spec.num_seats
         self.networks = spec.members // self.seats if self.by_seat else spec.members
@@ -102,6 +106,14 @@ class BottomUpNetwork(Pretrained, nn.Module):
             start_message_head_(self.message_head, START_SCALE, generator)
         self.register_buffer("iterations", torch.zeros(1, dtype=torch.int64))
         self._connect(generator)
+
+    def _check_hearing(self) -> None:
+        others = set(self.spec.seat_species) - {self.spec.species}
+        if self.hears_links and (others or self.spec.receives is None):
+            why = "others of another species are heard, too" if others else "nothing is heard here"
+            raise UserError(
+                f"agent_config.hears is 'grown', the graph of the seats of one species, and {why}; use 'all'"
+            )
 
     def _stack(
         self, hidden: int, layers: int, out: int, gain: float, generator: torch.Generator | None
@@ -128,7 +140,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
         for layer in self.layers.values():
             layer.connect(senders, receivers)
             if self.rule.criterion == "full" and self.seats > 1:
-                _start_dense_(layer, generator)
+                layer.start_dense_(generator)
 
     @property
     def layers(self) -> dict[str, BlockSparseLinear]:
@@ -213,9 +225,19 @@ class BottomUpNetwork(Pretrained, nn.Module):
 
     def _pool(self, inbox: Inbox) -> Tensor:
         """[P, R, hidden], the mean over real messages; zero where there is none."""
-        read = self.activation(self.encoder(inbox))
-        weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
+        read, mask = self.activation(self.encoder(inbox)), inbox.mask
+        if self.hears_links:
+            mask = mask & self._joined(inbox.senders)
+        weight = mask / mask.sum(-1, keepdim=True).clamp(min=1)
         return (read * weight.unsqueeze(-1)).sum(-2)
+
+    def _joined(self, senders: Tensor) -> Tensor:
+        """Whether an edge of the actor joins whom a row hears with it: senders [P, R, K] seats -> [P, R, K] bool."""
+        links = torch.zeros(self.networks * self.seats, self.seats, dtype=torch.bool, device=senders.device)
+        for layer in self._layers("actor"):
+            links[layer.receivers, layer.senders % self.seats] = True
+        rows = self._rows(links.unsqueeze(1).expand(-1, senders.shape[1] // (1 if self.by_seat else self.seats), -1))
+        return rows.gather(2, senders.clamp(max=self.seats - 1)) & (senders < self.seats)
 
     def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
         """It has none."""
@@ -329,11 +351,3 @@ class BottomUpNetwork(Pretrained, nn.Module):
             "flops_backward": now.backward,
         }
         return {f"bottom_up/{name}": float(value) for name, value in told.items()}
-
-
-@torch.no_grad()
-def _start_dense_(layer: BlockSparseLinear, generator: torch.Generator | None) -> None:
-    """Weights of all blocks as small as those of a dense layer with so many inputs, and the same size of outputs."""
-    layer.weight.div_(math.sqrt(layer.seats))
-    size = float(layer.weight.square().mean().sqrt())
-    layer.edges.normal_(0.0, size, generator=generator)

@@ -176,6 +176,36 @@ def test_the_run_folder_is_the_one_named_or_in_the_clusters_storage(monkeypatch:
     assert on_cluster._run_dir(submitting.Job("j", {}, "/mine", "/x", False)) == Path("/mine")
 
 
+@pytest.mark.parametrize(("seen", "blind"), [([True, True], ""), ([True, False], "10.0.0.2 does not see")])
+def test_a_folder_that_a_node_does_not_see_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[bool], blind: str
+) -> None:
+    import ray
+
+    nodes = [{"Alive": True, "NodeID": "a" * 56, "NodeManagerAddress": f"10.0.0.{i}"} for i in (1, 2)]
+    looked: list[str] = []
+    task = SimpleNamespace(remote=looked.append)
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False}])
+    monkeypatch.setattr(ray, "remote", lambda **options: lambda look: SimpleNamespace(options=lambda **where: task))
+    monkeypatch.setattr(ray, "get", lambda answers: seen)
+    run_dir = tmp_path / "run"
+    if blind:
+        with pytest.raises(UserError, match=rf"{run_dir} is not on storage that the cluster shares: {blind}"):
+            on_cluster.check_shared(run_dir)
+    else:
+        on_cluster.check_shared(run_dir)
+    assert len(looked) == 2
+    assert list(run_dir.iterdir()) == []  # what was written to be looked for is gone
+
+
+def test_a_job_is_told_by_the_command_line_too() -> None:
+    wanted = on_cluster._job(["swarm", "--run-dir", "/shared/a", "--set", "training.gamma=0.5", "--resume"])
+    assert (wanted.run_dir, wanted.resume) == ("/shared/a", True)
+    assert wanted.document["training"]["gamma"] == 0.5
+    with pytest.raises(UserError, match="--run-dir is missing"):
+        on_cluster._job(["swarm"])
+
+
 def test_an_attempt_without_a_checkpoint_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     for name in ("config.yaml", "run.json", "progress.jsonl", "checkpoints/x/y", "tensorboard/e", "tune/begun", "mine"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

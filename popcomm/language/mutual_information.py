@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popcomm.errors import UserError
 from popcomm.language.arrays import Messages, as_classes, as_messages, sample
-from popcomm.language.basics import entropy
+from popcomm.language.distributions import entropy
 from popcomm.language.intervals import Interval
 from popcomm.language.measured import Bits
 from popcomm.language.nulls import adjusted_share, displaced, share_as_large

@@ -110,12 +110,17 @@ def _of_species(run: RunFolder, lineage: Lineage) -> list[Section]:
 # ---- the tree ----
 
 
-def picture(lineage: Lineage) -> Figure:
-    """Left: lines as shares of the members, over generations. Right: fitness, and the mean of the largest lines."""
+def picture(lineage: Lineage, who: str = "members", fitness: str = "fitness (units of survival.fitness)") -> Figure:
+    """Left: lines as shares of the members, over generations. Right: fitness, and the mean of the largest lines.
+
+    Args:
+        who: is selected.
+        fitness: what it is, with its unit.
+    """
     figure = card(10.5, 4.4, f"Lines of '{lineage.species}' over the generations")
     left, right = figure.subplots(1, 2)
-    _shares(dress(left, "Who is of whom", "generation", "share of the members"), lineage)
-    _fitness(dress(right, "Fitness, by line", "generation", "fitness (units of survival.fitness)"), lineage)
+    _shares(dress(left, "Who is of whom", "generation", f"share of the {who}"), lineage)
+    _fitness(dress(right, "Fitness, by line", "generation", fitness), lineage)
     return figure
 
 

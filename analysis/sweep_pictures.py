@@ -82,7 +82,7 @@ def parallel_coordinates(rows: pd.DataFrame, keys: Sequence[str], metric: str, m
         mode: "max" or "min".
     """
     axes_keys = [*keys, metric]
-    figure = card(max(6.0, 1.9 * len(axes_keys)), 4.8, "Settings, and what they came to")
+    figure = card(max(10.5, 1.9 * len(axes_keys)), 4.6, "Settings, and what they came to")
     axes = dress(figure.subplots(), grid=None)
     places = np.stack([heights(rows[key])[0] for key in axes_keys], axis=1)  # [trials, axes]
     worth = places[:, -1] if mode == "max" else 1 - places[:, -1]
@@ -145,7 +145,7 @@ def _unset(value: Any) -> bool:
 
 def heat_map(means: pd.DataFrame, counts: pd.DataFrame, across: str, down: str, metric: str) -> Figure:
     """Means of the metric over two settings, [rows, columns], with how many trials each is of."""
-    figure = card(1.4 * means.shape[1] + 3.6, 0.62 * means.shape[0] + 2.4, f"{metric} by two settings")
+    figure = card(max(10.5, 1.1 * means.shape[1] + 3.0), 0.6 * means.shape[0] + 2.0, f"{metric} by two settings")
     axes = dress(figure.subplots(), "", across, down, None)
     values = means.to_numpy(float)
     heatmap(axes, values, metric)

@@ -142,6 +142,8 @@ def _curves(sweep: Sweep) -> Section:
         findings.append(
             "A mean is taken over the trials that got as far: where some end early, the rest are the better."
         )
+    if (sweep.path / lineages.LINEAGE).is_file():
+        findings.append("A run that took over another's population goes on with its own line from there.")
     figure = curves(groups, sweep.courses, str(sweep.metric))
     look = "Lines that part early and stay apart tell settings apart; bands that overlap do not."
     best = sweep.measured.iloc[0]
@@ -152,7 +154,7 @@ def _curves(sweep: Sweep) -> Section:
 def grouped(sweep: Sweep) -> tuple[str, dict[str, list[str]]]:
     """What trials of a group have in common, and {its values: trials}; "" and the trials alone where nothing has.
 
-    All parameters but the seed, if several trials have the same; else the one that tells most, see `explained`.
+    All parameters but the seed, if most trials share them with another; else the one that tells most, see `explained`.
     """
     rows = sweep.measured
     keys = [key for key in sweep.keys if key != SEED]
@@ -160,8 +162,9 @@ def grouped(sweep: Sweep) -> tuple[str, dict[str, list[str]]]:
     told = explained(sweep)
     together += [[key] for key in sorted(told, key=lambda key: -told[key])]
     for chosen in together:
-        labels = pd.concat([binned(rows[key]).map(str) for key in chosen], axis=1).agg(", ".join, axis=1)
-        if labels.value_counts().max() > 1:
+        parts = [(binned(rows[key]) if len(chosen) == 1 else rows[key]).map(str) for key in chosen]
+        labels = pd.concat(parts, axis=1).agg(", ".join, axis=1)
+        if (labels.map(labels.value_counts()) > 1).mean() > 0.5:
             groups = {str(label): list(rows.loc[labels == label, "trial"]) for label in dict.fromkeys(labels)}
             return " and ".join(chosen), groups
     if not keys and len(rows) > 1:
@@ -219,7 +222,7 @@ def _lines(sweep: Sweep, lineage: lineages.Lineage) -> list[Section]:
         f"{counted(int((lineage.founders[-1] == founder).sum()), 'run')} in the end."
         for founder in left
     ]
-    figure = lineages.picture(lineage)
+    figure = lineages.picture(lineage, "runs", str(sweep.metric))
     look = (
         "Left: a colour that widens is a line that spreads. Right: fitness of runs when they were selected. Each bar "
         "of the tree is a run between two selections that replaced it."

@@ -159,13 +159,8 @@ class BlockSparseLinear(nn.Module):
 
     def matrix(self) -> Tensor:
         """The layer as a dense one: [G, N in, N out], with gradients."""
-        g, n = self.networks, self.seats
-        blocks = self.edges.new_zeros(g, n, n, self.in_features, self.out_features)
-        own = self.weight.view(g, -1, *self.weight.shape[1:]).expand(-1, n, -1, -1).flatten(0, 1)
-        every = torch.arange(g * n, device=own.device)
-        blocks = blocks.index_put((every // n, every % n, every % n), own)
-        blocks = blocks.index_put(self.pairs(), self.edges)
-        return blocks.transpose(2, 3).flatten(3).flatten(1, 2)
+        own = self.weight.view(self.networks, -1, *self.weight.shape[1:]).expand(-1, self.seats, -1, -1)
+        return _Matrix.apply(own, self.edges, self.pairs())
 
     # ---- edges that come and go ----
 
@@ -224,6 +219,29 @@ def spans(receivers: Tensor) -> list[tuple[int, int, int]]:
     nodes, counts = torch.unique_consecutive(receivers, return_counts=True)
     ends = [0, *counts.cumsum(0).tolist()]
     return [(node, first, end) for node, (first, end) in zip(nodes.tolist(), pairwise(ends), strict=True)]
+
+
+class _Matrix(torch.autograd.Function):
+    """Blocks put where they belong in a dense matrix, and its gradient taken apart: each number is moved once."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, edges: Tensor, pairs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """own [G, N, in, out], edges [E, in, out], pairs: networks, senders and receivers -> [G, N in, N out]."""
+        g, n, i, o = own.shape
+        matrix = edges.new_zeros(g, n, i, n, o)
+        blocks, seat = matrix.transpose(2, 3), torch.arange(n, device=own.device)
+        blocks[:, seat, seat] = own
+        blocks[pairs] = edges
+        ctx.save_for_backward(*pairs)
+        ctx.shape = matrix.shape
+        return matrix.view(g, n * i, n * o)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, Tensor, None]:
+        blocks = slopes.reshape(ctx.shape).transpose(2, 3)
+        seat = torch.arange(blocks.shape[1], device=slopes.device)
+        return blocks[:, seat, seat], blocks[ctx.saved_tensors], None
 
 
 class _OfReceivers(torch.autograd.Function):

@@ -194,6 +194,9 @@ class Agent(Protocol):
     `grow(sums, generator) -> {parameter: [rows] int64}` after such a step, which rows the parameters are to have now
     (`popcomm.agents.reindex.reindex`; -1: a new one), or nothing, and then the sums go on. Random choices are the
     generator's, so that all learners make the same; buffers that go with the rows are the network's own to change.
+    `grows_by_iteration = True` on the class of those that are asked only once an iteration, at the end of its first
+    epoch. `seat_members = True` on that of collectives for which seating "shuffled" is to stand for "fixed", and one
+    member for one on every seat. `measures() -> {"group/name": number}` is logged after every iteration.
     `inherit(parents: [P]) -> {parameter: [rows] int64}` says the same of those parameters where member p is to become
     what member parents[p] is.
     """

@@ -119,8 +119,8 @@ def chosen(
     seats = scores.shape[-1]
     values = scores.double().masked_fill(~candidates | ~(scores > threshold), -torch.inf)
     strange = candidates.all(0)  # [G, N, N]
-    largest = values.amax((0, 2, 3), keepdim=True)
-    values = values / torch.where(largest.isfinite(), largest, 1.0) + 2 * strange
+    largest = values.nan_to_num(0.0, 0.0, 0.0).abs().amax((0, 2, 3), keepdim=True)
+    values = values / torch.where(largest > 0, largest, 1.0) + 2 * strange
     values = values.masked_fill(values < values.amax(0), -torch.inf).transpose(0, 1).flatten(1)
     most = min(int(torch.minimum(room, at_once).max().clamp(min=0)), values.shape[1])
     best, places = values.topk(most, dim=1)  # [G, K]

@@ -7,6 +7,7 @@ Gram identity), so that all N^2 norms cost N products of [R, R] and one of [N, R
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,6 @@ from popcomm.agents.block_sparse import Captured
 CHUNKS, ROWS = 8, 512
 # Seats above which fewer rows are: the cost of R rows is N R (N R + R (in + out)).
 SEATS = 32
-TINY = 1e-30
 
 
 class Rows(NamedTuple):
@@ -98,17 +98,20 @@ def variance(rows: Rows) -> Tensor:
     return torch.stack([squared_norms(rows), sent.unsqueeze(2) * wanted.unsqueeze(1)])
 
 
+# Scores are NaN where there was no gradient at all: that is no candidate, whatever else there is.
+
+
 def the_sum(sums: Tensor) -> Tensor:
-    return sums[0]
+    return torch.where(sums[0] > 0, sums[0], torch.nan)
 
 
 def of_the_receivers_mean(sums: Tensor) -> Tensor:
     """How many times the mean over senders: receivers with large slopes get no more than others."""
-    return sums[0] / (sums[0].mean(-2, keepdim=True) + TINY)
+    return the_sum(sums) / sums[0].mean(-2, keepdim=True)
 
 
 def ratio(sums: Tensor) -> Tensor:
-    return sums[0] / (sums[1] + TINY)
+    return sums[0] / sums[1]
 
 
 class Criterion(NamedTuple):
@@ -117,13 +120,14 @@ class Criterion(NamedTuple):
     parts: int  # K
     statistics: Callable[[Rows], Tensor]  # rows of one update -> [K, G, N, N], which can be added up
     score: Callable[[Tensor], Tensor]  # sums [K, ...] -> [...], the larger the better
-    threshold: float  # of the score, where growth has neither a budget nor a threshold of its own
+    # Of the score, where growth has neither a budget nor a threshold of its own; a budget is filled by the best.
+    threshold: float
 
 
 CRITERIA = {
-    "raw": Criterion(1, raw, the_sum, 0.0),
-    "centred": Criterion(1, centred, of_the_receivers_mean, 0.0),
+    "raw": Criterion(1, raw, the_sum, -math.inf),
+    "centred": Criterion(1, centred, of_the_receivers_mean, -math.inf),
     # About 0 for noise and 1 for a gradient that all chunks agree on, in any units.
     "csnr": Criterion(2, csnr, ratio, 0.2),
-    "variance": Criterion(2, variance, ratio, 0.0),
+    "variance": Criterion(2, variance, ratio, -math.inf),
 }

@@ -116,7 +116,7 @@ def _threshold(criterion: str, given: Mapping[str, Any]) -> float:
     if given.get("threshold") is not None:
         return number(f"{KEY}.threshold", given["threshold"], "be a number of at least 0", least=0.0)
     budget = given.get("edges") is not None or given.get("flops") is not None
-    return 0.0 if budget or known is None else known.threshold
+    return -math.inf if budget or known is None else known.threshold
 
 
 def _graph(edges: Any, seats: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What `popcomm submit` runs on the cluster: the job's driver on the head, and the training as a trial of Ray Tune.
+"""What `popcomm submit` and rayjob.yaml run on a cluster: a driver on the head, and the training as a trial of Tune.
 
 Tune puts the training where there are CPUs and GPUs for it, off the head, and begins it again where a node or a process
 was lost; it goes on from the newest checkpoint that verifies. A document with a section `tune:` is a sweep.
@@ -6,11 +6,13 @@ was lost; it goes on from the newest checkpoint that verifies. A document with a
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ if __name__ == "__main__":
 from rich.console import Console
 
 from popcomm import manifest
-from popcomm.cli import sweep, train
+from popcomm.cli import documents, sweep, train
 from popcomm.cli.progress import PlainDisplay
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, newest_checkpoint
@@ -39,15 +41,29 @@ LOCK_SECONDS = 180.0
 SUCCEEDED, FAILED, MISTAKE = 0, 1, 2
 
 
-def main() -> int:
-    """Do what popcomm_job.json in the working directory says; returns the exit code."""
+def main(args: Sequence[str] | None = None) -> int:
+    """Do what the command line says, or popcomm_job.json in the working directory; returns the exit code."""
     os.environ.update({name: os.environ.get(name, value) for name, value in sweep.TUNE_ENVIRONMENT.items()})
-    job = Job(**json.loads(Path(JOB_FILE).read_text(encoding="utf-8")))
     try:
-        return run(job)
+        return run(_job(args))
     except UserError as error:
         print(f"popcomm: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return MISTAKE
+
+
+def _job(args: Sequence[str] | None) -> Job:
+    parser = argparse.ArgumentParser(prog="python -m popcomm.cli.job", description=__doc__)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a YAML file, or the name of a shipped one")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    parser.add_argument("--run-dir", help="the run folder, on storage that all nodes share")
+    parser.add_argument("--resume", action="store_true", help="go on in --run-dir from the newest checkpoint")
+    asked = parser.parse_args(args)
+    if asked.file is None:
+        return Job(**json.loads(Path(JOB_FILE).read_text(encoding="utf-8")))
+    if asked.run_dir is None:
+        raise UserError("--run-dir is missing: the run folder, on storage that all nodes share")
+    document = documents.load(asked.file, asked.overrides)
+    return Job(asked.file, document, asked.run_dir, asked.run_dir, asked.resume)
 
 
 def run(job: Job) -> int:

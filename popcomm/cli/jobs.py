@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import socket
@@ -23,7 +24,8 @@ ADDRESS = "http://127.0.0.1:8265"
 TOKEN_HINT = (
     "Ray's token is read from RAY_AUTH_TOKEN, from the file that RAY_AUTH_TOKEN_PATH names, or from ~/.ray/auth_token"
 )
-SETTLING_SECONDS = 15.0  # in which a job whose log has ended comes to a final state
+# In which a cluster that has begun takes jobs, and a job whose log has ended comes to a final state.
+SETTLING_SECONDS = 30.0
 # What launchers of clusters with an autoscaler write on nodes: there may be GPUs that have not been started yet.
 OF_AN_AUTOSCALER = "ray.io/node-group"
 
@@ -41,6 +43,8 @@ def connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     quiet_ray()
+    for name in ("dashboard_sdk", "job.sdk"):  # which set themselves to tell each step
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
     with _told(address):
         client = JobSubmissionClient(address)
         client.list_jobs()  # the connection alone is made without a token
@@ -49,14 +53,23 @@ def connect(address: str) -> Any:
 
 def submit(client: Any, address: str, job: str, entrypoint: str, package: Path) -> None:
     """Start a job with its working directory in a zip."""
+    given_up = time.monotonic() + SETTLING_SECONDS
     with _told(address):
-        client.submit_job(
-            entrypoint=entrypoint,
-            submission_id=job,
-            # Trials stay in the working directory, and a training has one thread as anywhere (see ray_session).
-            runtime_env={"working_dir": str(package), "env_vars": {"OMP_NUM_THREADS": "1"}},
-            metadata={"popcomm": job},
-        )
+        while True:
+            try:
+                client.submit_job(
+                    entrypoint=entrypoint,
+                    submission_id=job,
+                    # A training has one thread, as anywhere (see ray_session).
+                    runtime_env={"working_dir": str(package), "env_vars": {"OMP_NUM_THREADS": "1"}},
+                    metadata={"popcomm": job},
+                )
+                return
+            except RuntimeError as error:
+                # A cluster that has just begun takes no jobs for a few seconds.
+                if "No available agent" not in str(error) or time.monotonic() > given_up:
+                    raise
+            time.sleep(1.0)
 
 
 def check_gpus(client: Any, address: str, wanted: float) -> None:

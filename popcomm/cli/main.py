@@ -236,21 +236,47 @@ def evaluate(
         str, typer.Option(metavar="on|off|noise|shuffled", help="What becomes of what is said.")
     ] = "on",
     seed: Annotated[int | None, typer.Option(min=0, help="Of the episodes (default: that of the training).")] = None,
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Return against strength: gaussian, lost, ...; may be given often."),
+    ] = None,
+    strengths: Annotated[
+        str | None, typer.Option(metavar="S[,S...]", help="Of the noise (default: 0,0.1,0.2,0.5).")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="The JSON to write.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="The PNG to write, of noise (default: noise.png, with noise.json).")
+    ] = None,
 ) -> None:
-    """Returns of a trained population per world, agent and member, and the world's own scores, with 95 % intervals."""
+    """Returns of a trained population per world, agent and member, and the world's own scores, with 95 % intervals.
+
+    With --noise: the return of a world against the strength of noise, as a table, a picture and JSON.
+    """
     from rich.console import Console
 
     from popcomm.cli import evaluating
     from popcomm.cli.released import env_config_of, released
 
+    if noise:
+        plot = plot or Path("noise.png")
+        json_file = json_file or plot.with_suffix(".json")
+        _check_writable(plot, "--plot", ".png")
+    elif strengths is not None or plot is not None:
+        raise UserError("--strengths and --plot are of noise; say of which kind with --noise")
     if json_file is not None:
         _check_writable(json_file, "--json", ".json")
+    told = {"run": str(run), "greedy": greedy, "messages": messages, "env_config": env_config_of(overrides)}
+    how = {"env_config": told["env_config"], "greedy": greedy, "messages": messages, "seed": seed}
+    if noise and plot and json_file:
+        curves = evaluating.curves(run, noise, evaluating.strengths_of(strengths), episodes, how)
+        evaluating.print_curves(curves, Console(highlight=False))
+        evaluating.write_curves(curves, told, plot, json_file)
+        typer.echo(f"{plot}, {json_file}: return against strength")
+        return
     with released(run) as population:
-        found = population.evaluate(episodes, env_config_of(overrides), greedy, messages, seed)
+        found = population.evaluate(episodes, **how)
     evaluating.print_evaluation(found, Console(highlight=False))
     if json_file is not None:
-        told = {"run": str(run), "greedy": greedy, "messages": messages, "env_config": env_config_of(overrides)}
         evaluating.write_json(found, told, json_file)
         typer.echo(f"{json_file}: means and intervals")
 

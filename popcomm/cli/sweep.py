@@ -56,12 +56,13 @@ __all__ = [
 
 # Read by Tune. Trials stay in the working directory, where a user's module:attribute and relative paths are; Tune
 # writes no logs of its own beside those of the run folders, and no banner; and reports without a metric are no mistake:
-# some are measured when an episode ends.
+# some are measured when an episode ends. A trial that another one follows in its process has a minute to end.
 TUNE_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
 }
 
 
@@ -198,10 +199,11 @@ def _tuner(document: dict[str, Any], wanted: Search, sweep_dir: Path, resume: bo
     from popcomm.cli.tune_schedulers import make_scheduler, stop_without_metric
 
     quiet_ray()
-    trainable = tune.with_resources(
-        tune.with_parameters(trial, document=document), lambda parameters: _resources(document, parameters)
-    )
     folder = sweep_dir.resolve()
+    trainable = tune.with_resources(
+        tune.with_parameters(trial, document=document, sweep_dir=str(folder)),
+        lambda parameters: _resources(document, parameters),
+    )
     if resume and tune.Tuner.can_restore(str(folder)):
         return tune.Tuner.restore(str(folder), trainable, resume_unfinished=True, resume_errored=True)
     return tune.Tuner(
@@ -211,6 +213,7 @@ def _tuner(document: dict[str, Any], wanted: Search, sweep_dir: Path, resume: bo
             num_samples=wanted.num_samples,
             search_alg=_searcher(document, wanted, at_once),
             scheduler=make_scheduler(wanted, document),
+            reuse_actors=True,  # processes: what they train is made anew
             trial_dirname_creator=functools.partial(trial_name, wanted=wanted),
         ),
         run_config=tune.RunConfig(

@@ -27,18 +27,19 @@ PATIENCE = 50
 EPISODES_ENDED = "charts/episodic_return"
 
 
-def trial(parameters: dict[str, Any], document: dict[str, Any]) -> None:
+def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str) -> None:
     """Train with the parameters put in, new or from the newest checkpoint, or with a population that was inherited.
 
     Args:
         parameters: {"section.key": value}, as Tune drew them.
         document: of the sweep.
+        sweep_dir: its folder. Tune's own folder of a trial is a temporary one, which is copied now and then.
     """
     from ray import tune
 
     from popcomm.cli.tune_schedulers import stopped
 
-    run_dir, wanted = Path(tune.get_context().get_trial_dir()), search(document)
+    run_dir, wanted = Path(sweep_dir, Path(tune.get_context().get_trial_dir()).name), search(document)
     if run_dir.name in stopped(run_dir.parent):
         return
     life = runs_lineage.life_of(run_dir.parent, run_dir.name) or Life(parameters)

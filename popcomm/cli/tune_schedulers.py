@@ -64,7 +64,8 @@ def make_scheduler(search: Search, document: Mapping[str, Any]) -> TrialSchedule
 
 def folder_of(trial: Any) -> Path:
     """The run folder of one of Tune's trials."""
-    return Path(str(trial.path))
+    # Tune's own `trial.path` is there only once the trial has begun.
+    return Path(str(trial.storage.experiment_fs_path)) / str(trial.custom_dirname)
 
 
 def read_journal(sweep_dir: Path) -> list[dict[str, Any]]:

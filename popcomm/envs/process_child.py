@@ -168,8 +168,8 @@ def main(socket: int, notes: int) -> None:
             # The kernel's: it ends also what holds Python's lock, where nobody is left to do so.
             signal.alarm(int(patience + UNANSWERED) + 1)
             answer = _answer(obey, command, arguments)
-            connection.send_bytes(pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
             signal.alarm(0)
+            connection.send_bytes(pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
     except (EOFError, OSError):  # the parent closed its end, or is gone
         pass
     finally:

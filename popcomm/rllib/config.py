@@ -163,14 +163,15 @@ class PopulationPPOConfig(Settings):
         """Choose the population. The first four are one value for all, or {species: value, "default": value}.
 
         Args:
-            agent: "symbolic", "mlp", "gru", "tiny", a class that keeps the contract of `popcomm.agents.contract`, or
-                "module:Class".
+            agent: "symbolic", "mlp", "gru", "tiny", "bottom_up", a class that keeps the contract of
+                `popcomm.agents.contract`, or "module:Class".
             members: individuals with weights of their own, P per species; 1 is parameter sharing.
             agent_config: keyword arguments of the agent's constructor.
             critic: "independent", or "central": the value is a function of the world's latent state too.
             seating: "shuffled": members are drawn to seats anew when episodes start, never twice in one world where
                 there are enough; "fixed": seat n of world b is member (b N + n) mod P; "communities": drawn, each from
-                the community of its world; "worlds": one member, drawn, on all seats of a world.
+                the community of its world; "worlds": one member, drawn, on all seats of a world. For "bottom_up",
+                "shuffled" stands for "fixed", and one member for one on each seat.
             communities: equal groups of the members of every species; worlds belong to them in turn.
             mixing: share of the seats, 0 to 1, that are filled without regard to community.
         """

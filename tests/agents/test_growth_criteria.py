@@ -66,7 +66,7 @@ def test_what_a_bias_could_bring_is_worth_nothing(name: str) -> None:
     rows.inputs[:, 1] = 5.0
     rows.slopes.add_(1.0)
     assert (score("raw", rows)[:, 1] > score("raw", rows)[:, 0]).all()
-    assert score(name, rows)[:, 1].abs().max() < 1e-6
+    assert score(name, rows)[:, 1].nan_to_num().abs().max() < 1e-6
 
 
 def test_rows_that_nobody_lived_change_nothing() -> None:
@@ -92,6 +92,16 @@ def test_csnr_is_about_zero_for_noise_and_one_for_a_gradient_of_all() -> None:
     found = CRITERIA["csnr"].score(sums)[0]
     assert found[0, 1] == pytest.approx(16 / (16 + 4 + 1), abs=0.02)
     assert found[[0, 1, 1], [0, 0, 1]].abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_where_there_was_no_gradient_there_is_no_score(name: str) -> None:
+    rows = random_rows()
+    rows.inputs[:, 1], rows.slopes[:, 2] = 0.0, 0.0
+    found = score(name, rows)
+    assert found[:, 1].isnan().all()
+    assert found[:, :, 2].isnan().all()
+    assert found[:, [0, 2]][:, :, :2].isfinite().all()
 
 
 # ---- which rows ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def test_without_any_budget_a_quarter_of_all_edges_may_grow() -> None:
     assert [pool.edges for pool in rule().pools] == [6, 6]
     assert rule().threshold == 0.2
     assert [pool.edges for pool in rule(threshold=0.5).pools] == [24, 24]
-    assert rule(edges=3).threshold == 0
+    assert rule(edges=3).threshold == -math.inf  # a budget is filled by the best
     assert [(pool.edges, pool.flops) for pool in rule(flops=0.5).pools] == [(24, 0.5)] * 2
 
 
@@ -119,6 +120,7 @@ def test_the_best_edges_grow_within_room_pace_purse_and_threshold() -> None:
     assert picked(scores, {(0, 0, 1)}) == best[1:]
     assert picked(scores, room=torch.tensor([-3])) == []
     assert picked(scores * torch.nan) == []
+    assert picked(scores - 1, threshold=-math.inf, at_once=torch.tensor([4]))[:3] == best
 
 
 def test_a_pair_of_seats_grows_in_its_best_layer_and_pairs_that_are_joined_come_last() -> None:

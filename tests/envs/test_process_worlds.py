@@ -235,6 +235,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 class TestEnds:
     def owner(self, fault: str, file: Path) -> tuple[subprocess.Popen[str], list[int]]:
         """A program with two worlds, and the ids of its processes."""

@@ -64,22 +64,29 @@ def environment(token: str | None = TOKEN) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def cluster() -> Iterator[tuple[str, int]]:
+    """Where the job server of a simulated cluster is, and its process: a head without CPUs, and a node with two."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    loopback = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["popcomm.cluster.local_cluster", "--nodes", "1", "--cpus", "2", "--port", str(port)]
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("job_server.py")), str(port)],
+        [sys.executable, "-m", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment() | loopback | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=environment() | {"PATH": path, "OMP_NUM_THREADS": "1"},
     )
     assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    yield f"http://127.0.0.1:{port}"
-    server.communicate(timeout=30)
+    assert TOKEN in server.stdout.readline()
+    yield f"http://127.0.0.1:{port}", server.pid
+    server.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def address(cluster: tuple[str, int]) -> str:
+    return cluster[0]
 
 
 @pytest.fixture
@@ -124,6 +131,40 @@ for line in sys.stdin:
 
     def close(self) -> None:
         self.process.communicate(timeout=30)
+
+
+def test_every_socket_of_a_local_cluster_is_on_loopback(cluster: tuple[str, int]) -> None:
+    own = {inode for process in family(cluster[1]) for inode in sockets(process)}
+    table = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
+    listening = [row[1].partition(":")[0] for row in table if row[3] == "0A" and row[9] in own]
+    assert len(listening) > 5
+    # 127.0.0.1, and the same as an address of IPv6 (in the words of the kernel, whose bytes go backwards).
+    assert set(listening) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+def family(process: int) -> set[int]:
+    """A process, and all that descend from it."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def sockets(process: int) -> Iterator[str]:
+    """The inodes of a process' sockets."""
+    for descriptor in Path(f"/proc/{process}/fd").glob("*"):
+        try:
+            target = os.readlink(descriptor)
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            yield target[8:-1]
 
 
 def test_a_token_is_asked_for_and_looked_at(address: str, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m popcomm.cluster.validate
 	$(MAKE) test
 
 bench: $(READY)
@@ -34,5 +35,5 @@ bench: $(READY)
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(BIN)/python -m pip install -q -e ".[dev,envs]"
+	$(BIN)/python -m pip install -q -e ".[dev,envs,vmas,lbforaging,rware,butterfly,optuna]"
 	touch $@

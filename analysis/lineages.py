@@ -103,19 +103,24 @@ def _of_species(run: RunFolder, lineage: Lineage) -> list[Section]:
             f"Median fitness of those whom a selection knew: {first:.3g} at the first, {last:.3g} at the last. All "
             "learn meanwhile, so that the rise is not selection's alone; only a run without it tells how much is."
         )
-    tree = drawn("family_tree", found, headline, picture(lineage), _chart(lineage))
+    tree = drawn("family_tree", found, headline, picture(lineage), chart(lineage))
     return [tree, *_speech(run, lineage)]
 
 
 # ---- the tree ----
 
 
-def picture(lineage: Lineage) -> Figure:
-    """Left: lines as shares of the members, over generations. Right: fitness, and the mean of the largest lines."""
+def picture(lineage: Lineage, who: str = "members", fitness: str = "fitness (units of survival.fitness)") -> Figure:
+    """Left: lines as shares of the members, over generations. Right: fitness, and the mean of the largest lines.
+
+    Args:
+        who: is selected.
+        fitness: what it is, with its unit.
+    """
     figure = card(10.5, 4.4, f"Lines of '{lineage.species}' over the generations")
     left, right = figure.subplots(1, 2)
-    _shares(dress(left, "Who is of whom", "generation", "share of the members"), lineage)
-    _fitness(dress(right, "Fitness, by line", "generation", "fitness (units of survival.fitness)"), lineage)
+    _shares(dress(left, "Who is of whom", "generation", f"share of the {who}"), lineage)
+    _fitness(dress(right, "Fitness, by line", "generation", fitness), lineage)
     return figure
 
 
@@ -157,7 +162,7 @@ def _fitness(axes: Axes, lineage: Lineage) -> None:
     legend(axes, loc="best", fontsize=7)
 
 
-def _chart(lineage: Lineage) -> Chart | None:
+def chart(lineage: Lineage) -> Chart | None:
     """The tree to look into: a mark for each life, generations from left to right. None where there are too many."""
     colours, order = lineage.colours(), lineage.order
     generations, members = lineage.ids.shape

@@ -51,13 +51,19 @@ class Section:
 
 
 def page(
-    title: str, subtitle: str, tables: Mapping[str, Mapping[str, str]], sections: Sequence[Section], config: str
+    title: str,
+    subtitle: str,
+    tables: Mapping[str, Mapping[str, str]],
+    sections: Sequence[Section],
+    config: str,
+    about: str = "The run",
 ) -> str:
     """The whole page; all texts are escaped.
 
     Args:
         tables: {caption: {name: value}}, side by side.
         config: the run's configuration, folded away.
+        about: what the tables tell of.
     """
     return TEMPLATES.get_template("report.html.j2").render(
         title=title,
@@ -65,5 +71,6 @@ def page(
         tables=tables,
         sections=sections,
         config=config,
+        about=about,
         headlines=[section.headline for section in sections if section.headline],
     )

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 UPWARDS = {
     ("popcomm.cli.main", "popcomm.analysis.report"),
     ("popcomm.cli.train", "popcomm.analysis.report"),
+    ("popcomm.cli.main", "popcomm.analysis.sweep_report"),
+    ("popcomm.cli.sweep", "popcomm.analysis.sweep_report"),
 }
 # Imports inside functions, and why they wait.
 LATE = (

@@ -42,7 +42,7 @@ FILES = {SWARM: "survival", GAME: "liquid_population"}
 STEPS = {SWARM: 130_000, GAME: 165_000}  # env steps of a run
 LOOKS = 6
 EPISODES = 256  # of an evaluation
-LESSONS = 10  # iterations in which fresh listeners are taught by the speakers of the end
+LESSONS = 3  # iterations in which fresh listeners are taught by the speakers of the end
 CHANCE = f"{__name__}:by_chance"
 
 # {world: {arm: overrides of its shipped config}}. In all arms but the first as many members are replaced.

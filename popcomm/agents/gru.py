@@ -99,8 +99,8 @@ class GRUAgent(Pretrained, nn.Module):
         spec: AgentSpec,
         hidden: int = 128,
         embedding: int = 32,
-        encoder: str | None = None,
         generator: torch.Generator | None = None,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         for name, width in (("hidden", hidden), ("embedding", embedding)):

@@ -50,8 +50,8 @@ class MLPAgent(Pretrained, nn.Module):
         spec: AgentSpec,
         hidden: int = 64,
         activation: str = "tanh",
-        encoder: str | None = None,
         generator: torch.Generator | None = None,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         whole("agent_config.hidden", hidden, 1)

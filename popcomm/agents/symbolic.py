@@ -79,8 +79,8 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         prediction_weight: float = 0.1,
         world_weight: float = 0.1,
         cost_weight: float = 0.001,
-        encoder: str | None = None,
         generator: torch.Generator | None = None,
+        encoder: str | None = None,
     ) -> None:
         super().__init__()
         _check(hidden_dim, num_heads)

@@ -1,4 +1,4 @@
-"""popcomm train | sweep | report | play | evaluate | export | channel | check-env | list.
+"""popcomm train | sweep | submit | jobs | report | language | play | evaluate | export | channel | check-env | list.
 
 A user's mistake is one sentence on stderr, exit code 2.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import popcomm
+from popcomm.cli import cluster_commands
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.cli.signals import INTERRUPTED, Termination
 from popcomm.errors import UserError
@@ -140,13 +141,69 @@ def sweep(
     return FAILURE if "failed" in statuses else 0
 
 
+app.command()(cluster_commands.submit)
+app.add_typer(cluster_commands.jobs, name="jobs")
+
+
 @app.command()
 def report(run: RunFolder) -> None:
-    """Write RUN/report.html: curves, the language, conversations."""
+    """Write RUN/report.html: curves, the language, conversations; of a sweep its trials beside one another."""
     from popcomm.analysis.report import write_report  # type: ignore[import-not-found]
+    from popcomm.analysis.sweep_report import RESULTS, write_sweep_report  # type: ignore[import-not-found]
     from popcomm.cli.run_folder import existing_run
 
-    typer.echo(f"report: {write_report(existing_run(run))}")
+    folder = existing_run(run)
+    write = write_sweep_report if (folder / RESULTS).is_file() else write_report
+    typer.echo(f"report: {write(folder)}")
+
+
+@app.command()
+def language(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE_OR_RUN", help="A run folder, CSV, Parquet, JSON lines, or a dump of EGG."),
+    ],
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="The JSON to write.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", metavar="NAME", help="One of them; may be given often.")
+    ] = None,
+    messages: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Of messages; several: one for each position.")
+    ] = None,
+    meanings: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Of meanings; several: one for each attribute.")
+    ] = None,
+    stream: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of episodes, where rows are in time.")] = None,
+    speaker: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of who spoke.")] = None,
+    action: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of what the speaker did.")] = None,
+    end_symbol: Annotated[
+        int | None, typer.Option(min=0, metavar="SYMBOL", help="What ends a message; nothing behind it was said.")
+    ] = None,
+    lexicon: Annotated[Path | None, typer.Option(metavar="FILE", help="The CSV of all words to write.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of samples and controls.")] = 0,
+) -> None:
+    """Measure the language of a run or a corpus: what it tells, how it is built, who speaks it, beside chance."""
+    from rich.console import Console
+
+    from popcomm.cli import language as measuring
+    from popcomm.language.corpora import Columns
+
+    if json_file is not None:
+        _check_writable(json_file, "--json", ".json")
+    if lexicon is not None:
+        _check_writable(lexicon, "--lexicon", ".csv")
+    columns = Columns(messages or (), meanings or (), stream, speaker, action)
+    corpus = measuring.read_corpus(source, columns, end_symbol)
+    if lexicon is not None and corpus.meanings is None:
+        raise UserError(f"--lexicon needs meanings, and '{source}' has none")
+    rows, left_out = measuring.measure(corpus, metrics, seed)
+    measuring.print_language(corpus, rows, left_out, Console(highlight=False), words=not metrics)
+    if json_file is not None:
+        json_file.write_text(measuring.as_json(str(source), corpus, rows, left_out, seed), encoding="utf-8")
+        typer.echo(f"{json_file}: all numbers")
+    if lexicon is not None:
+        measuring.write_lexicon(corpus, lexicon)
+        typer.echo(f"{lexicon}: all messages with their meanings")
 
 
 @app.command()
@@ -179,21 +236,47 @@ def evaluate(
         str, typer.Option(metavar="on|off|noise|shuffled", help="What becomes of what is said.")
     ] = "on",
     seed: Annotated[int | None, typer.Option(min=0, help="Of the episodes (default: that of the training).")] = None,
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Return against strength: gaussian, lost, ...; may be given often."),
+    ] = None,
+    strengths: Annotated[
+        str | None, typer.Option(metavar="S[,S...]", help="Of the noise (default: 0,0.1,0.2,0.5).")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="The JSON to write.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="The PNG to write, of noise (default: noise.png, with noise.json).")
+    ] = None,
 ) -> None:
-    """Returns of a trained population per world, agent and member, and the world's own scores, with 95 % intervals."""
+    """Returns of a trained population per world, agent and member, and the world's own scores, with 95 % intervals.
+
+    With --noise: the return of a world against the strength of noise, as a table, a picture and JSON.
+    """
     from rich.console import Console
 
     from popcomm.cli import evaluating
     from popcomm.cli.released import env_config_of, released
 
+    if noise:
+        plot = plot or Path("noise.png")
+        json_file = json_file or plot.with_suffix(".json")
+        _check_writable(plot, "--plot", ".png")
+    elif strengths is not None or plot is not None:
+        raise UserError("--strengths and --plot are of noise; say of which kind with --noise")
     if json_file is not None:
         _check_writable(json_file, "--json", ".json")
+    told = {"run": str(run), "greedy": greedy, "messages": messages, "env_config": env_config_of(overrides)}
+    how = {"env_config": told["env_config"], "greedy": greedy, "messages": messages, "seed": seed}
+    if noise and plot and json_file:
+        curves = evaluating.curves(run, noise, evaluating.strengths_of(strengths), episodes, how)
+        evaluating.print_curves(curves, Console(highlight=False))
+        evaluating.write_curves(curves, told, plot, json_file)
+        typer.echo(f"{plot}, {json_file}: return against strength")
+        return
     with released(run) as population:
-        found = population.evaluate(episodes, env_config_of(overrides), greedy, messages, seed)
+        found = population.evaluate(episodes, **how)
     evaluating.print_evaluation(found, Console(highlight=False))
     if json_file is not None:
-        told = {"run": str(run), "greedy": greedy, "messages": messages, "env_config": env_config_of(overrides)}
         evaluating.write_json(found, told, json_file)
         typer.echo(f"{json_file}: means and intervals")
 
@@ -304,8 +387,8 @@ def list_(
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns its exit code.
 
-    0, 1 for a failed trial or something wrong with an environment, 2 for a user's mistake, 130 after Ctrl-C, 143 after
-    SIGTERM, which is treated as Ctrl-C.
+    0, 1 for a failed trial or job or something wrong with an environment, 2 for a user's mistake, 3 for a stopped job,
+    130 after Ctrl-C, 143 after SIGTERM, which is treated as Ctrl-C.
 
     Any other exception is a defect of popcomm or of the user's own code, and keeps its traceback (exit code 1).
     """

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,22 +17,26 @@ from typing import IO
 from popcomm.errors import UserError
 
 LOCK = "run.lock"
+POLL_SECONDS = 1.0
 # File systems that know no locks (some object stores that are mounted): the folder is then used without.
 NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
 
 
 @contextmanager
-def taken(run_dir: Path) -> Iterator[None]:
+def taken(run_dir: Path, patience: float = 0.0) -> Iterator[None]:
     """The folder is this process's inside. It is made if it is not there, and removed if it is still empty afterwards.
 
     The kernel holds the lock, not the file: it ends with a process that is killed, and no lock is ever stale.
+
+    Args:
+        patience: seconds to wait for it, where another process has it.
 
     Raises:
         UserError: another process has it, or it cannot be written.
     """
     made = _make(run_dir)
     try:
-        stream = _lock(run_dir)
+        stream = _lock(run_dir, time.monotonic() + patience)
     except UserError:
         _remove_empty(made)
         raise
@@ -53,8 +58,8 @@ def _make(run_dir: Path) -> list[Path]:
     return missing
 
 
-def _lock(run_dir: Path) -> IO[str]:
-    """The lock file, open and locked."""
+def _lock(run_dir: Path, deadline: float) -> IO[str]:
+    """The lock file, open and locked. deadline: how long to try, a time of the monotonic clock."""
     file = run_dir / LOCK
     while True:
         try:
@@ -69,6 +74,9 @@ def _lock(run_dir: Path) -> IO[str]:
             stream.seek(0)
             owner = _told(stream.read())
             stream.close()
+            if time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+                continue
             raise UserError(
                 f"--run-dir {run_dir} is in use by {owner}; name another folder, or wait until it ends"
             ) from None

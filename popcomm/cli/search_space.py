@@ -1,4 +1,4 @@
-"""The `tune:` section of a YAML file: what is tried, how often, and which trial is the best."""
+"""The `tune:` section of a YAML file: what is tried, how often, which trial is the best, and which end early."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from popcomm.cli.documents import shown
+from popcomm.cli.sweep_rules import Rule, make_rule, make_sampler
 from popcomm.cli.types import convert
 from popcomm.errors import UserError, nearest
 
@@ -24,10 +25,17 @@ METRICS = (
     "charts/episodic_length",
     "charts/agent_episodic_return",
 )
-METRIC_GROUPS = ("losses/", "language/", "world/")
+METRIC_GROUPS = ("losses/", "language/", "world/", "evaluation/", "survival/", "channel/", "env_runners/")
 MODES = {"max": "the larger the better", "min": "the smaller the better"}
-LISTS = ("grid_search", "choice")
-SPACES = (*LISTS, "uniform", "loguniform", "randint")  # as in ray.tune
+GRID, WHEN = "grid_search", "when"
+LISTS = (GRID, "choice")
+RANGES = ("uniform", "loguniform", "randint", "lograndint")  # [low, high]
+STEPPED = ("quniform", "qloguniform", "qrandint", "qlograndint")  # [low, high, step]
+BELLS = ("randn", "qrandn")  # [mean, deviation], and a step
+SPACES = (*LISTS, *RANGES, *STEPPED, *BELLS)  # as in ray.tune
+WHOLE = ("randint", "lograndint", "qrandint", "qlograndint")
+EXCLUSIVE = ("randint", "lograndint")  # whose upper end is none of their values
+FAR = 3  # deviations from the mean that stand for all draws of a bell
 EXAMPLE = "for example {grid_search: [16, 32]}"
 
 
@@ -37,18 +45,23 @@ class Space:
 
     Args:
         kind: one of SPACES.
-        arguments: the list to choose from, or [low, high].
+        arguments: the list to choose from, or what the function takes: [low, high], [low, high, step].
+        when: {another key: its values} for which this one is set at all.
     """
 
     kind: str
     arguments: tuple[Any, ...]
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def corners(self) -> list[Any]:
         """Values that stand for all: every one of a list, or the two ends of a range."""
         if self.kind in LISTS:
             return list(self.arguments)
-        low, high = self.arguments
-        return [low, high - 1] if self.kind == "randint" else [low, high]
+        if self.kind in BELLS:
+            mean, deviation = self.arguments[:2]
+            return [mean - FAR * deviation, mean + FAR * deviation]
+        low, high = self.arguments[:2]
+        return [low, high - 1] if self.kind in EXCLUSIVE else [low, high]
 
     def for_tune(self) -> Any:
         """The object that Tune takes."""
@@ -68,6 +81,9 @@ class Search:
         metric: a name in progress.jsonl, by whose last value trials are ranked.
         mode: "max" or "min".
         max_concurrent_trials: trials at a time; None: as many as there are CPUs for.
+        max_failures: how often a trial that fails is taken up again from its newest verified checkpoint.
+        rule: which trials end early, or take over another's population; None: none.
+        sampler: "random", or "optuna" for draws that follow what earlier trials came to.
     """
 
     param_space: dict[str, Space]
@@ -75,6 +91,9 @@ class Search:
     metric: str | None = None
     mode: str = "max"
     max_concurrent_trials: int | None = None
+    max_failures: int = 0
+    rule: Rule | None = None
+    sampler: str = "random"
 
     @property
     def num_trials(self) -> int:
@@ -86,13 +105,35 @@ class Search:
         """Parameters that stand for all trials: every point of the grid, with the rest at their first corner; then the
         other corners of the rest, one at a time, at the first point of the grid."""
         values = {key: space.corners() for key, space in self.param_space.items()}
-        grid = {key: values[key] for key, space in self.param_space.items() if space.kind == "grid_search"}
+        grid = {key: values[key] for key, space in self.param_space.items() if space.kind == GRID}
         base = {key: corners[0] for key, corners in values.items()}
         for point in itertools.product(*grid.values()):
-            yield {**base, **dict(zip(grid, point, strict=True))}
+            yield self.active({**base, **dict(zip(grid, point, strict=True))})
         for key in values.keys() - grid.keys():
-            for value in values[key][1:]:
-                yield {**base, key: value}
+            needed = self._needed(key)
+            for value in values[key][0 if needed else 1 :]:
+                yield self.active({**base, **needed, key: value})
+
+    def active(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Those parameters that are set: the others' conditions do not hold, and what the file says stands.
+
+        >>> one = Space("choice", (1, 2)), Space("choice", (3, 4), when={"a.x": (2,)})
+        >>> Search({"a.x": one[0], "a.y": one[1]}).active({"a.x": 1, "a.y": 3})
+        {'a.x': 1}
+        """
+        kept: dict[str, Any] = {}
+        for key, value in parameters.items():
+            conditions = self.param_space[key].when if key in self.param_space else {}
+            if all(other in kept and kept[other] in values for other, values in conditions.items()):
+                kept[key] = value
+        return kept
+
+    def _needed(self, key: str) -> dict[str, Any]:
+        """Values of other keys with which this one is set."""
+        needed: dict[str, Any] = {}
+        for other, values in self.param_space[key].when.items():
+            needed |= {**self._needed(other), other: values[0]}
+        return needed
 
 
 def search(document: Mapping[str, Mapping[str, Any]]) -> Search:
@@ -109,13 +150,18 @@ def search(document: Mapping[str, Mapping[str, Any]]) -> Search:
         "metric": str | None,
         "mode": str,
         "max_concurrent_trials": int | None,
+        "max_failures": int,
     }
+    objects = ("param_space", "scheduler", "search")
     for key in section:
-        if key != "param_space" and key not in takes:
-            raise UserError(f"tune.{key} does not exist; {nearest(key, ['param_space', *takes])}")
+        if key not in objects and key not in takes:
+            raise UserError(f"tune.{key} does not exist; {nearest(key, [*objects, *takes])}")
     values = {key: convert(f"tune.{key}", section[key], takes[key]) for key in takes if key in section}
     _check_settings(values)
-    return Search(_param_space(section.get("param_space")), **values)
+    rule, sampler = make_rule(section.get("scheduler")), make_sampler(section.get("search"))
+    found = Search(_param_space(section.get("param_space")), **values, rule=rule, sampler=sampler)
+    _check_together(found, document)
+    return found
 
 
 def with_parameters(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +185,24 @@ def with_parameters(document: Mapping[str, Any], parameters: Mapping[str, Any]) 
     return result
 
 
+def _check_together(found: Search, document: Mapping[str, Any]) -> None:
+    needs = [name for name, given in (("scheduler", found.rule), ("search", found.sampler == "optuna")) if given]
+    if needs and found.metric is None:
+        raise UserError(f"tune.metric is missing: tune.{needs[0]} goes by it, for example charts/reward")
+    if found.sampler == "optuna":
+        for key, space in found.param_space.items():
+            if space.kind == GRID or space.kind in BELLS:
+                raise UserError(
+                    f"tune.param_space.{key} is a {space.kind}, which tune.search optuna cannot draw from; "
+                    f"{nearest(space.kind, [kind for kind in SPACES if kind != GRID and kind not in BELLS])}"
+                )
+    if found.rule is not None:
+        found.rule.check(document, list(found.param_space), found.num_trials, found.sampler)
+
+
 def _check_settings(values: Mapping[str, Any]) -> None:
+    if values.get("max_failures", 0) < 0:
+        raise UserError(f"tune.max_failures is {values['max_failures']}, and must be at least 0")
     for key in ("num_samples", "max_concurrent_trials"):
         if values.get(key) is not None and values[key] < 1:
             raise UserError(f"tune.{key} is {values[key]}, and must be at least 1")
@@ -158,22 +221,50 @@ def _param_space(given: Any) -> dict[str, Space]:
         raise UserError(
             f"tune.param_space is {shown(given)}, and must map keys of this file to search spaces, {EXAMPLE}"
         )
-    return {str(key): _space(str(key), value) for key, value in given.items()}
+    found: dict[str, Space] = {}
+    for key, value in given.items():
+        found[str(key)] = _space(str(key), value, found)
+    return found
 
 
-def _space(key: str, given: Any) -> Space:
+def _space(key: str, given: Any, before: Mapping[str, Space]) -> Space:
     name = f"tune.param_space.{key}"
     section, dot, rest = key.partition(".")
     if not dot or not all(rest.split(".")) or section == "tune":
         raise UserError(f"{name} is no key of this file, such as training.lr")
-    if not isinstance(given, dict) or len(given) != 1:
+    asked = {kind: value for kind, value in given.items() if kind != WHEN} if isinstance(given, dict) else {}
+    if len(asked) != 1:
         raise UserError(f"{name} is {shown(given)}, and must be one search space, {EXAMPLE}")
-    ((kind, arguments),) = given.items()
+    ((kind, arguments),) = asked.items()
     if kind not in SPACES:
         raise UserError(f"{name}: the search space {shown(kind)} does not exist; {nearest(str(kind), SPACES)}")
     if not isinstance(arguments, list):
         raise UserError(f"{name}.{kind} is {shown(arguments)}, and must be a list")
-    return Space(kind, _listed(name, arguments) if kind in LISTS else _range(name, kind, arguments))
+    when = _conditions(f"{name}.{WHEN}", kind, given[WHEN], before) if WHEN in given else {}
+    return Space(kind, _listed(name, arguments) if kind in LISTS else _numbers(name, kind, arguments), when)
+
+
+def _conditions(name: str, kind: str, given: Any, before: Mapping[str, Space]) -> dict[str, tuple[Any, ...]]:
+    """{key: values}, of keys whose values are listed."""
+    if kind == GRID:
+        raise UserError(f"{name}: a grid is gone through whole, and has no condition; use choice")
+    if not isinstance(given, dict) or not given:
+        raise UserError(f"{name} is {shown(given)}, and must map keys of tune.param_space to their values")
+    found = {}
+    for key, value in given.items():
+        listed = {other: space.arguments for other, space in before.items() if space.kind in LISTS}
+        if key not in listed:
+            raise UserError(
+                f"{name}.{key} is none of the keys before it whose values are listed: {', '.join(listed) or 'none'}"
+            )
+        values = tuple(value) if isinstance(value, list) else (value,)
+        for one in values:
+            if one not in listed[key]:
+                raise UserError(f"{name}.{key} is {shown(one)}, and {key} is one of {shown(list(listed[key]))}")
+        if not values:
+            raise UserError(f"{name}.{key} is an empty list, and must hold at least one value")
+        found[key] = values
+    return found
 
 
 def _listed(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
@@ -182,13 +273,33 @@ def _listed(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _range(name: str, kind: str, ends: Sequence[Any]) -> tuple[Any, ...]:
-    if len(ends) != 2:
-        raise UserError(f"{name}.{kind} is {shown(list(ends))}, and must be [low, high]")
-    number = int if kind == "randint" else float
-    low, high = (convert(f"{name}.{kind}", end, number) for end in ends)
-    if not -math.inf < low < high < math.inf:
-        raise UserError(f"{name}.{kind} is {shown(list(ends))}, and low must be below high")
-    if kind == "loguniform" and low <= 0:
-        raise UserError(f"{name}.{kind} is {shown(list(ends))}, and must be above 0")
-    return low, high
+def _numbers(name: str, kind: str, given: Sequence[Any]) -> tuple[Any, ...]:
+    """What the function of Tune takes, checked."""
+    form = ["mean", "deviation"] if kind in BELLS else ["low", "high"]
+    form += ["step"] if kind in STEPPED or kind == "qrandn" else []
+    if len(given) != len(form):
+        raise UserError(f"{name}.{kind} is {shown(list(given))}, and must be [{', '.join(form)}]")
+    numbers = tuple(convert(f"{name}.{kind}", one, int if kind in WHOLE else float) for one in given)
+    said = f"{name}.{kind} is {shown(list(given))}, and"
+    if not all(map(math.isfinite, numbers)):
+        raise UserError(f"{said} must hold finite numbers")
+    if kind in BELLS:
+        if numbers[1] <= 0:
+            raise UserError(f"{said} deviation must be above 0")
+    elif numbers[0] >= numbers[1]:
+        raise UserError(f"{said} low must be below high")
+    if "log" in kind and numbers[0] <= 0:
+        raise UserError(f"{said} must be above 0")
+    if len(form) == 3:
+        _check_step(said, kind, numbers)
+    return numbers
+
+
+def _check_step(said: str, kind: str, numbers: Sequence[float]) -> None:
+    """Tune's own rule: both ends of a range are whole steps."""
+    step = numbers[2]
+    if step <= 0:
+        raise UserError(f"{said} step must be above 0")
+    off = [end for end in numbers[:2] if not math.isclose(end / step, round(end / step))]
+    if kind in STEPPED and off:
+        raise UserError(f"{said} {off[0]:g} must be a whole number of steps")

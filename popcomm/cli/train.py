@@ -58,7 +58,13 @@ class Interruption:
 
 
 def run(
-    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str] = ()
+    document: dict[str, Any],
+    run_dir: Path,
+    resume: bool,
+    display: Display,
+    notes: Sequence[str] = (),
+    anew: bool = False,
+    patience: float = 0.0,
 ) -> dict[str, Any]:
     """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
 
@@ -68,6 +74,8 @@ def run(
         resume: go on from the newest valid checkpoint in it.
         display: where progress goes.
         notes: what to say before, too.
+        anew: what is resumed begins new episodes, as another run's heir does.
+        patience: seconds to wait for a folder that another process has.
 
     Returns:
         The last Status' numbers by RLlib's names, with "checkpoint" (path or None), "report" (path or None) and
@@ -77,12 +85,12 @@ def run(
         UserError: a mistake in the document, a folder that does not fit or that another process has; before any work
             starts.
     """
-    with taken(run_dir):
-        return _run(document, run_dir, resume, display, notes)
+    with taken(run_dir, patience):
+        return _run(document, run_dir, resume, display, notes, anew)
 
 
 def _run(
-    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str]
+    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str], anew: bool
 ) -> dict[str, Any]:
     check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
@@ -98,6 +106,8 @@ def _run(
         try:
             if checkpoint:
                 algo.restore_from_path(str(checkpoint.resolve()))
+                if anew:
+                    algo.start_anew()
             # Only now: a mistake that the build finds must not leave a folder that looks like a run, nor one that the
             # checkpoint shows a config that the run in there never had.
             open_run_dir(run_dir, document)
@@ -112,8 +122,12 @@ def _run(
     return summary
 
 
-def checked_config(document: Mapping[str, Any]) -> Any:
+def checked_config(document: Mapping[str, Any], elsewhere: bool = False) -> Any:
     """The PopulationPPOConfig of a document that a run can begin with, validated; it does not record yet.
+
+    Args:
+        document: {section: {key: value}} as `schema.load` returns it.
+        elsewhere: it is to run on other machines, so how many GPUs this one has does not matter.
 
     Raises:
         UserError: a mistake in the document, `stop` is missing, or it names the run folder.
@@ -126,11 +140,11 @@ def checked_config(document: Mapping[str, Any]) -> Any:
     config = schema.apply(document, PopulationPPOConfig())
     if not schema.stop_bounds(document):
         raise UserError(f"stop is missing; name a bound for at least one of {', '.join(schema.STOP_KEYS)}")
-    _validate(config)
+    _validate(config, elsewhere)
     return config
 
 
-def _validate(config: Any) -> None:
+def _validate(config: Any, elsewhere: bool) -> None:
     """RLlib's own checks, said as a user's mistake, and the GPUs of this machine."""
     try:
         config.validate()
@@ -138,7 +152,7 @@ def _validate(config: Any) -> None:
         raise
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
-    if config.num_gpus_per_learner and not os.environ.get("RAY_ADDRESS"):
+    if config.num_gpus_per_learner and not (elsewhere or os.environ.get("RAY_ADDRESS")):
         import torch
 
         there = torch.cuda.device_count()
@@ -160,10 +174,10 @@ def _iterate(
             while not (status.reached(bounds) or interruption.asked):
                 result = algo.train()
                 status = Status.of(result, algo.iteration, time.monotonic() - began)
-                display.iteration(status)
                 every = config.checkpoint_every
                 if every and status.training_iteration % every == 0:
                     saved = _save(algo, run_dir)
+                display.iteration(status)
         except KeyboardInterrupt:
             display.say(f"stopped; the last checkpoint is {saved}" if saved else "stopped before the first checkpoint")
             raise

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from popcomm.envs.messaging import with_messages
     from popcomm.envs.names import WORLDS
     from popcomm.envs.pettingzoo import ParallelEnvWorld
+    from popcomm.envs.process_worlds import ProcessWorlds
     from popcomm.envs.referential_v0 import CommunicationEnv
     from popcomm.envs.testing import world_api_test
     from popcomm.envs.tuple_env import from_gymnasium
@@ -43,6 +44,7 @@ _ENVIRONMENTS = (
 _MODULES = {
     "CommunicationEnv": "referential_v0",
     "ParallelEnvWorld": "pettingzoo",
+    "ProcessWorlds": "process_worlds",
     "Species": "world",
     "WORLDS": "names",
     "World": "world",
@@ -57,6 +59,7 @@ __all__ = [
     "WORLDS",
     "CommunicationEnv",
     "ParallelEnvWorld",
+    "ProcessWorlds",
     "Species",
     "World",
     "WorldParallelEnv",

@@ -14,7 +14,7 @@ from gymnasium.utils import EzPickle
 
 
 def dump_envs(envs: list[Any]) -> bytes:
-    """The environments in one pickle, so that what they share stays shared; `pickle.loads` undoes it.
+    """The environments in one pickle, so that what they share stays shared; `loaded_envs` undoes it.
 
     Raises:
         Exception: whatever pickle raises for an object that cannot be pickled.
@@ -22,6 +22,13 @@ def dump_envs(envs: list[Any]) -> bytes:
     file = io.BytesIO()
     _StatePickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(envs)
     return file.getvalue()
+
+
+def loaded_envs(dumped: bytes | list[bytes]) -> list[Any]:
+    """The environments of `dump_envs`, or of one dump for each of them."""
+    if isinstance(dumped, bytes):
+        return pickle.loads(dumped)
+    return [env for one in dumped for env in pickle.loads(one)]
 
 
 class _StatePickler(pickle.Pickler):

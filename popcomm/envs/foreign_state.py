@@ -42,9 +42,11 @@ class StateReader:
         failure: the first failure while agents lived, or "".
     """
 
-    def __init__(self, env: Any) -> None:
-        """env: a copy that was reset."""
-        self.size, self.failure = 0, ""
+    def __init__(self, env: Any, size: int | None = None) -> None:
+        """env: a copy that was reset; size: S, where another copy told it already."""
+        self.size, self.failure = size or 0, ""
+        if size is not None:
+            return
         try:
             self.size = flat_state(env).size
         except NotImplementedError:  # PettingZoo's own, of those that have none

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 
+from popcomm.checks import count
 from popcomm.envs import WORLDS, ParallelEnvWorld
+from popcomm.envs.process_worlds import TIMEOUT, ProcessWorlds
 from popcomm.envs.species import SpeciesLike, with_species
 from popcomm.envs.tuple_env import check_registered, from_gymnasium
 from popcomm.envs.vmas_scenarios import scenario_class
@@ -66,13 +68,38 @@ def make_world(
     device: str | torch.device = "cpu",
     species: SpeciesLike | None = None,
     agent_id: bool = False,
+    processes: int | None = None,
+    timeout: float = TIMEOUT,
 ) -> World:
-    """B worlds of an environment. species, agent_id: see `popcomm.envs.species.with_species`.
+    """B worlds of an environment. species, agent_id: see `popcomm.envs.species.with_species`; processes, timeout:
+    `popcomm.envs.ProcessWorlds`.
 
     Raises:
-        UserError: env_config does not fit the environment, or species do not fit its agents.
+        UserError: env_config does not fit the environment, or species do not fit its agents; worlds that are stepped
+            together and cannot be dealt out.
     """
-    return with_species(_made(env, env_config, num_worlds, device), species, agent_id)
+    if processes is None:
+        return with_species(_made(env, env_config, num_worlds, device), species, agent_id)
+    maker = resolve(env)
+    check_processes(maker, processes)
+    world = ProcessWorlds(cast(Any, maker), num_worlds, device, processes, timeout, env_config)
+    try:
+        return with_species(world, species, agent_id)
+    except UserError:
+        world.close()
+        raise
+
+
+def check_processes(maker: object, processes: object) -> None:
+    """Raises UserError: not a number of processes, or what is made are worlds that are stepped together."""
+    wanted = count("environment.processes", processes, 1)
+    if makes_worlds(maker):
+        made = maker.func if isinstance(maker, partial) else maker
+        name = getattr(made, "name", getattr(made, "__name__", made))
+        raise UserError(
+            f"environment.processes is {wanted}, and {name} steps all of its worlds together as tensors; processes are "
+            "for ParallelEnvs, and env_runners.num_env_runners for all"
+        )
 
 
 def _made(env: object, env_config: Mapping[str, object], num_worlds: int, device: str | torch.device) -> World:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.checks import whole
-from popcomm.envs.env_pickle import dump_envs
+from popcomm.envs.env_pickle import dump_envs, loaded_envs
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation
 from popcomm.envs.foreign import create_env, group_agents, position_source
 from popcomm.envs.foreign_answers import Answer, reset_env, step_env
@@ -80,8 +79,8 @@ class ParallelEnvWorld(World):
         first = self._envs[0]
         self._faces = {name: _face(first, group[0]) for name, group in groups.items()}
         self._episode = [{"seed": 0, "step": 0} for _ in range(num_worlds)]
-        self._streams = _streams(None, num_worlds)
-        self._warned = False
+        self._streams = self._new_streams(None)
+        self._warned, self.pickle_failure = False, ""
         self._last: WorldStep | None = None
         self._look(groups)
 
@@ -90,19 +89,22 @@ class ParallelEnvWorld(World):
         first = self._envs[0]
         with self._blame(0):
             opening = reset_env(first, 0)
-        self.species = self._make_species(groups, opening.infos)
-        self._sources = [position_source(env) for env in self._envs]
-        source = self._sources[0]
+        source = position_source(first)
         shown = source() if source is not None else {}
-        self.position_size = next((len(p) for agent, p in shown.items() if agent in self._agents), 0)
-        self._state = StateReader(first)
-        self.state_size = self._state.size
-        sizes = (self.position_size, self.state_size)
-        trial = ForeignRows(self.species, self._agents, self._faces, 1, *sizes)
+        position_size = next((len(p) for agent, p in shown.items() if agent in self._agents), 0)
+        self._settle(self._make_species(groups, opening.infos), position_size, StateReader(first))
+        trial = ForeignRows(self.species, self._agents, self._faces, 1, position_size, self.state_size)
         with self._blame(0):
             trial.absorb(0, first, opening)
         self._check_numbers(trial)
-        self._rows = ForeignRows(self.species, self._agents, self._faces, self.num_worlds, *sizes)
+
+    def _settle(self, species: dict[str, Species], position_size: int, state: StateReader) -> None:
+        """Keep what was found of the environment, and make room for what it will say."""
+        self.species, self.position_size = species, position_size
+        self._state, self.state_size = state, state.size
+        self._sources = [position_source(env) for env in self._envs]
+        sizes = (position_size, state.size)
+        self._rows = ForeignRows(species, self._agents, self._faces, self.num_worlds, *sizes)
 
     @property
     def agents(self) -> list[Any]:
@@ -133,7 +135,7 @@ class ParallelEnvWorld(World):
     def reset(self, seed: int | None = None) -> WorldStep:
         """Raises UserError: a copy gives a number that cannot be."""
         if seed is not None:
-            self._streams = _streams(seed, self.num_worlds)
+            self._streams = self._new_streams(seed)
         self._rows.clear()
         for world in range(self.num_worlds):
             self._open(world)
@@ -159,8 +161,9 @@ class ParallelEnvWorld(World):
     def get_state(self) -> dict[str, Any] | None:
         """A pickle of the copies, their seed streams and the last row; None (told once in the log) without a pickle."""
         try:
-            envs = dump_envs(self._envs)
+            envs = self._dumped()
         except Exception as error:  # whatever a foreign environment holds, training goes on without its state
+            self.pickle_failure = str(error)
             if not self._warned:
                 logger.warning("'%s' cannot be pickled, so its state is not in checkpoints: %s", self._envs[0], error)
             self._warned = True
@@ -172,11 +175,14 @@ class ParallelEnvWorld(World):
             "rows": {key: torch.from_numpy(row.copy()) for key, row in self._rows.arrays.items()},
         }
 
+    def _dumped(self) -> bytes | list[bytes]:
+        return dump_envs(self._envs)
+
     def set_state(self, state: dict[str, Any]) -> WorldStep:
         """Raises UserError: the state is of another number of worlds."""
         if len(state["streams"]) != self.num_worlds:
             raise UserError(f"the state is of {len(state['streams'])} worlds, and there are {self.num_worlds}")
-        self._envs = pickle.loads(state["envs"])
+        self._envs = loaded_envs(state["envs"])
         self._sources = [position_source(env) for env in self._envs]
         self._episode = [dict(episode) for episode in state["episodes"]]
         for stream, saved in zip(self._streams, state["streams"], strict=True):
@@ -210,7 +216,8 @@ class ParallelEnvWorld(World):
         for world, env in enumerate(self._envs[1:], 1):
             if set(env.possible_agents) != set(self._agents) or face(env) != face(self._envs[0]):
                 raise UserError(
-                    f"copy {world} of '{env}' differs from copy 0 in its agents or spaces; all must be alike"
+                    f"copy {self._number(world)} of '{env}' differs from copy {self._number(0)} in its agents or "
+                    "spaces; all must be alike"
                 )
 
     def _make_species(self, groups: dict[str, list[Any]], infos: dict[Any, Any]) -> dict[str, Species]:
@@ -234,7 +241,7 @@ class ParallelEnvWorld(World):
                 broken = ~np.isfinite(values).all(-1) & self._rows.arrays["alive"][:, s.seats]
                 if broken.any():
                     world, seat = np.argwhere(broken)[0]
-                    raise ValueError(f"the action of '{s.agents[seat]}' in world {world} is not finite")
+                    raise ValueError(f"the action of '{s.agents[seat]}' in world {self._number(world)} is not finite")
                 values = np.nan_to_num(values)
             values = action.to_env(values)
             choices.extend(values[:, i] for i in range(s.num_seats))
@@ -280,21 +287,16 @@ class ParallelEnvWorld(World):
 
     def _publish(self) -> WorldStep:
         """The rows as tensors of their own: the rows are written again in the next step."""
-        # torch.tensor would take ten times as long for the same copy.
-        row = {key: torch.from_numpy(value.copy()).to(self.device) for key, value in self._rows.arrays.items()}
-        masks = {name: row[f"masks/{name}"] for name, s in self.species.items() if s.has_action_mask}
-        self._last = WorldStep(
-            observations={name: row[f"observations/{name}"] for name in self.species},
-            rewards=row["rewards"],
-            terminated=row["terminated"],
-            truncated=row["truncated"],
-            alive=row["alive"],
-            first=row["first"],
-            positions=row["positions"] if self.position_size else None,
-            state=row["state"] if self.state_size and self.tells_state else None,
-            action_masks=masks or None,
-        )
+        self._last = as_step(self._rows.arrays, self)
         return self._last
+
+    def _new_streams(self, seed: int | None) -> list[np.random.Generator]:
+        """One stream of episode seeds for each world."""
+        return _streams(seed, self.num_worlds)
+
+    def _number(self, world: int) -> int:
+        """The number of a world, as errors say it."""
+        return world
 
     @contextmanager
     def _blame(self, world: int) -> Iterator[None]:
@@ -303,10 +305,28 @@ class ParallelEnvWorld(World):
             yield
         except Exception as error:
             at, env = self._episode[world], self._envs[world]
-            where = f"world {world} failed in step {at['step']} of the episode with seed {at['seed']}"
+            where = f"world {self._number(world)} failed in step {at['step']} of the episode with seed {at['seed']}"
             if isinstance(error, UserError):
                 raise UserError(f"'{env}', {where}: {error}") from error
             raise RuntimeError(f"'{env}', {where}: {type(error).__name__}: {error}") from error
+
+
+def as_step(arrays: Mapping[str, np.ndarray], world: World) -> WorldStep:
+    """Copies of `ForeignRows.arrays` as what that world says."""
+    # torch.tensor would take ten times as long for the same copy.
+    row = {key: torch.from_numpy(value.copy()).to(world.device) for key, value in arrays.items()}
+    masks = {name: row[f"masks/{name}"] for name, s in world.species.items() if s.has_action_mask}
+    return WorldStep(
+        observations={name: row[f"observations/{name}"] for name in world.species},
+        rewards=row["rewards"],
+        terminated=row["terminated"],
+        truncated=row["truncated"],
+        alive=row["alive"],
+        first=row["first"],
+        positions=row["positions"] if world.position_size else None,
+        state=row["state"] if world.state_size and world.tells_state else None,
+        action_masks=masks or None,
+    )
 
 
 def _face(env: Any, agent: Any) -> Face:

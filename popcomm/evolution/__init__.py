@@ -10,7 +10,7 @@ from popcomm.evolution.lineage import COLUMNS, family_tree, measures
 from popcomm.evolution.making import STRATEGIES, chosen, make_strategy
 from popcomm.evolution.meetings import Meetings
 from popcomm.evolution.novelty import Novelty, novelty
-from popcomm.evolution.strategy import NEWBORNS, Strategy, Traits, ranked, shared
+from popcomm.evolution.strategy import COPY, NEWBORNS, Strategy, Traits, ranked, shared
 from popcomm.evolution.top_k import TopK
 from popcomm.evolution.tournament import Tournament
 from popcomm.evolution.truncation import Truncation
@@ -18,6 +18,7 @@ from popcomm.evolution.variation import crossed, inherited, mates_of, mutate
 
 __all__ = [
     "COLUMNS",
+    "COPY",
     "NEWBORNS",
     "NOBODY",
     "STRATEGIES",

@@ -1,1 +1,99 @@
-"""What emerged: metrics as pure functions on arrays, pictures, and the files in which conversations are kept."""
+"""What emerged: metrics as pure functions on arrays, pictures, and the files in which conversations are kept.
+
+`popcomm.language.topographic_similarity(meanings, messages)` and its kin are imported when they are asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from popcomm.language.articulation import harris_articulation
+    from popcomm.language.compositionality import (
+        bag_of_symbols_disentanglement,
+        context_independence,
+        positional_disentanglement,
+        topographic_similarity,
+        tree_reconstruction_error,
+    )
+    from popcomm.language.dictionary import lexicon, vocabulary
+    from popcomm.language.laws import law_of_abbreviation, message_entropy, ngram_entropies, zipf_exponent
+    from popcomm.language.mutual_information import information
+    from popcomm.language.populations import (
+        ease_of_teaching,
+        generalisation_gap,
+        inter_speaker_similarity,
+        mutual_intelligibility,
+    )
+    from popcomm.language.signalling import (
+        causal_influence_of_communication,
+        instantaneous_coordination,
+        positive_listening,
+        positive_signalling,
+        speaker_consistency,
+    )
+
+__all__ = [
+    "bag_of_symbols_disentanglement",
+    "causal_influence_of_communication",
+    "context_independence",
+    "ease_of_teaching",
+    "generalisation_gap",
+    "harris_articulation",
+    "information",
+    "instantaneous_coordination",
+    "inter_speaker_similarity",
+    "law_of_abbreviation",
+    "lexicon",
+    "message_entropy",
+    "mutual_intelligibility",
+    "ngram_entropies",
+    "positional_disentanglement",
+    "positive_listening",
+    "positive_signalling",
+    "speaker_consistency",
+    "topographic_similarity",
+    "tree_reconstruction_error",
+    "vocabulary",
+    "zipf_exponent",
+]
+
+_MODULES = {
+    "articulation": ("harris_articulation",),
+    "compositionality": (
+        "bag_of_symbols_disentanglement",
+        "context_independence",
+        "positional_disentanglement",
+        "topographic_similarity",
+        "tree_reconstruction_error",
+    ),
+    "dictionary": ("lexicon", "vocabulary"),
+    "laws": ("law_of_abbreviation", "message_entropy", "ngram_entropies", "zipf_exponent"),
+    "mutual_information": ("information",),
+    "populations": (
+        "ease_of_teaching",
+        "generalisation_gap",
+        "inter_speaker_similarity",
+        "mutual_intelligibility",
+    ),
+    "signalling": (
+        "causal_influence_of_communication",
+        "instantaneous_coordination",
+        "positive_listening",
+        "positive_signalling",
+        "speaker_consistency",
+    ),
+}
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: scipy takes its time."""
+    if name in _WHERE:
+        return getattr(import_module(f"popcomm.language.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'popcomm.language' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,20 +14,23 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr
+
+# The measures of attention, and those of single distributions, are found here as well.
+from popcomm.language.attention import HUB_RATIO as HUB_RATIO
+from popcomm.language.attention import HUB_WEIGHT as HUB_WEIGHT
+from popcomm.language.attention import attention_matrix as attention_matrix
+from popcomm.language.attention import betweenness as betweenness
+from popcomm.language.attention import hubs as hubs
+from popcomm.language.attention import received_weight as received_weight
+from popcomm.language.attention import top_attention as top_attention
+from popcomm.language.distributions import entropy as entropy
+from popcomm.language.distributions import jensen_shannon as jensen_shannon
+from popcomm.language.distributions import perplexity as perplexity
+from popcomm.language.nulls import LEVEL, adjusted_share, displaced, share_as_large
 
 Array = NDArray[Any]
 Reduce = Literal["max", "mean"]
 
-# A neighbour with more weight than this is a hub; among few neighbours all of them have as much, so a hub must also
-LENGTH_SCALE = 10**12  # lengths of links, 1 / weight, are compared to so many parts of one
-# stand out of the uniform share by HUB_RATIO.
-HUB_WEIGHT = 0.2
-HUB_RATIO = 1.2
-# What chance alone would bring about this often or less is called more than chance.
-LEVEL = 0.05
-# With as many streams it is enough to exchange them; of fewer there are too few orders.
-MANY_STREAMS = 20
 # A symbol is in use if it is said at least this often, relative to chance (1 / V). A sampled policy says every symbol
 # now and then, so "seen at least once" would always be all of them.
 USED_SHARE = 0.1
@@ -43,11 +46,7 @@ class Information(NamedTuple):
     position: int  # the position with the most information, -1 where there is none
     samples: int  # pairs that were counted
     p_value: float  # share of the controls, and of the data themselves, that have as many bits
-
-    @property
-    def adjusted(self) -> float:
-        """Bits above chance."""
-        return self.bits - self.chance
+    adjusted: float  # bits above chance, as `mutual_information.py` has them: 0 by chance, all where all is told
 
     @property
     def above_chance(self) -> bool:
@@ -79,18 +78,6 @@ def symbol_counts(messages: Array, vocab_size: int) -> Array:
         raise ValueError(f"symbols reach from {messages.min()} to {messages.max()}, and V is {vocab_size}")
     codes = (messages + np.arange(length) * vocab_size)[messages >= 0]
     return np.bincount(codes.ravel().astype(np.int64), minlength=length * vocab_size).reshape(length, vocab_size)
-
-
-def entropy(counts: Array) -> Array:
-    """Entropy of relative frequencies: counts or probabilities [..., V] -> bits [...] (Shannon 1948); nan: all zero."""
-    total = counts.sum(-1, keepdims=True)
-    p = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
-    return np.where(total[..., 0] > 0, np.abs(entr(p).sum(-1)) / np.log(2), np.nan)
-
-
-def perplexity(counts: Array) -> Array:
-    """2 ** entropy, the number of equally used symbols with the same entropy: [..., V] -> [...]; nan: all zero."""
-    return np.exp2(entropy(counts))
 
 
 def symbol_entropy(messages: Array, vocab_size: int) -> float:
@@ -138,10 +125,10 @@ def label_information(
     """I(m_j; label) per position j, and of these the maximum or the mean, beside the same with labels of other times.
 
     By position, since the plug-in I(whole message; label) of V ** L messages is nearly H(label) for any few samples.
-    Subtracting the mean over the controls removes the bias of small samples and that of taking a maximum (Lowe et al.
-    2019, positive signalling). Rows are time series: what is said and what is seen both stay for a while, and two slow
-    series that have nothing to do with each other share more than if single rows were shuffled. So the controls keep
-    the order in time of both (`displaced`).
+    The mean over the controls shows the bias of small samples and that of taking a maximum (Lowe et al. 2019, positive
+    signalling), and `adjusted` is without it. Rows are time series: what is said and what is seen both stay for a
+    while, and two slow series that have nothing to do with each other share more than if single rows were shuffled. So
+    the controls keep the order in time of both (`displaced`).
 
     Args:
         messages: [M, L] integers; the rows of a stream in the order of time.
@@ -168,7 +155,7 @@ def label_information(
     # and somewhat less bias. How many there are shows in how often one of the two changes; the bias goes with 1 / that.
     runs = _runs(m, y)
     fair = [bits * _runs(m, other) / runs for bits, other in zip(controls, others, strict=True)]
-    return _against_controls(_informations(m, y), controls, fair, reduce, len(rows))
+    return _against_controls(_informations(m, y), controls, fair, _limits(m, y), reduce, len(rows))
 
 
 def adjusted_mutual_information(messages: Array, labels: Array, reduce: Reduce = "max", seed: int = 0) -> float:
@@ -185,16 +172,20 @@ def sequential_information(
     shuffles: int = 30,
     seed: int = 0,
     cap: int = 20_000,
+    labels: Array | None = None,
 ) -> Information:
     """I(m_t; m_{t - lag}) of the same sender and position, beside the same with each sender's steps shuffled.
 
-    Steps are shuffled within a stream, so that a sender's own dialect, which has no order, is in the control too.
+    Steps are shuffled within a stream, so that a sender's own dialect, which has no order, is in the control too. With
+    labels, only among those of its steps in which it saw the same: what stays, or comes in turn, since what is seen
+    does, is then in the control, and what is left is order of the language.
 
     Args:
         messages: [M, L] integers.
         streams: [M], one number for each sender's stay in an episode; only rows of one stream are paired.
         steps: [M], the step in the episode; a step that is missing leaves no pair across the gap.
         cap: whole streams, drawn from `seed`, until they hold that many messages.
+        labels: [M] integers, what the sender saw; negative ones (nothing) are a class like any other. None: not known.
 
     Raises:
         ValueError: a lag below one.
@@ -207,15 +198,25 @@ def sequential_information(
         full = np.cumsum(np.bincount(rank[stream], minlength=len(names)))
         keep = full[rank[stream]] <= max(cap, full[0])
         messages, streams, steps = messages[keep], streams[keep], steps[keep]
+        labels = None if labels is None else labels[keep]
     order, first = _followers(streams, steps, lag)
     if len(first) < 2:
         return _no_information(len(first))
-    m, blocks = _dense(messages[order]).T, streams[order]
+    m, blocks = _dense(messages[order]).T, _dense(streams[order])
+    if labels is not None:
+        blocks = _dense(blocks * (int(labels.max()) - int(labels.min()) + 1) + labels[order] - labels.min())
+    # Rows of a block change places among themselves, wherever they stand.
+    places = np.argsort(blocks, kind="stable")
 
-    others = (m[:, np.lexsort((rng.random(len(blocks)), blocks))] for _ in range(shuffles))
+    def shuffled() -> Array:
+        other = np.empty_like(m)
+        other[:, places] = m[:, np.lexsort((rng.random(len(blocks)), blocks))]
+        return other
+
+    others = (shuffled() for _ in range(shuffles))
     controls = [_informations(other[:, first], other[:, first + lag]) for other in others]
     found = _informations(m[:, first], m[:, first + lag])
-    return _against_controls(found, controls, controls, reduce, len(first))
+    return _against_controls(found, controls, controls, _limits(m[:, first], m[:, first + lag]), reduce, len(first))
 
 
 def transitions(messages: Array, streams: Array, steps: Array, vocab_size: int, lag: int = 1) -> Array:
@@ -269,100 +270,6 @@ def specialisation(
     return Specialisation(distribution, divergence, middle, each, p_value)
 
 
-def jensen_shannon(p: Array, q: Array) -> Array:
-    """H((p + q) / 2) - (H(p) + H(q)) / 2: counts [..., V] that broadcast -> bits, 0 ... 1 (Lin 1991); nan: all zero."""
-    p, q = (np.divide(c, t := c.sum(-1, keepdims=True), out=np.zeros(c.shape), where=t > 0) for c in (p, q))
-    divergence = entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
-    return np.clip(divergence, 0.0, 1.0)
-
-
-def top_attention(weights: Array, mask: Array | None = None) -> float:
-    """Mean over listeners of their largest neighbour weight: [..., K] -> 0 ... 1, and 1 / K where attention is uniform.
-
-    Args:
-        weights: [..., K], one listener's weights in a row.
-        mask: [..., K] bool, which messages are real; a listener that hears nobody is left out. nan: all hear nobody.
-    """
-    real = np.ones(weights.shape, bool) if mask is None else mask
-    hears = real.any(-1)
-    return float(np.where(real, weights, 0.0).max(-1)[hears].mean()) if hears.any() else float("nan")
-
-
-def received_weight(senders: Array, weights: Array, num_agents: int) -> Array:
-    """Mean weight that each sender gets from those who hear it: links [E], [E] -> [N]; nan: nobody hears it."""
-    heard = np.bincount(senders, minlength=num_agents)
-    total = np.bincount(senders, weights, minlength=num_agents)
-    return np.divide(total, heard, out=np.full(num_agents, np.nan), where=heard > 0)
-
-
-def hubs(received: Array, inbox_size: float) -> Array:
-    """Which senders are hubs: a weight over 0.2, and at least 1.2 times the uniform share 1 / K: [N] -> [N] bool."""
-    known = np.nan_to_num(received, nan=0.0)
-    return (known > HUB_WEIGHT) & (known * inbox_size >= HUB_RATIO)
-
-
-def attention_matrix(senders: Array, receivers: Array, weights: Array, num_agents: int) -> Array:
-    """Share of each listener's attention that went to each sender: links [E] -> [N (sender), N (listener)].
-
-    Columns sum to one; that of an agent that heard nobody is zero.
-    """
-    codes = senders.astype(np.int64) * num_agents + receivers
-    total = np.bincount(codes, weights, minlength=num_agents**2).reshape(num_agents, num_agents)
-    heard = total.sum(0, keepdims=True)
-    return np.divide(total, heard, out=np.zeros(total.shape), where=heard > 0)
-
-
-def betweenness(weights: Array, max_sources: int = 512, seed: int = 0) -> Array:
-    """Relays: the share of shortest paths between two others that run through an agent: [N, N] -> [N] in 0 ... 1.
-
-    weights[i, j] > 0 is a link from i to j of length 1 / weight (Newman 2001). Brandes 2001, by networkx; with more
-    than `max_sources` agents that many sources are drawn, and the sum is scaled up (Brandes & Pich 2007). Fewer than
-    three agents have nobody between them: 0.
-    """
-    import networkx
-
-    n = len(weights)
-    if n < 3:
-        return np.zeros(n)
-    links = np.argwhere((weights > 0) & ~np.eye(n, dtype=bool))
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(range(n))
-    # Whole numbers, so that paths of the same length are equal whatever the order of their sums.
-    graph.add_weighted_edges_from(
-        ((i, j, round(LENGTH_SCALE / float(weights[i, j]))) for i, j in links.tolist()), "length"
-    )
-    sources = max_sources if n > max_sources else None
-    found = networkx.betweenness_centrality(graph, k=sources, weight="length", seed=seed)
-    return np.array([found[agent] for agent in range(n)], float)
-
-
-def displaced(sizes: Array, rng: np.random.Generator) -> Array:
-    """Rows of another time for each row, so that what depends on the time alone stays as it is: [M] indices.
-
-    Whole streams change places at random; where there are fewer than MANY_STREAMS, all rows are then turned round by a
-    random number of them, a tenth at least. (A permutation of single rows would take series for independent draws.)
-
-    Args:
-        sizes: [S], the rows of each stream, which stand one after another.
-    """
-    size, ends = int(sizes.sum()), np.cumsum(sizes)
-    order = rng.permutation(len(sizes))
-    rows = np.concatenate([np.arange(ends[i] - sizes[i], ends[i]) for i in order])
-    if len(sizes) < MANY_STREAMS and size > 1:
-        least = max(1, size // 10)
-        rows = np.roll(rows, rng.integers(least, size - least + 1))
-    return rows
-
-
-def share_as_large(found: float, controls: Array) -> float:
-    """p-value of a permutation test: [K] controls -> the share of them, and of what was found itself, that is as large.
-
-    >>> share_as_large(3.0, np.array([1.0, 2.0, 3.0]))
-    0.5
-    """
-    return float((1 + (controls >= found - 1e-12).sum()) / (1 + len(controls)))
-
-
 def _among(groups: Array, rng: np.random.Generator) -> Array:
     """Groups dealt anew among the rows that have one, -1 staying where it is."""
     dealt = groups.copy()
@@ -393,10 +300,16 @@ def _runs(x: Array, y: Array) -> Array:
     return 1 + ((x[:, 1:] != x[:, :-1]) | (y[:, 1:] != y[:, :-1])).sum(1)
 
 
+def _limits(x: Array, y: Array) -> Array:
+    """The most that I(x_j; y_j) could be: [J, M], [J, M] dense classes -> bits [J]."""
+    return np.minimum(_row_entropies(x, int(x.max()) + 1), _row_entropies(y, int(y.max()) + 1))
+
+
 def _against_controls(
-    found: Array, controls: Sequence[Array], fair: Sequence[Array], reduce: Reduce, samples: int
+    found: Array, controls: Sequence[Array], fair: Sequence[Array], most: Array, reduce: Reduce, samples: int
 ) -> Information:
-    """Bits [J] of the data beside those of K controls [J]; `fair` are the controls that the p-value is taken from.
+    """Bits [J] of the data beside those of K controls [J]; `fair` are the controls that the p-value is taken from, and
+    `most` the bits that there could be, [J].
 
     The maximum is taken of what each position has above its own chance: positions that change slowly have more bits by
     chance than others, and would hide them.
@@ -410,11 +323,16 @@ def _against_controls(
     usual_fair = np.mean(fair, axis=0)
     p_value = share_as_large(float(pick(found - usual_fair)), np.array([pick(bits - usual_fair) for bits in fair]))
     bits = base + float(pick(found - usual))
-    return Information(bits, base + float(above.mean()), float(low), float(high), position, samples, p_value)
+    chance = base + float(above.mean())
+    if reduce == "max":
+        adjusted = float(most[position] * adjusted_share(bits, chance, most[position]))
+    else:
+        adjusted = float((most * adjusted_share(found, usual, most)).mean())
+    return Information(bits, chance, float(low), float(high), position, samples, p_value, adjusted)
 
 
 def _no_information(samples: int) -> Information:
-    return Information(np.nan, np.nan, np.nan, np.nan, -1, samples, np.nan)
+    return Information(np.nan, np.nan, np.nan, np.nan, -1, samples, np.nan, np.nan)
 
 
 def _followers(streams: Array, steps: Array, lag: int) -> tuple[Array, Array]:

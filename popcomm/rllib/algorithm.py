@@ -288,13 +288,17 @@ class PopulationPPO(PPO):
                 "the checkpoint's env runners have %s: learning and fades go on, and the worlds start new episodes",
                 difference,
             )
-            self._foreach_sampling_runner(lambda runner: runner.start_anew())
+            self.start_anew()
             return
 
         def restore(runner: PopulationEnvRunner) -> None:
             runner.set_run_state(saved[runner.worker_index])
 
         self._foreach_sampling_runner(restore)
+
+    def start_anew(self) -> None:
+        """The worlds of all runners begin new episodes, with random numbers that follow from the seed and the steps."""
+        self._foreach_sampling_runner(lambda runner: runner.start_anew())
 
     def fades(self) -> list[dict[str, object]]:
         """What the schedules of reflexes remember, in all runners; nothing before the first step."""

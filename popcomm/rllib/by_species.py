@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import Species
@@ -28,7 +28,7 @@ LEARNING = (
 )
 
 
-def is_by_species(value: Any) -> bool:
+def is_by_species(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a value is given by species: a mapping, and none that stands for values yet to be tried.
 
     >>> is_by_species({"default": 0.1}), is_by_species({"grid_search": [0.1, 0.2]})

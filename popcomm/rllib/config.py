@@ -61,6 +61,8 @@ class PopulationPPOConfig(Settings):
         species: Mapping[str, Sequence[str]] | Callable[[str], str] | None = NotProvided,
         agent_id: bool = NotProvided,
         time_limit: str = NotProvided,
+        processes: int | None = NotProvided,
+        process_timeout: float = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """Choose the world.
@@ -76,6 +78,9 @@ class PopulationPPOConfig(Settings):
             time_limit: what follows when an episode is truncated. "bootstrap": the value of its final observation, as
                 if it went on; with gamma 1 and a limit that agents can count on, waiting for ever then costs nothing.
                 "end": nothing, as if it had terminated.
+            processes: of each env runner, among which its worlds are dealt out, for ParallelEnvs that are slow
+                (`popcomm.envs.ProcessWorlds`); as many as worlds: one world each. None: all step in the runner's own.
+            process_timeout: seconds without an answer after which such a process counts as hanging.
         """
         if env is not NotProvided:
             self._set(world=env)
@@ -85,7 +90,13 @@ class PopulationPPOConfig(Settings):
             super().environment(env_config=dict(env_config or {}))
         check_names(type(self), "environment", kwargs)
         super().environment(**kwargs)
-        return self._set(species_as=species, agent_id=agent_id, time_limit=time_limit)
+        return self._set(
+            species_as=species,
+            agent_id=agent_id,
+            time_limit=time_limit,
+            processes=processes,
+            process_timeout=process_timeout,
+        )
 
     def communication(
         self,

@@ -132,7 +132,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         # one world is enough for the spaces.
         idle = config.in_evaluation or (self.worker_index == 0 and config.num_env_runners > 0)
         self.num_worlds = 1 if idle else config.num_worlds_per_env_runner
-        self.env = config.make_world(self.num_worlds, self._device)
+        self.env = config.make_world(self.num_worlds, self._device, playing=not idle)
         self.env.tells_state = self.plan.reads_state
         self.layout = self.plan.layout
         self.channel: Channel | None = self.plan.channel

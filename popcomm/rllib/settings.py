@@ -17,6 +17,7 @@ from popcomm.channels import MessageKind, Topology
 from popcomm.channels.broadcast.reflex import Reflex
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import EnvLike, make_world
+from popcomm.envs.process_worlds import TIMEOUT
 from popcomm.envs.species import SpeciesLike
 from popcomm.envs.world import World
 from popcomm.errors import UserError, nearest
@@ -52,6 +53,8 @@ class Settings(PPOConfig):
     message_kl_coeff: float = 0.0
     message_sharpness: float | None = 0.0
     time_limit: str = "bootstrap"
+    processes: int | None = None
+    process_timeout: float = TIMEOUT
     communities: int = 1
     mixing: float = 0.0
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
@@ -96,6 +99,8 @@ class Settings(PPOConfig):
         self.world: EnvLike | None = None
         self.species_as = None
         self.agent_id = False
+        self.processes = None
+        self.process_timeout = TIMEOUT
         self.messages: MessageKind | dict[str, object] | None = None
         self.channel_topology: Topology | dict[str, object] = {"kind": "full"}
         self.message_gradient: str | None = None
@@ -185,16 +190,20 @@ class Settings(PPOConfig):
             raise UserError("environment.env is missing; for example: swarm_v0")
         key = self._environment()
         if key is None or self._layout is None or self._layout[0] != key:
-            world = self.make_world(1)
+            world = self.make_world(1, playing=False)
             # A frozen config may still look.
             self.__dict__["_layout"] = (key, WorldLayout.of(world))
             world.close()
         assert self._layout is not None
         return self._layout[1]
 
-    def make_world(self, num_worlds: int, device: str | torch.device = "cpu") -> World:
-        """B worlds of the environment, with the species that were chosen."""
-        return make_world(self.world, self.env_config, num_worlds, device, self.given_species, self.agent_id)
+    def make_world(self, num_worlds: int, device: str | torch.device = "cpu", playing: bool = True) -> World:
+        """B worlds of the environment, with the species that were chosen; only to be looked at if not `playing`."""
+        processes = self.processes if playing else None
+        return make_world(
+            self.world, self.env_config, num_worlds, device, self.given_species, self.agent_id, processes,
+            self.process_timeout,
+        )  # fmt: skip
 
     @property
     def given_species(self) -> SpeciesLike | None:

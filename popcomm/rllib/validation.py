@@ -11,7 +11,8 @@ from popcomm.agents.seating import SEATINGS
 from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.checks import count, number, one_of, true_or_false
+from popcomm.checks import count, number, one_of, positive, true_or_false
+from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.message_learning import check_credit, check_gradient, check_relaxed
@@ -48,6 +49,9 @@ def check(settings: Settings) -> Plan:
     _check_numbers(settings)
     _check_fractions(settings)
     true_or_false("environment.agent_id", settings.agent_id)
+    positive("environment.process_timeout", settings.process_timeout)
+    if settings.processes is not None and settings.world is not None:
+        check_processes(resolve(settings.world), settings.processes)
     one_of("training.learn_from", settings.learn_from, LEARN_FROM)
     one_of("environment.time_limit", settings.time_limit, TIME_LIMITS)
     one_of("population.seating", settings.seating, SEATINGS)

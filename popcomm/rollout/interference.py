@@ -75,6 +75,18 @@ def _where(said: Tensor, one: Tensor, other: Tensor) -> Tensor:
     return torch.where(said.view(*said.shape, *[1] * (one.ndim - said.ndim)), one, other)
 
 
+def in_turn(first: Interference | None, then: Interference | None) -> Interference | None:
+    """One interference after the other."""
+    if first is None or then is None:
+        return first or then
+    one, other = first, then
+
+    def both(kind: MessageKind, messages: Tensor, voice: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return other(kind, *one(kind, messages, voice, generator), generator)
+
+    return both
+
+
 MESSAGES: dict[str, Interference | None] = {"on": None, "off": silenced, "noise": replaced, "shuffled": shuffled}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,10 +63,12 @@ class Players:
         memories: {species: {name: [P, R, ...]}}.
         in_play: whether messages that are real numbers in training are the symbols that they stand for.
         interference: what becomes of messages on their way, beside the channel's own noise; None: nothing.
+        adversary: what becomes of observations, where somebody knows the networks; None: nothing.
     """
 
     in_play = False
     interference: Interference | None = None
+    adversary: Callable[[Players], WorldStep] | None = None
 
     def __init__(
         self,
@@ -154,6 +156,7 @@ class Players:
         assert step is not None, "begin first"
         if self.reopened.any():
             self._reseat(self.reopened)
+        step = step if self.adversary is None else self.adversary(self)
         mail, memories, acts = self.mail, dict(self.memories), {}
         for name, actor in self.actors.items():
             thought = actor.think(step, mail, self.seatings[name], memories[name], self.explore)

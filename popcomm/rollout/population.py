@@ -13,9 +13,10 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.errors import UserError, unknown
 from popcomm.rollout.evaluation import Evaluation, evaluate, worlds_for
 from popcomm.rollout.files import write
-from popcomm.rollout.interference import interference
+from popcomm.rollout.interference import in_turn, interference
 from popcomm.rollout.loop import Loop
 from popcomm.rollout.members import Members
+from popcomm.rollout.noise import Hindrance, HindranceLike, hindrance_of
 from popcomm.rollout.players import Players
 from popcomm.rollout.recipes import ChannelRecipe, EnvRecipe
 from popcomm.rollout.rollout import Rollout
@@ -140,7 +141,14 @@ class Population(Mapping[str, Members]):
         """
         return self._played(Seeds.of(seed, 0), greedy, worlds or self.num_worlds, env_config)
 
-    def _played(self, seeds: Seeds, greedy: bool, worlds: int, env_config: Mapping[str, Any] | None) -> Rollout:
+    def _played(
+        self,
+        seeds: Seeds,
+        greedy: bool,
+        worlds: int,
+        env_config: Mapping[str, Any] | None,
+        noise: Hindrance | None = None,
+    ) -> Rollout:
         if self.env is None:
             raise UserError(
                 "this population does not know its environment, which no module:attribute names; play it in a loop "
@@ -148,11 +156,16 @@ class Population(Mapping[str, Members]):
             )
         world = self.env.make(worlds, env_config)
         layout = WorldLayout.of(world)
-        channel = None if self.channel is None else self.channel.make(layout)
+        recipe = self.channel
+        if noise is not None:
+            world, recipe = noise.of_world(world), noise.of_channel(recipe)
+        channel = None if recipe is None else recipe.make(layout)
         self._check_fit(layout, channel)
         rollout = Rollout(world, self.members, channel, seeds=seeds, seating=self.seating, explore=not greedy)
         rollout.players.in_play = True
         rollout.follow(self.clock, self.fades)
+        if noise is not None:
+            noise.of_players(rollout.players)
         return rollout
 
     def evaluate(
@@ -162,6 +175,7 @@ class Population(Mapping[str, Members]):
         greedy: bool = False,
         messages: str | None = None,
         seed: int | None = None,
+        noise: HindranceLike | None = None,
     ) -> Evaluation:
         """Returns in episodes apart from those of training, the same ones every time, with intervals.
 
@@ -172,12 +186,14 @@ class Population(Mapping[str, Members]):
             messages: "on" or None as in training; "off": nobody is heard; "noise": random ones in place of what is
                 said; "shuffled": what the same seat says in another world.
             seed: of the episodes; None: that of the training. Either way they are not those of training.
+            noise: how it is hindered, such as {"kind": "gaussian", "strength": 0.1} (`popcomm.rollout.noise`).
 
         Raises:
-            UserError: as `rollout`; no episodes, messages that there are not, or an episode that does not end.
+            UserError: as `rollout`; no episodes, messages or noise that there are not, or an episode that does not end.
         """
         whole("episodes", episodes, 1)
         true_or_false("greedy", greedy)
+        hindrance = hindrance_of(noise)
         garble = interference(messages)
         if garble is not None and self.channel is None:
             raise UserError(f"messages is '{messages}', and this population is silent; use 'on'")
@@ -187,8 +203,8 @@ class Population(Mapping[str, Members]):
             worlds, rounds = 2, -(-episodes // 2)
         begun = {} if self.env is None else self.env.whole_episodes()
         seeds = Seeds.of(seed_of(root, EVALUATION_BRANCH))
-        rollout = self._played(seeds, greedy, worlds, {**begun, **(env_config or {})})
-        rollout.players.interference = garble
+        rollout = self._played(seeds, greedy, worlds, {**begun, **(env_config or {})}, hindrance)
+        rollout.players.interference = in_turn(garble, rollout.players.interference)
         try:
             return evaluate(rollout, rounds)
         finally:

@@ -13,6 +13,7 @@ import torch
 from popcomm.channels import Channel, MessageKind, make_topology
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import make_world, resolve
+from popcomm.envs.process_worlds import TIMEOUT
 from popcomm.envs.species import SpeciesLike
 from popcomm.envs.world import World
 from popcomm.errors import UserError
@@ -61,17 +62,23 @@ class ChannelRecipe:
 class EnvRecipe:
     """Worlds: a popcomm name, a World class, a "module:attribute" or a creator, and the keys of its env_config.
 
-    species, agent_id: as `popcomm.envs.species.with_species` takes them.
+    species, agent_id: as `popcomm.envs.species.with_species` takes them; processes, process_timeout: as
+    `popcomm.envs.ProcessWorlds` does, None: the worlds are in this process.
     """
 
     env: str | type[World] | Callable[..., object]
     env_config: Mapping[str, Any] = field(default_factory=dict)
     species: SpeciesLike | None = None
     agent_id: bool = False
+    processes: int | None = None
+    process_timeout: float = TIMEOUT
 
     def make(self, num_worlds: int, env_config: Mapping[str, Any] | None = None) -> World:
         """B worlds. env_config: keys that differ. Raises UserError: they do not fit the environment."""
-        return make_world(self.env, self.merged(env_config), num_worlds, "cpu", self.species, self.agent_id)
+        return make_world(
+            self.env, self.merged(env_config), num_worlds, "cpu", self.species, self.agent_id, self.processes,
+            self.process_timeout,
+        )  # fmt: skip
 
     def merged(self, env_config: Mapping[str, Any] | None) -> dict[str, Any]:
         """The keys, those that differ put in."""
@@ -90,7 +97,11 @@ class EnvRecipe:
             raise UserError(
                 f"environment.env is {self.env!r}, which no module:attribute names; give it a name in a module"
             )
-        return {"env": env, "env_config": as_json("environment.env_config", dict(self.env_config)), **self.seats()}
+        apart: dict[str, Any] = {}
+        if self.processes is not None:
+            apart = {"processes": self.processes, "process_timeout": self.process_timeout}
+        config = as_json("environment.env_config", dict(self.env_config))
+        return {"env": env, "env_config": config, **self.seats(), **apart}
 
     def seats(self) -> dict[str, Any]:
         """What of `species` and `agent_id` was chosen, as JSON has it; a function by its module:attribute.

@@ -42,7 +42,7 @@ def test_a_lineage_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_each_life_is_a_bar_that_tells_whose_it_was(tmp_path: Path) -> None:
     write(tmp_path, [3, 1, 2, 3], [0, 0, 2, 3])
     (lineage,) = Lineage.read(tmp_path)
-    chart = lineages._chart(lineage)
+    chart = lineages.chart(lineage)
     assert chart is not None
     assert sorted((m.left, m.row, m.width) for m in chart.marks) == [
         (0, 0, 1), (0, 1, 2), (0, 2, 3), (0, 3, 3), (1, 0, 2), (2, 1, 1),
@@ -57,7 +57,7 @@ def test_each_life_is_a_bar_that_tells_whose_it_was(tmp_path: Path) -> None:
 def test_a_tree_with_too_many_lives_has_no_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, [3, 1, 2, 3])
     monkeypatch.setattr(lineages, "MOST_MARKS", 4)
-    assert lineages._chart(Lineage.read(tmp_path)[0]) is None
+    assert lineages.chart(Lineage.read(tmp_path)[0]) is None
 
 
 def test_likeness_is_1_of_the_same_words_and_0_of_different_ones_for_the_same_thing() -> None:

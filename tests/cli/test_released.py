@@ -97,6 +97,42 @@ def test_evaluate_prints_means_with_intervals_and_writes_them(
     assert json.loads(file.read_text())["return_mean"] == 0.0
 
 
+def test_evaluate_draws_return_against_the_strength_of_noise(
+    ages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "hard.png"
+    noise = ["--noise", "lost", "--noise", "gaussian", "--strengths", "1,0", "--plot", str(plot)]
+    assert cli.main(["evaluate", str(ages), "--episodes", "20", *noise]) == 0
+    out = capsys.readouterr().out
+    assert "return of a world against the strength of noise" in out
+    assert "lost 1  0.000" in out
+    told = json.loads((tmp_path / "hard.json").read_text())
+    assert told["messages"] == "on"
+    assert [(one["strength"], one["return_mean"]) for one in told["noise"]["lost"]] == [(0.0, 6.0), (1.0, 0.0)]
+    # Criers look at nothing.
+    assert [one["return_mean"] for one in told["noise"]["gaussian"]] == [6.0, 6.0]
+    with Image.open(plot) as drawn:
+        assert drawn.width > drawn.height
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--strengths", "0,1"], "say of which kind with --noise"),
+        (["--noise", "lost", "--strengths", "0,much"], "must be numbers between commas"),
+        (["--noise", "lost", "--strengths", "0,0.0"], "has a number twice"),
+        (["--noise", "losst"], "lost"),
+        (["--noise", "lost", "--strengths", "0,2"], "strength is 2.0, and must lie in [0, 1]"),
+        (["--noise", "lost", "--plot", "a.gif"], "does not end in .png"),
+    ],
+)
+def test_noise_that_cannot_be_is_refused(
+    ages: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(ages), *options]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_only_the_worlds_can_be_others(ages: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(ages), "--set", "population.members=3"]) == 2
     assert "allowed: environment.env_config.KEY=VALUE" in capsys.readouterr().err

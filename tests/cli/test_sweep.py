@@ -106,6 +106,60 @@ def test_a_wrong_setting_is_told(tune: dict[str, Any], said: str) -> None:
     assert said in mistake(**tune)
 
 
+def test_ranges_with_steps_and_bells_are_those_of_tune() -> None:
+    stepped = Space("quniform", (0.0, 1.0, 0.25)).for_tune()
+    assert {stepped.sample() for _ in range(60)} <= {0, 0.25, 0.5, 0.75, 1}
+    assert Space("qrandint", (2, 8, 2)).corners() == [2, 8]
+    assert Space("lograndint", (1, 8)).corners() == [1, 7]
+    assert Space("randn", (1.0, 2.0)).corners() == [-5, 7]
+    found = searched(param_space={"a.x": {"qloguniform": [0.5, 8, 0.5]}, "a.y": {"randn": [0, 1]}})
+    assert found.param_space["a.x"].arguments == (0.5, 8, 0.5)
+
+
+KIND, SIZE = "survival.strategy.kind", "survival.strategy.size"
+CONDITIONAL = {
+    KIND: {"choice": ["top_k", "tournament"]},
+    SIZE: {"choice": [2, 3], "when": {KIND: "tournament"}},
+    "a.of_three": {"uniform": [0, 1], "when": {SIZE: [3]}},
+}
+
+
+def test_a_parameter_is_set_where_its_condition_holds_and_the_condition_itself_is_set() -> None:
+    found = searched(param_space=CONDITIONAL)
+    drawn = {KIND: "tournament", SIZE: 3, "a.of_three": 0.5}
+    assert found.active(drawn) == drawn
+    assert found.active({**drawn, SIZE: 2}) == {KIND: "tournament", SIZE: 2}
+    assert found.active({**drawn, KIND: "top_k"}) == {KIND: "top_k"}
+
+
+def test_points_have_every_value_of_a_conditional_key_with_what_it_needs() -> None:
+    points = list(searched(param_space=CONDITIONAL).points())
+    assert points[0] == {KIND: "top_k"}
+    for value in (2, 3):
+        assert {KIND: "tournament", SIZE: value} in [{key: p[key] for key in (KIND, SIZE) if key in p} for p in points]
+    assert [p["a.of_three"] for p in points if "a.of_three" in p][-2:] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"grid_search": [1], "when": {"a.x": 1}}, "a.y.when: a grid is gone through whole, and has no condition"),
+        (
+            {"choice": [1], "when": {"a.z": 1}},
+            "a.y.when.a.z is none of the keys before it whose values are listed: a.x",
+        ),
+        ({"choice": [1], "when": {"a.x": 3}}, "a.y.when.a.x is 3, and a.x is one of [1, 2]"),
+        ({"choice": [1], "when": []}, "a.y.when is [], and must map keys of tune.param_space to their values"),
+        ({"quniform": [0, 1]}, "a.y.quniform is [0, 1], and must be [low, high, step]"),
+        ({"quniform": [0.1, 1, 0.25]}, "0.1 must be a whole number of steps"),
+        ({"qrandint": [1, 5, 0]}, "step must be above 0"),
+        ({"randn": [0, -1]}, "deviation must be above 0"),
+    ],
+)
+def test_a_wrong_condition_or_step_is_told(space: Any, said: str) -> None:
+    assert said in mistake(param_space={"a.x": {"choice": [1, 2]}, "a.y": space})
+
+
 def test_parameters_replace_add_and_leave_the_file_as_it_is() -> None:
     document = {"training": {"lr": 1.0}, "tune": {"num_samples": 2}, "population": None}
     found = with_parameters(document, {"training.lr": np.float64(0.5), WIDTH: np.int64(8)})
@@ -173,6 +227,14 @@ def test_every_trial_of_the_shipped_sweep_is_valid_and_has_a_size_of_its_own() -
     assert len({(size["hidden_dim"], size["depth"]) for size in sizes}) == len(points) == 8
 
 
+def test_every_trial_of_the_sweep_of_survival_is_valid() -> None:
+    document = schema.load("survival_sweep")
+    points = list(search(document).points())
+    plans = [checked_config(with_parameters(document, point)).plan.survival for point in points]
+    assert len(points) == 12
+    assert {plan.mutation_std for plan in plans if plan} == {0.0, 0.02, 0.1}
+
+
 # ---- afterwards ----
 
 
@@ -204,6 +266,15 @@ def test_the_table_begins_with_the_best_and_ends_with_what_was_not_measured(tmp_
         assert [row["a.b"] for row in written["trials"]] == order
         assert [row["m"] for row in written["trials"]][-1] is None
     assert [row["a.b"] for row in sweep.ranked(rows, Search({}))] == [0, 1, 2, 3]
+
+
+def test_a_name_has_the_parameters_that_are_set_alone() -> None:
+    trial = trial_of(4, **{KIND: "top_k", SIZE: 2, "a.of_three": 0.25})
+    assert sweep.trial_name(trial, searched(param_space=CONDITIONAL)) == "00004_kind=top_k"
+    of_optuna = SimpleNamespace(
+        trial_id="1f2e3d4c", experiment_tag="2_x=1", evaluated_params={"a.x": 1}, config={"a.x": 1}
+    )
+    assert sweep.trial_name(of_optuna) == "00001_x=1"
 
 
 def test_a_failures_reason_is_one_line_of_the_error_that_caused_it() -> None:

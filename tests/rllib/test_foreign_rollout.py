@@ -117,3 +117,21 @@ def test_lives_that_are_put_back_at_once_begin_without_memory_in_runner_and_lear
     torch.testing.assert_close(value[run.mask], rows["values"][run.mask], atol=1e-5, rtol=1e-5)
     # Nobody hears what was said before it came to life, nor the words of who died.
     assert not bird["inbox_mask"][:, 2].any()
+
+
+def test_processes_change_no_bit_of_a_rollout_and_are_looked_for_at_the_border() -> None:
+    def fragment(processes: int | None) -> dict[str, torch.Tensor]:
+        config = config_of("tests.envs.faulty_env:made", messages=SYMBOLS).environment(processes=processes)
+        runner = runner_of(config)
+        try:
+            return as_tensors(dict(runner.sample().policy_batches["a"]))
+        finally:
+            runner.stop()
+
+    alone, apart = fragment(None), fragment(2)
+    assert alone.keys() == apart.keys()
+    assert all(torch.equal(alone[key].nan_to_num(), apart[key].nan_to_num()) for key in alone)
+    with pytest.raises(UserError, match="processes is 2, and swarm_v0 steps all of its worlds together"):
+        PopulationPPOConfig().environment("swarm_v0", processes=2).validate()
+    with pytest.raises(UserError, match=r"environment\.processes is 0"):
+        config_of("tests.envs.faulty_env:made").environment(processes=0).validate()

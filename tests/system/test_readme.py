@@ -46,7 +46,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(Path(name).stem, None)
 
 
-COMMANDS_OF_POPCOMM = {"train", "sweep", "channel", "report", "play", "evaluate", "export", "check-env", "list"}
+COMMANDS_OF_POPCOMM = {
+    "train",
+    "sweep",
+    "channel",
+    "report",
+    "play",
+    "evaluate",
+    "export",
+    "check-env",
+    "list",
+    "submit",
+}
 
 
 def released(config: Any) -> Any:

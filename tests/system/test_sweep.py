@@ -98,3 +98,50 @@ def test_resuming_tries_what_failed_again_and_keeps_the_rest(swept: Path) -> Non
     assert list(pd.read_csv(swept / "s/results.csv")["status"]) == ["done", "done"]
     assert done.read_text() == before
     assert weights(swept / "s/00001_num_agents=3")
+
+
+# ---- what a scheduler makes of trials ----
+
+
+def fragile(folder: Path, **tune: Any) -> Path:
+    """A document of trials that do not fail, whose only difference is what `tune` says."""
+    told = document(folder / "none")
+    told["environment"]["env_config"]["num_agents"] = 2
+    del told["recording"]["checkpoint_every"]
+    told["tune"] = {"metric": "charts/reward", **tune}
+    (folder / "s.yaml").write_text(yaml.safe_dump(told))
+    return folder
+
+
+def test_the_population_of_the_best_run_seeds_the_other(ray_cluster: None, tmp_path: Path) -> None:
+    space = {"debugging.seed": {"grid_search": [1, 2]}, "training.lr": {"choice": [1e-3, 1e-2]}}
+    scheduler = {"kind": "population_survival", "strategy": {"kind": "top_k", "k": 1}, "every": 1}
+    assert sweep(fragile(tmp_path, param_space=space, scheduler=scheduler)) == 0
+    table = pd.read_parquet(tmp_path / "s/lineage.parquet")
+    assert table["generation"].tolist() == [0, 0, 1, 1]
+    (heir,) = table[table["source"].notna()].to_dict("records")
+    best = table[:2].sort_values("fitness").iloc[-1]
+    assert (heir["source"], heir["parent"], heir["founder"]) == (best["trial"], best["id"], best["id"])
+    begun = [
+        verify(tmp_path / "s" / name / "checkpoints/checkpoint_000001") for name in (heir["trial"], heir["source"])
+    ]
+    assert begun[0]["weights"] == begun[1]["weights"]
+    # From there on it learns otherwise, at its own rate.
+    assert weights(tmp_path / "s" / heir["trial"]) != weights(tmp_path / "s" / heir["source"])
+    rate = progress.read(tmp_path / "s" / heir["trial"] / "progress.jsonl")["losses/learning_rate"].iloc[-1]
+    assert rate == pytest.approx(json.loads(heir["parameters"])["training.lr"])
+    results = pd.read_csv(tmp_path / "s/results.csv").set_index("trial")
+    assert results["training.lr"][heir["trial"]] == pytest.approx(rate)
+    assert "Survival between runs: 1 selection" in (tmp_path / "s/report.html").read_text()
+
+
+def test_a_metric_that_no_trial_measures_ends_the_sweep_at_once(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {"training.lr": {"grid_search": [1e-3, 1e-2]}}
+    folder = fragile(tmp_path, param_space=space, metric="world/acuracy")
+    told = yaml.safe_load((folder / "s.yaml").read_text())
+    told["stop"]["training_iteration"] = 10_000
+    (folder / "s.yaml").write_text(yaml.safe_dump(told))
+    assert sweep(folder) == 2
+    assert "tune.metric 'world/acuracy' was recorded by no trial; " in capsys.readouterr().err

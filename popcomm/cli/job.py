@@ -1,0 +1,230 @@
+"""What `popcomm submit` and rayjob.yaml run on a cluster: a driver on the head, and the training as a trial of Tune.
+
+Tune puts the training where there are CPUs and GPUs for it, off the head, and begins it again where a node or a process
+was lost; it goes on from the newest checkpoint that verifies. A document with a section `tune:` is a sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from popcomm.cli.ray_session import prepare_environment
+
+if __name__ == "__main__":
+    prepare_environment()  # before Ray and torch are imported below
+
+from rich.console import Console
+
+from popcomm import manifest
+from popcomm.cli import documents, sweep, train
+from popcomm.cli.progress import PlainDisplay
+from popcomm.cli.ray_session import quiet_ray, ray_session
+from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, newest_checkpoint
+from popcomm.cli.submitting import JOB_FILE, Job
+from popcomm.errors import UserError
+from popcomm.identity import IDENTITY, run_id
+
+RUNS = "POPCOMM_RUNS"  # of the cluster: the folder for runs on the storage that its nodes share
+TUNE = "tune"  # Tune's own folder, in the run folder; it is gone after a success
+BEGUN = "begun"  # there, once a training of this job has begun
+RETRIES = 3
+# A lock on shared storage outlives its node: of a client that is lost, NFS forgets it after a minute and a half.
+LOCK_SECONDS = 180.0
+SUCCEEDED, FAILED, MISTAKE = 0, 1, 2
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Do what the command line says, or popcomm_job.json in the working directory; returns the exit code."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in sweep.TUNE_ENVIRONMENT.items()})
+    try:
+        return run(_job(args))
+    except UserError as error:
+        print(f"popcomm: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return MISTAKE
+
+
+def _job(args: Sequence[str] | None) -> Job:
+    parser = argparse.ArgumentParser(prog="python -m popcomm.cli.job", description=__doc__)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a YAML file, or the name of a shipped one")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    parser.add_argument("--run-dir", help="the run folder, on storage that all nodes share")
+    parser.add_argument("--resume", action="store_true", help="go on in --run-dir from the newest checkpoint")
+    asked = parser.parse_args(args)
+    if asked.file is None:
+        return Job(**json.loads(Path(JOB_FILE).read_text(encoding="utf-8")))
+    if asked.run_dir is None:
+        raise UserError("--run-dir is missing: the run folder, on storage that all nodes share")
+    document = documents.load(asked.file, asked.overrides)
+    return Job(asked.file, document, asked.run_dir, asked.run_dir, asked.resume)
+
+
+def run(job: Job) -> int:
+    """Train on the cluster of RAY_ADDRESS.
+
+    Raises:
+        UserError: a mistake in the document, or a run folder that does not fit or that not all nodes see.
+    """
+    run_dir = _run_dir(job)
+    print(f"run folder: {run_dir}", flush=True)
+    if "tune" in job.document:
+        return _sweep(job, run_dir)
+    check_run_dir(run_dir, job.document, job.resume)
+    if job.resume:
+        newest_checkpoint(run_dir)
+    config = train.checked_config(job.document, elsewhere=True)
+    with ray_session(config):
+        check_shared(run_dir)
+        result = _tuner(job, run_dir, config.algo_class.default_resource_request(config.to_dict())).fit()[0]
+    if result.error is not None:
+        print(f"failed: {sweep.reason(result.error)}", flush=True)
+        print(f"all of it: {run_dir / TUNE}/*/error.txt", flush=True)
+        return FAILED
+    shutil.rmtree(run_dir / TUNE, ignore_errors=True)
+    mistake = (result.metrics or {}).get("mistake")
+    if mistake:
+        raise UserError(mistake)
+    return SUCCEEDED
+
+
+def _run_dir(job: Job) -> Path:
+    if job.run_dir is not None:
+        return Path(job.run_dir)
+    runs = os.environ.get(RUNS)
+    return Path(runs) / Path(job.fallback).name if runs else Path(job.fallback)
+
+
+def _sweep(job: Job, run_dir: Path) -> int:
+    import ray
+
+    ray.init(log_to_driver=False, logging_level="ERROR")
+    try:
+        check_shared(run_dir)
+        statuses = sweep.run(job.document, run_dir, job.resume, None, Console(highlight=False, width=120))
+    finally:
+        ray.shutdown()
+    return FAILED if set(statuses) != {sweep.DONE} else SUCCEEDED
+
+
+def check_shared(run_dir: Path) -> None:
+    """Look whether every node of the cluster sees what this process writes into the folder, which is made.
+
+    Raises:
+        UserError: it cannot be written, or some do not see it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    marker = run_dir / f".{uuid.uuid4().hex}"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise UserError(f"--run-dir {run_dir} cannot be written on the head: {error.strerror}") from error
+    look = ray.remote(num_cpus=0)(os.path.isfile)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    try:
+        seen = ray.get(
+            [
+                look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                    str(marker)
+                )
+                for node in nodes
+            ]
+        )
+    finally:
+        marker.unlink(missing_ok=True)
+    blind = [node["NodeManagerAddress"] for node, sees in zip(nodes, seen, strict=True) if not sees]
+    if blind:
+        raise UserError(
+            f"--run-dir {run_dir} is not on storage that the cluster shares: {', '.join(blind)} "
+            f"{'does' if len(blind) == 1 else 'do'} not see what the head writes there; name a folder on a volume that "
+            f"all nodes mount, or set {RUNS} on the cluster"
+        )
+
+
+def _tuner(job: Job, run_dir: Path, resources: Any) -> Any:
+    """Tune with one trial, which asks for what RLlib asks for."""
+    from ray import tune
+
+    quiet_ray()
+    shutil.rmtree(run_dir / TUNE, ignore_errors=True)
+    trainable = tune.with_parameters(_trial, document=job.document, run_dir=str(run_dir), resume=job.resume)
+    return tune.Tuner(
+        tune.with_resources(trainable, resources),
+        run_config=tune.RunConfig(
+            name=TUNE,
+            storage_path=str(run_dir),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[_teller()],
+        ),
+    )
+
+
+def _trial(parameters: dict[str, Any], document: dict[str, Any], run_dir: str, resume: bool) -> None:
+    """One attempt at the training, on some node: new, or from the newest checkpoint of the attempts before."""
+    from ray import tune
+
+    folder = Path(run_dir)
+    retry = (folder / TUNE / BEGUN).is_file()
+    (folder / TUNE / BEGUN).touch()
+    if retry and not resume:
+        saved = manifest.find(folder / CHECKPOINTS, run=run_id(folder)).path
+        resume = (folder / CONFIG).is_file() and saved is not None
+        if not resume:
+            _forget(folder)
+    try:
+        train.run(document, folder, resume, Relay(), patience=LOCK_SECONDS if retry else 0.0)
+    except UserError as error:
+        # Another attempt would make the same mistake.
+        tune.report({"mistake": str(error)})
+
+
+def _forget(folder: Path) -> None:
+    """Remove what an attempt has left that came to no checkpoint."""
+    for name in (CONFIG, PROGRESS, IDENTITY):
+        (folder / name).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, "tensorboard", "conversations"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+class Relay(PlainDisplay):
+    """The lines of `popcomm train`, told to the job's driver, whose output is the job's log."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True))
+
+    def say(self, text: str) -> None:
+        from ray import tune
+
+        tune.report({"line": text})
+
+
+def _teller() -> Any:
+    """Tune's callback that prints what the trial says, and that it begins again."""
+    from ray import tune
+
+    class Teller(tune.Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            if result.get("line"):
+                print(result["line"], flush=True)
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            count = f"{trial.num_failures} of {RETRIES}"
+            print(f"lost a process or a node; begins again from the newest checkpoint (retry {count})", flush=True)
+
+    return Teller()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

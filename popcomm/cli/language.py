@@ -1,0 +1,79 @@
+"""`popcomm language`: what a run's language, or anybody's corpus, is like."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from popcomm.language.corpora import Corpus, read_corpus
+from popcomm.language.dictionary import lexicon
+from popcomm.language.suite import METRICS, Row, meaningful, measure
+
+MOST_SHOWN = 10  # lines of the lexicon
+WIDE = "what it says"
+
+
+def print_language(
+    corpus: Corpus, rows: Sequence[Row], left_out: Sequence[str], console: Console, words: bool = True
+) -> None:
+    """A table of the numbers, what was left out, and the commonest words."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("metric", "value", "95 % interval", "chance", "p", WIDE):
+        table.add_column(name, justify="right" if name in ("value", "chance", "p") else "left", no_wrap=name != WIDE)
+    for row in rows:
+        interval = "" if math.isnan(row.low) else f"{row.low:.3g} ... {row.high:.3g}"
+        metric, _, part = row.name.partition(".")
+        says = row.note or ("" if part else METRICS[metric].says)
+        value = "-" if math.isnan(row.value) else f"{row.value:.4g} {row.unit}".rstrip()
+        table.add_row(row.name, value, interval, _shown(row.chance), _shown(row.p_value), says)
+    console.print(table, markup=False)
+    for sentence in (f"{len(corpus.messages):,} messages", *corpus.notes, *left_out):
+        console.print(sentence, markup=False)
+    if words and corpus.meanings is not None:
+        told = meaningful(corpus)
+        assert told.meanings is not None
+        common = lexicon(told.meanings, told.messages).messages.drop_duplicates("message").head(MOST_SHOWN)
+        shown = Table(title="the commonest messages, and what they mean most often", title_justify="left", box=None)
+        for name in ("message", "meaning", "p(meaning)"):
+            shown.add_column(name)
+        for message, meaning, p in common[["message", "meaning", "p_meaning"]].itertuples(index=False):
+            shown.add_row(message or "(nothing)", meaning, f"{p:.2f}")
+        console.print(shown, markup=False)
+
+
+def as_json(source: str, corpus: Corpus, rows: Sequence[Row], left_out: Sequence[str], seed: int) -> str:
+    """What was measured, as JSON: nan, which it has not, is null."""
+    metrics = {row.name: {key: _plain(value) for key, value in row._asdict().items() if key != "name"} for row in rows}
+    told = {
+        "source": source,
+        "messages": len(corpus.messages),
+        "seed": seed,
+        "notes": list(corpus.notes),
+        "left_out": list(left_out),
+        "metrics": metrics,
+    }
+    return json.dumps(told, indent=2, allow_nan=False) + "\n"
+
+
+def write_lexicon(corpus: Corpus, path: Path) -> None:
+    """The whole lexicon as CSV."""
+    told = meaningful(corpus)
+    assert told.meanings is not None
+    lexicon(told.meanings, told.messages).write(path)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _shown(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3g}"
+
+
+__all__ = ["as_json", "measure", "print_language", "read_corpus", "write_lexicon"]

@@ -1,0 +1,307 @@
+"""Messages and meanings from files: run folders, tables (CSV, Parquet, JSON lines) and EGG's interaction dumps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from popcomm.errors import UserError, unknown
+from popcomm.language.arrays import as_classes, as_messages
+from popcomm.language.recording import padded, read_conversations
+
+Array = NDArray[Any]
+
+# What a column is taken for by its name, if it is not said; the first that is there.
+MESSAGE_NAMES = ("message", "messages", "symbols", "msg", "utterance")
+MEANING_NAMES = ("meaning", "meanings", "sender_input", "label", "labels", "input", "object", "target")
+STREAM_NAMES = ("stream", "episode")
+SPEAKER_NAMES = ("speaker", "sender", "member")
+ACTION_NAMES = ("action",)
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
+DUMPS = (".pt", ".pth")
+EGG_CLASS = "egg.core.interaction.Interaction"
+
+
+class Columns(NamedTuple):
+    """Which columns of a table are what; None or empty: by their names."""
+
+    messages: Sequence[str] = ()  # several: one for each position
+    meanings: Sequence[str] = ()  # several: one for each attribute
+    stream: str | None = None
+    speaker: str | None = None
+    action: str | None = None
+
+
+class Corpus(NamedTuple):
+    """M messages and what is known of them."""
+
+    messages: Array  # [M, L] int64, -1 for what was not sent
+    meanings: Array | None = None  # [M, A], or [M, 1] integers, negative where there is none
+    streams: Array | None = None  # [M], rows of one stand in the order of time; None: rows are independent
+    speakers: Array | None = None  # [M]
+    actions: Array | None = None  # [M]
+    notes: tuple[str, ...] = ()  # what was taken for what
+
+
+def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | None = None) -> Corpus:
+    """Read a run folder, a table or a dump.
+
+    A cell of a message is a list, or a text of integers ("3 7 0"), of words or of letters; of several columns each is a
+    position. Rows without a message are left out. In dumps of messages of varying length the end symbol is 0.
+
+    Raises:
+        UserError: nothing of the kind, no messages in it, or a column that is not there.
+    """
+    path, columns = Path(path), columns or Columns()
+    if path.is_dir():
+        return _of_run(path, end_symbol)
+    if not path.is_file():
+        raise UserError(f"'{path}' is neither a file nor a run folder")
+    if path.suffix.lower() in TABLES:
+        return _of_table(path, _read_table(path), columns, end_symbol)
+    if path.suffix.lower() in DUMPS or path.name.startswith("interaction"):
+        return _of_dump(path, end_symbol)
+    raise UserError(f"'{path}' is none of {', '.join((*TABLES, *DUMPS))}, and no run folder")
+
+
+# ---- run folders ----
+
+
+def _of_run(path: Path, end_symbol: int | None) -> Corpus:
+    if not (path / "conversations").is_dir():
+        raise UserError(f"'{path}' is no run folder with conversations: there is no folder conversations in it")
+    table = read_conversations(path)
+    spoken = table.filter(np.asarray(table["symbols"].is_valid()))
+    symbols = padded(spoken, "symbols")
+    if symbols is None:
+        raise UserError(f"'{path}' holds no messages of symbols: its agents are silent, or say vectors")
+    frame = spoken.select(["world", "episode", "step", "sender", "member"]).to_pandas()
+    order = np.lexsort((frame["sender"], frame["step"], frame["episode"], frame["world"]))
+    labels = spoken["label"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)[order]
+    action = _single(spoken["action"].to_pylist())
+    return Corpus(
+        as_messages(symbols[order], _run_end(path) if end_symbol is None else end_symbol),
+        labels[:, None] if (labels >= 0).any() else None,
+        frame.groupby(["world", "episode"]).ngroup().to_numpy()[order],
+        frame["member" if frame["member"].nunique() > 1 else "sender"].to_numpy()[order],
+        None if action is None else action[order],
+    )
+
+
+def _run_end(path: Path) -> int | None:
+    """0 where the config of the run says that messages end with it."""
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        return 0 if config["communication"]["messages"].get("end_symbol") else None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _single(values: list[list[float] | None]) -> Array | None:
+    """Discrete actions, one for each row; None: there are none, or they are vectors."""
+    if any(value is None or len(value) != 1 for value in values):
+        return None
+    flat = np.array(values, float)[:, 0]
+    return flat.astype(np.int64) if (flat == np.floor(flat)).all() else None
+
+
+# ---- tables ----
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+        if suffix in (".csv", ".tsv"):
+            return pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",")
+        return _read_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, UnicodeDecodeError, ImportError) as error:
+        said = str(error).splitlines()
+        raise UserError(
+            f"'{path}' cannot be read as {suffix[1:]}: {said[0] if said else type(error).__name__}"
+        ) from error
+
+
+def _read_json(text: str) -> pd.DataFrame:
+    """JSON lines, or one list; of objects, or of lists of integers, which are messages (as XferBench has them)."""
+    stripped = text.strip()
+    try:
+        rows = json.loads(stripped)
+        rows = rows if isinstance(rows, list) and rows and isinstance(rows[0], dict | list) else [rows]
+    except json.JSONDecodeError:
+        rows = [json.loads(line) for line in stripped.splitlines() if line.strip()]
+    if all(isinstance(row, list) for row in rows):
+        return pd.DataFrame({"message": rows})
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("its lines must be objects, or lists of integers")
+    return pd.DataFrame(rows)
+
+
+def _of_table(path: Path, frame: pd.DataFrame, columns: Columns, end_symbol: int | None) -> Corpus:
+    notes: list[str] = []
+    frame.columns = [str(name) for name in frame.columns]
+    said = _columns(path, frame, "--messages", columns.messages, MESSAGE_NAMES, r"(message|symbol|m)_?\d+")
+    if not said:
+        raise UserError(
+            f"'{path}' has no column of messages ({', '.join(MESSAGE_NAMES)}); name it with --messages, its columns "
+            f"are: {', '.join(frame.columns)}"
+        )
+    frame = frame[frame[said].notna().any(axis=1)].reset_index(drop=True)
+    if not len(frame):
+        raise UserError(f"'{path}' holds no messages")
+    taken = f"messages: {', '.join(said)}"
+    meant = _columns(path, frame, "--meanings", columns.meanings, MEANING_NAMES, r"(meaning|attribute|attr|x)_?\d+")
+    meanings = _meanings(frame, meant) if meant else None
+    if meant:
+        taken += f"; meanings: {', '.join(meant)}"
+    found = {}
+    for option, name, names in (
+        ("--stream", columns.stream, STREAM_NAMES),
+        ("--speaker", columns.speaker, SPEAKER_NAMES),
+        ("--action", columns.action, ACTION_NAMES),
+    ):
+        if chosen := _columns(path, frame, option, [name] if name else [], names, None):
+            taken += f"; {option[2:]}: {chosen[0]}"
+            found[option] = frame[["world", *chosen] if _of_worlds(option, name, frame) else chosen]
+    notes.append(taken)
+    if "--stream" not in found:
+        notes.append("rows are taken as independent; if they are a time series, name its episodes with --stream")
+    classes = {option: as_classes(_hashable(table)) for option, table in found.items()}
+    streams = classes.get("--stream")
+    return Corpus(
+        as_messages(_messages(frame, said), end_symbol),
+        meanings,
+        streams,
+        classes.get("--speaker"),
+        classes.get("--action"),
+        tuple(notes),
+    )
+
+
+def _of_worlds(option: str, name: str | None, frame: pd.DataFrame) -> bool:
+    """Episodes are numbered in each world."""
+    return option == "--stream" and name is None and "world" in frame
+
+
+def _columns(
+    path: Path, frame: pd.DataFrame, option: str, given: Sequence[str], names: Sequence[str], pattern: str | None
+) -> list[str]:
+    for name in given:
+        if name not in frame:
+            raise unknown(f"'{path}': the column of {option}", name, frame.columns)
+    if given:
+        return list(given)
+    lower = {name.lower(): name for name in reversed(list(frame.columns))}
+    if known := [lower[name] for name in names if name in lower]:
+        return known[:1]
+    return [name for name in frame.columns if pattern and re.fullmatch(pattern, name.lower())]
+
+
+def _messages(frame: pd.DataFrame, said: list[str]) -> Any:
+    if len(said) == 1:
+        return _tokens(frame[said[0]].tolist())
+    return [[symbol for symbol in row if not pd.isna(symbol)] for row in frame[said].to_numpy().tolist()]
+
+
+def _tokens(cells: list[Any]) -> list[list[int]]:
+    """Cells -> symbols: lists as they are, texts of integers, of words between blanks, or of letters."""
+    if not any(isinstance(cell, str) for cell in cells):
+        return [list(cell) if np.ndim(cell) else [cell] for cell in cells]
+    texts = ["" if cell is None or cell is np.nan else str(cell) for cell in cells]
+    if all(re.fullmatch(r"[\[\](),;|\s\d-]*", text) for text in texts):
+        return [[int(number) for number in re.findall(r"\d+", text)] for text in texts]
+    words = [text.split() for text in texts]
+    if all(len(row) <= 1 for row in words):
+        words = [list(text.strip()) for text in texts]
+    number = {word: i for i, word in enumerate(sorted({word for row in words for word in row}))}
+    return [[number[word] for word in row] for row in words]
+
+
+def _meanings(frame: pd.DataFrame, meant: list[str]) -> Array:
+    """[M, A]; one column of lists, or of texts with as many parts each, has an attribute for each part."""
+    if len(meant) > 1:
+        return _hashable(frame[meant])
+    cells = frame[meant[0]].tolist()
+    if any(isinstance(cell, str) for cell in cells):
+        rows: list[Any] = [re.findall(r"[^\s,;|\[\]()]+", str(cell)) for cell in cells]
+    else:
+        rows = [list(np.ravel(cell)) if np.ndim(cell) else [cell] for cell in cells]
+    if len({len(row) for row in rows}) > 1 or not rows[0]:
+        return _hashable(frame[meant])
+    values = np.array(rows)
+    return values if np.issubdtype(values.dtype, np.integer) else _folded(values)
+
+
+def _hashable(table: pd.DataFrame) -> Array:
+    """[M, k] classes of any values."""
+    columns = []
+    for name in table.columns:
+        values = table[name]
+        integers = pd.api.types.is_integer_dtype(values.dtype) and not values.isna().any()
+        columns.append(values.to_numpy(np.int64) if integers else pd.factorize(values.map(str), sort=True)[0])
+    return np.stack(columns, 1)
+
+
+def _folded(values: Array) -> Array:
+    """One-hots side by side, [M, A * V] of 0 and 1, as attributes [M, A]; anything else as it is."""
+    try:
+        numbers = values.astype(float)
+    except ValueError:
+        return values
+    if not np.isin(numbers, (0, 1)).all():
+        return values
+    for size in range(2, numbers.shape[1] + 1):
+        if numbers.shape[1] % size == 0:
+            blocks = numbers.reshape(len(numbers), -1, size)
+            if (blocks.sum(-1) == 1).all():
+                return blocks.argmax(-1)
+    return values
+
+
+# ---- dumps of EGG ----
+
+
+class _Interaction:
+    """Stands for EGG's class when a dump is read: its attributes, and none of its code."""
+
+
+def _of_dump(path: Path, end_symbol: int | None) -> Corpus:
+    import pickle
+
+    import torch
+
+    try:
+        # Only tensors and plain values are loaded: a dump of a stranger runs nothing.
+        with torch.serialization.safe_globals([(_Interaction, EGG_CLASS)]):
+            found = vars(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, ValueError, EOFError, TypeError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"'{path}' is no dump of EGG's interactions") from error
+    message, length = found.get("message"), found.get("message_length")
+    if not isinstance(message, torch.Tensor) or not len(message):
+        raise UserError(f"'{path}' holds no messages")
+    if message.ndim == 3:  # relaxed ones: probabilities of symbols
+        message = message.argmax(-1)
+    elif message.ndim == 2 and message.is_floating_point():
+        message = message.argmax(-1, keepdim=True)
+    ends = length is not None and message.ndim == 2 and message.shape[1] > 1
+    notes = ["messages and sender_input of EGG's interactions; rows are independent"]
+    if ends and end_symbol is None:
+        notes.append("the end symbol is 0")
+        end_symbol = 0
+    seen = found.get("sender_input")
+    meanings = None
+    if isinstance(seen, torch.Tensor):
+        values = seen.reshape(len(seen), -1).numpy()
+        folded = _folded(values)
+        notes += [f"one-hots of sender_input are {folded.shape[1]} attributes"] if folded is not values else []
+        meanings = folded
+    return Corpus(as_messages(message.numpy(), end_symbol), meanings, notes=tuple(notes))

@@ -1,0 +1,69 @@
+"""What a child of a run learns with: numbers stay in their ranges, values of a list are those beside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from popcomm.cli.exploring import drawn, explored
+from popcomm.cli.search_space import Space
+
+RANGE, LIST = Space("loguniform", (1e-3, 1e-1)), Space("choice", (1, 2, 4, 8))
+WHOLE, STEPPED = Space("randint", (1, 10)), Space("quniform", (0.0, 1.0, 0.25))
+
+
+def children(space: Space, value: object, resample: float = 0.0, count: int = 200) -> list[object]:
+    rng = np.random.default_rng(0)
+    return [explored({"a.x": value}, {"a.x": space}, ["a.x"], (1.2, 0.8), resample, rng)["a.x"] for _ in range(count)]
+
+
+def test_a_number_is_multiplied_by_one_of_the_factors() -> None:
+    assert {round(float(x), 9) for x in children(RANGE, 0.01)} == {0.012, 0.008}  # type: ignore[arg-type]
+
+
+def test_a_number_stays_in_its_range() -> None:
+    assert set(children(RANGE, 0.1)) == {0.1, 0.1 * 0.8}
+    assert set(children(RANGE, 1e-3)) == {1e-3 * 1.2, 1e-3}
+    assert set(children(WHOLE, 9)) == {9, 7}  # the upper end is none of its values
+
+
+def test_a_whole_number_that_its_factor_does_not_move_takes_a_step() -> None:
+    assert set(children(WHOLE, 2)) == {3, 1}
+
+
+def test_a_number_with_steps_stays_on_them() -> None:
+    assert set(children(STEPPED, 1.0)) == {1.0, 0.75}
+
+
+def test_of_a_list_the_value_beside_is_taken() -> None:
+    assert set(children(LIST, 2)) == {1, 4}
+    assert set(children(LIST, 8)) == {8, 4}
+
+
+def test_values_are_drawn_anew_as_often_as_asked() -> None:
+    anew = children(LIST, 1, resample=1.0, count=400)
+    assert {anew.count(value) // 50 for value in (1, 2, 4, 8)} <= {1, 2}
+    half = children(RANGE, 0.01, resample=0.5, count=400)
+    kept = sum(round(float(x), 9) in (0.012, 0.008) for x in half)  # type: ignore[arg-type]
+    assert 160 < kept < 240
+
+
+def test_keys_that_are_not_varied_keep_their_values() -> None:
+    parameters = {"a.x": 0.01, "a.y": 4}
+    found = explored(parameters, {"a.x": RANGE, "a.y": LIST}, ["a.x"], (2.0, 0.5), 0.0, np.random.default_rng(1))
+    assert found["a.y"] == 4
+    assert found["a.x"] in (0.02, 0.005)
+    assert parameters == {"a.x": 0.01, "a.y": 4}
+
+
+@pytest.mark.parametrize(
+    ("space", "low", "high"),
+    [(RANGE, 1e-3, 1e-1), (WHOLE, 1, 9), (STEPPED, 0, 1), (Space("lograndint", (1, 100)), 1, 99)],
+)
+def test_what_is_drawn_lies_in_its_range(space: Space, low: float, high: float) -> None:
+    rng = np.random.default_rng(0)
+    values = [drawn(space, rng) for _ in range(500)]
+    assert low <= min(values)
+    assert max(values) <= high
+    if "log" in space.kind:  # half of them below the geometric mean
+        assert 0.4 < np.mean(np.array(values) < np.sqrt(low * high)) < 0.6

@@ -1,0 +1,109 @@
+"""tune.scheduler and tune.search: what each rule needs, and the exact sentence for each mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from popcomm.cli.search_space import search
+from popcomm.cli.sweep_rules import PBT, BetweenRuns, make_sampler
+from popcomm.errors import UserError
+from popcomm.evolution import Generation, chosen, lived
+
+SPACE = {"training.lr": {"loguniform": [1e-4, 1e-2]}, "population.members": {"choice": [2, 4]}}
+TOP = {"kind": "population_survival", "strategy": {"kind": "top_k", "k": 1}, "every": 6}
+
+
+def searched(scheduler: Any, document: dict[str, Any] | None = None, **tune: Any) -> Any:
+    given = {"param_space": SPACE, "num_samples": 4, "metric": "charts/reward", "scheduler": scheduler}
+    return search({**(document or {}), "tune": {**given, **tune}})
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "tune", "said"),
+    [
+        ("ash", {}, "tune.scheduler.kind 'ash' does not exist; did you mean 'asha'?"),
+        (3, {}, "tune.scheduler is 3, and must be one of asha, median_stopping, pbt, population_survival"),
+        ({"kind": "asha", "grace": 2}, {}, "the argument 'grace' does not exist; did you mean 'grace_period'?"),
+        (
+            "asha",
+            {},
+            "tune.scheduler.max_t is missing: how many iterations a trial has, or name stop.training_iteration",
+        ),
+        ({"kind": "asha", "reduction_factor": 1}, {}, "tune.scheduler.reduction_factor is 1, and must be above 1"),
+        ({"kind": "asha", "max_t": 2}, {"metric": None}, "tune.metric is missing: tune.scheduler goes by it"),
+        (
+            {"kind": "median_stopping", "min_samples_required": 4},
+            {},
+            "the sweep has 4 trials, so that it would end none",
+        ),
+        ({"kind": "pbt", "quantile_fraction": 0.6}, {}, "tune.scheduler.quantile_fraction is 0.6, and must be above 0"),
+        ("pbt", {"num_samples": 1}, "selection needs 2 trials or more; raise tune.num_samples"),
+        ("pbt", {"search": "optuna"}, "with tune.scheduler children's values come from their parents"),
+        ({**TOP, "hyperparameters": ["training.gamma"]}, {}, "'training.gamma' is none of tune.param_space"),
+        ({**TOP, "hyperparameters": ["population.members"]}, {}, "population.members stays for the life of a run"),
+        ({**TOP, "strategy": {"kind": "novelty"}}, {}, "tune.scheduler.strategy Novelty cannot select runs"),
+        (
+            {**TOP, "strategy": {"kind": "age_limit", "age": 2}},
+            {},
+            "tune.scheduler.strategy AgeLimit cannot select runs",
+        ),
+        ({**TOP, "strategy": {"kind": "top_k", "k": 9}}, {}, "tune.scheduler.strategy: k is 9"),
+        (None, {"search": "optunas"}, "tune.search is 'optunas'; did you mean 'optuna'?"),
+        (None, {"search": "optuna", "metric": None}, "tune.metric is missing: tune.search goes by it"),
+        (None, {"max_failures": -1}, "tune.max_failures is -1, and must be at least 0"),
+    ],
+)
+def test_a_wrong_rule_is_told(scheduler: Any, tune: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        searched(scheduler, **tune)
+    assert said in str(caught.value)
+
+
+def test_optuna_draws_from_ranges_and_choices_alone() -> None:
+    space = {"training.lr": {"grid_search": [0.1]}}
+    with pytest.raises(
+        UserError, match=r"tune.param_space.training.lr is a grid_search, which tune.search optuna cannot"
+    ):
+        searched(None, search="optuna", param_space=space)
+    assert searched(None, search="optuna").sampler == "optuna"
+
+
+def test_optuna_that_is_not_installed_is_told_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'popcomm\[optuna\]'"):
+        make_sampler("optuna")
+
+
+@pytest.mark.parametrize(("saved", "fits"), [(None, True), (3, True), (6, True), (4, False), (0, False)])
+def test_checkpoints_must_fall_on_the_ends_of_generations(saved: int | None, fits: bool) -> None:
+    document = {} if saved is None else {"recording": {"checkpoint_every": saved}}
+    if fits:
+        assert searched(TOP, document).rule.every == 6
+        return
+    with pytest.raises(UserError, match=f"recording.checkpoint_every is {saved}, and must divide the 6 iterations"):
+        searched(TOP, document)
+
+
+def test_what_is_learned_with_is_varied_unless_keys_are_named() -> None:
+    rule = searched(TOP).rule
+    assert isinstance(rule, BetweenRuns)
+    assert rule.varied(["training.lr", "environment.env_config.num_agents", "survival.every"]) == (
+        "training.lr",
+        "survival.every",
+    )
+
+
+def test_pbt_replaces_the_worst_quarter_by_children_of_the_best() -> None:
+    fitness = np.array([3.0, 1.0, 8.0, 2.0, 7.0, 4.0, 5.0, 6.0])
+    generation = lived(Generation.first(8), fitness)
+    strategy = PBT(quantile_fraction=0.25).strategy_of(8)
+    for seed in range(10):
+        sources = chosen(strategy, generation, {}, np.random.default_rng(seed))
+        assert sorted(np.flatnonzero(sources != np.arange(8))) == [1, 3]
+        assert set(sources[[1, 3]]) <= {2, 4}
+    # Of two runs, one is replaced.
+    pair = lived(Generation.first(2), np.array([0.0, 1.0]))
+    assert chosen(PBT().strategy_of(2), pair, {}, np.random.default_rng(0)).tolist() == [1, 1]

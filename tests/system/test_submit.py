@@ -1,0 +1,206 @@
+"""popcomm submit and popcomm jobs on a real job server with a token: a job that is done, and one that is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from popcomm.language import progress
+from popcomm.rllib.checkpoints import latest_valid
+
+pytestmark = pytest.mark.system
+
+TOKEN = "a-token-of-these-tests-and-of-nothing-else"
+TINY = {
+    "environment": {"env": "my_world:Fragile", "env_config": {"num_agents": 3}},
+    "communication": {"messages": {"kind": "symbols", "vocab_size": 8, "length": 2}},
+    "population": {"agent": "mlp"},
+    "training": {"num_epochs": 1},
+    "env_runners": {"num_env_runners": 0, "num_worlds_per_env_runner": 2, "rollout_fragment_length": 4},
+    "recording": {"checkpoint_every": 1, "keep_checkpoints": 2, "conversation_every": 0, "picture_every": 0},
+    "debugging": {"seed": 3},
+    "stop": {"training_iteration": 4},
+}
+# It dies once, with its process, as a node that is lost.
+WORLD = """
+import os
+from pathlib import Path
+
+from popcomm.envs.swarm_v0 import SwarmWorld
+
+
+class Fragile(SwarmWorld):
+    steps = 0
+
+    def __init__(self, num_worlds=1, device="cpu", num_agents=3, died=""):
+        super().__init__(num_worlds=num_worlds, device=device, num_agents=num_agents, max_steps=8)
+        self.died = died and Path(died)
+
+    def step(self, *args, **kwargs):
+        Fragile.steps += 1
+        if Fragile.steps == 11 and self.died and not self.died.exists():
+            self.died.touch()
+            os._exit(1)
+        return super().step(*args, **kwargs)
+"""
+
+
+def environment(token: str | None = TOKEN) -> dict[str, str]:
+    """Of a process with that token; without the settings that this test run has for its own Ray."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    extra = {} if token is None else {"RAY_AUTH_TOKEN": token}
+    return kept | extra | {"RAY_USAGE_STATS_ENABLED": "0", "HOME": "/nonexistent"}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, int]]:
+    """Where the job server of a simulated cluster is, and its process: a head without CPUs, and a node with two."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["popcomm.cluster.local_cluster", "--nodes", "1", "--cpus", "2", "--port", str(port)]
+    server = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment() | {"PATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    assert server.stdout is not None
+    assert TOKEN in server.stdout.readline()
+    yield f"http://127.0.0.1:{port}", server.pid
+    server.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def address(cluster: tuple[str, int]) -> str:
+    return cluster[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A working directory with a world and a config, and a run that must not be taken along."""
+    (tmp_path / "my_world.py").write_text(WORLD)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return tmp_path
+
+
+class Shell:
+    """A process that calls popcomm again and again: it loads Ray once."""
+
+    CODE = """
+import contextlib, io, json, sys
+from popcomm.cli.main import main
+for line in sys.stdin:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(json.loads(line))
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+    def __init__(self, here: Path, token: str | None = TOKEN) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.CODE],
+            cwd=here,
+            env=environment(token),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *args: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(args) + "\n")
+        self.process.stdin.flush()
+        code, out, err = json.loads(self.process.stdout.readline())
+        return code, out, err
+
+    def close(self) -> None:
+        self.process.communicate(timeout=30)
+
+
+def test_every_socket_of_a_local_cluster_is_on_loopback(cluster: tuple[str, int]) -> None:
+    own = {inode for process in family(cluster[1]) for inode in sockets(process)}
+    table = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
+    listening = [row[1].partition(":")[0] for row in table if row[3] == "0A" and row[9] in own]
+    assert len(listening) > 5
+    # 127.0.0.1, and the same as an address of IPv6 (in the words of the kernel, whose bytes go backwards).
+    assert set(listening) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+def family(process: int) -> set[int]:
+    """A process, and all that descend from it."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def sockets(process: int) -> Iterator[str]:
+    """The inodes of a process' sockets."""
+    for descriptor in Path(f"/proc/{process}/fd").glob("*"):
+        try:
+            target = os.readlink(descriptor)
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            yield target[8:-1]
+
+
+def test_a_token_is_asked_for_and_looked_at(address: str, tmp_path: Path) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{address}/api/jobs/")
+    for token, said in ((None, "asks for a token, and there is none"), ("wrong" * 8, "refuses the token")):
+        shell = Shell(tmp_path, token)
+        code, out, err = shell("jobs", "list", "--address", address)
+        shell.close()
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert said in err
+
+
+def test_a_job_survives_the_loss_of_its_process_and_the_next_is_stopped(address: str, here: Path) -> None:
+    popcomm, at = Shell(here), ("--address", address)
+    code, _, err = popcomm("submit", "tiny.yaml", *at, "--gpus", "1")
+    assert (code, "learners ask for 1 GPUs, and the cluster" in err) == (2, True)
+    run = here / "run"
+    dies = ("--set", f"environment.env_config.died={here / 'died'}")
+    code, out, err = popcomm("submit", "tiny.yaml", *at, "--run-dir", str(run), *dies)
+    assert code == 0, out + err
+    assert "retry 1 of 3" in out
+    assert f"resumed from {run / 'checkpoints/checkpoint_000002'}" in out
+    assert re.search(r"^iteration 4 \| env steps ", out, re.MULTILINE), out
+    assert list(progress.read(run / "progress.jsonl")["iteration"]) == [1, 2, 3, 4]
+    assert latest_valid(run / "checkpoints") == run / "checkpoints/checkpoint_000004"
+    assert len(list((run / "checkpoints").iterdir())) == 2
+    assert not (run / "tune").exists()
+
+    code, out, _ = popcomm("submit", "tiny.yaml", *at, "--detach", "--run-dir", str(run))
+    assert code == 0
+    job = out.split()[1]
+    assert f"popcomm jobs logs {job} --address {address} --follow" in out
+    assert popcomm("jobs", "stop", job, *at)[0] == 0
+    assert popcomm("jobs", "logs", job, "--follow", *at)[0] == 3
+    listed = popcomm("jobs", "list", *at)[1].splitlines()
+    assert [line.split()[1] for line in listed] == ["SUCCEEDED", "STOPPED"]
+    assert "there is no job 'nothing'" in popcomm("jobs", "logs", "nothing", *at)[2]
+    popcomm.close()

@@ -118,11 +118,9 @@ class BottomUpNetwork(Pretrained, nn.Module):
     def _stack(
         self, hidden: int, layers: int, out: int, gain: float, generator: torch.Generator | None
     ) -> nn.ModuleList:
-        sizes = [self.spec.obs_size, *[hidden] * layers, out]
-        gains = [math.sqrt(2)] * layers + [gain]
-        place = (self.networks, self.seats)
+        sizes, gains = [self.spec.obs_size, *[hidden] * layers, out], [math.sqrt(2)] * layers + [gain]
         return nn.ModuleList(
-            BlockSparseLinear(*place, *size, g, self.shared, generator)
+            BlockSparseLinear(self.networks, self.seats, *size, g, self.shared, generator)
             for size, g in zip(pairwise(sizes), gains, strict=True)
         )
 
@@ -185,8 +183,8 @@ class BottomUpNetwork(Pretrained, nn.Module):
         seen = self._nodes(obs)
         heard: Mapping[str, Tensor] = {}
         if inbox is not None and self.spec.receives is not None:
-            parts = self.heard(self._pool(inbox)).chunk(2, -1)
-            heard = {name: self._nodes(part) for name, part in zip(self.stacks, parts, strict=True)}
+            parts = self._nodes(self.heard(self._pool(inbox))).chunk(2, -1)
+            heard = dict(zip(self.stacks, parts, strict=True))
         out, features, after = {}, {}, {}
         for name in self.stacks:
             first, *hidden, head = self._layers(name)
@@ -251,10 +249,13 @@ class BottomUpNetwork(Pretrained, nn.Module):
         owners = {layer.edges: layer.receivers // each for layer in self.layers.values()}
         if self.by_seat or self.shared:
             return owners
-        own = [p for layer in self.layers.values() for p in (layer.weight, layer.bias)]
-        own += list(self.cores.parameters()) if self.recurrent else []
+        own = self._own_parts()
         whose = torch.arange(self.networks, device=self.iterations.device).repeat_interleave(self.seats)
         return owners | dict.fromkeys(own, whose)
+
+    def _own_parts(self) -> list[nn.Parameter]:
+        blocks = [p for layer in self.layers.values() for p in (layer.weight, layer.bias)]
+        return blocks + (list(self.cores.parameters()) if self.recurrent else [])
 
     def watch(self, on: bool) -> None:
         """Whether the gradients that follow are looked at."""
@@ -279,33 +280,30 @@ class BottomUpNetwork(Pretrained, nn.Module):
     def grow(self, sums: Tensor, generator: torch.Generator) -> dict[nn.Parameter, Tensor]:
         """At the end of an iteration: which rows the edges of each layer are to have, if they change."""
         self.iterations += 1
-        if not self.rule.due(int(self.iterations)):
+        now, layers = int(self.iterations), self.layers
+        if not self.rule.due(now):
             return {}
-        names = list(self.layers)
+        names = list(layers)
         if self.rule.looks is None:
             shape = (len(names), self.networks, self.seats, self.seats)
             scores = torch.rand(shape, generator=generator).to(sums.device)
         else:
             scores = self.rule.looks.score(sums)
         rows: dict[nn.Parameter, Tensor] = {}
-        layers = self.layers
         for pool in self.rule.pools:
             if pool.layers:
                 own = {name: layers[name] for name in pool.layers}
-                now = int(self.iterations)
                 rows |= grow_pool(own, scores[[names.index(name) for name in own]], pool, self.rule, now)
         return rows
 
     def inherit(self, parents: Tensor) -> dict[nn.Parameter, Tensor]:
         """Member p is to become what member parents[p] is, with its edges; -1: one without any."""
-        nodes, layers = parents, list(self.layers.values())
-        rows: dict[nn.Parameter, Tensor] = {}
+        nodes = parents
         if not self.by_seat:
             seat = torch.arange(self.seats, device=parents.device)
             nodes = torch.where(parents.unsqueeze(1) < 0, -1, parents.unsqueeze(1) * self.seats + seat).flatten()
-        rows |= {layer.edges: layer.inherit(nodes) for layer in layers}
-        own = [p for layer in layers for p in (layer.weight, layer.bias)]
-        own += list(self.cores.parameters()) if self.recurrent else []
+        rows: dict[nn.Parameter, Tensor] = {layer.edges: layer.inherit(nodes) for layer in self.layers.values()}
+        own = self._own_parts()
         if self.by_seat and self.shared:  # one block for a whole team stays what it is
             nodes = torch.arange(self.networks, device=parents.device)
         elif self.shared:
@@ -338,10 +336,9 @@ class BottomUpNetwork(Pretrained, nn.Module):
     def measures(self) -> dict[str, float]:
         """What is logged once an iteration, in the mean over networks: edges are blocks, links are pairs of seats."""
         now, whole_network = self.flops(), self.flops(dense=True)
-        actor = [layer for name, layer in self.layers.items() if name.startswith("actor.")]
+        actor = self._layers("actor")
         links = torch.cat([layer.senders * layer.nodes + layer.receivers for layer in actor]).unique()
-        counts = {name: len(layer.senders) / self.networks for name, layer in self.layers.items()}
-        groups = {g: sum(n for name, n in counts.items() if name.startswith(f"{g}.")) for g in self.stacks}
+        groups = {g: sum(len(layer.senders) for layer in self._layers(g)) / self.networks for g in self.stacks}
         told = {
             "edges": groups["actor"],
             "critic_edges": groups["critic"],

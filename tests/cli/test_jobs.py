@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -56,10 +59,25 @@ def test_the_exit_code_tells_how_a_job_ended(capsys: pytest.CaptureFixture[str],
 
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_come_back() -> None:
+    class Endless(Client):
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await asyncio.sleep(60)
+            yield ""
+
     said: list[str] = []
-    assert jobs.follow(Client("RUNNING", raises=KeyboardInterrupt()), "http://h:1", "j", said.append) == 130
+    assert jobs.follow(Endless("RUNNING"), "http://h:1", "j", said.append) == 130
     assert "popcomm jobs logs j --address http://h:1 --follow" in said[0]
     assert "popcomm jobs stop j --address http://h:1" in said[1]
+
+
+def test_a_job_that_is_stopped_is_waited_for() -> None:
+    class Ending(Client):
+        def stop_job(self, job: str) -> bool:
+            threading.Timer(0.7, setattr, (self, "status", "STOPPED")).start()
+            return True
+
+    assert jobs.stop(Ending("RUNNING"), AT, "j") == "STOPPED"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, checkpoint_path
 from popcomm.evolution import Generation
 from popcomm.evolution.lineage import COLUMNS
-from popcomm.manifest import verify
+from popcomm.identity import identify
+from popcomm.manifest import MANIFEST, verify
+from popcomm.manifest import read as read_manifest
 
 STATE, TABLE, HEIRS, ORIGIN = "survival.json", "lineage.parquet", "heirs", "origin.json"
 
@@ -129,8 +131,11 @@ def take_over(sweep_dir: Path, trial: str, life: Life) -> None:
     half = target.with_name(f".{target.name}.half")
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(heir / target.name, half)
-    os.replace(half, target)
     shutil.copy(heir / CONFIG, run_dir / CONFIG)
+    # From here on it is a checkpoint of this run; its files are the parent's to the last bit.
+    manifest = read_manifest(half) | {"run": identify(run_dir), "inherited_from": life.source}
+    _replace(half / MANIFEST, json.dumps(manifest, indent=1))
+    os.replace(half, target)
     _replace(run_dir / ORIGIN, json.dumps(origin) + "\n")
     shutil.rmtree(heir)
 

@@ -19,9 +19,11 @@ from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS
 from popcomm.cli.runs_lineage import Life
 from popcomm.cli.search_space import Search, search, with_parameters
 from popcomm.errors import nearest
-from popcomm.manifest import latest_valid
+from popcomm.identity import run_id
+from popcomm.manifest import find
 
 LONGEST_NAME = 120  # characters
+LOCK_SECONDS = 60.0  # until a process in which the trial was before has ended
 # Iterations without an end of any episode, after which a metric that is not there is taken to be none.
 PATIENCE = 50
 EPISODES_ENDED = "charts/episodic_return"
@@ -45,12 +47,12 @@ def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str) 
     life = runs_lineage.life_of(run_dir.parent, run_dir.name) or Life(parameters)
     own = document_of(document, wanted, life.parameters)
     runs_lineage.take_over(run_dir.parent, run_dir.name, life)
-    newest = latest_valid(run_dir / CHECKPOINTS) if (run_dir / CONFIG).is_file() else None
+    newest = find(run_dir / CHECKPOINTS, run=run_id(run_dir)).path if (run_dir / CONFIG).is_file() else None
     if newest is None:
         shutil.rmtree(run_dir, ignore_errors=True)
     inherited = life.source is not None and newest is not None and newest.name.endswith(f"_{life.iteration:06d}")
     reports = Reports(run_dir, wanted, _patience(own), _due(run_dir.parent, wanted))
-    train.run(own, run_dir, newest is not None, reports, anew=inherited)
+    train.run(own, run_dir, newest is not None, reports, anew=inherited, patience=LOCK_SECONDS)
     reports.final()
 
 

@@ -23,8 +23,9 @@ from popcomm.cli.tune_schedulers import (
     stopped,
     value_at,
 )
+from popcomm.identity import run_id
 from popcomm.language import progress
-from popcomm.manifest import MANIFEST, files_of
+from popcomm.manifest import MANIFEST, files_of, find, verify
 
 LR = "training.lr"
 
@@ -151,7 +152,7 @@ def run_folder(folder: Path, name: str, *values: float) -> None:
         if iteration % 2 == 0 and not checkpoint.exists():
             checkpoint.mkdir(parents=True)
             (checkpoint / "weights").write_text(f"{name} at {iteration}")
-            (checkpoint / MANIFEST).write_text(json.dumps({"files": files_of(checkpoint)}))
+            (checkpoint / MANIFEST).write_text(json.dumps({"files": files_of(checkpoint), "iteration": iteration}))
 
 
 def generations(folder: Path, mode: str = "max") -> tuple[Generations, Controller]:
@@ -266,6 +267,9 @@ def test_an_heir_takes_over_once_and_leaves_its_parents_run_alone(tmp_path: Path
     assert [path.name for path in own.iterdir()] == ["checkpoint_000002"]
     assert (own / "checkpoint_000002/weights").read_text() == "00001 at 2"
     assert yaml.safe_load((tmp_path / "00000/config.yaml").read_text()) == {"of": "00001"}
+    # It counts as one of the run that it is in.
+    assert find(own, run=run_id(tmp_path / "00000")).path == own / "checkpoint_000002"
+    assert verify(own / "checkpoint_000002")["inherited_from"] == "00001"
     # What it has learned since stays, when its process begins again.
     run_folder(tmp_path, "00000", *[0.0] * 4)
     runs_lineage.take_over(tmp_path, "00000", life)

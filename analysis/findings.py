@@ -7,7 +7,7 @@ from popcomm.analysis import lineages, listeners, members
 from popcomm.analysis.collapses import collapses
 from popcomm.analysis.history import History
 from popcomm.analysis.page import Section
-from popcomm.analysis.run_folder import RunFolder
+from popcomm.analysis.run_folder import Conversations, RunFolder
 from popcomm.analysis.sections import counted, drawn, missing, no_symbols, numbered
 
 from popcomm.language import basics, drift, drift_picture, pictures
@@ -21,6 +21,7 @@ COLLAPSED = 0.9
 LAGS = (1, 2, 3, 4, 6, 8)
 SHUFFLES = 5  # of the control of drift, a mean over positions and labels
 CONTROLS = 99  # of what symbols tell of what was seen
+ORDERED = 5_000  # symbols that are looked at for their order
 
 
 def all_sections(run: RunFolder) -> list[Section]:
@@ -196,9 +197,25 @@ def temporal_patterns(run: RunFolder) -> Section:
         f"A symbol shares {one.bits:.3f} bits with the one before it at its position, {one.chance:.3f} when steps are "
         f"shuffled; it is the same one again in {again:.0%} of {follows.sum():,} cases. How much of this is order of "
         "the language, and how much what there was to see, these numbers cannot tell.",
+        *_order(talk, steps),
     ]
     figure = pictures.temporal_patterns(list(measured), list(measured.values()), follows)
     return drawn("temporal_patterns", findings, "", figure)
+
+
+def _order(talk: Conversations, steps: np.ndarray) -> list[str]:
+    """Whether symbols have an order beyond that of what was seen; nothing where it is not known what was."""
+    assert talk.symbols is not None
+    if len(np.unique(talk.labels[talk.labels >= 0])) < 2:
+        return []
+    told = basics.sequential_information(
+        talk.symbols, talk.streams, steps, shuffles=CONTROLS, labels=talk.labels, cap=ORDERED
+    )
+    verdict = "there is an order beyond that of what was seen" if told.above_chance else "no more than chance"
+    return [
+        f"With steps shuffled only among those in which the speaker saw the same it is {told.chance:.3f} of "
+        f"{told.bits:.3f} bits: {verdict} (p = {told.p_value:.2f}). A symbol that merely stays is an order, too."
+    ]
 
 
 def _over_positions(found: drift.Drift) -> drift.Drift:

@@ -95,7 +95,7 @@ class Run:
         """
         if not (self.path / CONFIG).is_file():
             return False
-        check_run_dir(self.path, self.document, resume=True)
+        check_run_dir(self.path, self.document, resume=True, only_stop=True)
         table = self.table
         return not table.empty and int(table["env_steps"].iloc[-1]) >= self.env_steps
 

@@ -6,6 +6,7 @@ A node is a seat of a network: node g N + n is seat n of network g, of G network
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -191,6 +192,12 @@ class BlockSparseLinear(nn.Module):
         """Edges from the start, all that there are then; their weights are zero. senders, receivers: [E] int64."""
         self.arrange(torch.zeros_like(self.senders, dtype=torch.bool), senders, receivers, 0)
         self.edges.data = torch.zeros(len(senders), self.in_features, self.out_features)
+
+    @torch.no_grad()
+    def start_dense_(self, generator: torch.Generator | None = None) -> None:
+        """Weights of all blocks as small as those of a dense layer with so many inputs, and outputs as large."""
+        self.weight.div_(math.sqrt(self.seats))
+        self.edges.normal_(0.0, float(self.weight.square().mean().sqrt()), generator=generator)
 
     @torch.no_grad()
     def inherit(self, parents: Tensor) -> Tensor:

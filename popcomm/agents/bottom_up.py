@@ -27,9 +27,9 @@ from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox
 from popcomm.checks import one_of, true_or_false, whole
-from popcomm.errors import unknown
+from popcomm.errors import UserError, unknown
 
-BLOCKS = ("own", "shared")
+BLOCKS, HEARS = ("own", "shared"), ("all", "grown")
 # Root mean square of the actor's last activations at the start, as of MLPAgent.
 START_SCALE = 0.5
 
@@ -49,6 +49,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
         activation: "tanh" or "relu".
         blocks: "own" blocks of every seat, or one that is "shared" by the seats of a network.
         recurrent: whether a GRU of every seat follows the first hidden layer of actor and critic.
+        hears: "all" that the channel brings, or "grown": those alone whom an edge of the actor joins with a seat.
         growth: when and which edges grow (`popcomm.agents.growth_rule.GrowthRule.of`); empty: by csnr.
         generator: source of the initial weights; torch's default one if None.
 
@@ -71,6 +72,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
         activation: str = "tanh",
         blocks: str = "own",
         recurrent: bool = False,
+        hears: str = "all",
         growth: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -80,6 +82,8 @@ class BottomUpNetwork(Pretrained, nn.Module):
         self.spec, self.features_size, self.activation = spec, hidden, activation_function(activation)
         self.shared = one_of("agent_config.blocks", blocks, BLOCKS) == "shared"
         self.recurrent = true_or_false("agent_config.recurrent", recurrent)
+        self.hears_links = one_of("agent_config.hears", hears, HEARS) == "grown"
+        self._check_hearing()
         self.by_seat = spec.seating == "fixed" and spec.members > 1
         self.seats = spec.num_seats
         self.networks = spec.members // self.seats if self.by_seat else spec.members
@@ -103,14 +107,20 @@ class BottomUpNetwork(Pretrained, nn.Module):
         self.register_buffer("iterations", torch.zeros(1, dtype=torch.int64))
         self._connect(generator)
 
+    def _check_hearing(self) -> None:
+        others = set(self.spec.seat_species) - {self.spec.species}
+        if self.hears_links and (others or self.spec.receives is None):
+            why = "others of another species are heard, too" if others else "nothing is heard here"
+            raise UserError(
+                f"agent_config.hears is 'grown', the graph of the seats of one species, and {why}; use 'all'"
+            )
+
     def _stack(
         self, hidden: int, layers: int, out: int, gain: float, generator: torch.Generator | None
     ) -> nn.ModuleList:
-        sizes = [self.spec.obs_size, *[hidden] * layers, out]
-        gains = [math.sqrt(2)] * layers + [gain]
-        place = (self.networks, self.seats)
+        sizes, gains = [self.spec.obs_size, *[hidden] * layers, out], [math.sqrt(2)] * layers + [gain]
         return nn.ModuleList(
-            BlockSparseLinear(*place, *size, g, self.shared, generator)
+            BlockSparseLinear(self.networks, self.seats, *size, g, self.shared, generator)
             for size, g in zip(pairwise(sizes), gains, strict=True)
         )
 
@@ -128,7 +138,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
         for layer in self.layers.values():
             layer.connect(senders, receivers)
             if self.rule.criterion == "full" and self.seats > 1:
-                _start_dense_(layer, generator)
+                layer.start_dense_(generator)
 
     @property
     def layers(self) -> dict[str, BlockSparseLinear]:
@@ -173,8 +183,8 @@ class BottomUpNetwork(Pretrained, nn.Module):
         seen = self._nodes(obs)
         heard: Mapping[str, Tensor] = {}
         if inbox is not None and self.spec.receives is not None:
-            parts = self.heard(self._pool(inbox)).chunk(2, -1)
-            heard = {name: self._nodes(part) for name, part in zip(self.stacks, parts, strict=True)}
+            parts = self._nodes(self.heard(self._pool(inbox))).chunk(2, -1)
+            heard = dict(zip(self.stacks, parts, strict=True))
         out, features, after = {}, {}, {}
         for name in self.stacks:
             first, *hidden, head = self._layers(name)
@@ -213,9 +223,19 @@ class BottomUpNetwork(Pretrained, nn.Module):
 
     def _pool(self, inbox: Inbox) -> Tensor:
         """[P, R, hidden], the mean over real messages; zero where there is none."""
-        read = self.activation(self.encoder(inbox))
-        weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
+        read, mask = self.activation(self.encoder(inbox)), inbox.mask
+        if self.hears_links:
+            mask = mask & self._joined(inbox.senders)
+        weight = mask / mask.sum(-1, keepdim=True).clamp(min=1)
         return (read * weight.unsqueeze(-1)).sum(-2)
+
+    def _joined(self, senders: Tensor) -> Tensor:
+        """Whether an edge of the actor joins whom a row hears with it: senders [P, R, K] seats -> [P, R, K] bool."""
+        links = torch.zeros(self.networks * self.seats, self.seats, dtype=torch.bool, device=senders.device)
+        for layer in self._layers("actor"):
+            links[layer.receivers, layer.senders % self.seats] = True
+        rows = self._rows(links.unsqueeze(1).expand(-1, senders.shape[1] // (1 if self.by_seat else self.seats), -1))
+        return rows.gather(2, senders.clamp(max=self.seats - 1)) & (senders < self.seats)
 
     def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
         """It has none."""
@@ -229,10 +249,13 @@ class BottomUpNetwork(Pretrained, nn.Module):
         owners = {layer.edges: layer.receivers // each for layer in self.layers.values()}
         if self.by_seat or self.shared:
             return owners
-        own = [p for layer in self.layers.values() for p in (layer.weight, layer.bias)]
-        own += list(self.cores.parameters()) if self.recurrent else []
+        own = self._own_parts()
         whose = torch.arange(self.networks, device=self.iterations.device).repeat_interleave(self.seats)
         return owners | dict.fromkeys(own, whose)
+
+    def _own_parts(self) -> list[nn.Parameter]:
+        blocks = [p for layer in self.layers.values() for p in (layer.weight, layer.bias)]
+        return blocks + (list(self.cores.parameters()) if self.recurrent else [])
 
     def watch(self, on: bool) -> None:
         """Whether the gradients that follow are looked at."""
@@ -257,33 +280,30 @@ class BottomUpNetwork(Pretrained, nn.Module):
     def grow(self, sums: Tensor, generator: torch.Generator) -> dict[nn.Parameter, Tensor]:
         """At the end of an iteration: which rows the edges of each layer are to have, if they change."""
         self.iterations += 1
-        if not self.rule.due(int(self.iterations)):
+        now, layers = int(self.iterations), self.layers
+        if not self.rule.due(now):
             return {}
-        names = list(self.layers)
+        names = list(layers)
         if self.rule.looks is None:
             shape = (len(names), self.networks, self.seats, self.seats)
             scores = torch.rand(shape, generator=generator).to(sums.device)
         else:
             scores = self.rule.looks.score(sums)
         rows: dict[nn.Parameter, Tensor] = {}
-        layers = self.layers
         for pool in self.rule.pools:
             if pool.layers:
                 own = {name: layers[name] for name in pool.layers}
-                now = int(self.iterations)
                 rows |= grow_pool(own, scores[[names.index(name) for name in own]], pool, self.rule, now)
         return rows
 
     def inherit(self, parents: Tensor) -> dict[nn.Parameter, Tensor]:
         """Member p is to become what member parents[p] is, with its edges; -1: one without any."""
-        nodes, layers = parents, list(self.layers.values())
-        rows: dict[nn.Parameter, Tensor] = {}
+        nodes = parents
         if not self.by_seat:
             seat = torch.arange(self.seats, device=parents.device)
             nodes = torch.where(parents.unsqueeze(1) < 0, -1, parents.unsqueeze(1) * self.seats + seat).flatten()
-        rows |= {layer.edges: layer.inherit(nodes) for layer in layers}
-        own = [p for layer in layers for p in (layer.weight, layer.bias)]
-        own += list(self.cores.parameters()) if self.recurrent else []
+        rows: dict[nn.Parameter, Tensor] = {layer.edges: layer.inherit(nodes) for layer in self.layers.values()}
+        own = self._own_parts()
         if self.by_seat and self.shared:  # one block for a whole team stays what it is
             nodes = torch.arange(self.networks, device=parents.device)
         elif self.shared:
@@ -316,10 +336,9 @@ class BottomUpNetwork(Pretrained, nn.Module):
     def measures(self) -> dict[str, float]:
         """What is logged once an iteration, in the mean over networks: edges are blocks, links are pairs of seats."""
         now, whole_network = self.flops(), self.flops(dense=True)
-        actor = [layer for name, layer in self.layers.items() if name.startswith("actor.")]
+        actor = self._layers("actor")
         links = torch.cat([layer.senders * layer.nodes + layer.receivers for layer in actor]).unique()
-        counts = {name: len(layer.senders) / self.networks for name, layer in self.layers.items()}
-        groups = {g: sum(n for name, n in counts.items() if name.startswith(f"{g}.")) for g in self.stacks}
+        groups = {g: sum(len(layer.senders) for layer in self._layers(g)) / self.networks for g in self.stacks}
         told = {
             "edges": groups["actor"],
             "critic_edges": groups["critic"],
@@ -329,11 +348,3 @@ class BottomUpNetwork(Pretrained, nn.Module):
             "flops_backward": now.backward,
         }
         return {f"bottom_up/{name}": float(value) for name, value in told.items()}
-
-
-@torch.no_grad()
-def _start_dense_(layer: BlockSparseLinear, generator: torch.Generator | None) -> None:
-    """Weights of all blocks as small as those of a dense layer with so many inputs, and the same size of outputs."""
-    layer.weight.div_(math.sqrt(layer.seats))
-    size = float(layer.weight.square().mean().sqrt())
-    layer.edges.normal_(0.0, size, generator=generator)

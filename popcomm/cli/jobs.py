@@ -112,10 +112,10 @@ def logs(client: Any, address: str, job: str) -> str:
 
 
 def stop(client: Any, address: str, job: str) -> str:
-    """Ask for a job's end; returns what became of it."""
+    """Ask for a job's end and wait for it; returns what became of the job."""
     with _told(address, job):
         client.stop_job(job)
-    return status(client, address, job)
+    return _settled(client, address, job)
 
 
 def status(client: Any, address: str, job: str) -> str:
@@ -141,13 +141,19 @@ def how_to_come_back(job: str, address: str) -> str:
 
 def _end(client: Any, address: str, job: str, say: Say) -> int:
     """The exit code of a job whose log has ended, as soon as it is known."""
-    given_up = time.monotonic() + SETTLING_SECONDS
-    while (now := status(client, address, job)) not in EXIT_CODES:
-        if time.monotonic() > given_up:
-            raise UserError(f"the log of {job} has ended, and it is {now}: {_command('logs', job, address)} --follow")
-        time.sleep(0.5)
+    now = _settled(client, address, job)
+    if now not in EXIT_CODES:
+        raise UserError(f"the log of {job} has ended, and it is {now}: {_command('logs', job, address)} --follow")
     say(f"job {job}: {now.lower()}")
     return EXIT_CODES[now]
+
+
+def _settled(client: Any, address: str, job: str) -> str:
+    """The status of a job that is about to end: its last one, or the one that it still has after a while."""
+    given_up = time.monotonic() + SETTLING_SECONDS
+    while (now := status(client, address, job)) not in EXIT_CODES and time.monotonic() < given_up:
+        time.sleep(0.5)
+    return now
 
 
 def _command(verb: str, job: str, address: str) -> str:

@@ -34,6 +34,8 @@ class Termination:
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what it starts in the background
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
 

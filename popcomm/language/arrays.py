@@ -52,7 +52,10 @@ def as_meanings(meanings: ArrayLike) -> Array:
     Raises:
         UserError: no meanings, or none with an attribute.
     """
-    array = np.asarray(meanings)
+    try:
+        array = np.asarray(meanings)
+    except ValueError as error:
+        raise UserError("meanings must have as many attributes each, and these differ in length") from error
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or not array.size:

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from popcomm.errors import UserError
 from popcomm.language.arrays import NOT_SENT, Messages, as_classes, as_messages, lengths
-from popcomm.language.basics import entropy
 from popcomm.language.compositionality import topographic_similarity
+from popcomm.language.distributions import entropy
 
 Array = NDArray[Any]
 

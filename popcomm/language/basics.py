@@ -14,9 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr
 
-# The measures of attention are found here as well.
+# The measures of attention, and those of single distributions, are found here as well.
 from popcomm.language.attention import HUB_RATIO as HUB_RATIO
 from popcomm.language.attention import HUB_WEIGHT as HUB_WEIGHT
 from popcomm.language.attention import attention_matrix as attention_matrix
@@ -24,6 +23,9 @@ from popcomm.language.attention import betweenness as betweenness
 from popcomm.language.attention import hubs as hubs
 from popcomm.language.attention import received_weight as received_weight
 from popcomm.language.attention import top_attention as top_attention
+from popcomm.language.distributions import entropy as entropy
+from popcomm.language.distributions import jensen_shannon as jensen_shannon
+from popcomm.language.distributions import perplexity as perplexity
 from popcomm.language.nulls import LEVEL, adjusted_share, displaced, share_as_large
 
 Array = NDArray[Any]
@@ -76,18 +78,6 @@ def symbol_counts(messages: Array, vocab_size: int) -> Array:
         raise ValueError(f"symbols reach from {messages.min()} to {messages.max()}, and V is {vocab_size}")
     codes = (messages + np.arange(length) * vocab_size)[messages >= 0]
     return np.bincount(codes.ravel().astype(np.int64), minlength=length * vocab_size).reshape(length, vocab_size)
-
-
-def entropy(counts: Array) -> Array:
-    """Entropy of relative frequencies: counts or probabilities [..., V] -> bits [...] (Shannon 1948); nan: all zero."""
-    total = counts.sum(-1, keepdims=True)
-    p = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
-    return np.where(total[..., 0] > 0, np.abs(entr(p).sum(-1)) / np.log(2), np.nan)
-
-
-def perplexity(counts: Array) -> Array:
-    """2 ** entropy, the number of equally used symbols with the same entropy: [..., V] -> [...]; nan: all zero."""
-    return np.exp2(entropy(counts))
 
 
 def symbol_entropy(messages: Array, vocab_size: int) -> float:
@@ -182,16 +172,20 @@ def sequential_information(
     shuffles: int = 30,
     seed: int = 0,
     cap: int = 20_000,
+    labels: Array | None = None,
 ) -> Information:
     """I(m_t; m_{t - lag}) of the same sender and position, beside the same with each sender's steps shuffled.
 
-    Steps are shuffled within a stream, so that a sender's own dialect, which has no order, is in the control too.
+    Steps are shuffled within a stream, so that a sender's own dialect, which has no order, is in the control too. With
+    labels, only among those of its steps in which it saw the same: what stays, or comes in turn, since what is seen
+    does, is then in the control, and what is left is order of the language.
 
     Args:
         messages: [M, L] integers.
         streams: [M], one number for each sender's stay in an episode; only rows of one stream are paired.
         steps: [M], the step in the episode; a step that is missing leaves no pair across the gap.
         cap: whole streams, drawn from `seed`, until they hold that many messages.
+        labels: [M] integers, what the sender saw; negative ones (nothing) are a class like any other. None: not known.
 
     Raises:
         ValueError: a lag below one.
@@ -204,12 +198,22 @@ def sequential_information(
         full = np.cumsum(np.bincount(rank[stream], minlength=len(names)))
         keep = full[rank[stream]] <= max(cap, full[0])
         messages, streams, steps = messages[keep], streams[keep], steps[keep]
+        labels = None if labels is None else labels[keep]
     order, first = _followers(streams, steps, lag)
     if len(first) < 2:
         return _no_information(len(first))
-    m, blocks = _dense(messages[order]).T, streams[order]
+    m, blocks = _dense(messages[order]).T, _dense(streams[order])
+    if labels is not None:
+        blocks = _dense(blocks * (int(labels.max()) - int(labels.min()) + 1) + labels[order] - labels.min())
+    # Rows of a block change places among themselves, wherever they stand.
+    places = np.argsort(blocks, kind="stable")
 
-    others = (m[:, np.lexsort((rng.random(len(blocks)), blocks))] for _ in range(shuffles))
+    def shuffled() -> Array:
+        other = np.empty_like(m)
+        other[:, places] = m[:, np.lexsort((rng.random(len(blocks)), blocks))]
+        return other
+
+    others = (shuffled() for _ in range(shuffles))
     controls = [_informations(other[:, first], other[:, first + lag]) for other in others]
     found = _informations(m[:, first], m[:, first + lag])
     return _against_controls(found, controls, controls, _limits(m[:, first], m[:, first + lag]), reduce, len(first))
@@ -264,13 +268,6 @@ def specialisation(
     if known.any():
         p_value = share_as_large((divergence - middle)[known].max(), (chance - middle)[:, known].max(1))
     return Specialisation(distribution, divergence, middle, each, p_value)
-
-
-def jensen_shannon(p: Array, q: Array) -> Array:
-    """H((p + q) / 2) - (H(p) + H(q)) / 2: counts [..., V] that broadcast -> bits, 0 ... 1 (Lin 1991); nan: all zero."""
-    p, q = (np.divide(c, t := c.sum(-1, keepdims=True), out=np.zeros(c.shape), where=t > 0) for c in (p, q))
-    divergence = entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
-    return np.clip(divergence, 0.0, 1.0)
 
 
 def _among(groups: Array, rng: np.random.Generator) -> Array:

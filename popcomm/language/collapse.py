@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from popcomm.language.basics import entropy
+from popcomm.language.distributions import entropy
 from popcomm.language.drift import whole_messages
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popcomm.errors import UserError
 from popcomm.language.arrays import Messages, as_classes, as_meanings, edit_distances, lengths, pairs, sample
-from popcomm.language.basics import entropy
+from popcomm.language.distributions import entropy
 from popcomm.language.nulls import share_as_large
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popcomm.errors import UserError
 from popcomm.language.arrays import Messages, as_classes, as_meanings, as_messages
-from popcomm.language.basics import entropy
+from popcomm.language.distributions import entropy
 
 Array = NDArray[Any]
 

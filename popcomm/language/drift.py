@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from popcomm.language.basics import jensen_shannon
+from popcomm.language.distributions import jensen_shannon
 
 Array = NDArray[Any]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.language.arrays import Messages, as_classes, as_messages, lengths
-from popcomm.language.basics import entropy
+from popcomm.language.distributions import entropy
 from popcomm.language.measured import Measured
 from popcomm.language.nulls import share_as_large
 

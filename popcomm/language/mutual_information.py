@@ -14,7 +14,7 @@ independent rows and slow series; `tests/language/test_mutual_information.py` ha
   (1.23 of 1.58 bits at 100 rows), and takes slow series for dependence: .49 bits of nothing;
 - what a held-out classifier gains is a lower bound, and a low one: .88 of 1.58 bits, and negative where there is none.
 
-The adjusted estimate is at most a tenth off on the grid: too high where noise reaches every cell (2.8 for 2.57 bits),
+The adjusted estimate is at most a tenth off on the grid: too high where noise reaches every cell (2.73 for 2.57 bits),
 which the interval allows for.
 """
 
@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popcomm.errors import UserError
 from popcomm.language.arrays import Messages, as_classes, as_messages, sample
-from popcomm.language.basics import entropy
+from popcomm.language.distributions import entropy
 from popcomm.language.intervals import Interval
 from popcomm.language.measured import Bits
 from popcomm.language.nulls import adjusted_share, displaced, share_as_large

@@ -49,7 +49,12 @@ def inter_speaker_similarity(messages: ArrayLike, end_symbol: int | None = None)
     Raises:
         UserError: another shape, or fewer than two speakers.
     """
-    array = np.asarray(messages)
+    try:
+        array = np.asarray(messages)
+    except ValueError as error:
+        raise UserError(
+            "messages must be equally long, with -1 for what was not sent, as many of each speaker"
+        ) from error
     if array.ndim != 3 or array.shape[0] < 2 or not array.shape[1]:
         raise UserError(f"messages must be [speakers, inputs, length] of two speakers or more, and are {array.shape}")
     speakers, inputs = array.shape[:2]

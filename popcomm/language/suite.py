@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.errors import UserError, unknown
-from popcomm.language import articulation, compositionality, dictionary, laws, populations, signalling
+from popcomm.language import articulation, basics, compositionality, dictionary, laws, populations, signalling
 from popcomm.language.arrays import as_classes, sample
 from popcomm.language.corpora import Corpus
 from popcomm.language.measured import Measured
@@ -19,6 +19,7 @@ from popcomm.language.mutual_information import information
 Array = NDArray[Any]
 
 MOST_PAIRS = 1_000  # rows of measures that compare all with all, or with many controls
+CONTROLS = 99
 FEW_SHUFFLES = 19  # of measures whose controls are slow
 FEWEST_SPEAKERS, MOST_SPEAKERS = 2, 50
 
@@ -105,6 +106,10 @@ def _structure(name: str, shuffles: int, lower: bool = False) -> Callable[[Corpu
         told = at(told, sample(len(told.messages), MOST_PAIRS, seed))
         assert told.meanings is not None
         note = _alike(told)
+        if told.meanings.shape[1] == 1:
+            value = getattr(compositionality, name)(told.meanings, told.messages)
+            yield "", Measured(value, note=note or "with one attribute no two meanings are alike: not tested")
+            return
         if name == "topographic_similarity":
             value, chance = compositionality.topographic_chance(told.meanings, told.messages, None, shuffles, seed)
         else:
@@ -133,6 +138,10 @@ def _information(about: str) -> Callable[[Corpus, int], Found]:
         bits = function(corpus.messages, told, streams, seed=seed)
         # What chance gives is off the value already.
         yield "", Measured(bits, interval=bits.interval, p_value=bits.p_value, note=bits.note)
+        classes = told if told.ndim == 1 and np.issubdtype(told.dtype, np.integer) else as_classes(told)
+        if corpus.messages.shape[1] > 1 and (classes >= 0).sum() > 1:
+            best = basics.label_information(corpus.messages, classes, shuffles=CONTROLS, seed=seed, streams=streams)
+            yield "best_position", Measured(best.adjusted, p_value=best.p_value, note=f"position {best.position + 1}")
 
     return measured
 
@@ -211,15 +220,15 @@ _TABLE = (
     ),
     Metric(
         "topographic_similarity", "are similar meanings told alike?", "-1 ... 1", "rho", _DEALT,
-        "Brighton & Kirby 2006", ("meanings",), _structure("topographic_similarity", 99),
+        "Brighton & Kirby 2006", ("meanings",), _structure("topographic_similarity", CONTROLS),
     ),
     Metric(
         "positional_disentanglement", "is each position about one attribute?", "0 ... 1", "", _DEALT,
-        "Chaabouni et al. 2020", ("meanings",), _structure("positional_disentanglement", 99),
+        "Chaabouni et al. 2020", ("meanings",), _structure("positional_disentanglement", CONTROLS),
     ),
     Metric(
         "bag_of_symbols_disentanglement", "is each symbol about one attribute?", "0 ... 1", "", _DEALT,
-        "Chaabouni et al. 2020", ("meanings",), _structure("bag_of_symbols_disentanglement", 99),
+        "Chaabouni et al. 2020", ("meanings",), _structure("bag_of_symbols_disentanglement", CONTROLS),
     ),
     Metric(
         "tree_reconstruction_error", "how far messages are from sums of their attributes' parts (low is good)",

@@ -10,6 +10,7 @@ from typing import Any
 
 from popcomm import manifest
 from popcomm.errors import UserError
+from popcomm.identity import run_id
 from popcomm.rollout.files import POPULATION, read
 from popcomm.rollout.population import Population
 from popcomm.rollout.recipes import EnvRecipe
@@ -58,7 +59,7 @@ def population_folder(run_or_checkpoint: str | os.PathLike[str]) -> Path:
         return path
     checkpoint = path
     if (path / CHECKPOINTS).is_dir():
-        found = manifest.latest_valid(path / CHECKPOINTS, UNDER)
+        found = manifest.find(path / CHECKPOINTS, UNDER, run_id(path)).path
         if found is None:
             raise UserError(f"{path / CHECKPOINTS} holds no valid checkpoint")
         checkpoint = found

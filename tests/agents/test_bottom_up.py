@@ -15,7 +15,7 @@ from popcomm.agents import AgentSpec, BottomUpNetwork
 from popcomm.agents.contract import member_rows
 from popcomm.agents.reindex import reindex
 from popcomm.agents.testing import agent_api_test
-from popcomm.channels import Symbols
+from popcomm.channels import Inbox, Symbols
 from popcomm.errors import UserError
 
 SPEC = AgentSpec(6, spaces.Discrete(4), None, 0, num_seats=4)
@@ -307,3 +307,32 @@ def test_it_speaks_and_hears() -> None:
     assert output.message is not None
     assert output.message.shape == (8, 5, 2, 5)
     agent_api_test(BottomUpNetwork, {"hidden": 8}, replace(spec, members=1, seating="worlds"))
+
+
+@pytest.mark.parametrize("spec", [SPEC, TEAMS, WHOLES])
+def test_with_a_grown_topology_only_those_are_heard_whom_an_edge_joins(spec: AgentSpec) -> None:
+    """Edges 1 -> 0 and 2 -> 3; all seats hear all others, and one sender after the other says something else."""
+    spec = replace(spec, messages=Symbols(5, 1), inbox_size=3, num_agents=4)
+    agent = made(spec, hears="grown", growth={"criterion": "oracle", "edges": [[1, 0], [2, 3]]})
+    networks = agent.networks
+    others = torch.tensor([[s for s in range(4) if s != r] for r in range(4)])
+    senders = member_rows(others.expand(networks, 5, 4, 3), spec)
+    obs, told = observed(spec), torch.zeros(4, dtype=torch.int64)
+
+    def acted(said: Tensor) -> Tensor:
+        inbox = Inbox(said[senders].unsqueeze(-1), senders, torch.ones_like(senders, dtype=torch.bool))
+        return _worlds(agent(obs, inbox, {}).action_logits, spec)
+
+    before = acted(told)
+    for sender, receivers in enumerate([[], [0], [3], []]):
+        said = told.clone()
+        said[sender] = 3
+        assert (acted(said) != before).any(-1).flatten(0, 1).any(0).nonzero().flatten().tolist() == receivers
+
+
+def test_a_grown_topology_needs_messages_of_one_species() -> None:
+    with pytest.raises(UserError, match=r"agent_config.hears is 'grown', .* nothing is heard here; use 'all'"):
+        made(hears="grown")
+    mixed = replace(SPEC, messages=Symbols(5, 1), inbox_size=3, species="a", seat_species=("a",) * 4 + ("b",))
+    with pytest.raises(UserError, match="others of another species are heard, too; use 'all'"):
+        made(mixed, hears="grown")

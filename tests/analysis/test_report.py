@@ -232,6 +232,8 @@ def test_order_is_described_and_not_called_a_grammar(usual):
     page = usual[1]
     assert "bits with the one before it at its position" in page
     assert "these numbers cannot tell" in page
+    # Position 3 is a chain in time, whatever there is to see.
+    assert "there is an order beyond that of what was seen (p = 0.01)" in page
     assert "order carries information" not in page
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -56,10 +59,25 @@ def test_the_exit_code_tells_how_a_job_ended(capsys: pytest.CaptureFixture[str],
 
 
 def test_ctrl_c_leaves_the_job_and_says_how_to_come_back() -> None:
+    class Endless(Client):
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await asyncio.sleep(60)
+            yield ""
+
     said: list[str] = []
-    assert jobs.follow(Client("RUNNING", raises=KeyboardInterrupt()), "http://h:1", "j", said.append) == 130
+    assert jobs.follow(Endless("RUNNING"), "http://h:1", "j", said.append) == 130
     assert "popcomm jobs logs j --address http://h:1 --follow" in said[0]
     assert "popcomm jobs stop j --address http://h:1" in said[1]
+
+
+def test_a_job_that_is_stopped_is_waited_for() -> None:
+    class Ending(Client):
+        def stop_job(self, job: str) -> bool:
+            threading.Timer(0.7, setattr, (self, "status", "STOPPED")).start()
+            return True
+
+    assert jobs.stop(Ending("RUNNING"), AT, "j") == "STOPPED"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +192,36 @@ def test_the_run_folder_is_the_one_named_or_in_the_clusters_storage(monkeypatch:
     monkeypatch.setenv(on_cluster.RUNS, "/shared/runs")
     assert on_cluster._run_dir(unnamed) == Path("/shared/runs/swarm-1")
     assert on_cluster._run_dir(submitting.Job("j", {}, "/mine", "/x", False)) == Path("/mine")
+
+
+@pytest.mark.parametrize(("seen", "blind"), [([True, True], ""), ([True, False], "10.0.0.2 does not see")])
+def test_a_folder_that_a_node_does_not_see_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[bool], blind: str
+) -> None:
+    import ray
+
+    nodes = [{"Alive": True, "NodeID": "a" * 56, "NodeManagerAddress": f"10.0.0.{i}"} for i in (1, 2)]
+    looked: list[str] = []
+    task = SimpleNamespace(remote=looked.append)
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False}])
+    monkeypatch.setattr(ray, "remote", lambda **options: lambda look: SimpleNamespace(options=lambda **where: task))
+    monkeypatch.setattr(ray, "get", lambda answers: seen)
+    run_dir = tmp_path / "run"
+    if blind:
+        with pytest.raises(UserError, match=rf"{run_dir} is not on storage that the cluster shares: {blind}"):
+            on_cluster.check_shared(run_dir)
+    else:
+        on_cluster.check_shared(run_dir)
+    assert len(looked) == 2
+    assert list(run_dir.iterdir()) == []  # what was written to be looked for is gone
+
+
+def test_a_job_is_told_by_the_command_line_too() -> None:
+    wanted = on_cluster._job(["swarm", "--run-dir", "/shared/a", "--set", "training.gamma=0.5", "--resume"])
+    assert (wanted.run_dir, wanted.resume) == ("/shared/a", True)
+    assert wanted.document["training"]["gamma"] == 0.5
+    with pytest.raises(UserError, match="--run-dir is missing"):
+        on_cluster._job(["swarm"])
 
 
 def test_an_attempt_without_a_checkpoint_leaves_nothing_to_the_next(tmp_path: Path) -> None:

@@ -256,6 +256,15 @@ def test_sigterm_is_ctrl_c_with_an_exit_code_of_its_own(monkeypatch: pytest.Monk
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_sigterm_ends_what_a_shell_started_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("popcomm.cli.listing.print_listing", lambda *a, **k: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert cli.main(["list"]) == 143
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_training_time_adds_up_over_processes_up_to_the_checkpoint(tmp_path: Path) -> None:
     # 5 s in the first process, its iteration 3 done again and 4 done by a second one, whose clock began at 0.
     rows = [(1, 2.0), (2, 5.0), (3, 9.0), (3, 1.0), (4, 4.0)]

@@ -74,3 +74,5 @@ def test_meanings_are_numbered_and_must_be_as_many_as_the_messages() -> None:
         arrays.pairs([1, 2, 3], [[1], [2]])
     with pytest.raises(UserError, match="meanings must be"):
         arrays.as_meanings([])
+    with pytest.raises(UserError, match="differ in length"):
+        arrays.as_meanings([[1, 2], [3]])

@@ -216,6 +216,31 @@ def test_the_order_of_rows_does_not_matter_and_gaps_leave_no_pair():
     assert basics.sequential_information(messages, streams, steps, lag=3).samples == 6 * 7
 
 
+def test_symbols_that_name_slow_labels_have_no_order_of_their_own():
+    """Two hundred languages, of which 10 are expected to be called ordered; more than 20 come once in a thousand."""
+    rng, found, plain = np.random.default_rng(5), 0, 0
+    for seed in range(200):
+        labels = slow(rng, 4, 0.8, 6, 60)
+        symbols = np.where(rng.random(labels.shape) < 0.7, labels, rng.integers(0, 4, labels.shape))
+        series = streams_of(symbols)
+        told = basics.sequential_information(*series, shuffles=19, seed=seed, labels=labels.ravel())
+        found += told.above_chance
+        plain += seed < 10 and basics.sequential_information(*series, shuffles=19, seed=seed).above_chance
+    assert found <= 20
+    assert plain == 10  # with steps shuffled at will, all of them are ordered
+
+
+def test_a_cycle_beside_slow_labels_is_order_of_the_language():
+    rng = np.random.default_rng(6)
+    for seed in range(10):
+        labels = slow(rng, 4, 0.8, 6, 60)
+        cycle = (rng.integers(0, 3, (6, 1)) + np.arange(60)) % 3
+        told = basics.sequential_information(
+            *streams_of(labels * 3 + cycle), shuffles=19, seed=seed, labels=labels.ravel()
+        )
+        assert told.above_chance
+
+
 def test_the_cap_on_streams_keeps_whole_streams():
     messages, streams, steps = streams_of((np.arange(20)[:, None] + np.arange(10)) % 3)
     assert basics.sequential_information(messages, streams, steps, cap=55).samples == 5 * 9

@@ -25,6 +25,8 @@ def test_similarity_is_one_less_edits_over_the_longer_message() -> None:
     assert language.inter_speaker_similarity(third) == pytest.approx(1 / 3)
     with pytest.raises(UserError, match="two speakers or more"):
         language.inter_speaker_similarity(GRID[None])
+    with pytest.raises(UserError, match="equally long"):
+        language.inter_speaker_similarity([[[1, 2]], [[1]]])
 
 
 def test_the_matrix_is_read_by_its_parts() -> None:

@@ -372,3 +372,10 @@ def test_a_config_from_before_a_credit_without_effect_was_refused_still_restores
     PopulationPPOConfig.from_state({**state, "message_credit": "next"}).validate()
     acting = PopulationPPOConfig.from_state({**state, "message_gradient": "reinforce", "message_credit": "next"})
     assert {s.credit for s in acting.plan.species.values()} == {"next"}
+
+
+def test_how_many_checkpoints_are_kept_is_a_whole_number_or_all() -> None:
+    assert config().keep_checkpoints is None
+    config().recording(keep_checkpoints=1).validate()
+    with pytest.raises(UserError, match=r"recording\.keep_checkpoints is 0, and must be a whole number of at least 1"):
+        config().recording(keep_checkpoints=0).validate()

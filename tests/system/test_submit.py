@@ -180,6 +180,8 @@ def test_a_token_is_asked_for_and_looked_at(address: str, tmp_path: Path) -> Non
 
 def test_a_job_survives_the_loss_of_its_process_and_the_next_is_stopped(address: str, here: Path) -> None:
     popcomm, at = Shell(here), ("--address", address)
+    code, _, err = popcomm("submit", "tiny.yaml", *at, "--gpus", "1")
+    assert (code, "learners ask for 1 GPUs, and the cluster" in err) == (2, True)
     run = here / "run"
     dies = ("--set", f"environment.env_config.died={here / 'died'}")
     code, out, err = popcomm("submit", "tiny.yaml", *at, "--run-dir", str(run), *dies)

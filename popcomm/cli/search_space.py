@@ -109,7 +109,7 @@ class Search:
         base = {key: corners[0] for key, corners in values.items()}
         for point in itertools.product(*grid.values()):
             yield self.active({**base, **dict(zip(grid, point, strict=True))})
-        for key in values.keys() - grid.keys():
+        for key in [key for key in values if key not in grid]:
             needed = self._needed(key)
             for value in values[key][0 if needed else 1 :]:
                 yield self.active({**base, **needed, key: value})

@@ -58,6 +58,15 @@ def test_the_exit_code_tells_how_a_job_ended(capsys: pytest.CaptureFixture[str],
     assert said == [f"job j: {status.lower()}"]
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT as in a terminal; what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_the_job_and_says_how_to_come_back() -> None:
     class Endless(Client):
         async def tail_job_logs(self, job: str) -> AsyncIterator[str]:

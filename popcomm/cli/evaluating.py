@@ -21,7 +21,7 @@ SHOWN = 10
 
 def print_evaluation(found: Evaluation, console: Console) -> None:
     """Means and 95 % intervals: of the world, of species, agents and members, and the world's own scores."""
-    whole = {"return of a world": found.per_world, **{f"of a {s}": one for s, one in found.per_species.items()}}
+    whole = {"return of a world": found.per_world, **{f"of each {s}": one for s, one in found.per_species.items()}}
     console.print(f"{found.episodes} episodes of {found.length_mean:,.1f} steps; means and 95 % intervals")
     _print(console, "", whole)
     _print(console, "the world's own scores", found.scores)

@@ -61,6 +61,7 @@ KINDS = (
         "popcomm.channels.broadcast.decisions",
         "DECISIONS",
     ),
+    Names("who survives", "survival.strategy.kind", "survival.strategy", "popcomm.evolution.making", "STRATEGIES"),
     Names("how a reflex fades", f"{REFLEX}.schedule.kind", f"{REFLEX}.schedule", "popcomm.schedules", "SCHEDULES"),
 )
 

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from popcomm.envs.drawn_legend import OUTLINED
 from popcomm.envs.drawn_links import draw_links
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape or mark.
@@ -70,10 +71,9 @@ def draw_alarm(
 
 
 def _legend(figure: Figure, has_links: bool) -> None:
-    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
     handles = [
-        Line2D([], [], marker="D", color=ORANGE, markersize=6, label="sees it", **style),
-        Line2D([], [], marker="o", color=BLUE, markersize=6, label="does not", **style),
+        Line2D([], [], marker="D", color=ORANGE, markersize=6, label="sees it", **OUTLINED),
+        Line2D([], [], marker="o", color=BLUE, markersize=6, label="does not", **OUTLINED),
     ]
     if has_links:
         handles.append(Line2D([], [], color=GREEN, label="message heard"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -11,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
+from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
@@ -75,11 +74,10 @@ def draw_navigation(
 
 
 def _legend(figure: Figure, own: bool, views: bool, linked: bool) -> None:
-    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
     handles = [
-        Line2D([], [], marker="o", color=BLUE, markersize=8, label="agent", **style),
-        Line2D([], [], marker="P", color=GREEN, markersize=7, label="occupied", **style),
-        Line2D([], [], marker="X", color=ORANGE, markersize=7, label="free landmark", **style),
+        Line2D([], [], marker="o", color=BLUE, markersize=8, label="agent", **OUTLINED),
+        Line2D([], [], marker="P", color=GREEN, markersize=7, label="occupied", **OUTLINED),
+        Line2D([], [], marker="X", color=ORANGE, markersize=7, label="free landmark", **OUTLINED),
     ]
     if own:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="own landmark"))
@@ -87,12 +85,4 @@ def _legend(figure: Figure, own: bool, views: bool, linked: bool) -> None:
         handles.append(Line2D([], [], color=GREY, linestyle="--", label="view"))
     if linked:
         handles.append(Line2D([], [], color=GREEN, label="edge"))
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncol=len(handles),
-        fontsize=7.5,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.0,
-    )
+    legend_below(figure, handles)

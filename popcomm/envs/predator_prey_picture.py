@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
@@ -72,21 +73,12 @@ def _places_in_cells(cells: np.ndarray, size: int) -> np.ndarray:
 
 
 def _legend(figure: Figure, has_links: bool) -> None:
-    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
     handles: list[Any] = [
-        Line2D([], [], marker="o", color=BLUE, markersize=6, label="predator", **style),
-        Line2D([], [], marker="D", color=GREEN, markersize=5, label="predator at the prey", **style),
-        Line2D([], [], marker="*", color=ORANGE, markersize=9, label="prey", **style),
+        Line2D([], [], marker="o", color=BLUE, markersize=6, label="predator", **OUTLINED),
+        Line2D([], [], marker="D", color=GREEN, markersize=5, label="predator at the prey", **OUTLINED),
+        Line2D([], [], marker="*", color=ORANGE, markersize=9, label="prey", **OUTLINED),
         Patch(color=YELLOW, alpha=0.35, label="in view"),
     ]
     if has_links:
         handles.append(Line2D([], [], color=GREEN, label="message"))
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncol=len(handles),
-        fontsize=7.5,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.0,
-    )
+    legend_below(figure, handles)

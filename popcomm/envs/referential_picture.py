@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 
 if TYPE_CHECKING:
@@ -100,21 +101,12 @@ def _digits(game: ReferentialWorld, played: int, world: int) -> str:
 
 
 def _legend(figure: Figure, has_links: bool) -> None:
-    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
     handles = [
-        Line2D([], [], marker="D", color=ORANGE, markersize=6, label="speaks", **style),
-        Line2D([], [], marker="o", color=BLUE, markersize=6, label="does not", **style),
+        Line2D([], [], marker="D", color=ORANGE, markersize=6, label="speaks", **OUTLINED),
+        Line2D([], [], marker="o", color=BLUE, markersize=6, label="does not", **OUTLINED),
         Line2D([], [], marker="$✓$", color=GREEN, linestyle="none", label="answered right"),
         Line2D([], [], marker="$✗$", color=VERMILION, linestyle="none", label="wrong"),
     ]
     if has_links:
         handles.append(Line2D([], [], color=GREEN, label="message heard"))
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncol=len(handles),
-        fontsize=7.5,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.0,
-    )
+    legend_below(figure, handles)

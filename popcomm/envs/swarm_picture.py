@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
+
+from popcomm.envs.drawn_legend import OUTLINED, legend_below
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#E69F00", "#009E73", "#000000", "#999999"
@@ -86,22 +86,13 @@ def _headings(velocity: np.ndarray) -> np.ndarray:
 
 
 def _legend(figure: Figure, has_links: bool, has_radius: bool) -> None:
-    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
     handles = [
-        Line2D([], [], marker="*", color=ORANGE, markersize=10, label="beacon", **style),
-        Line2D([], [], marker="D", color=BLUE, markersize=5, label="perceives it", **style),
-        Line2D([], [], marker="o", color=GREY, markersize=5, label="does not", **style),
+        Line2D([], [], marker="*", color=ORANGE, markersize=10, label="beacon", **OUTLINED),
+        Line2D([], [], marker="D", color=BLUE, markersize=5, label="perceives it", **OUTLINED),
+        Line2D([], [], marker="o", color=GREY, markersize=5, label="does not", **OUTLINED),
     ]
     if has_radius:
         handles.append(Line2D([], [], color=ORANGE, linestyle="--", label="sensing radius"))
     if has_links:
         handles.append(Line2D([], [], color=GREEN, label="message heard"))
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncol=len(handles),
-        fontsize=7.5,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.0,
-    )
+    legend_below(figure, handles)

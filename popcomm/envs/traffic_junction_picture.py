@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.traffic_roads import Roads
 
@@ -84,23 +85,13 @@ def _draw_car(axes: Any, seat: int, place: np.ndarray, ahead: np.ndarray, braked
 
 
 def _legend(figure: Figure, has_links: bool) -> None:
-    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK, "markeredgewidth": 0.5}
     handles: list[Any] = [
-        Line2D([], [], marker="o", color=BLUE, markersize=6, label="gave gas, or entered", **style),
-        Line2D([], [], marker="s", color=ORANGE, markersize=6, label="braked", **style),
-        Line2D([], [], marker="X", color=VERMILION, markersize=7, label="crash", **style),
+        Line2D([], [], marker="o", color=BLUE, markersize=6, label="gave gas, or entered", **OUTLINED),
+        Line2D([], [], marker="s", color=ORANGE, markersize=6, label="braked", **OUTLINED),
+        Line2D([], [], marker="X", color=VERMILION, markersize=7, label="crash", **OUTLINED),
         Line2D([], [], marker=r"$\rightarrow$", color=BLACK, markersize=9, linestyle="none", label="next cell"),
         Patch(color=GREY, label="road"),
     ]
     if has_links:
         handles.append(Line2D([], [], color=GREEN, label="message"))
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncol=len(handles),
-        fontsize=7,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=0.9,
-        handlelength=1.4,
-    )
+    legend_below(figure, handles, fontsize=7, columnspacing=0.9, handlelength=1.4)

@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from popcomm.checks import not_negative, share, whole
 from popcomm.envs.world import World, WorldStep
+from popcomm.envs.wrapped_world import WrappedWorld
 from popcomm.errors import UserError
 from popcomm.references import build_from_config
 
@@ -144,7 +144,7 @@ def noisy(world: World, noise: NoiseLike) -> World:
     return NoisyWorld(world, made) if made.strength else world
 
 
-class NoisyWorld(World):
+class NoisyWorld(WrappedWorld):
     """Another world whose agents observe it through noise; nothing else of it changes.
 
     Rewards, masks, labels, state and positions are the world's own, and so are the one-hots of seats (`has_id`) at the
@@ -157,10 +157,8 @@ class NoisyWorld(World):
     """
 
     def __init__(self, world: World, noise: NoiseLike) -> None:
-        self.world, self.noise = world, make_noise(noise)
-        self.num_worlds, self.device, self.species = world.num_worlds, world.device, world.species
-        self.state_size, self.position_size, self.torus = world.state_size, world.position_size, world.torus
-        self.num_labels, self.reopens_seats = world.num_labels, world.reopens_seats
+        super().__init__(world)
+        self.noise, self.species = make_noise(noise), world.species
         self._generator = torch.Generator(self.device)
         self._memories: dict[str, Memory] = {name: {} for name in self.species}
         self._last: WorldStep | None = None
@@ -169,25 +167,6 @@ class NoisyWorld(World):
     def _seed(self, seed: int) -> None:
         words = np.random.SeedSequence((seed, BRANCH)).generate_state(2, np.uint32).tolist()
         self._generator.manual_seed(words[0] << 32 | words[1])
-
-    @property
-    def env_spaces(self) -> dict[str, tuple[spaces.Space, spaces.Space]]:
-        """{species: what one agent observes and does, as the environment says it}."""
-        return self.world.env_spaces
-
-    @property
-    def tells_state(self) -> bool:
-        return self.world.tells_state
-
-    @tells_state.setter
-    def tells_state(self, tells: bool) -> None:
-        self.world.tells_state = tells
-
-    def __getattr__(self, name: str) -> Any:
-        """What the world has beside the contract."""
-        if name.startswith("_") or name == "world":  # a pickle asks before there is one
-            raise AttributeError(name)
-        return getattr(self.world, name)
 
     def reset(self, seed: int | None = None) -> WorldStep:
         if seed is not None:
@@ -225,15 +204,6 @@ class NoisyWorld(World):
         self._generator.set_state(own["generator"])
         assert self._last is not None
         return self._last
-
-    def metrics(self) -> dict[str, float]:
-        return self.world.metrics()
-
-    def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
-        return self.world.render(world, links)
-
-    def close(self) -> None:
-        self.world.close()
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

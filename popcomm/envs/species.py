@@ -15,6 +15,7 @@ from torch import Tensor
 
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, World, WorldStep
+from popcomm.envs.wrapped_world import WrappedWorld
 from popcomm.errors import UserError, unknown
 from popcomm.references import attribute
 
@@ -134,7 +135,7 @@ class _Picks:
         return found
 
 
-class SeatedWorld(World):
+class SeatedWorld(WrappedWorld):
     """Another world whose seats are in another order and of other species. Made by `with_species`.
 
     Args:
@@ -147,11 +148,8 @@ class SeatedWorld(World):
     """
 
     def __init__(self, world: World, groups: Mapping[str, Sequence[int]], agent_id: bool = False) -> None:
-        self.world, self.agent_id = world, agent_id
-        self.num_worlds, self.device = world.num_worlds, world.device
-        layout = WorldLayout.of(world)
-        self.state_size, self.position_size, self.torus = layout.state_size, layout.position_size, layout.torus
-        self.num_labels, self.reopens_seats = layout.num_labels, world.reopens_seats
+        super().__init__(world)
+        self.agent_id, layout = agent_id, WorldLayout.of(world)
         self.species, start = {}, 0
         kinds = {seat: name for name, s in world.species.items() for seat in range(s.start, s.stop)}
         self._kinds = {name: kinds[seats[0]] for name, seats in groups.items()}
@@ -189,20 +187,6 @@ class SeatedWorld(World):
         told = self.world.env_spaces
         return {name: told[kind] for name, kind in self._kinds.items()}
 
-    def __getattr__(self, name: str) -> Any:
-        """What the world has beside the contract."""
-        if name.startswith("_") or name == "world":  # a pickle asks before there is one
-            raise AttributeError(name)
-        return getattr(self.world, name)
-
-    @property
-    def tells_state(self) -> bool:
-        return self.world.tells_state
-
-    @tells_state.setter
-    def tells_state(self, tells: bool) -> None:
-        self.world.tells_state = tells
-
     def reset(self, seed: int | None = None) -> WorldStep:
         return self._seen(self.world.reset(seed))
 
@@ -233,14 +217,8 @@ class SeatedWorld(World):
     def set_state(self, state: dict[str, Any]) -> WorldStep:
         return self._seen(self.world.set_state(state))
 
-    def metrics(self) -> dict[str, float]:
-        return self.world.metrics()
-
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
         return self.world.render(world, links if links is None else self._order.cpu()[links.cpu()])
-
-    def close(self) -> None:
-        self.world.close()
 
 
 def _difference(one: Species, other: Species) -> str:

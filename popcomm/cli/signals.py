@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes as of a shell: 128 and the signal's number
+
+
+@contextmanager
+def handled(number: int, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within, a signal comes to the handler; afterwards to whoever had it before. Signals reach the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 class Termination:
@@ -17,16 +30,9 @@ class Termination:
     def __init__(self) -> None:
         self.asked = False
 
-    @contextmanager
-    def as_ctrl_c(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield  # which signals do not reach
-            return
-        before = signal.signal(signal.SIGTERM, self._pass_on)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    def as_ctrl_c(self) -> AbstractContextManager[None]:
+        """Within, it is Ctrl-C."""
+        return handled(signal.SIGTERM, self._pass_on)
 
     def exit_code(self, code: int) -> int:
         """The exit code of what ended with `code`."""

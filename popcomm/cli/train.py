@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -28,6 +27,7 @@ from popcomm.cli.run_folder import (
     seconds_until,
 )
 from popcomm.cli.run_lock import taken
+from popcomm.cli.signals import handled
 from popcomm.errors import UserError
 from popcomm.identity import run_id
 
@@ -39,16 +39,9 @@ class Interruption:
         self.asked = False
         self._display = display
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def watched(self) -> AbstractContextManager[None]:
+        """Within, Ctrl-C asks for the end."""
+        return handled(signal.SIGINT, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

@@ -13,7 +13,10 @@ INTERRUPTED, TERMINATED = 130, 143  # exit codes as of a shell: 128 and the sign
 
 @contextmanager
 def handled(number: int, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within, a signal comes to the handler; afterwards to whoever had it before. Signals reach the main thread alone."""
+    """Within, a signal comes to the handler; afterwards to whoever had it before.
+
+    In another thread than the main one, which signals do not reach, nothing is done.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -14,11 +14,11 @@ from popcomm.analysis.page import Chart, Mark, Section
 from popcomm.analysis.run_folder import RunFolder
 from popcomm.analysis.sections import counted, drawn
 
+from popcomm.evolution.lineage_file import LINEAGE
 from popcomm.language.drawing import CATEGORIES, GRID, INK, MUTED, card, dress, heatmap, legend
 
 Array = NDArray[np.float64]
 
-LINEAGE = "lineage.parquet"
 COLOURED = len(CATEGORIES)  # lines with a colour of their own, the largest at the end; others are grey
 OTHERS = "#b5b9bd"
 MOST_MARKS = 4000  # of the tree that can be looked into: more make a page slow

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, checkpoint_path
-from popcomm.evolution import Generation
+from popcomm.evolution import Generation, lineage_file
 from popcomm.evolution.lineage import COLUMNS
 from popcomm.identity import identify
 from popcomm.manifest import MANIFEST, verify
@@ -23,7 +22,7 @@ from popcomm.manifest import read as read_manifest
 
 # The state lies in a folder of its own: *.json of the sweep's folder itself Tune copies when a sweep goes on, and puts
 # the copies back later.
-HEIRS, TABLE, ORIGIN = "generations", "lineage.parquet", "origin.json"
+HEIRS, ORIGIN = "generations", "origin.json"
 STATE = f"{HEIRS}/state.json"
 
 
@@ -157,16 +156,14 @@ def write_table(sweep_dir: Path, rows: list[dict[str, Any]]) -> None:
     Columns are those of `popcomm.evolution.COLUMNS`, species ("runs"), trial (its folder), source (the trial whose
     population it had; null: its own), iteration (at which the generation ended) and parameters (JSON).
     """
-    texts = {name: pa.array([row[name] for row in rows], pa.string()) for name in ("species", "trial", "source")}
-    columns: dict[str, pa.Array] = dict(texts)
-    for name, (kind, _) in COLUMNS.items():
-        values: Any = np.array([np.nan if row[name] is None else row[name] for row in rows], kind)
-        columns[name] = pa.array(values, mask=np.isnan(values) if kind is np.float64 else values < 0)
-    columns["iteration"] = pa.array([row["iteration"] for row in rows], pa.int64())
-    columns["parameters"] = pa.array([json.dumps(row["parameters"], default=_plain) for row in rows], pa.string())
-    half = sweep_dir / f".{TABLE}.half"
-    pq.write_table(pa.table(columns), half)
-    os.replace(half, sweep_dir / TABLE)
+    table: dict[str, Any] = {
+        name: np.array([np.nan if row[name] is None else row[name] for row in rows], kind)
+        for name, (kind, _) in COLUMNS.items()
+    }
+    more = {name: pa.array([row[name] for row in rows], pa.string()) for name in ("trial", "source")}
+    more["iteration"] = pa.array([row["iteration"] for row in rows], pa.int64())
+    more["parameters"] = pa.array([json.dumps(row["parameters"], default=_plain) for row in rows], pa.string())
+    lineage_file.write(sweep_dir, {"species": np.array([row["species"] for row in rows], object), **table}, more)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from popcomm.evolution import lineage_file
 from popcomm.language import basics, collapse, progress
 from popcomm.language.recording import conversation_path, write_conversations
 from popcomm.rllib import evaluating, generations
@@ -91,7 +92,7 @@ class Recording:
         progress.append(run_dir / PROGRESS, {**scalars, **generations.in_lines(members)})
         # What this process finds there is that of a training that went on beyond the checkpoint.
         if algorithm.survival is not None and (algorithm.selected or self.writer is None):
-            generations.write_lineage(run_dir, algorithm.survival.table())
+            lineage_file.write(run_dir, algorithm.survival.table())
         writer = self._writer(run_dir, steps)
         for name, values in members.items():
             if np.isfinite(values).any():

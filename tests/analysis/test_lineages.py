@@ -10,9 +10,8 @@ from popcomm.analysis import lineages
 from popcomm.analysis.lineages import Lineage, likeness
 from popcomm.analysis.report import write_report
 
-from popcomm.evolution import COLUMNS, Generation, lived, succeeded
+from popcomm.evolution import COLUMNS, Generation, lineage_file, lived, succeeded
 from popcomm.evolution.lineage import rows
-from popcomm.rllib.generations import write_lineage
 from tests.analysis.synthetic_run import make_run
 
 P = 4
@@ -27,7 +26,7 @@ def write(folder: Path, *successions: list[int]) -> None:
         generation = succeeded(generation, np.array(sources))
     parts.append(rows(generation, np.arange(P)))
     table = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
-    write_lineage(folder, {"species": np.full(len(table["id"]), "swarm", object), **table})
+    lineage_file.write(folder, {"species": np.full(len(table["id"]), "swarm", object), **table})
 
 
 def test_a_lineage_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ import torch
 from popcomm.analysis.experiments.local_training import LocalTraining
 
 from popcomm.errors import UserError
-from popcomm.evolution import Strategy
+from popcomm.evolution import Strategy, lineage_file
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.generations import write_lineage
 from popcomm.rllib.lessons import lesson_loss, teachers
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.survival import Survival
@@ -425,7 +424,7 @@ def test_what_strategies_and_functions_answer_is_checked(survival: dict[str, Any
 def test_the_lineage_is_a_table_with_null_where_nothing_is(tmp_path: Path) -> None:
     survival = trained(4).survival
     assert survival is not None
-    write_lineage(tmp_path, survival.table())
+    lineage_file.write(tmp_path, survival.table())
     table = pd.read_parquet(tmp_path / "lineage.parquet")
     assert {"species", "generation", "member", "id", "parent", "birth", "death", "fitness"} <= set(table)
     assert len(table) == 3 * P

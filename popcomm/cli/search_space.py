@@ -209,6 +209,8 @@ def _check_settings(values: Mapping[str, Any]) -> None:
     if values.get("mode", "max") not in MODES:
         raise UserError(f"tune.mode is {shown(values['mode'])}, and must be 'max' or 'min'")
     metric = values.get("metric")
+    if "mode" in values and metric is None:
+        raise UserError("tune.mode says which end of tune.metric is the better one, and tune.metric is missing")
     if metric is not None and metric not in METRICS and not metric.startswith(METRIC_GROUPS):
         raise UserError(
             f"tune.metric is {shown(metric)}, which is not in progress.jsonl; {nearest(metric, METRICS)}, "

@@ -90,13 +90,13 @@ def _check(document: dict[str, Any]) -> float:
     Raises:
         UserError: the first mistake.
     """
-    from popcomm.cli.search_space import search, with_parameters
+    from popcomm.cli.search_space import search
+    from popcomm.cli.sweep import checked_trials
     from popcomm.cli.train import checked_config
 
     if "tune" not in document:
         return _gpus(checked_config(document, elsewhere=True))
-    points = search(document).points()
-    return max(_gpus(checked_config(with_parameters(document, point), elsewhere=True)) for point in points)
+    return max(map(_gpus, checked_trials(document, search(document), elsewhere=True)))
 
 
 def _gpus(config: Any) -> float:

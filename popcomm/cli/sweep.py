@@ -94,7 +94,7 @@ def _run(
 ) -> list[str]:
     check_run_dir(sweep_dir, document, resume, only_stop=True)
     wanted = search(document)
-    largest = _check_trials(document, wanted)
+    largest = max(checked_trials(document, wanted), key=cpus)
     at_once = max_concurrent or wanted.max_concurrent_trials or _affordable(largest)
     os.environ.update({name: os.environ.get(name, value) for name, value in TUNE_ENVIRONMENT.items()})
     _check_concurrency(wanted, max_concurrent)
@@ -137,8 +137,11 @@ def _report(sweep_dir: Path) -> Path:
 # ---- before any work ----
 
 
-def _check_trials(document: Mapping[str, Any], wanted: Search) -> Any:
-    """The config of the trial that wants most CPUs, after a look at all that stand for the rest.
+def checked_trials(document: Mapping[str, Any], wanted: Search, elsewhere: bool = False) -> list[Any]:
+    """The configs of the trials that stand for all, after a look at each.
+
+    Args:
+        elsewhere: they are to run on other machines, see `train.checked_config`.
 
     Raises:
         UserError: the first mistake, and where in the search space it is.
@@ -146,12 +149,12 @@ def _check_trials(document: Mapping[str, Any], wanted: Search) -> Any:
     configs = []
     for point in wanted.points():
         try:
-            config = train.checked_config(document_of(document, wanted, point))
+            config = train.checked_config(document_of(document, wanted, point), elsewhere)
             _check_networks(config)
         except UserError as error:
             raise UserError(f"{spelled(point)}: {error}") from error
         configs.append(config)
-    return max(configs, key=cpus)
+    return configs
 
 
 def _check_networks(config: Any) -> None:

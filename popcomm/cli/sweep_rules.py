@@ -6,7 +6,7 @@ import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from popcomm.checks import at_least_zero, count, number, share
 from popcomm.cli.documents import shown
@@ -51,7 +51,8 @@ class ASHA(Rule):
     Args:
         grace_period: iterations before any trial is ended.
         reduction_factor: f.
-        max_t: iterations of a whole trial; None: stop.training_iteration.
+        max_t: the last iteration in which there can be a rung; trials that are not ended by one go on to a bound of
+            `stop`. None: stop.training_iteration.
 
     Raises:
         UserError: numbers that are none of these.
@@ -120,6 +121,7 @@ class BetweenRuns(Rule):
     and all else are those of the parent's verified checkpoint.
     """
 
+    named: ClassVar[str] = "hyperparameters"  # how a config calls what is varied
     hyperparameters: Sequence[str] | None
     smoothing: float
     resample_probability: float
@@ -145,11 +147,16 @@ class BetweenRuns(Rule):
         if sampler != "random":
             raise UserError(f"tune.search is {sampler}, and with {KEY} children's values come from their parents")
         self.strategy_of(trials)
+        if self.hyperparameters is None and not self.varied(keys):
+            raise UserError(
+                f"{KEY}: nothing of tune.param_space is of {' or '.join(VARIED)}, so that children would differ from "
+                f"their parents in nothing; name what is varied, or [] for nothing, in {KEY}.{self.named}"
+            )
         for key in self.hyperparameters or ():
             if key not in keys:
-                raise UserError(f"{KEY}.hyperparameters: '{key}' is none of tune.param_space")
+                raise UserError(f"{KEY}.{self.named}: '{key}' is none of tune.param_space")
             if _of_a_life(key):
-                raise UserError(f"{KEY}.hyperparameters: {key} stays for the life of a run, and cannot be varied")
+                raise UserError(f"{KEY}.{self.named}: {key} stays for the life of a run, and cannot be varied")
         assert self.every is not None
         saved = (document.get("recording") or {}).get("checkpoint_every")
         if saved is not None and (not saved or self.every % saved):
@@ -228,6 +235,7 @@ class PBT(BetweenRuns):
     resample_probability: float = 0.25
     perturbation_factors: Sequence[float] = (1.2, 0.8)
     hyperparam_mutations: Sequence[str] | None = None
+    named: ClassVar[str] = "hyperparam_mutations"
     smoothing = 0.0
 
     def __post_init__(self) -> None:

@@ -61,12 +61,15 @@ def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | No
         UserError: nothing of the kind, no messages in it, or a column that is not there.
     """
     path, columns = Path(path), columns or Columns()
+    if path.is_file() and path.suffix.lower() in TABLES:
+        return _of_table(path, _read_table(path), columns, end_symbol)
+    given = [f"--{name}" for name, value in columns._asdict().items() if value]
+    if path.exists() and given:
+        raise UserError(f"{', '.join(given)}: '{path}' is no table, and only tables have columns of other names")
     if path.is_dir():
         return _of_run(path, end_symbol)
     if not path.is_file():
         raise UserError(f"'{path}' is neither a file nor a run folder")
-    if path.suffix.lower() in TABLES:
-        return _of_table(path, _read_table(path), columns, end_symbol)
     if path.suffix.lower() in DUMPS or path.name.startswith("interaction"):
         return _of_dump(path, end_symbol)
     raise UserError(f"'{path}' is none of {', '.join((*TABLES, *DUMPS))}, and no run folder")

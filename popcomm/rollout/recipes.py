@@ -12,7 +12,7 @@ import torch
 
 from popcomm.channels import Channel, MessageKind, make_topology
 from popcomm.envs.layout import WorldLayout
-from popcomm.envs.making import make_world, resolve
+from popcomm.envs.making import make_world, makes_worlds, resolve
 from popcomm.envs.process_worlds import TIMEOUT
 from popcomm.envs.species import SpeciesLike
 from popcomm.envs.world import World
@@ -86,9 +86,7 @@ class EnvRecipe:
 
     def whole_episodes(self) -> dict[str, Any]:
         """What must differ for all worlds to begin at the beginning: for training they may `stagger`."""
-        maker = resolve(self.env)
-        own = isinstance(maker, type) and issubclass(maker, World)
-        return {"stagger": False} if own and self.env_config.get("stagger") else {}
+        return {"stagger": False} if makes_worlds(resolve(self.env)) and self.env_config.get("stagger") else {}
 
     def to_json(self) -> dict[str, Any]:
         """Raises UserError: a creator that no module:attribute names, or keys that JSON does not have."""

@@ -98,6 +98,7 @@ def test_a_wrong_search_space_is_told(space: Any, said: str) -> None:
         ({"num_samples": 0}, "tune.num_samples is 0, and must be at least 1"),
         ({"num_samples": "many"}, "tune.num_samples is 'many', and must be a whole number"),
         ({"max_concurrent_trials": 0}, "tune.max_concurrent_trials is 0, and must be at least 1"),
+        ({"mode": "min"}, "tune.mode says which end of tune.metric is the better one, and tune.metric is missing"),
         ({"mode": "best"}, "tune.mode is 'best', and must be 'max' or 'min'"),
         ({"metric": "charts/rewards"}, "'charts/rewards', which is not in progress.jsonl; did you mean 'charts/rew"),
     ],

@@ -96,6 +96,17 @@ def test_what_is_learned_with_is_varied_unless_keys_are_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "key"),
+    [(TOP, "hyperparameters"), ({"kind": "pbt", "perturbation_interval": 6}, "hyperparam_mutations")],
+)
+def test_a_selection_that_varies_nothing_says_so_unless_that_is_asked_for(scheduler: Any, key: str) -> None:
+    space = {"environment.env_config.num_agents": {"choice": [2, 4]}}
+    with pytest.raises(UserError, match=f"differ from their parents in nothing.*in tune.scheduler.{key}"):
+        searched(scheduler, param_space=space)
+    assert searched({**scheduler, key: []}, param_space=space).rule.varied(space) == ()
+
+
 def test_pbt_replaces_the_worst_quarter_by_children_of_the_best() -> None:
     fitness = np.array([3.0, 1.0, 8.0, 2.0, 7.0, 4.0, 5.0, 6.0])
     generation = lived(Generation.first(8), fitness)

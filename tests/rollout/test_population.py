@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from popcomm import manifest
 from popcomm.agents import AgentSpec, GRUAgent, MLPAgent, SymbolicAgent, TinyAgent
 from popcomm.channels import MessageKind, Symbols, Vectors, Words
 from popcomm.envs.layout import WorldLayout
+from popcomm.envs.swarm_v0 import SwarmWorld
 from popcomm.errors import UserError
 from popcomm.rollout.evaluation import Estimate, Evaluation, joined, worlds_for
 from popcomm.rollout.interference import exchanged, replaced
@@ -364,3 +366,9 @@ def test_an_environment_without_a_name_is_named_when_it_is_loaded(tmp_path: Path
     with pytest.raises(UserError, match=r"popcomm.load\(path, env=...\)"):
         again.evaluate()
     assert popcomm.load(saved, env=CountingWorld, env_config={"lengths": (3, 5)}).evaluate(episodes=2).episodes == 2
+
+
+@pytest.mark.parametrize("make", [SwarmWorld, partial(SwarmWorld, num_agents=3)])
+def test_worlds_that_are_staggered_in_training_begin_at_the_beginning_in_an_evaluation(make: Any) -> None:
+    assert EnvRecipe(make, {"stagger": True}).whole_episodes() == {"stagger": False}
+    assert EnvRecipe(make, {}).whole_episodes() == {}

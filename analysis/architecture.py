@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 GROUND = FLOORS[0] + FLOORS[1] + FLOORS[2]  # single files, drawn as one
 PACKAGE = Path(popcomm.__file__).parent
+BESIDE = 6.0  # between arrows to one point, in a hundredth of the picture's width
 LETTERS = 1.6  # of a box's text, in a hundredth of the picture's width
 Box = tuple[float, float, float, float]  # left, bottom, width (hundredths of the picture) and height (floors)
 
@@ -178,8 +179,12 @@ def draw(files: dict[str, Path] | None = None) -> bytes:
             left, width = (1, 98) if name in ("ground", "cli") else ((1, 58), (63, 36))[place]
             boxes[name] = (left, level + 0.12, width, 0.6)
             _box(axes, boxes[name], told[name])
+    ends: Counter[tuple[float, float]] = Counter()
     for source, target in direct(counts):
-        _arrow(axes, boxes[source], boxes[target], counts[source, target])
+        # Arrows that would end at one point stand side by side.
+        end = _ends(boxes[source], boxes[target])[1]
+        _arrow(axes, boxes[source], boxes[target], counts[source, target], BESIDE * ends[end])
+        ends[end] += 1
     axes.text(
         1, -0.05, "An arrow: so many imports. What a room uses through another one as well has no arrow of its own.",
         fontsize=8, color=MUTED, va="center",
@@ -197,15 +202,22 @@ def _box(axes: Axes, box: Box, room: Room) -> None:
     axes.text(left + 1.2, bottom + 0.35 * height, told, fontsize=8, color=INK, va="center", linespacing=1.25)
 
 
-def _arrow(axes: Axes, above: Box, below: Box, count: int) -> None:
+def _ends(above: Box, below: Box) -> tuple[tuple[float, float], tuple[float, float], bool]:
+    """Where an arrow starts and ends, and whether it goes straight down."""
     (left, bottom, width, height), (left_below, bottom_below, width_below, height_below) = above, below
     low, high = max(left, left_below), min(left + width, left_below + width_below)
+    top = bottom_below + height_below
     if low < high:  # straight down where one stands above the other
-        start, bend = ((low + high) / 2, bottom), "arc3"
-        end = (start[0], bottom_below + height_below)
-    else:  # out at the side, then down, behind whatever stands between
-        start, bend = (left + width, bottom + height / 2), "angle,angleA=0,angleB=90,rad=6"
-        end = (left_below + 8, bottom_below + height_below)
+        return ((low + high) / 2, bottom), ((low + high) / 2, top), True
+    # Out at the side, then down, behind whatever stands between.
+    return (left + width, bottom + height / 2), (left_below + 8, top), False
+
+
+def _arrow(axes: Axes, above: Box, below: Box, count: int, beside: float) -> None:
+    start, end, straight = _ends(above, below)
+    end = (end[0] + beside, end[1])
+    start = (start[0] + beside, start[1]) if straight else start
+    bend = "arc3" if straight else "angle,angleA=0,angleB=90,rad=6"
     arrow = FancyArrowPatch(
         start, end, arrowstyle="-|>", connectionstyle=bend, shrinkA=0, shrinkB=1, mutation_scale=11, color=INK,
         linewidth=1.1, zorder=0.5,

@@ -1,1 +1,1 @@
-"""The command line: train, report, play, list."""
+"""The command line: train, sweep, submit, evaluate, report, play, language, export, list."""

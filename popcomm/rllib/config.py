@@ -227,7 +227,9 @@ class PopulationPPOConfig(Settings):
             pressure: probability with which a member that the strategy replaces is replaced indeed: a number, or a
                 schedule.
         """
+        said = {key for key, value in locals().items() if key != "self" and value is not NotProvided}
         return self._set(
+            survival_given=self.survival_given | said,
             survival_strategy=strategy,
             survival_every=every,
             survival_fitness=fitness,

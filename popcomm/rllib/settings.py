@@ -60,6 +60,7 @@ class Settings(PPOConfig):
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
     channel_capacity: int | None = None
     channel_inbox: int | None = None
+    survival_given: frozenset[str] = frozenset()  # keys of `survival` that were said
     survival_strategy: object = None
     survival_every: int = 10
     survival_fitness: object = "return"

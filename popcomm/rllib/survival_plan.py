@@ -13,6 +13,7 @@ from popcomm.checks import count, number, one_of, share
 from popcomm.envs.layout import WorldLayout
 from popcomm.errors import UserError, nearest, unknown
 from popcomm.evolution import NEWBORNS, Strategy, make_strategy
+from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.references import attribute
 from popcomm.rllib.member_statistics import MEASURES
 from popcomm.rllib.settings import Settings
@@ -67,6 +68,7 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
         UserError: a value out of its range, a fitness that is not measured, or nobody who could be selected.
     """
     if settings.survival_strategy is None:
+        _check_switched_off(settings)
         return None
     learning = [name for name in members if _learns(settings, name)]
     selected = [name for name in learning if members[name] > 1]
@@ -80,8 +82,10 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
     _check_numbers(settings)
     if settings.survival_newborns is not None:
         one_of("survival.newborns", settings.survival_newborns, NEWBORNS)
+    strategies = {name: make_strategy(settings.survival_strategy, members[name] // groups) for name in selected}
+    _check_effect(settings, {settings.survival_newborns or strategy.newborns for strategy in strategies.values()})
     return SurvivalPlan(
-        strategies={name: make_strategy(settings.survival_strategy, members[name] // groups) for name in selected},
+        strategies=strategies,
         every=settings.survival_every,
         fitness=_fitness(settings, layout),
         smoothing=settings.survival_smoothing,
@@ -98,6 +102,42 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
 def _learns(settings: Settings, species: str) -> bool:
     trained = settings.policies_to_train
     return trained is None or callable(trained) or species in trained
+
+
+def _check_switched_off(settings: Settings) -> None:
+    """null says that nobody is selected, whatever else is said of it; saying nothing of the strategy does not."""
+    said = sorted(settings.survival_given)
+    if said and "strategy" not in said:
+        raise UserError(
+            f"survival.{said[0]} is given, and survival.strategy is missing: nobody is selected without it; null for "
+            "it switches selection off"
+        )
+
+
+def _check_effect(settings: Settings, begin: set[str]) -> None:
+    """begin: what newborns of the species begin with."""
+    given = settings.survival_given
+    of_copies = {
+        "mutation_std": settings.mutation_std,
+        "mutation_schedule": settings.mutation_schedule,
+        "crossover": settings.survival_crossover,
+    }
+    for key, value in of_copies.items():
+        if key in given and value and COPY not in begin:
+            raise UserError(
+                f"survival.{key} is {value!r}, and has no effect: newborns begin with weights of their own; leave it "
+                "out, or let them copy (survival.newborns)"
+            )
+    if "lessons" in given and IMITATE not in begin:
+        raise UserError(
+            f"survival.lessons is {settings.survival_lessons}, and has no effect: newborns are taught where "
+            "survival.newborns is 'imitate'"
+        )
+    if "perturbation" in given and not settings.survival_hyperparameters:
+        raise UserError(
+            f"survival.perturbation is {settings.survival_perturbation}, and has no effect without "
+            "survival.hyperparameters, which it perturbs"
+        )
 
 
 def _check_numbers(settings: Settings) -> None:

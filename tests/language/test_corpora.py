@@ -192,5 +192,5 @@ def test_folders_without_messages_are_said(tmp_path: Path) -> None:
 def test_names_of_columns_are_refused_where_nothing_has_columns(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "a.pt")
     for path in (tmp_path, tmp_path / "a.pt"):
-        with pytest.raises(UserError, match="--meanings, --speaker: '.*' is no table"):
+        with pytest.raises(UserError, match=r"--meanings, --speaker: '.*' is no table"):
             read_corpus(path, Columns(meanings=["w"], speaker="v"))

@@ -167,7 +167,8 @@ def test_every_agent_can_be_selected(agent: str, newborns: str) -> None:
         "gru": {"hidden": 8, "embedding": 4},
         "tiny": {"hidden_dim": 16, "num_heads": 2, "latent_tokens": 2, "depth": 1},
     }
-    config = config_of(newborns=newborns, lessons=2, crossover=0.3).population(agent=agent, agent_config=small[agent])
+    own: dict[str, Any] = {"copy": {"crossover": 0.3}, "fresh": {}, "imitate": {"lessons": 2}}[newborns]
+    config = config_of(newborns=newborns, **own).population(agent=agent, agent_config=small[agent])
     training = LocalTraining(config, 8)
     for _ in range(5):
         training.iterate()
@@ -404,6 +405,37 @@ def too_few(measures: dict[str, np.ndarray]) -> np.ndarray:
 def test_what_cannot_be_is_told_before_work_starts(survival: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         config_of(**survival).validate()
+
+
+@pytest.mark.parametrize(
+    ("survival", "said"),
+    [
+        ({"every": 5}, "survival.every is given, and survival.strategy is missing: nobody is selected without it"),
+        (
+            {"strategy": TOP, "newborns": "fresh", "mutation_std": 0.1},
+            "survival.mutation_std is 0.1, and has no effect",
+        ),
+        ({"strategy": TOP, "newborns": "fresh", "crossover": 0.1}, "survival.crossover is 0.1, and has no effect"),
+        (
+            {
+                "strategy": {"kind": "age_limit", "age": 2},
+                "mutation_schedule": {"kind": "linear", "begin": 0, "end": 9},
+            },
+            "survival.mutation_schedule is .*, and has no effect",
+        ),
+        ({"strategy": TOP, "lessons": 3}, "survival.lessons is 3, and has no effect.*is 'imitate'"),
+        ({"strategy": TOP, "perturbation": 1.5}, "has no effect without survival.hyperparameters"),
+    ],
+)
+def test_what_has_no_effect_is_told(survival: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        config_of(strategy=None).copy(copy_frozen=False).survival(**survival).validate()
+
+
+def test_null_switches_selection_off_whatever_else_is_said_of_it() -> None:
+    config = config_of(strategy=None).survival(strategy=None, every=5, mutation_std=0.1)
+    config.validate()
+    assert config.plan.survival is None
 
 
 @pytest.mark.parametrize(

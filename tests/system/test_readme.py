@@ -54,6 +54,8 @@ COMMANDS_OF_POPCOMM = {
     "play",
     "evaluate",
     "export",
+    "language",
+    "jobs",
     "check-env",
     "list",
     "submit",

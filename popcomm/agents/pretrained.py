@@ -137,7 +137,7 @@ def load(cls: Any, folder: str | Path, spec: AgentSpec | None = None) -> Any:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG} is damaged: {_sentence(error)}") from error
+        raise UserError(f"{folder / CONFIG} is damaged: {in_a_line(error)}") from error
     _fill(agent, folder / WEIGHTS)
     return agent
 
@@ -159,20 +159,35 @@ def class_named(folder: str | Path) -> tuple[str, str | None]:
 
 
 def _read_config(folder: Path, name: str | None = None) -> dict[str, Any]:
-    path = folder / CONFIG
+    missing = f"{folder} has no {CONFIG}, and a folder written by save_pretrained has one"
+    about = read_description(folder / CONFIG, "popcomm-agent", FORMAT_VERSION, "an agent", missing)
+    if name is not None and about.get("class") != name:
+        raise UserError(f"{folder} holds a {about.get('class')}, and not a {name}")
+    return about
+
+
+def read_description(path: Path, form: str, version: int, what: str, missing: str) -> dict[str, Any]:
+    """A JSON file that says of itself what it is.
+
+    Args:
+        form, version: its "format" and "format_version".
+        what: it should describe, in words.
+        missing: what is said where it is not there.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is another one.
+    """
     try:
         about = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{folder} has no {CONFIG}, and a folder written by save_pretrained has one") from error
+        raise UserError(missing) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {_sentence(error)}") from error
-    if not isinstance(about, dict) or about.get("format") != "popcomm-agent":
-        raise UserError(f"{path} does not describe an agent of popcomm")
-    version = about.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UserError(f"{path} has format_version {version}, and this popcomm reads {FORMAT_VERSION}")
-    if name is not None and about.get("class") != name:
-        raise UserError(f"{folder} holds a {about.get('class')}, and not a {name}")
+        raise UserError(f"{path} cannot be read: {in_a_line(error)}") from error
+    if not isinstance(about, dict) or about.get("format") != form:
+        raise UserError(f"{path} does not describe {what} of popcomm")
+    found = about.get("format_version")
+    if found != version:
+        raise UserError(f"{path} has format_version {found}, and this popcomm reads {version}")
     return about
 
 
@@ -183,7 +198,7 @@ def _fill(agent: nn.Module, path: Path) -> None:
     except FileNotFoundError as error:
         raise UserError(f"{path.parent} has no {WEIGHTS}, and a folder written by save_pretrained has one") from error
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged: {_sentence(error)}") from error
+        raise UserError(f"{path} is damaged: {in_a_line(error)}") from error
     wanted = agent.state_dict()
     for name in sorted(wanted.keys() ^ weights.keys()):
         raise UserError(
@@ -196,7 +211,7 @@ def _fill(agent: nn.Module, path: Path) -> None:
         different = (name for name, value in weights.items() if value.shape != wanted[name].shape)
         name = next(different, "")
         if not name:
-            raise UserError(f"{path} does not fit {CONFIG}: {_sentence(error)}") from error
+            raise UserError(f"{path} does not fit {CONFIG}: {in_a_line(error)}") from error
         shapes = f"{tuple(weights[name].shape)}, and {CONFIG} asks for {tuple(wanted[name].shape)}"
         raise UserError(f"{path} has the weight '{name}' with shape {shapes}") from error
 
@@ -227,7 +242,8 @@ def _short(value: Any) -> str:
     return ", ".join(f"{key} {part}" for key, part in value.items())
 
 
-def _sentence(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
+    """What an error says, for the end of a sentence of ours."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from gymnasium.spaces import Space
 
 import popcomm
-from popcomm.agents.pretrained import kind_to_json
+from popcomm.agents.pretrained import in_a_line, kind_to_json, read_description
 from popcomm.agents.seating import SeatingRule
 from popcomm.channels import message_kind
 from popcomm.envs.layout import WorldLayout
@@ -88,22 +88,12 @@ def read(folder: Path, agent: Callable[[str], type | None]) -> dict[str, Any]:
         UserError: no such folder, a damaged file or one of a later version, an agent that cannot be imported.
     """
     path = folder / POPULATION
-    try:
-        about = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no population (no {POPULATION})") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise UserError(f"{path} does not describe a population of popcomm")
-    if about.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format_version {about.get('format_version')}, and this popcomm reads {FORMAT_VERSION}"
-        )
+    missing = f"{folder} holds no population (no {POPULATION})"
+    about = read_description(path, FORMAT, FORMAT_VERSION, "a population", missing)
     try:
         told = _told(about)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is damaged: {in_a_line(error)}") from error
     return told | {"members": {name: Members.load(folder / own, agent(name)) for name, own in about["species"].items()}}
 
 

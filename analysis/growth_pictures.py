@@ -51,9 +51,10 @@ def block_matrix(born: NDArray[np.int64], iteration: int, last: int) -> Figure:
     axes.imshow(shade, cmap="Oranges", vmin=0, vmax=1, interpolation="nearest")
     own = np.where(np.eye(seats, dtype=bool), 1.0, np.nan)
     axes.imshow(own, cmap="gray", vmin=0, vmax=2.5, interpolation="nearest")
-    share = int(there.sum()) / max(1, seats * (seats - 1))
+    pairs = int(there.sum())
+    share = pairs / max(1, seats * (seats - 1))
     axes.set_title(
-        f"iteration {iteration}: {int(there.sum())} pairs, {100 * share:.1f} % of all; grey: own blocks",
+        f"iteration {iteration}: {pairs} pairs, {share:.1%} of all, the darker the older; grey: own blocks",
         fontsize=9,
         color=MUTED,
         loc="left",
@@ -64,8 +65,9 @@ def block_matrix(born: NDArray[np.int64], iteration: int, last: int) -> Figure:
 def graph(born: NDArray[np.int64], positions: NDArray[Any] | None = None) -> Figure:
     """Seats, with an arrow for each pair that is joined, the thicker the older. positions: [N, 2]; None: a circle."""
     links = np.argwhere(born >= 0)
-    ages = born.max() - born[born >= 0] + 1
-    return topology(links, len(born), ages / max(1, ages.max(initial=1)), positions, title="The graph that grew")
+    ages = born.max(initial=0) - born[born >= 0] + 1
+    title = "The graph that grew"
+    return topology(links, len(born), ages, positions, title=title, weighs="age", unit="iterations")
 
 
 def animate(born: NDArray[np.int64], file: Path) -> None:

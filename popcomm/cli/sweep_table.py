@@ -14,7 +14,7 @@ from rich.table import Table
 
 from popcomm.cli.run_folder import PROGRESS
 from popcomm.cli.search_space import Search
-from popcomm.cli.sweep_trials import measured, short, shown_short
+from popcomm.cli.sweep_trials import short, shown_short
 from popcomm.errors import UserError, nearest
 from popcomm.language import progress
 
@@ -40,7 +40,7 @@ def row(result: Any, parameters: Mapping[str, Any], metric: str | None, ended_ea
     return {
         "trial": run_dir.name,
         **parameters,
-        **({} if metric is None else {metric: measured(table, metric)}),
+        **({} if metric is None else {metric: progress.last(table, metric)}),
         "status": FAILED if result.error else DONE if done else STOPPED if ended_early else INTERRUPTED,
         **last,
         "reason": "" if result.error is None else reason(result.error),

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from popcomm.cli import runs_lineage, train
 from popcomm.cli.progress import PLAIN_EVERY, Status
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS
@@ -183,14 +181,6 @@ class Lines:
                 for key, value in row.items()
                 if isinstance(value, (int, float)) and math.isfinite(value)
             }
-
-
-def measured(table: pd.DataFrame, metric: str) -> float | None:
-    """The last number of a column; None where there is none."""
-    if metric not in table:
-        return None
-    values = table[metric].dropna()
-    return float(values.iloc[-1]) if len(values) else None
 
 
 # ---- names ----

@@ -24,7 +24,6 @@ from popcomm.cli.run_folder import PROGRESS
 from popcomm.cli.runs_lineage import Life, RunsAlive
 from popcomm.cli.search_space import Search
 from popcomm.cli.sweep_rules import ASHA, BetweenRuns, MedianStopping
-from popcomm.cli.sweep_trials import measured
 from popcomm.evolution import Generation, chosen, lived, succeeded
 from popcomm.evolution.lineage import rows as lineage_rows
 from popcomm.language import progress
@@ -289,7 +288,7 @@ class Generations(FIFOScheduler):
 def value_at(run_dir: Path, metric: str, iteration: int) -> float:
     """The last number of a metric that a run had recorded at an iteration; nan where there is none."""
     table = progress.read(run_dir / PROGRESS)
-    found = measured(table[table["iteration"] <= iteration], metric) if len(table) else None
+    found = progress.last(table[table["iteration"] <= iteration], metric) if len(table) else None
     return math.nan if found is None else found
 
 

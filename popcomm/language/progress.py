@@ -71,6 +71,14 @@ def read(path: Path) -> pd.DataFrame:
     return frame
 
 
+def last(table: pd.DataFrame, metric: str) -> float | None:
+    """The last number of a column of `read`; None where there is none."""
+    if metric not in table:
+        return None
+    values = table[metric].dropna()
+    return float(values.iloc[-1]) if len(values) else None
+
+
 def _whole(file: Any) -> int:
     """Bytes of a file up to the end of its last whole line."""
     end = file.seek(0, os.SEEK_END)

@@ -30,6 +30,8 @@ def topology(
     hubs: Array | None = None,
     names: Sequence[str] | None = None,
     title: str = "Who listens to whom",
+    weighs: str = "attention",
+    unit: str = "",
 ) -> Figure:
     """Agents as discs, coloured by role or orange for hubs, and an arrow for each message that was heard.
 
@@ -41,6 +43,8 @@ def topology(
         roles: N names (species) that colours tell apart.
         hubs: [N] bool.
         names: N short names, the seat numbers by default.
+        weighs: what weights are a measure of, e.g. "age".
+        unit: of weights, e.g. "iterations"; attention has none.
     """
     on_circle = positions is None or positions.shape[-1] == 0
     places, extent = _circle(num_agents) if on_circle else _plane(positions, torus)
@@ -53,13 +57,13 @@ def topology(
     _arrows(axes, links[heaviest], None if weights is None else weights[heaviest], places, extent, disc)
     _discs(axes, places, _colours(num_agents, roles, hubs), disc, names)
     _frame(axes, places, extent, on_circle)
-    how = "arrow: sender to listener" + ("" if weights is None else "; the darker and thicker, the more attention")
+    how = "arrow: sender to listener" + ("" if weights is None else f"; its width and darkness: {weighs}")
     if len(links) > MOST_LINKS:
         how += f"; {MOST_LINKS} of {len(links)}"
     if extent is not None and _shifts(places, links[heaviest], extent).any():
         how += "; dashed: across the border"
     axes.set_title(how, fontsize=9, color=MUTED, loc="left")
-    _key(axes, weights, roles, hubs)
+    _key(axes, weights, roles, hubs, (weighs, unit))
     return figure
 
 
@@ -144,7 +148,9 @@ def _frame(axes: Axes, places: Array, extent: Array | None, on_circle: bool) -> 
         axes.set_axis_off()
 
 
-def _key(axes: Axes, weights: Array | None, roles: Sequence[str] | None, hubs: Array | None) -> None:
+def _key(
+    axes: Axes, weights: Array | None, roles: Sequence[str] | None, hubs: Array | None, measure: tuple[str, str]
+) -> None:
     kinds = sorted(set(roles)) if roles else []
     marks = [(CATEGORIES[i % len(CATEGORIES)], kind) for i, kind in enumerate(kinds)] if len(kinds) > 1 else []
     if hubs is not None and np.any(hubs):
@@ -155,7 +161,7 @@ def _key(axes: Axes, weights: Array | None, roles: Sequence[str] | None, hubs: A
         most = float(np.max(weights))
         for part in (1.0, 0.5):
             line = {"linewidth": 0.4 + 2.6 * part**1.5, "alpha": 0.12 + 0.73 * part**1.5, "color": INK}
-            handles.append(Line2D([], [], label=f"weight {most * part:.2f}", **line))
+            handles.append(Line2D([], [], label=f"{measure[0]} {most * part:.3g} {measure[1]}".rstrip(), **line))
     if handles:
         axes.legend(
             handles=handles,

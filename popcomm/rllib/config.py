@@ -109,6 +109,7 @@ class PopulationPPOConfig(Settings):
         reflexes: Sequence[object] = NotProvided,
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
+        vocabulary: Mapping[str, object] | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
 
@@ -137,6 +138,8 @@ class PopulationPPOConfig(Settings):
             capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
                 for three standard deviations of the load when all speak (four times what is said where R >= 1).
             inbox: K, of them, that an agent can hear. None: all that it may expect.
+            vocabulary: of symbols: {"first": n, "schedule": ...}: n of them may be said at first, and more as the
+                schedule's strength falls from 1 to 0, where all may (`popcomm.channels.vocabulary`). None: all, always.
         """
         return self._set(
             messages=messages,
@@ -148,6 +151,7 @@ class PopulationPPOConfig(Settings):
             reflexes=reflexes,
             channel_capacity=capacity,
             channel_inbox=inbox,
+            vocabulary=vocabulary,
         )
 
     def population(

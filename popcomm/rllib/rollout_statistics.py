@@ -30,7 +30,7 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
-from popcomm.rllib.fragment import Fragment
+from popcomm.rllib.fragment import Fragment, open_symbols
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.speaking import speaking
 from popcomm.rollout import Thought, Turn
@@ -202,6 +202,8 @@ class RolloutStatistics:
             return {}
         spoken, size = counted(kind, torch.from_numpy(said[alive])).numpy(), kind.alphabet
         assert size is not None
+        # A vocabulary that grows is as large as it is by now.
+        size = open_symbols(next(iter(fragments.values()))) or size
         sample = spoken[np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)]
         used = symbol_counts(sample, size).sum(0)
         result = {

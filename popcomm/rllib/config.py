@@ -214,8 +214,9 @@ class PopulationPPOConfig(Settings):
                 nobody. Species with one member, and those that do not learn, are not selected.
             every: iterations of a generation.
             fitness: a measure of members (`popcomm.rllib.member_statistics.MEASURES`): "return", its mean over those
-                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; "message_entropy";
-                "agreement". Or a function, or "module:function", {measure: [P]} -> [P].
+                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; of talk "success",
+                "listening", "influence", "message_entropy" and "agreement". Or a function, or "module:function",
+                {measure: [P]} -> [P].
             smoothing: of a member's fitness over the generations that it lived, in [0, 1): m <- s m + (1 - s) x.
             mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
             crossover: probability that a tensor of a child is that of a second parent.

@@ -70,7 +70,6 @@ class PopulationPPOLearner(PPOTorchLearner):
         if config.compile_agents:
             for module in self.networks.values():
                 module.agent.compile()
-        self._check_scheduled_losses()
         self.unroller = Unroller(
             self.networks,
             {name: s.seats for name, s in self.species.items()},
@@ -87,12 +86,15 @@ class PopulationPPOLearner(PPOTorchLearner):
             )
             for name, module in self.networks.items()
         }
+        self._check_scheduled_losses()
         agents = {name: module.agent for name, module in self.networks.items()}
         self.growth = Growth(agents, self._optimizers, agreed_seed(config.seed, self.device, self._workers))
 
     def _check_scheduled_losses(self) -> None:
-        """Raises UserError: a schedule is given for a loss that no network has."""
-        known = {name for module in self.networks.values() for name in module.auxiliary_weights}
+        """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
+        own = [module.auxiliary_weights for module in self.networks.values()]
+        given = own + [loss.weights for loss in self.losses.values()]
+        known = {name for weights in given for name, weight in weights.items() if weight}
         for name in self.config.loss_schedules or {}:
             if name not in known:
                 raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])
@@ -151,7 +153,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             rows: worlds in each batch.
             iteration: decides the order of the minibatches, together with the seed.
             timesteps: RLlib's counters when this iteration began, which its schedules follow.
-            scales: {loss of the networks' own: by how much its weight is multiplied}.
+            scales: {loss: by how much its weight is multiplied}.
 
         Returns:
             RLlib's reduced metrics.

@@ -127,8 +127,11 @@ class PopulationPPOConfig(Settings):
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
                 unless the world charges for talk, so the estimate has less noise. "receivers": what became of those
-                who heard it, in the mean; for worlds that pay each for its own doing. None: "next" where gamma is 0,
-                else "step".
+                who heard it, in the mean; for worlds that pay each for its own doing. "counterfactual": the same, as
+                far as they would have acted otherwise had its sender said something else, in expectation over what it
+                might have said (COMA's baseline, `popcomm.rllib.counterfactual`); who follows nothing pays for nothing,
+                and what listeners keep in memory for later steps is not counted. None: "next" where gamma is 0, else
+                "step".
             dropout: probability that a receiver misses a message; through a routed channel, that all do.
             noise: symbols: probability that a symbol is replaced by a random one; words: that a bit is flipped;
                 vectors: standard deviation.

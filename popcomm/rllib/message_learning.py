@@ -15,7 +15,7 @@ from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 
-CREDITS = ("step", "next", "receivers")
+CREDITS = ("step", "next", "receivers", "counterfactual")
 
 
 def check_gradient(messages: Any, plan: Plan) -> None:
@@ -65,7 +65,7 @@ def check_credit(settings: Settings, plan: Plan) -> None:
 
 
 def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
-    if settings.message_credit not in (None, "next") and any(
+    if settings.message_credit not in (None, "next", "counterfactual") and any(
         s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks
     ):
         raise UserError(
@@ -86,11 +86,18 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
             f"env_runners.rollout_fragment_length is 1, and communication.credit '{credit}' looks one step ahead: at "
             "least 2"
         )
-    if credit == "receivers" and plan.routed:
+    if credit in ("receivers", "counterfactual") and plan.routed:
         raise UserError(
-            "communication.credit is 'receivers', and through topology routed nobody hears a message of its own; use "
+            f"communication.credit is '{credit}', and through topology routed nobody hears a message of its own; use "
             "'step' or 'next'"
         )
+    if credit == "counterfactual":
+        for name, species in plan.species.items():
+            if species.spec.hears and getattr(species.agent_class, "collective", False):
+                raise UserError(
+                    f"communication.credit is 'counterfactual', and the {species.agent_class.__name__} of species "
+                    f"'{name}' is one network of all seats, whose seats cannot be asked apart; use 'step' or 'next'"
+                )
 
 
 def check_relaxed(plan: Plan) -> None:

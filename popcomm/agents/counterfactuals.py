@@ -7,7 +7,7 @@ is read once for all of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -93,6 +93,28 @@ def alternatives(
 def drawn(messages: Tensor) -> Alternatives:
     """Messages [B, N, M, *message shape] that were drawn from what senders might have said."""
     return Alternatives(messages, torch.full(messages.shape[:3], 1 / messages.shape[2], device=messages.device))
+
+
+def together(parts: Sequence[Alternatives | None], seats: Sequence[int]) -> Alternatives:
+    """Those of all species as those of a world's seats; who never speaks (None) has nothing that weighs anything.
+
+    Args:
+        parts: of each species [B, N_s, M_s, ...]; some have less to say than others.
+        seats: N_s of each.
+    """
+    known = [part for part in parts if part is not None]
+    count, some = max(part.weights.shape[2] for part in known), known[0]
+    worlds, rest = some.weights.shape[0], some.messages.shape[3:]
+    messages = some.messages.new_zeros(worlds, sum(seats), count, *rest)
+    weights = some.weights.new_zeros(worlds, sum(seats), count)
+    start = 0
+    for part, size in zip(parts, seats, strict=True):
+        if part is not None:
+            own = part.weights.shape[2]
+            messages[:, start : start + size, :own] = part.messages
+            weights[:, start : start + size, :own] = part.weights
+        start += size
+    return Alternatives(messages, weights)
 
 
 def said_again(scene: Scene, generator: torch.Generator, count: int = ALTERNATIVES) -> Tensor:

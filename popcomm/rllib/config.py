@@ -374,6 +374,7 @@ class PopulationPPOConfig(Settings):
         picture_every: int = NotProvided,
         checkpoint_every: int = NotProvided,
         keep_checkpoints: int | None = NotProvided,
+        importance_every: int = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -386,6 +387,9 @@ class PopulationPPOConfig(Settings):
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
+            importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
+                without each message, and with what its sender would have said otherwise, for as long as a fragment
+                (`language/importance`, and of each pair of seats or species; `popcomm.rollout.importance`).
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -394,6 +398,7 @@ class PopulationPPOConfig(Settings):
             picture_every=picture_every,
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
+            importance_every=importance_every,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

@@ -17,6 +17,7 @@ from popcomm.agents.counterfactuals import (
     instead,
     lived,
     said_again,
+    together,
 )
 from popcomm.agents.distributions import action_distribution
 from popcomm.agents.seating import Seating
@@ -128,15 +129,9 @@ def _mail(steps: Sequence[Steps], t: int) -> Mail:
 
 
 def _alternatives(walks: Mapping[str, _Walk], kind: MessageKind, generator: torch.Generator) -> Alternatives:
-    """What all seats might have said in a step; nothing, without weight, of those who never speak."""
-    found = {name: walk.alternatives(kind, generator) for name, walk in walks.items() if walk.speaks}
-    some = next(iter(found.values()))
-    parts = []
-    for name, walk in walks.items():
-        seats = walk.seats.stop - walk.seats.start
-        silence = (values.new_zeros(values.shape[0], seats, *values.shape[2:]) for values in some)
-        parts.append(found.get(name, silence))
-    return Alternatives(*(torch.cat(every, 1) for every in zip(*parts, strict=True)))
+    """What all seats might have said in a step."""
+    parts = [walk.alternatives(kind, generator) if walk.speaks else None for walk in walks.values()]
+    return together(parts, [walk.seats.stop - walk.seats.start for walk in walks.values()])
 
 
 class _Walk:

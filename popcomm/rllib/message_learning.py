@@ -92,12 +92,30 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
             "'step' or 'next'"
         )
     if credit == "counterfactual":
-        for name, species in plan.species.items():
-            if species.spec.hears and getattr(species.agent_class, "collective", False):
-                raise UserError(
-                    f"communication.credit is 'counterfactual', and the {species.agent_class.__name__} of species "
-                    f"'{name}' is one network of all seats, whose seats cannot be asked apart; use 'step' or 'next'"
-                )
+        _check_asked(f"communication.credit is '{credit}'", plan, "use 'step' or 'next'")
+
+
+def _check_asked(what: str, plan: Plan, instead: str) -> None:
+    """Whether listeners can be asked about single messages."""
+    for name, species in plan.species.items():
+        if species.spec.hears and getattr(species.agent_class, "collective", False):
+            raise UserError(
+                f"{what}, and the {species.agent_class.__name__} of species '{name}' is one network of all seats, "
+                f"whose seats cannot be asked apart; {instead}"
+            )
+
+
+def check_importance(settings: Settings, plan: Plan) -> None:
+    """Whether there is somebody to be asked how much messages matter."""
+    every = settings.importance_every
+    if not every or plan.message_kind is None:
+        return
+    what = f"recording.importance_every is {every}"
+    if not settings.conversation_worlds:
+        raise UserError(f"{what}, and recording.conversation_worlds is 0, so there is no world to ask in; at least 1")
+    if plan.routed:
+        raise UserError(f"{what}, and through topology routed nobody hears a message of its own; leave it out")
+    _check_asked(what, plan, "leave it out")
 
 
 def check_relaxed(plan: Plan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from popcomm.rllib.counterfactual import counterfactual_credit
 from popcomm.rllib.fragment import as_tensors
 from tests.rllib.test_credit import config_of
 from tests.rllib.test_learner import learner_of, update, weights
-from tests.rllib.test_listening import Deaf, Echo
+from tests.rllib.test_listening import BIT, Deaf, Echo
+from tests.rllib.test_reflexes import ALL, air_config
 from tests.rllib.test_rollout import clock_config, runner_of
 
 
@@ -149,4 +151,57 @@ def test_through_a_routed_channel_there_is_no_message_to_ask_about() -> None:
     config = config_of("counterfactual").communication(topology={"kind": "routed", "latents": 2})
     config.population(agent="symbolic", agent_config={})
     with pytest.raises(UserError, match=r"communication.credit is 'counterfactual', and through topology routed"):
+        config.validate()
+
+
+ASKED = {
+    "memory": lambda: clock_config(agent="gru", members=1, env_config={"death": 2}),
+    "members": lambda: clock_config(agent="gru", members=8, dropout=0.2, env_config={"death": 2}),
+    "vectors": lambda: clock_config(agent="mlp", messages={"kind": "vectors", "size": 3}, gradient="through"),
+    "points of the simplex": lambda: clock_config(agent="mlp", gradient="relaxed"),
+    "a log of words": lambda: air_config(*ALL, agent="mlp", channel={"inbox": 3}),
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_asking_whose_messages_matter_changes_nothing_in_what_is_sampled(kind: str) -> None:
+    asking, mute = (runner_of(ASKED[kind]().recording(importance_every=every)) for every in (2, 0))
+    told = []
+    for iteration in range(1, 5):
+        ours, theirs = asking.sample(iteration=iteration), mute.sample(iteration=iteration)
+        told.append(asking.statistics.language.get("importance"))
+        assert "importance" not in mute.statistics.language
+        for name, part in ours.policy_batches.items():
+            for key, values in part.items():
+                np.testing.assert_array_equal(values, theirs.policy_batches[name][key], err_msg=key)
+    assert [value is None for value in told] == [True, False, True, False]
+    assert all(0 <= value <= 1 for value in told if value is not None)
+
+
+def test_each_pair_of_seats_has_a_number_and_all_together_their_mean() -> None:
+    runner = runner_of(clock_config(agent=Echo, messages=BIT).recording(importance_every=1, conversation_worlds=12))
+    runner.sample(iteration=1)
+    found, agents = runner.statistics.language, runner.layout.agents
+    each = {f"importance/{a}/{b}": found.get(f"importance/{a}/{b}", -1.0) for a in agents for b in agents if a != b}
+    assert {key for key in found if key.startswith("importance/")} == each.keys()
+    # All are heard equally often.
+    assert found["importance"] == pytest.approx(np.mean(list(each.values())))
+    # Of three coins the echo adds up, the one that comes first matters where the others are 0, and the echo is sure.
+    assert 0.05 < found["importance"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c.recording(importance_every=-1), "recording.importance_every is -1"),
+        (
+            lambda c: c.recording(importance_every=1, conversation_worlds=0),
+            "importance_every is 1, and recording.conversation_worlds is 0",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_told(change: Any, sentence: str) -> None:
+    config = config_of("step")
+    change(config)
+    with pytest.raises(UserError, match=sentence):
         config.validate()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from popcomm.analysis import lineages, listeners, members
+from popcomm.analysis import importance, lineages, listeners, members
 from popcomm.analysis.collapses import collapses
 from popcomm.analysis.history import History
 from popcomm.analysis.page import Section
@@ -34,6 +34,7 @@ def all_sections(run: RunFolder) -> list[Section]:
         temporal_patterns,
         listeners.topology,
         listeners.attention_hubs,
+        importance.message_importance,
     )
     return [*(make(run) for make in makers), *lineages.sections(run)]
 

@@ -55,6 +55,13 @@ QUESTIONS = {
         "members were dealt to the seats anew. Right: relays lie on the strongest paths between others, so that "
         "what they hear can spread.",
     ),
+    "message_importance": (
+        "Whose messages matter?",
+        "Bright cells are senders whose messages a receiver acts on: had the sender said something else of what it "
+        "might have said, the receiver's policy would have been as far from what it was (0: the same, 1: nothing in "
+        "common). "
+        "A row of dark cells is a sender that nobody heeds, or one that always says the same.",
+    ),
     "family_tree": (
         "Who has children, and whose lines are left?",
         "Left: a colour that widens is a line that spreads; when one takes all, what is left of the diversity is what "

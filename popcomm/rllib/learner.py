@@ -20,6 +20,7 @@ from torch import Tensor
 from popcomm.agents.distributions import action_distribution
 from popcomm.errors import unknown
 from popcomm.evolution.diversity import of_weights
+from popcomm.rllib.counterfactual import add_counterfactual_credit
 from popcomm.rllib.credit import add_receivers_credit
 from popcomm.rllib.estimates import of_messages as _of_messages
 from popcomm.rllib.estimates import of_steps as _of_steps
@@ -46,7 +47,7 @@ from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
-LEARNER_BRANCH, LESSON_BRANCH = 4, 9
+LEARNER_BRANCH, LESSON_BRANCH, CREDIT_BRANCH = 4, 9, 12
 GROWTH = "growth"  # in a learner's state
 
 
@@ -76,6 +77,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             self.plan.message_kind,
             self.plan.carries_gradients,
         )
+        self._otherwise = torch.Generator(self.device)  # what senders might have said
         self.guards = {
             name: MemberGuard(name, module.spec.members, config.max_nonfinite_updates)
             for name, module in self.networks.items()
@@ -163,6 +165,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             loss.scales = scales or {}
         rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.plan.balanced_block
         arrays = load_share(batches, rows, rank, self._workers, block, self.device)
+        self._otherwise.manual_seed(seed_of(self.config.seed or 0, CREDIT_BRANCH, iteration, rank))
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])
         if self.config.autocast and worlds:
@@ -211,10 +214,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.config.time_limit == "end":  # which leaves nothing to be hoped for after it
             for a in arrays.values():
                 a["terminated"] = a["terminated"] | a["truncated"]
-        by_receivers = self.plan.gradient == "reinforce" and self.config.message_credit == "receivers"
-        if by_receivers and self.plan.message_kind is not None:  # in silence nobody hears anybody
-            estimates = [_of_steps(a, self.plan.species[name].settings).advantages for name, a in arrays.items()]
-            add_receivers_credit(arrays, estimates, self.plan, self._reduce)
+        self._credit_listeners(arrays)
         for name, a in arrays.items():
             plan, module = self.plan.species[name], self.networks[name]
             config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
@@ -241,6 +241,19 @@ class PopulationPPOLearner(PPOTorchLearner):
             if config.normalize_returns and self.should_module_be_updated(name):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
                 module.returns.update(moments)
+
+    def _credit_listeners(self, arrays: Arrays) -> None:
+        """Messages that are credited with what became of those who heard them."""
+        if self.plan.gradient != "reinforce" or self.plan.message_kind is None:  # in silence nobody hears anybody
+            return
+        credit = self.config.message_credit
+        if credit not in ("receivers", "counterfactual"):
+            return
+        estimates = [_of_steps(a, self.plan.species[name].settings).advantages for name, a in arrays.items()]
+        if credit == "receivers":
+            add_receivers_credit(arrays, estimates, self.plan, self._reduce)
+        else:
+            add_counterfactual_credit(arrays, estimates, self.plan, self.networks, self._otherwise, self._reduce)
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""

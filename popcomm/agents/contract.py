@@ -152,6 +152,8 @@ class AuxiliaryBatch(NamedTuple):
     sender_obs_mask: Tensor | None  # [P, R, K, sender_obs_size] bool, the numbers that are real
     world_state: Tensor | None  # [P, R, S]
     mask: Tensor  # [P, R] bool, rows that an agent lived
+    # [P, R], differentiable: `expense` of what was said (`MessageKind`), where the trainer has it anyway.
+    expense: Tensor | None = None
 
 
 @runtime_checkable

@@ -75,7 +75,8 @@ class Grounding:
         if weights["reconstruction"] and self._has_senders(batch):
             losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
         if weights["message_cost"] and outputs.message is not None:
-            losses["message_cost"] = masked_mean(self._message_cost(outputs.message, outputs.said), batch.mask)
+            cost = self._message_cost(outputs.message, outputs.said) if batch.expense is None else batch.expense
+            losses["message_cost"] = masked_mean(cost, batch.mask)
         return losses
 
     def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:

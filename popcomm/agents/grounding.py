@@ -57,6 +57,11 @@ class Grounding:
             self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
 
     @property
+    def pays_for_messages(self) -> bool:
+        """Whether `expense` of a batch is looked at."""
+        return bool(self.auxiliary_weights["message_cost"])
+
+    @property
     def without_gradient(self) -> tuple[str, ...]:
         """In silence what the world is estimated from is zero, and only its mean can be learned."""
         return () if self.spec.receives is not None else ("world_estimator.layers.0.weight",)

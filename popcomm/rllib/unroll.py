@@ -34,9 +34,9 @@ def said_in(arrays: Fragment[Tensor]) -> Tensor:
 
 
 def soft_of(
-    kind: Any, params: Tensor, seating: Seating, get: Callable[[str, int], Tensor], noisy: bool
+    kind: Any, params: Tensor, seating: Seating, get: Callable[[str, int], Tensor], noisy: bool, priced: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """The differentiable form of what a species said, in world order, and what it was expected to cost.
+    """The differentiable form of what a species said, in world order, and if `priced` what it was expected to cost.
 
     Of a reparameterised kind it is what the present sender says with the noise that was kept, and what the channel
     did to the message afterwards.
@@ -47,10 +47,10 @@ def soft_of(
         noisy: whether it has what was sent beside what was heard.
 
     Returns:
-        [B, N_s, *features shape], or [B T, N_s, *features shape]; [P, R], or None where that costs extra.
+        [B, N_s, *features shape], or [B T, N_s, *features shape]; [P, R], or None where that is no by-product.
     """
     if not reparameterised(kind):
-        both = kind.soft_and_expense(params) if hasattr(kind, "soft_and_expense") else None
+        both = kind.soft_and_expense(params) if priced and hasattr(kind, "soft_and_expense") else None
         soft, expense = (kind.soft(params), None) if both is None else both
         return seating.to_worlds(soft), expense
     noise = seating.to_members(get("message_noise", 0))
@@ -61,6 +61,10 @@ def soft_of(
 def _all_steps(arrays: Fragment[Tensor], length: int, key: str, ahead: int) -> Tensor:
     """Rows of all steps, so many steps later: [B T, N_s, ...]."""
     return plain(arrays)[key][:, ahead : ahead + length].flatten(0, 1)
+
+
+def _pays(agent: Any) -> bool:
+    return bool(getattr(agent, "pays_for_messages", False))
 
 
 def _row(t: int, steps: Steps, key: str) -> Tensor:
@@ -145,7 +149,8 @@ class Unroller:
             expense = None
             if self.through and spec.sends is not None and output.message is not None:
                 noisy = "sent" in arrays
-                soft, expense = soft_of(spec.sends, output.message, seating, partial(_all_steps, arrays, length), noisy)
+                look = partial(_all_steps, arrays, length)
+                soft, expense = soft_of(spec.sends, output.message, seating, look, noisy, _pays(agent))
                 softs[name] = soft.unflatten(0, (worlds, length))
             index = None if seating.members == 1 else seating.index.reshape(-1)
             result[name] = SpeciesUnroll(
@@ -211,6 +216,7 @@ class _Walk:
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
         self.decides_later = decides_later(self.agent)
         self.decides_unseen = bool(getattr(self.agent, "decides_unseen", False))
+        self.pays = _pays(self.agent)
         self._seat(0)
         self.state = {name: self.seating.to_members(value) for name, value in carried(arrays).items()}
         self.outputs: list[AgentOutput] = []
@@ -245,7 +251,12 @@ class _Walk:
         if params is None:
             return self.arrays["values"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
         soft, expense = soft_of(
-            kind, params, self.seating, lambda key, ahead: self.steps.at(t + ahead, key), "sent" in self.steps
+            kind,
+            params,
+            self.seating,
+            lambda key, ahead: self.steps.at(t + ahead, key),
+            "sent" in self.steps,
+            self.pays,
         )
         self.expenses.append(expense)
         return soft

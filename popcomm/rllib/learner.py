@@ -22,6 +22,7 @@ from popcomm.errors import unknown
 from popcomm.evolution.diversity import of_weights
 from popcomm.rllib.counterfactual import add_counterfactual_credit
 from popcomm.rllib.credit import add_receivers_credit
+from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.estimates import of_messages as _of_messages
 from popcomm.rllib.estimates import of_steps as _of_steps
 from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
@@ -62,6 +63,7 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def build(self) -> None:
         super().build()
+        leave_new_memory()
         self._known_parameters: dict[str, list[torch.nn.Parameter]] = {}
         config = self.config
         self.plan = plan_of(config)

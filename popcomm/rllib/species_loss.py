@@ -69,7 +69,8 @@ class SpeciesLoss:
             entropy_coeff: the present coefficient.
             world: the arrays of all species, for what senders saw.
             reduce: sum over learners.
-            diagnose: whether to compute the network's diagnostics too.
+            diagnose: whether to compute what is only logged of the last update, too: the network's diagnostics, and the
+                messages' entropy where it has no coefficient.
             teacher: what parents do on the same rows, where some members are taught; else None.
             asked: random numbers for it.
         """
@@ -83,7 +84,7 @@ class SpeciesLoss:
             return torch.where(mask, values, 0.0).mul(weight).sum()
 
         rows = _Rows(arrays, run.places, members)
-        likelihoods = self._likelihoods(output, rows)
+        likelihoods = self._likelihoods(output, rows, diagnose)
         value = mean(rows.where_known(self._value_error(output, rows)))
         policy, logged = self._policy_loss(likelihoods, rows, mean)
         entropy_mean = mean(likelihoods.entropy)
@@ -221,7 +222,7 @@ class SpeciesLoss:
     def _is_supervised(self, rows: _Rows) -> bool:
         return "answers" in rows.arrays
 
-    def _likelihoods(self, output: AgentOutput, rows: _Rows) -> _Likelihoods:
+    def _likelihoods(self, output: AgentOutput, rows: _Rows, diagnose: bool = False) -> _Likelihoods:
         logits = output.action_logits.float()
         mask = rows.optional("action_mask")
         log_prob, entropy = self.distribution.log_prob_and_entropy(logits, rows["actions"], mask)
@@ -231,7 +232,10 @@ class SpeciesLoss:
         message = None
         if self._acts_by_message(output):
             message = _voiced(self.messages.log_prob(params, rows.sent()), rows)
-        with torch.set_grad_enabled(message is not None or bool(self.config.message_entropy_coeff)):
+        rewarded = bool(self.config.message_entropy_coeff)
+        if not rewarded and not diagnose:  # it is a tenth of an update
+            return _Likelihoods(log_prob, entropy, message, None)
+        with torch.set_grad_enabled(rewarded):
             uncertain = self.messages.entropy(params, **told(self.messages, output.said))
             return _Likelihoods(log_prob, entropy, message, _voiced(uncertain, rows))
 
@@ -347,6 +351,7 @@ def auxiliary_batch(
         sender_obs_mask=sender_mask,
         world_state=rows.world_state(),
         mask=run.mask,
+        expense=run.expense,
     )
 
 

@@ -141,7 +141,7 @@ class Sampler:
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.statistics.count(stepped, fragments, self.rollout.world.metrics())
-        self.statistics.language |= self.listening.measure(fragments, self.modules, self.distributions)
+        self.statistics.follow(self.listening.moved(fragments, self.modules, self.distributions), fragments)
         return stepped
 
     # ---- checkpoints ----

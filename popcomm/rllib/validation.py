@@ -139,6 +139,8 @@ def _check_measures(settings: Settings, channel: Channel | None, num_labels: int
     if channel is not None:
         schedules |= {f"communication.reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
         schedules["communication.topology.schedule"] = channel.topology.schedule
+        if channel.vocabulary is not None:
+            schedules["communication.vocabulary.schedule"] = channel.vocabulary.schedule
     for where, schedule in schedules.items():
         known = ["reward", *(OF_LABELS if num_labels else ())]
         if not isinstance(schedule, Gated) or schedule.measure in known:

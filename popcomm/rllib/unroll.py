@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
+from popcomm.agents.deferred import together
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
@@ -197,12 +198,13 @@ class Unroller:
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
         steps = [walk.steps for walk in walks.values()]
         soft: Tensor | None = None
-        for t in range(length):
-            mail = self._mail(steps, partial(_row, t), soft)
-            for name, walk in walks.items():
-                walk.step(t, mail, self.seats[name])
-            if self.through and self.messages is not None:
-                soft = _together([walk.soft(t, self.messages) for walk in walks.values()])
+        with together():
+            for t in range(length):
+                mail = self._mail(steps, partial(_row, t), soft)
+                for name, walk in walks.items():
+                    walk.step(t, mail, self.seats[name])
+                if self.through and self.messages is not None:
+                    soft = _together([walk.soft(t, self.messages) for walk in walks.values()])
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 

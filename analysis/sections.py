@@ -57,10 +57,9 @@ QUESTIONS = {
     ),
     "message_importance": (
         "Whose messages matter?",
-        "Bright cells are senders whose messages a receiver acts on: had the sender said something else of what it "
-        "might have said, the receiver's policy would have been as far from what it was (0: the same, 1: nothing in "
-        "common). "
-        "A row of dark cells is a sender that nobody heeds, or one that always says the same.",
+        "Bright cells are senders whose messages a receiver acts on: without them its policy would have been as far "
+        "from what it was (total variation; 0: the same, 1: nothing in common). A dark row is a sender that nobody "
+        "heeds.",
     ),
     "family_tree": (
         "Who has children, and whose lines are left?",

@@ -88,6 +88,10 @@ class AskedWorld(EpisodicWorld):
         right = (actions["seat"] == self._kinds[:, self.sources]).float().mean(1, keepdim=True)
         return (right * answering.unsqueeze(1)).repeat(1, self.num_agents), answering
 
+    def _labels(self) -> Tensor:
+        assert self._kinds is not None
+        return torch.where((self._age == 0).unsqueeze(1), self._kinds, -1)
+
     def _observe(self) -> dict[str, Tensor]:
         assert self._kinds is not None
         seen = F.one_hot(self._kinds, self.num_labels) * (self._age == 0).view(-1, 1, 1)

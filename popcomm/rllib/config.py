@@ -291,9 +291,10 @@ class PopulationPPOConfig(Settings):
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
                 one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
-            loss_schedules: {loss of the network's own: schedule}, by how much its weight is multiplied while training
-                goes on, e.g. {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for
-                symbols that cost nothing at first.
+            loss_schedules: {loss: schedule}, by how much its weight is multiplied while training goes on, e.g.
+                {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for symbols that
+                cost nothing at first. Losses of the network's own, and "quality", "message_balance",
+                "message_sharpness", "message_kl" and "message_entropy", those alone that have a weight.
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
                 0.5 where messages carry gradients and the agent gives "features", and 0 elsewhere.

@@ -22,6 +22,7 @@ from popcomm.errors import unknown
 from popcomm.evolution.diversity import of_weights
 from popcomm.rllib.counterfactual import add_counterfactual_credit
 from popcomm.rllib.credit import add_receivers_credit
+from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.estimates import of_messages as _of_messages
 from popcomm.rllib.estimates import of_steps as _of_steps
 from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
@@ -62,6 +63,7 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def build(self) -> None:
         super().build()
+        leave_new_memory()
         self._known_parameters: dict[str, list[torch.nn.Parameter]] = {}
         config = self.config
         self.plan = plan_of(config)
@@ -71,7 +73,6 @@ class PopulationPPOLearner(PPOTorchLearner):
         if config.compile_agents:
             for module in self.networks.values():
                 module.agent.compile()
-        self._check_scheduled_losses()
         self.unroller = Unroller(
             self.networks,
             {name: s.seats for name, s in self.species.items()},
@@ -89,12 +90,15 @@ class PopulationPPOLearner(PPOTorchLearner):
             )
             for name, module in self.networks.items()
         }
+        self._check_scheduled_losses()
         agents = {name: module.agent for name, module in self.networks.items()}
         self.growth = Growth(agents, self._optimizers, agreed_seed(config.seed, self.device, self._workers))
 
     def _check_scheduled_losses(self) -> None:
-        """Raises UserError: a schedule is given for a loss that no network has."""
-        known = {name for module in self.networks.values() for name in module.auxiliary_weights}
+        """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
+        own = [module.auxiliary_weights for module in self.networks.values()]
+        given = own + [loss.weights for loss in self.losses.values()]
+        known = {name for weights in given for name, weight in weights.items() if weight}
         for name in self.config.loss_schedules or {}:
             if name not in known:
                 raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])
@@ -153,7 +157,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             rows: worlds in each batch.
             iteration: decides the order of the minibatches, together with the seed.
             timesteps: RLlib's counters when this iteration began, which its schedules follow.
-            scales: {loss of the networks' own: by how much its weight is multiplied}.
+            scales: {loss: by how much its weight is multiplied}.
 
         Returns:
             RLlib's reduced metrics.

@@ -395,7 +395,7 @@ class PopulationPPOConfig(Settings):
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
-                (`language/importance`, and of each pair of seats or species; `popcomm.rollout.importance`).
+                (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),

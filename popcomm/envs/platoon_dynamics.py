@@ -97,6 +97,19 @@ def resistance(speed: Tensor, gap: Tensor, mass: Tensor, drag: Tensor, rolling: 
     return rolling * mass * GRAVITY + 0.5 * AIR * drag * speed.square() * shelter
 
 
+def safe_speed(gap: Tensor, speed: Tensor, ahead: Tensor, brake: Tensor, brake_ahead: Tensor, seconds: float) -> Tensor:
+    """m / s after `seconds`, so that who brakes from then on stops behind one who brakes now (Gipps 1981, equation 2).
+
+    Args:
+        gap: m to the one ahead, of which 2 are kept; inf where there is none.
+        speed, ahead: m / s, the own one and that of the one ahead.
+        brake, brake_ahead: m / s^2, how hard both can brake.
+    """
+    b = brake * seconds
+    root = b.square() + brake * (2.0 * (gap - MARGIN) - speed * seconds + ahead.square() / brake_ahead)
+    return (root.clamp(min=0.0).sqrt() - b).clamp(min=0.0)
+
+
 def collided(way: Tensor, speed: Tensor, gap: Tensor, leader: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Ways, speeds and who ran into the one ahead, [B, N] each.
 

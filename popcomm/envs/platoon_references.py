@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from popcomm.envs.platoon_dynamics import BRAKE, FASTER, HOLD, MARGIN, MERGE, SLOWER, SPRINT, Neighbours
+from popcomm.envs.platoon_dynamics import BRAKE, FASTER, HOLD, MARGIN, MERGE, SLOWER, SPRINT, safe_speed
 from popcomm.envs.platoon_v0 import DT, PlatoonWorld
 
 Actions = dict[str, Tensor]
@@ -74,19 +74,6 @@ def _to_missions(world: PlatoonWorld, merges: Tensor) -> Tensor:
     return torch.where(runs, world.here()[2] != side, merges)
 
 
-def safe_speed(gap: Tensor, speed: Tensor, ahead: Tensor, brake: Tensor, brake_ahead: Tensor) -> Tensor:
-    """m / s after a step, so that who brakes from then on stops behind one who brakes now (Gipps 1981, equation 2).
-
-    Args:
-        gap: m to the one ahead, of which 2 are kept; inf where there is none.
-        speed, ahead: m / s, the own one and that of the one ahead.
-        brake, brake_ahead: m / s^2, how hard both can brake.
-    """
-    b = brake * DT
-    root = b.square() + brake * (2.0 * (gap - MARGIN) - speed * DT + ahead.square() / brake_ahead)
-    return (root.clamp(min=0.0).sqrt() - b).clamp(min=0.0)
-
-
 def _overtakes(world: PlatoonWorld) -> Tensor:
     """[B, N] bool, who is slower than it wishes, and sees more room on the other lane."""
     own, other, _ = world.neighbours()
@@ -103,15 +90,15 @@ def driven(world: PlatoonWorld, merges: Tensor) -> Actions:
     """
     own, other, rear = world.neighbours()
     _, speed, _ = world.here()
-    safe = _safe(world, own)
+    safe = world.safe_speeds(own)
     kinds = world.kinds
     # Who comes behind must be able to brake.
     seen = rear.gap < kinds.mirror
     theirs = speed.gather(1, rear.seat)
     brakes = kinds.brake.expand_as(speed)
-    follows = safe_speed(rear.gap, theirs, speed, brakes.gather(1, rear.seat), brakes)
+    follows = safe_speed(rear.gap, theirs, speed, brakes.gather(1, rear.seat), brakes, DT)
     clear = (other.gap >= MARGIN) & (rear.gap >= MARGIN) & (~seen | (follows >= theirs - 0.5 * kinds.brake))
-    clear = clear & (_safe(world, other) >= speed - 0.5 * kinds.brake)
+    clear = clear & (world.safe_speeds(other) >= speed - 0.5 * kinds.brake)
     chosen = torch.full_like(own.seat, BRAKE)
     limit = torch.minimum(safe, world.wishes() + 0.5)
     for action in (SLOWER, HOLD, FASTER, SPRINT):
@@ -122,15 +109,3 @@ def driven(world: PlatoonWorld, merges: Tensor) -> Actions:
         chosen = chosen.masked_fill(allowed, action)
     chosen = torch.where(merges & clear, MERGE, chosen)
     return {name: chosen[:, s.seats] for name, s in world.species.items()}
-
-
-def _safe(world: PlatoonWorld, one: Neighbours) -> Tensor:
-    """[B, N], m / s: the safe speed behind a neighbour, who may be out of sight and stand there."""
-    _, speed, _ = world.here()
-    kinds = world.kinds
-    sees = one.gap < kinds.view
-    gap = torch.where(sees, one.gap, kinds.view)
-    ahead = torch.where(sees, speed.gather(1, one.seat), speed)
-    brakes = kinds.brake.expand_as(speed)
-    theirs = torch.where(sees, brakes.gather(1, one.seat), brakes)
-    return torch.where(one.gap.isinf(), torch.inf, safe_speed(gap, speed, ahead, brakes, theirs))

@@ -14,7 +14,7 @@ import torch
 from pettingzoo import AECEnv
 from torch import Tensor
 
-from popcomm.checks import count, not_negative, number, positive, share
+from popcomm.checks import count, not_negative, number, positive, share, true_or_false
 from popcomm.envs.episodic_world import EpisodicWorld
 from popcomm.envs.platoon_dynamics import (
     BRAKE,
@@ -32,12 +32,15 @@ from popcomm.envs.platoon_dynamics import (
     collided,
     moved,
     resistance,
+    safe_speed,
 )
+from popcomm.envs.platoon_missions import Missions, called, gone_on, none_yet
 from popcomm.envs.platoon_sight import CAR, EMERGENCY, SPEED_SCALE, TRUCK, observed, on_ring, species_of
 from popcomm.envs.world_parallel import WorldParallelEnv, turn_based, turn_based_raw
 from popcomm.errors import UserError
 
 DT = 1.0  # s
+START = 22.0  # m / s, of all as an episode opens
 CLOSE = 0.5  # s, the headway below which one is too close
 COUNTED = ("delay", "crashes", "fuel", "close")
 
@@ -86,6 +89,7 @@ class PlatoonWorld(EpisodicWorld):
         weight: how many times as dear a second of delay is on a mission of criticality 1.
         crash_penalty: s.
         fuel_price: s for each g.
+        assist: brake for all who come nearer than is safe, as emergency brake assistants do.
         reward_share: 0 = own reward only, 1 = the mean of all.
 
     Raises:
@@ -93,19 +97,7 @@ class PlatoonWorld(EpisodicWorld):
     """
 
     name = "platoon_v0"
-    kept = (
-        *EpisodicWorld.kept,
-        "place",
-        "speed",
-        "lane",
-        "urgency",
-        "side",
-        "left",
-        "since",
-        "crashed",
-        "chosen",
-        "counts",
-    )
+    kept = (*EpisodicWorld.kept, "place", "speed", "lane", "missions", "crashed", "chosen", "counts")
     ends_at_deadline = False
     position_size, num_labels = 1, 5
 
@@ -123,6 +115,7 @@ class PlatoonWorld(EpisodicWorld):
         weight: float = 30.0,
         crash_penalty: float = 20.0,
         fuel_price: float = 0.005,
+        assist: bool = True,
         reward_share: float = 0.8,
     ) -> None:
         _check_ranges(locals())
@@ -130,13 +123,12 @@ class PlatoonWorld(EpisodicWorld):
         self.road, self.mission, self.mission_rate = float(road), float(mission), mission_rate
         self.weight, self.crash_penalty = weight, crash_penalty
         self.fuel_price, self.reward_share, self.torus = fuel_price, reward_share, (float(road),)
+        self.assist = true_or_false(f"{self.name}: assist", assist)
         self.species = species_of({TRUCK: trucks, CAR: cars, EMERGENCY: emergencies})
         self.state_size = 5 * self.num_agents
         kinds = [KINDS[name] for name, s in self.species.items() for _ in range(s.num_seats)]
-        columns = zip(*kinds, strict=True)
-        self.kinds = Kind(
-            *(torch.tensor(column, dtype=torch.float32, device=self.device) for column in columns)
-        )  # [N] float32 each
+        # [K, N], a row for each field.
+        self.kinds = Kind(*torch.tensor(list(zip(*kinds, strict=True)), dtype=torch.float32, device=self.device))
         self._saves = torch.arange(self.num_agents, device=self.device) >= trucks + cars  # [N] bool
         table = torch.zeros(6, self.num_agents, device=self.device)
         table[FASTER], table[SPRINT] = self.kinds.faster, 2.0 * self.kinds.faster
@@ -145,10 +137,7 @@ class PlatoonWorld(EpisodicWorld):
         self._place: Tensor | None = None  # [B, N] float32, m, of the front
         self._speed: Tensor  # [B, N] float32, m / s
         self._lane: Tensor  # [B, N] int64, 0 right, 1 left
-        self._urgency: Tensor  # [B, N] float32, 0 without a mission
-        self._side: Tensor  # [B, N] int64, the lane of the mission
-        self._left: Tensor  # [B, N] float32, m of the mission
-        self._since: Tensor  # [B, N] float32, s
+        self._missions: Missions
         self._crashed: Tensor  # [B, N] bool, in the last step
         self._chosen: Tensor  # [B, N] int64, the last actions, -1 before the first
         # Vehicle-steps, sums over them in the order of COUNTED; finished missions, their times, their delays.
@@ -163,7 +152,7 @@ class PlatoonWorld(EpisodicWorld):
     def missions(self) -> tuple[Tensor, Tensor]:
         """Who is on a mission, [B, N] bool, and on which lane it is, [B, N] int64. Raises UserError."""
         self.here()
-        return self._left > 0, self._side
+        return self._missions.runs, self._missions.side
 
     def criticality(self) -> Tensor:
         """[B, N] float32 in [0, 1], how urgent the missions of emergency vehicles are; 0 without one, and of others.
@@ -172,7 +161,7 @@ class PlatoonWorld(EpisodicWorld):
         world was not reset.
         """
         self.here()
-        return self._urgency.clone()
+        return self._missions.urgency.clone()
 
     def neighbours(self) -> tuple[Neighbours, Neighbours, Neighbours]:
         """Who is ahead on the own lane, ahead on the other one, and behind on it; for scripts that know all."""
@@ -181,48 +170,48 @@ class PlatoonWorld(EpisodicWorld):
         own, other = (ahead(place, length, lane, self.road, side) for side in (False, True))
         return own, other, behind(place, length, lane, self.road)
 
+    def safe_speeds(self, one: Neighbours) -> Tensor:
+        """[B, N], m / s after a step behind a neighbour: one out of sight is taken to drive just there, as one does."""
+        _, speed, _ = self.here()
+        sees, brakes = one.gap < self.kinds.view, self.kinds.brake.expand_as(speed)
+        theirs, their_brakes = (torch.where(sees, x.gather(1, one.seat), x) for x in (speed, brakes))
+        gap = torch.where(one.gap.isinf() | sees, one.gap, self.kinds.view)
+        return safe_speed(gap, speed, theirs, brakes, their_brakes, DT)
+
     def wishes(self) -> Tensor:
         """[B, N], m / s: the speeds at which nobody is late."""
-        return torch.where(self._urgency > 0, self.kinds.top, self.kinds.wish)
+        return torch.where(self._missions.runs, self.kinds.top, self.kinds.wish)
 
     def _begin(self, worlds: Tensor) -> None:
         shape = (self.num_worlds, self.num_agents)
         draws = torch.rand(4, *shape, generator=self._generator, device=self.device)
         # Slots along the ring, as many as vehicles, so that no two begin in one place.
         place = draws[0].argsort(-1) * (self.road / self.num_agents)
-        zeros = torch.zeros(shape, device=self.device)
-        old = {
-            key: getattr(self, f"_{key}", None)
-            for key in ("speed", "lane", "urgency", "side", "left", "since", "crashed")
+        missions = none_yet(shape, self.device)
+        new = {
+            "place": place,
+            "speed": torch.full_like(place, START),
+            "lane": (draws[1] < 0.5).long(),
+            "crashed": torch.zeros_like(place, dtype=torch.bool),
+            "chosen": torch.full(shape, -1, device=self.device),
         }
-        new = {"speed": zeros + 22.0, "lane": (draws[1] < 0.5).long(), "crashed": zeros.bool()}
-        new |= {"urgency": zeros, "side": zeros.long(), "left": zeros.clone(), "since": zeros.clone()}
-        self._place = self._renewed(self._place, place, worlds)
+        old = {key: None if self._place is None else getattr(self, f"_{key}") for key in new}
+        pairs = zip(missions if self._place is None else self._missions, missions, strict=True)
+        begun = Missions(*(self._renewed(was, now, worlds) for was, now in pairs))
         for key, value in new.items():
             setattr(self, f"_{key}", self._renewed(old[key], value, worlds))
-        chosen = torch.full(shape, -1, device=self.device)
-        self._chosen = self._renewed(getattr(self, "_chosen", None), chosen, worlds)
-        self._call(draws[2:], worlds)
-
-    def _call(self, draws: Tensor, worlds: Tensor) -> None:
-        """Give missions by chance in `worlds` [B] bool. draws [2, B, N], even: those below the rate are even there."""
-        calls = self._saves & (self._left <= 0) & (draws[0] < self.mission_rate) & worlds.unsqueeze(-1)
-        # An urgency of 0 is what nobody has who is on a mission.
-        urgency = (draws[0] / max(self.mission_rate, 1e-9)).clamp(1e-3, 1.0)
-        self._urgency = torch.where(calls, urgency, self._urgency)
-        self._side = torch.where(calls, (draws[1] < 0.5).long(), self._side)
-        self._left = torch.where(calls, self.mission, self._left)
-        self._since = self._since.masked_fill(calls, 0.0)
+        able = self._saves & worlds.unsqueeze(-1)
+        self._missions = called(begun, able, draws[2:], self.mission_rate, self.mission)
 
     def _play(self, actions: dict[str, Tensor], spoken: Tensor | None) -> tuple[Tensor, Tensor]:
-        place, speed, _ = self.here()
+        place, _, _ = self.here()
         chosen = torch.cat([actions[name] for name in self.species], 1)
         self._chosen = chosen
         _, other, rear = self.neighbours()
         merges = (chosen == MERGE) & (other.gap >= MARGIN) & (rear.gap >= MARGIN)
         self._lane = torch.where(merges, 1 - self._lane, self._lane)
         front = ahead(place, self.kinds.length, self._lane, self.road)
-        end, way, force = self._driven(chosen, speed, front.gap)
+        end, way, force = self._driven(chosen, front)
         way, self._speed, hits = collided(way, end, front.gap, front.seat, self.kinds.mass)
         struck = torch.zeros_like(front.seat).scatter_add(1, front.seat, hits.long()) > 0
         self._crashed = hits | struck
@@ -233,20 +222,24 @@ class PlatoonWorld(EpisodicWorld):
         mean = own.mean(-1, keepdim=True)
         return own.mul(1 - self.reward_share).add(mean, alpha=self.reward_share), torch.zeros_like(self._over)
 
-    def _driven(self, chosen: Tensor, speed: Tensor, gap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _driven(self, chosen: Tensor, front: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
         """Speeds after the step, ways in it, and the forces of engines (N, negative: brakes), [B, N] each."""
-        kinds = self.kinds
+        kinds, speed = self.kinds, self._speed
         wanted = self._accelerations.expand(*chosen.shape, -1).gather(2, chosen.unsqueeze(-1)).squeeze(-1)
-        resists = resistance(speed, gap, kinds.mass, kinds.drag, kinds.rolling)
+        resists = resistance(speed, front.gap, kinds.mass, kinds.drag, kinds.rolling)
         # At a walking pace it is the wheels that are the limit, not the power.
         most = (kinds.power / speed.clamp(min=1.0) - resists) / kinds.mass
+        if self.assist:
+            safe = (self.safe_speeds(front) - speed) / DT
+            most = torch.minimum(most, torch.maximum(safe, -kinds.brake))
         end, way = moved(speed, torch.minimum(wanted, most), kinds.top, DT)
         return end, way, (end - speed) / DT * kinds.mass + resists
 
     def _lost(self, grams: Tensor) -> Tensor:
         """Own rewards [B, N], and their count. grams [B, N], of fuel in the step."""
         own, *_ = self.neighbours()
-        counts = (self._urgency == 0) | (self._lane == self._side)
+        missions = self._missions
+        counts = ~missions.runs | (self._lane == missions.side)
         late = (1.0 - self._speed * counts / self.wishes()).clamp(min=0.0) * DT
         headway = own.gap.clamp(min=0.0) / self._speed.clamp(min=1.0)
         close = (1.0 - headway / CLOSE).clamp(min=0.0) * DT
@@ -254,25 +247,18 @@ class PlatoonWorld(EpisodicWorld):
         columns = (torch.ones_like(late), late, self._crashed, grams, close)
         sums = torch.stack([(column * acting).sum().double() for column in columns])
         self._counts = self._counts + torch.cat((sums, torch.zeros_like(sums[:3])))
-        dear = torch.where(self._urgency > 0, self.weight * self._urgency, 1.0)
+        dear = torch.where(missions.runs, self.weight * missions.urgency, 1.0)
         return -(dear * late + self.crash_penalty * self._crashed + close + self.fuel_price * grams)
 
     def _go_on(self, way: Tensor) -> None:
         """Missions after a step: they end, and others begin."""
         draws = torch.rand(2, *way.shape, generator=self._generator, device=self.device)
-        runs = self._left > 0
-        self._since = self._since + DT * runs
-        # Of the last step, the part that it took.
-        way = way * (self._lane == self._side)
-        part = (self._left / way.clamp(min=1e-6)).clamp(max=1.0)
-        left = (self._left - way).clamp(min=0.0)
-        done = runs & (left <= 0) & ~self._over.unsqueeze(-1)
-        took = self._since - DT * (1.0 - part)
+        missions, done, took = gone_on(self._missions, way, self._lane, DT)
+        done = done & ~self._over.unsqueeze(-1)
         sums = (done.sum(), (took * done).sum(), ((took - self.mission / self.kinds.top) * done).sum())
-        self._counts[-3:] = self._counts[-3:] + torch.stack([value.double() for value in sums])
-        self._left = torch.where(runs, left, self._left)
-        self._urgency = self._urgency.masked_fill(self._left <= 0, 0.0)
-        self._call(draws, torch.ones_like(self._over))
+        zeros = torch.zeros_like(self._counts[:-3])
+        self._counts = self._counts + torch.cat((zeros, torch.stack([value.double() for value in sums])))
+        self._missions = called(missions, self._saves.expand_as(way), draws, self.mission_rate, self.mission)
 
     def metrics(self) -> dict[str, float]:
         """Means per vehicle and step; "mission_time" and "mission_delay" where missions ended."""
@@ -285,8 +271,9 @@ class PlatoonWorld(EpisodicWorld):
     def _observe(self) -> dict[str, Tensor]:
         place, speed, lane = self.here()
         first = torch.stack((*on_ring(place, self.road), speed / SPEED_SCALE), -1)
-        there = self._left > 0
-        mission = torch.stack((self._urgency, there.float(), self._left / self.mission, self._side.float() * there), -1)
+        urgency, side, left, _ = self._missions
+        there = self._missions.runs.float()
+        mission = torch.stack((urgency, there, left / self.mission, side * there), -1)
         seen = observed(first, mission, lane, speed, self.neighbours(), self.kinds)
         return {name: seen[name][:, s.seats].contiguous() for name, s in self.species.items()}
 
@@ -294,12 +281,13 @@ class PlatoonWorld(EpisodicWorld):
         return self.here()[0].unsqueeze(-1).clone()
 
     def _labels(self) -> Tensor:
-        mission = torch.where(self._left > 0, 1 + 2 * self._side + (self._urgency >= 0.5), 0)
+        now = self._missions
+        mission = torch.where(now.runs, 1 + 2 * now.side + (now.urgency >= 0.5), 0)
         return torch.where(self._saves, mission, -1)
 
     def _latent_state(self) -> Tensor:
         place, speed, lane = self.here()
-        return torch.cat((*on_ring(place, self.road), speed / SPEED_SCALE, lane.float(), self._urgency), 1)
+        return torch.cat((*on_ring(place, self.road), speed / SPEED_SCALE, lane.float(), self._missions.urgency), 1)
 
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
         """One ring as an RGB picture [480, 480, 3] uint8; links [M, 2] int64 are (sender, receiver) pairs to draw."""
@@ -312,8 +300,8 @@ class PlatoonWorld(EpisodicWorld):
             speed,
             lane,
             kinds=[name for name, s in self.species.items() for _ in range(s.num_seats)],
-            criticality=self._urgency[world].cpu().numpy(),
-            sides=self._side[world].cpu().numpy(),
+            criticality=self._missions.urgency[world].cpu().numpy(),
+            sides=self._missions.side[world].cpu().numpy(),
             chosen=self._chosen[world].cpu().numpy(),
             crashed=self._crashed[world].cpu().numpy(),
             road=self.road,

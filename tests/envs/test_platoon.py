@@ -30,8 +30,9 @@ from popcomm.envs.platoon_dynamics import (
     collided,
     moved,
     resistance,
+    safe_speed,
 )
-from popcomm.envs.platoon_references import Randomly, Told, alone, driven, keep_right, safe_speed
+from popcomm.envs.platoon_references import Randomly, Told, alone, driven, keep_right
 from popcomm.envs.platoon_sight import CRITICALITY, PLACE, SPEED
 from popcomm.envs.platoon_v0 import PlatoonWorld
 from popcomm.envs.testing import world_api_test
@@ -60,8 +61,8 @@ def placed(places: list[float], speeds: list[float], lanes: list[int], **options
     state["place"], state["speed"] = torch.tensor([places]), torch.tensor([speeds])
     state["lane"] = torch.tensor([lanes])
     if mission is not None:
-        urgency, side, left = mission
-        state["urgency"][0, -1], state["side"][0, -1], state["left"][0, -1] = urgency, side, left
+        for field, value in zip(state["missions"], mission, strict=False):
+            field[0, -1] = value
     world.set_state(state)
     return world
 
@@ -188,7 +189,7 @@ class TestCollisions:
             # Both from 10 m behind, 20 m / s faster.
             order = [0, 1] if rear == "truck" else [1, 0]
             places, speeds = [[0.0, 10.0 + KINDS[front].length][i] for i in order], [[30.0, 10.0][i] for i in order]
-            world = placed(places, speeds, [0, 0], trucks=1, cars=1, emergencies=0)
+            world = placed(places, speeds, [0, 0], trucks=1, cars=1, emergencies=0, assist=False)
             step = act(world, HOLD, HOLD)
             after[rear] = world.here()[1][0]
             assert world._crashed.tolist() == [[True, True]]
@@ -207,10 +208,17 @@ class TestCollisions:
         assert speed[0, 1].item() == 0.0
         assert 0 < place[0, 1].item() - 4.5 - place[0, 0].item() < 40
 
+    @pytest.mark.parametrize(("assist", "crashes"), [(True, False), (False, True)])
+    def test_the_assistant_brakes_for_who_does_not(self, assist: bool, crashes: bool) -> None:
+        world = placed([0.0, 70.0], [30.0, 5.0], [0, 0], cars=2, assist=assist, max_steps=100, **CARS)
+        for _ in range(4):
+            act(world, FASTER, HOLD)
+        assert (world.metrics()["crashes"] > 0) == crashes
+
     def test_the_safe_speed_leaves_just_the_way_to_stop(self) -> None:
         # Behind a wall: a step at the mean of both speeds, and the braking distance, fill the gap but for 2 m.
         gap, speed, brake = torch.tensor(52.0), torch.tensor(20.0), torch.tensor(8.0)
-        safe = safe_speed(gap, speed, torch.tensor(0.0), brake, brake).item()
+        safe = safe_speed(gap, speed, torch.tensor(0.0), brake, brake, 1.0).item()
         assert (20.0 + safe) / 2 + safe / 2 + safe**2 / 16 == pytest.approx(50.0, abs=1e-3)
 
 
@@ -233,8 +241,8 @@ class TestMissions:
         wrong = placed([0.0], [45.0], [0], mission_now=(0.5, 1, 200.0), **alone_here)
         assert act(right, HOLD).rewards.item() == pytest.approx(0.0, abs=1e-5)
         assert act(wrong, HOLD).rewards.item() == pytest.approx(-0.5 * 10.0)
-        assert right._left.item() == pytest.approx(155.0)
-        assert wrong._left.item() == 200.0
+        assert right._missions.left.item() == pytest.approx(155.0)
+        assert wrong._missions.left.item() == 200.0
 
     def test_missions_come_at_their_rate_and_are_even_in_lane_and_criticality(self) -> None:
         world = PlatoonWorld(3000, trucks=0, cars=0, mission_rate=0.2)
@@ -281,7 +289,7 @@ class TestSight:
 
 class TestRewards:
     def test_who_is_slower_than_it_wishes_or_too_close_loses_what_the_class_says(self) -> None:
-        world = placed([0.0, 10.5], [20.0, 20.0], [0, 0], cars=2, fuel_price=0.0, **CARS)
+        world = placed([0.0, 10.5], [20.0, 20.0], [0, 0], cars=2, fuel_price=0.0, assist=False, **CARS)
         rewards = act(world, HOLD, HOLD).rewards[0]
         late = 1 - 20 / 33
         # 6 m at 20 m / s are 0.3 s.
@@ -316,7 +324,7 @@ class TestReferences:
         assert alone(world)["emergency"].item() == SPRINT
 
     def test_scripts_lose_what_the_page_says(self) -> None:
-        table = {Randomly(): -161.5, alone: -29.2, keep_right: -31.2, Told(1): -11.6, Told(0): -10.8}
+        table = {Randomly(): -127.6, alone: -28.8, keep_right: -31.2, Told(1): -10.9, Told(0): -10.5}
         for script, told in table.items():
             mean, error = earned(PlatoonWorld(150), script)
             assert mean == pytest.approx(told, abs=4 * error)
@@ -331,6 +339,7 @@ class TestMistakes:
             ({"road": 100.0}, "road is 100.0, and must be at least 180 m for 9 vehicles"),
             ({"mission": 0}, "mission is 0, and must be above 0"),
             ({"mission_rate": 2}, "mission_rate is 2, and must lie in"),
+            ({"assist": 1}, "assist is 1, and must be true or false"),
             ({"weight": -1}, "weight is -1, and must be a number that is not negative"),
             ({"max_steps": 1.5}, "max_steps is 1.5, and must be a whole number"),
         ],

@@ -13,6 +13,7 @@ from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.actor_manager import CallResult, RemoteCallResults
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
@@ -24,6 +25,7 @@ from ray.rllib.utils.metrics import (
     NUM_MODULE_STEPS_SAMPLED_LIFETIME,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
+    WEIGHTS_SEQ_NO,
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
@@ -316,23 +318,57 @@ class PopulationPPO(PPO):
         return checkpoints.save(self, super().save_to_path, path, **kwargs)
 
     @classmethod
-    def from_checkpoint(cls, path: PathLike, *args: object, **kwargs: object) -> PopulationPPO:
+    def from_checkpoint(
+        cls,
+        path: PathLike,
+        *args: object,
+        trust: bool = False,
+        config: PopulationPPOConfig | None = None,
+        **kwargs: object,
+    ) -> PopulationPPO:
         """The algorithm as it was when `path` was saved.
 
-        Raises:
-            CheckpointError: a file is missing or changed, or the restored weights are not those that were saved.
-        """
-        checkpoints.verify(checkpoints.local_path(path))
-        return super().from_checkpoint(path, *args, **kwargs)
+        Args:
+            path: what `save_to_path` wrote.
+            trust: read pickles, too: you know who wrote the checkpoint. Without, none of its files can run code;
+                environments of others, whose state only a pickle has, begin new episodes.
+            config: that it had, where one was not written down for lack of names (lambdas).
 
-    def restore_from_path(self, path: PathLike, *args: object, **kwargs: object) -> None:
+        Raises:
+            CheckpointError: a file is missing or changed; the restored weights are not those that were saved; it is of
+                an earlier popcomm, whose state is in pickles, and `trust` is not said.
+            UserError: the config is not there, or names code of an installed package that no file can name.
+        """
         folder = Path(checkpoints.local_path(path))
-        whole = kwargs.get("component") is None
-        manifest = checkpoints.verify(folder) if whole else None
+        checkpoints.verify(folder)
+        if trust and config is None:
+            return super().from_checkpoint(path, *args, trust=True, **kwargs)
+        config = checkpoints.read_config(folder) if config is None else config
+        restored = (config.algo_class or cls)(config=config)
+        if not isinstance(restored, cls):
+            raise UserError(f"{folder} is of a {type(restored).__name__}, which is no {cls.__name__}")
+        restored.restore_from_path(path, trust=trust)
+        return restored
+
+    def restore_from_path(
+        self, path: PathLike, *args: object, component: str | None = None, trust: bool = False, **kwargs: object
+    ) -> None:
+        """Go on from what `save_to_path` wrote; see `from_checkpoint`.
+
+        Args:
+            path: a checkpoint; with `component`, the folder of that component in one.
+            component: RLlib's name of a part, which alone is restored: learner_group/learner/rl_module/swarm.
+            trust: read pickles, too.
+        """
+        folder = Path(checkpoints.local_path(path))
+        manifest = checkpoints.verify(folder) if component is None else None
         # Runners refuse weights that are older than theirs, unless they are told to expect them.
         self._foreach_sampling_runner(lambda runner: runner.expect_weights())
         try:
-            super().restore_from_path(path, *args, **kwargs)
+            if trust and not checkpoints.has_state(folder):
+                super().restore_from_path(path, *args, component=component, trust=True, **kwargs)
+            else:
+                self._restore(folder, component, trust)
         except (RuntimeError, KeyError) as error:
             # torch's words for weights of other shapes: the network's code or configuration is not what it was.
             raise checkpoints.CheckpointError(f"{folder} does not fit this population: {error}") from error
@@ -343,6 +379,23 @@ class PopulationPPO(PPO):
                 self.callbacks,
                 self.config.callbacks_on_checkpoint_loaded,
                 kwargs={"algorithm": self},
+            )
+
+    def _restore(self, folder: Path, component: str | None, trust: bool) -> None:
+        """From safetensors and JSON, and pickles only where they are trusted."""
+        state, left_out = checkpoints.read_state(folder, trust)
+        for part in reversed(component.split("/") if component else ()):
+            state = {part: state}
+        learner = state.get(COMPONENT_LEARNER_GROUP, {}).get(COMPONENT_LEARNER, {})
+        number = learner.pop(WEIGHTS_SEQ_NO, None)  # with it, a learner would refuse weights that are older than its own
+        self.set_state(state)
+        if number is not None:
+            self.learner_group.set_state({COMPONENT_LEARNER: {WEIGHTS_SEQ_NO: number}})
+        if "world" in left_out:
+            logger.warning(
+                "the worlds of %s are in pickles, which are read with trust=True (--trust) alone: they start new "
+                "episodes",
+                folder,
             )
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:

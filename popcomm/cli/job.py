@@ -157,7 +157,9 @@ def _tuner(job: Job, run_dir: Path, resources: Any) -> Any:
 
     quiet_ray()
     shutil.rmtree(run_dir / TUNE, ignore_errors=True)
-    trainable = tune.with_parameters(_trial, document=job.document, run_dir=str(run_dir), resume=job.resume, trust=job.trusted)
+    trainable = tune.with_parameters(
+        _trial, document=job.document, run_dir=str(run_dir), resume=job.resume, trust=job.trusted
+    )
     return tune.Tuner(
         tune.with_resources(trainable, resources),
         run_config=tune.RunConfig(

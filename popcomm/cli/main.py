@@ -148,9 +148,7 @@ def sweep(
     from popcomm.cli.sweep import run
 
     with documents.naming(source, given):
-        statuses = run(
-            document, folder, resume, max_concurrent, Console(highlight=False), _trusted(trust, resume)
-        )
+        statuses = run(document, folder, resume, max_concurrent, Console(highlight=False), _trusted(trust, resume))
     if "interrupted" in statuses:
         return INTERRUPTED
     return FAILURE if "failed" in statuses else 0

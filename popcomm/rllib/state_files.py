@@ -34,8 +34,8 @@ FOLDER, STATE, TENSORS = "state", "state.json", "state.safetensors"
 FORMAT, FORMAT_VERSION = "popcomm-state", 1
 # Of these a part that no JSON has takes the whole with it: worlds of others, and what a user keeps of an episode.
 WHOLE = ("world", "custom_data")
-# Without these a training goes on where they are pickles that are not read: worlds begin new episodes, callbacks are told
-# of episodes as if those started here, and which species learn is told by the config.
+# Without these a training goes on where they are pickles that are not read: worlds begin new episodes, callbacks are
+# told of episodes as if those started here, and which species learn is told by the config.
 SPARED = (*WHOLE, "should_module_be_updated")
 _LEFT_OUT = object()
 
@@ -62,13 +62,16 @@ def read(folder: Path, trust: bool = False) -> tuple[dict[str, Any], list[str]]:
     """
     try:
         about = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if not isinstance(about, dict) or (about.get("format"), about.get("format_version")) != (FORMAT, FORMAT_VERSION):
+        if not isinstance(about, dict) or (about.get("format"), about.get("format_version")) != (
+            FORMAT,
+            FORMAT_VERSION,
+        ):
             raise CheckpointError(f"{folder / STATE} is no state that this popcomm reads")
         reader = _Reader(folder, load_file(folder / TENSORS), trust)
         return reader.value(about["state"]), reader.left_out
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
 
 

@@ -193,7 +193,7 @@ def _affordable(config: Any) -> int | None:
 def _check_concurrency(wanted: Search, max_concurrent: int | None) -> None:
     """Trials that wait for one another's generation cannot be counted as running ones on a cluster."""
     asked = max_concurrent or wanted.max_concurrent_trials
-    if asked and wanted.rule is not None and wanted.rule.every is not None and os.environ.get("RAY_ADDRESS"):
+    if asked and wanted.generation is not None and os.environ.get("RAY_ADDRESS"):
         raise UserError(
             f"{asked} trials at a time were asked for, and with this tune.scheduler a cluster runs as many as it has "
             "CPUs for: leave tune.max_concurrent_trials and --max-concurrent out"
@@ -214,7 +214,7 @@ def _tuner(
     folder = sweep_dir.resolve()
     trainable = tune.with_resources(
         tune.with_parameters(trial, document=document, sweep_dir=str(folder), trust=trust),
-        lambda parameters: _resources(document, parameters),
+        lambda parameters: _resources(document, wanted, parameters),
     )
     if resume and tune.Tuner.can_restore(str(folder)):
         return tune.Tuner.restore(str(folder), trainable, resume_unfinished=True, resume_errored=True)
@@ -253,13 +253,13 @@ def _searcher(document: Mapping[str, Any], wanted: Search, at_once: int | None) 
         found = OptunaSearch(metric="value", mode=wanted.mode, seed=seed)
         return ConcurrencyLimiter(found, max_concurrent=at_once) if at_once else found
     # Those that wait for a generation's end are not done, and would keep others from beginning.
-    waiting = wanted.rule is not None and wanted.rule.every is not None
-    return BasicVariantGenerator(max_concurrent=0 if waiting else at_once or 0, random_state=seed)
+    at_once = at_once if wanted.generation is None else None
+    return BasicVariantGenerator(max_concurrent=at_once or 0, random_state=seed)
 
 
-def _resources(document: dict[str, Any], parameters: dict[str, Any]) -> Any:
+def _resources(document: dict[str, Any], wanted: Search, parameters: dict[str, Any]) -> Any:
     """What RLlib would ask of Tune for this trial: a bundle for the driver, each env runner and each learner."""
-    config = train.checked_config(document_of(document, search(document), parameters))
+    config = train.checked_config(document_of(document, wanted, parameters))
     return config.algo_class.default_resource_request(config.to_dict())
 
 

@@ -19,7 +19,6 @@ from popcomm.cli.progress import Display, Status
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import (
     CHECKPOINTS,
-    changes,
     check_run_dir,
     checkpoint_path,
     newest_checkpoint,
@@ -93,7 +92,7 @@ def _run(
     anew: bool,
     trust: bool,
 ) -> dict[str, Any]:
-    check_run_dir(run_dir, document, resume)
+    changed = check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
     config.recording(run_dir=str(run_dir.resolve()))
     checkpoint = None
@@ -101,7 +100,7 @@ def _run(
         manifest.clear_leftovers(run_dir / CHECKPOINTS)
         checkpoint, refused = newest_checkpoint(run_dir)
         notes = [*notes, *(f"passed over: {reason}" for reason in refused)]
-        notes = [*notes, *(f"changed: {key} {told}" for key, told in changes(run_dir, document).items())]
+        notes = [*notes, *(f"changed: {key} {told}" for key, told in changed.items())]
     with ray_session(config):
         algo = config.build_algo()
         try:

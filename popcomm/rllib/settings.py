@@ -46,6 +46,7 @@ class Settings(PPOConfig):
 
     # Settings that came later, for configs in checkpoints from before.
     message_credit: str | None = "step"
+    importance_every: int = 0
     learn_from: str = "rewards"
     rare_action_share: float | None = 0.0
     quality_coeff: float | None = 0.0
@@ -60,6 +61,7 @@ class Settings(PPOConfig):
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
     channel_capacity: int | None = None
     channel_inbox: int | None = None
+    vocabulary: Mapping[str, object] | None = None
     survival_given: frozenset[str] = frozenset()  # keys of `survival` that were said
     survival_strategy: object = None
     survival_every: int = 10
@@ -112,6 +114,7 @@ class Settings(PPOConfig):
         self.reflexes = ()
         self.channel_capacity = None
         self.channel_inbox = None
+        self.vocabulary = None
         self.agent: BySpecies[str | type] = "symbolic"
         self.members: BySpecies[int] = 1
         self.agent_config: Mapping[str, object] = {}

@@ -325,15 +325,24 @@ class PopulationPPOConfig(Settings):
         for_all = {key: value for key, value in given.items() if key not in apart}
         return for_all | {key: values[DEFAULT] for key, values in apart.items() if DEFAULT in values}
 
-    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: object) -> PopulationPPOConfig:
+    def env_runners(
+        self,
+        *,
+        num_worlds_per_env_runner: int = NotProvided,
+        step_timeout_s: float | None = NotProvided,
+        **kwargs: object,
+    ) -> PopulationPPOConfig:
         """Rollouts.
 
         Args:
             num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
+            step_timeout_s: seconds after which a step of all of them counts as hanging, and is interrupted with an
+                error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
+                found when nothing came of it in `sample_timeout_s`.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
-        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
+        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s)
 
     def acceleration(
         self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided

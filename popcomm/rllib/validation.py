@@ -104,6 +104,8 @@ def _check_numbers(settings: Settings) -> None:
         least["recording.keep_checkpoints"] = (settings.keep_checkpoints, 1)
     for key, (value, minimum) in least.items():
         count(key, value, minimum)
+    if settings.step_timeout_s is not None:
+        number("env_runners.step_timeout_s", settings.step_timeout_s, "be seconds above 0", above=0, below=float("inf"))
 
 
 def _check_fractions(settings: Settings, whose: str = "") -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         swarm_v0,
         switch_riddle_v0,
         traffic_junction_v0,
+        traffic_v0,
     )
     from popcomm.envs.messaging import with_messages
     from popcomm.envs.names import WORLDS
@@ -40,6 +41,7 @@ _ENVIRONMENTS = (
     "swarm_v0",
     "switch_riddle_v0",
     "traffic_junction_v0",
+    "traffic_v0",
 )
 _MODULES = {
     "CommunicationEnv": "referential_v0",
@@ -74,6 +76,7 @@ __all__ = [
     "swarm_v0",
     "switch_riddle_v0",
     "traffic_junction_v0",
+    "traffic_v0",
     "with_messages",
     "world_api_test",
 ]

@@ -117,6 +117,15 @@ QUESTIONS = {
         "as the sum of 1 / attention.",
         "members dealt to other seats, or more recorded steps",
     ),
+    "message_importance": Question(
+        "Whose messages matter?",
+        "Bright cells are senders whose messages a receiver acts on: without them its policy would have been as far "
+        "from what it was (total variation; 0: the same, 1: nothing in common). A dark row is a sender that nobody "
+        "heeds.",
+        "Listeners' networks answered again, with each message taken away; means over the last tenth of the iterations "
+        "in which they were asked.",
+        "more iterations in which listeners are asked (recording.importance_every), or other seeds",
+    ),
     "family_tree": Question(
         "Who has children, and whose lines are left?",
         "Left: a colour that widens is a line that spreads; when one takes all, what is left of the diversity is what "

@@ -43,6 +43,10 @@ Greedy = Annotated[bool, typer.Option("--greedy", help="The likeliest actions an
 Population = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or what popcomm export wrote.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="With --resume: read pickles in its checkpoints, too. They can run code: know whose."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as popcomm train writes it.")]
 
 
@@ -74,6 +78,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in --run-dir, as its own config says, from the newest checkpoint.")
     ] = False,
+    trust: Trust = False,
 ) -> int:
     """Train a population as a YAML file says."""
     from popcomm.cli import documents, run_folder
@@ -85,8 +90,15 @@ def train(
     from popcomm.cli.train import run
 
     with documents.naming(source, given):
-        summary = run(document, folder, resume, display(), notes)
+        summary = run(document, folder, resume, display(), notes, trust=_trusted(trust, resume))
     return INTERRUPTED if summary["interrupted"] else 0
+
+
+def _trusted(trust: bool, resume: bool) -> bool:
+    """Raises UserError: there is nothing to trust."""
+    if trust and not resume:
+        raise UserError("--trust is of what is resumed; add --resume, or leave it out")
+    return trust
 
 
 def _wanted(
@@ -124,6 +136,7 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep in --run-dir: the trials that are not done.")
     ] = False,
+    trust: Trust = False,
 ) -> int:
     """Train a population for each point of a search space, with Ray Tune. Exit code 1 if a trial failed."""
     from rich.console import Console
@@ -135,7 +148,7 @@ def sweep(
     from popcomm.cli.sweep import run
 
     with documents.naming(source, given):
-        statuses = run(document, folder, resume, max_concurrent, Console(highlight=False))
+        statuses = run(document, folder, resume, max_concurrent, Console(highlight=False), _trusted(trust, resume))
     if "interrupted" in statuses:
         return INTERRUPTED
     return FAILURE if "failed" in statuses else 0

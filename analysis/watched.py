@@ -21,6 +21,7 @@ from popcomm.errors import UserError
 
 LOOK = 1.0  # seconds between two looks at the folder
 SHARE = 0.2  # of a CPU at most for the pictures, which take seconds: training goes on beside
+FIRST = "The pictures are being drawn."
 PARTS = ("curves", "talk")  # of the data, each sent when it has changed
 
 
@@ -73,7 +74,7 @@ class Watched:
             return {
                 "seen": "-".join(str(self._changed[name]) for name in PARTS),
                 "version": self._version,
-                "status": f"{self._status} {self._trouble}".strip(),
+                "status": " ".join(filter(None, [self._status, FIRST if not self._drawn else "", self._trouble])),
                 "standing": self._standing,
                 "parts": {n: text for n, text in self._parts.items() if known.get(n) != str(self._changed[n])},
             }

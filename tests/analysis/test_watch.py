@@ -61,7 +61,9 @@ def test_the_page_is_that_of_the_report_and_asks_for_news(server: Server) -> Non
 def test_pictures_come_when_they_are_drawn_with_a_version_of_their_own(server: Server) -> None:
     assert 'id="symbol_use"' not in ask(server, "/")[1]
     before = live(server)["version"]
+    assert "pictures are being drawn" in live(server)["status"]
     server.watched.draw()
+    assert "pictures are being drawn" not in live(server)["status"]
     assert 'id="symbol_use"' in ask(server, "/")[1]
     assert live(server)["version"] == before + 1
     server.watched.draw()  # nothing new: not drawn again

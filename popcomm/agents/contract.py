@@ -152,6 +152,8 @@ class AuxiliaryBatch(NamedTuple):
     sender_obs_mask: Tensor | None  # [P, R, K, sender_obs_size] bool, the numbers that are real
     world_state: Tensor | None  # [P, R, S]
     mask: Tensor  # [P, R] bool, rows that an agent lived
+    # [P, R], differentiable: `expense` of what was said (`MessageKind`), where the unroll has it anyway.
+    expense: Tensor | None = None
 
 
 @runtime_checkable
@@ -161,10 +163,12 @@ class Agent(Protocol):
     A network that speaks symbol by symbol has `autoregressive = True`, and its forward takes three more keywords:
     `said` [P, R, *message shape], a message that was sent, whose distribution is wanted; or, where `said` is None,
     `generator` to sample one with, or `greedy=True` for the likeliest symbol each time. It returns the message in
-    `said`.
+    `said`. Where its vocabulary grows (`communication.vocabulary`) there is a fourth, `open_symbols`: it says none but
+    0 ... open_symbols - 1.
 
     Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once);
     `has_auxiliary_losses = False`, which saves the gathering of targets for losses that are not there;
+    `pays_for_messages = True` of those whose losses look at the batch's `expense`;
     `diagnostics(batch, outputs) -> dict of scalars` for numbers that are logged only; and
     `auxiliary_counts(batch) -> {name: [P]}`, over how many entries a loss is a mean where that is not the real rows, so
     that several learners' means can be put together exactly. `hears_routed = True` on the class of those that can hear

@@ -57,6 +57,11 @@ class Grounding:
             self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
 
     @property
+    def pays_for_messages(self) -> bool:
+        """Whether `expense` of a batch is looked at."""
+        return bool(self.auxiliary_weights["message_cost"])
+
+    @property
     def without_gradient(self) -> tuple[str, ...]:
         """In silence what the world is estimated from is zero, and only its mean can be learned."""
         return () if self.spec.receives is not None else ("world_estimator.layers.0.weight",)
@@ -75,7 +80,8 @@ class Grounding:
         if weights["reconstruction"] and self._has_senders(batch):
             losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
         if weights["message_cost"] and outputs.message is not None:
-            losses["message_cost"] = masked_mean(self._message_cost(outputs.message, outputs.said), batch.mask)
+            cost = self._message_cost(outputs.message, outputs.said) if batch.expense is None else batch.expense
+            losses["message_cost"] = masked_mean(cost, batch.mask)
         return losses
 
     def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         swarm_v0,
         switch_riddle_v0,
         traffic_junction_v0,
+        traffic_v0,
     )
     from popcomm.envs.messaging import with_messages
     from popcomm.envs.names import WORLDS
@@ -44,6 +45,7 @@ _ENVIRONMENTS = (
     "swarm_v0",
     "switch_riddle_v0",
     "traffic_junction_v0",
+    "traffic_v0",
 )
 _MODULES = {
     "CommunicationEnv": "referential_v0",
@@ -80,6 +82,7 @@ __all__ = [
     "swarm_v0",
     "switch_riddle_v0",
     "traffic_junction_v0",
+    "traffic_v0",
     "with_messages",
     "world_api_test",
 ]

@@ -13,6 +13,7 @@ from popcomm.envs.relay_v0 import RelayWorld
 from popcomm.envs.swarm_v0 import SwarmWorld
 from popcomm.envs.switch_riddle_v0 import SwitchRiddleWorld
 from popcomm.envs.traffic_junction_v0 import TrafficJunctionWorld
+from popcomm.envs.traffic_v0 import TrafficWorld
 from popcomm.envs.world import World
 
 WORLDS: dict[str, type[World]] = {
@@ -27,4 +28,5 @@ WORLDS: dict[str, type[World]] = {
     "swarm_v0": SwarmWorld,
     "switch_riddle_v0": SwitchRiddleWorld,
     "traffic_junction_v0": TrafficJunctionWorld,
+    "traffic_v0": TrafficWorld,
 }

@@ -41,6 +41,7 @@ class Scene(NamedTuple):
     memory: dict[str, Tensor]  # {name: [B, N_s, ...]}, at its start where a life begins
     members: Tensor  # [B, N_s] int64
     mail: Mail | None  # what is under way; None in silence
+    open_symbols: int | None = None  # how many may be said; None: all
 
 
 class Alternatives(NamedTuple):
@@ -240,8 +241,9 @@ def _asked(
     memory = {name: seating.to_members(spread(values)) for name, values in scene.memory.items()}
     inbox = None if heard is None else _inbox(*heard, seating)
     told = None if said is None else seating.to_members(spread(said))
+    greedy, many = told is None and generator is None, scene.open_symbols
     output = agent_step(
-        scene.network.agent, spec, obs, inbox, memory, told, generator, greedy=told is None and generator is None
+        scene.network.agent, spec, obs, inbox, memory, told, generator, greedy=greedy, open_symbols=many
     )
     parts = (output.action_logits, output.value, output.message, output.said)
     found = Answer(*(None if v is None else seating.to_worlds(v).unflatten(1, (-1, copies)) for v in parts))

@@ -92,6 +92,7 @@ class ImportanceSums:
             {key: seating.to_worlds(values)[: self.worlds] for key, values in memory.items()},
             torch.as_tensor(turn.members[name][: self.worlds], device=turn.seen.alive.device),
             _first(turn.mail, self.worlds),
+            self.players.open_symbols,
         )
 
     def _ask(self, name: str, scene: Scene, turn: Turn) -> None:
@@ -151,7 +152,7 @@ class ImportanceSums:
         found = together(parts, [species.num_seats for species in self.players.layout.species.values()])
         messages = found.messages
         if self.channel.noise:
-            messages = kind.corrupt(messages, self.channel.noise, self._generator)
+            messages = self.channel.transmit(messages, self._generator, self.players.open_symbols)
         return found._replace(messages=as_symbols(kind, messages) if self.players.in_play else messages)
 
     @property

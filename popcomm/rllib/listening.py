@@ -14,7 +14,7 @@ from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
 from popcomm.agents.variation import total_variation
-from popcomm.channels import Channel
+from popcomm.channels import Channel, Learned
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
 from popcomm.rllib.fragment import Fragment, plain
@@ -156,7 +156,9 @@ class Listening:
         else:
             changed = (differs.gather(1, chosen.flatten(1)).view_as(mask) & mask).any(2)
         twofold = None if hears is None else twice(hears)
-        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log)
+        topology = self.channel.topology
+        gate = topology.gate(twice(chosen)) if isinstance(topology, Learned) else None
+        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log, gate=gate)
         return Swap(mail, changed)
 
     def _get(self, arrays: Fragment[np.ndarray], key: str, device: torch.device) -> Tensor:

@@ -199,7 +199,8 @@ def _first(mail: Mail | None, worlds: int) -> Mail | None:
     if mail is None:
         return None
     log = None if mail.log is None else LogOf(*(values[:worlds] for values in mail.log))
-    return Mail(mail.messages[:worlds], mail.slots[:worlds], mail.mask[:worlds], log=log, hears=mail.hears)
+    gate = None if mail.gate is None else mail.gate[:worlds]
+    return Mail(mail.messages[:worlds], mail.slots[:worlds], mail.mask[:worlds], log=log, hears=mail.hears, gate=gate)
 
 
 def message_importance(

@@ -126,6 +126,13 @@ QUESTIONS = {
         "in which they were asked.",
         "more iterations in which listeners are asked (recording.importance_every), or other seeds",
     ),
+    "learned_graph": Question(
+        "Which links were learned?",
+        "A line that falls to 0 is a link that was shut: its price was higher than what it was good for. One that "
+        "comes back was needed after all. What is shut when the graph is pruned stays so, and costs nothing any more.",
+        "Strengths of the links (weights of those who hear) after every iteration; 0 is a link that is shut.",
+        "another price (communication.topology), or other seeds",
+    ),
     "family_tree": Question(
         "Who has children, and whose lines are left?",
         "Left: a colour that widens is a line that spreads; when one takes all, what is left of the diversity is what "

@@ -46,7 +46,7 @@ def keep_right(world: PlatoonWorld) -> Actions:
 class Told:
     """All know where emergency vehicles are, on which lane, and how critical it is, `delay` steps late.
 
-    Those less than 200 m ahead of one on a mission go and stay where it does not. All others overtake as in `alone`. It
+    Those less than 300 m ahead of one on a mission go and stay where it does not. All others overtake as in `alone`. It
     is a script, and a little more may be possible.
     """
 

@@ -116,7 +116,7 @@ class PlatoonWorld(EpisodicWorld):
         crash_penalty: float = 20.0,
         fuel_price: float = 0.005,
         assist: bool = True,
-        reward_share: float = 0.8,
+        reward_share: float = 0.5,
     ) -> None:
         _check_ranges(locals())
         super().__init__(num_worlds, device, max_steps)

@@ -92,6 +92,7 @@ class ImportanceSums:
             {key: seating.to_worlds(values)[: self.worlds] for key, values in memory.items()},
             torch.as_tensor(turn.members[name][: self.worlds], device=turn.seen.alive.device),
             _first(turn.mail, self.worlds),
+            self.players.open_symbols,
         )
 
     def _ask(self, name: str, scene: Scene, turn: Turn) -> None:
@@ -151,7 +152,7 @@ class ImportanceSums:
         found = together(parts, [species.num_seats for species in self.players.layout.species.values()])
         messages = found.messages
         if self.channel.noise:
-            messages = kind.corrupt(messages, self.channel.noise, self._generator)
+            messages = self.channel.transmit(messages, self._generator, self.players.open_symbols)
         return found._replace(messages=as_symbols(kind, messages) if self.players.in_play else messages)
 
     @property
@@ -198,7 +199,8 @@ def _first(mail: Mail | None, worlds: int) -> Mail | None:
     if mail is None:
         return None
     log = None if mail.log is None else LogOf(*(values[:worlds] for values in mail.log))
-    return Mail(mail.messages[:worlds], mail.slots[:worlds], mail.mask[:worlds], log=log, hears=mail.hears)
+    gate = None if mail.gate is None else mail.gate[:worlds]
+    return Mail(mail.messages[:worlds], mail.slots[:worlds], mail.mask[:worlds], log=log, hears=mail.hears, gate=gate)
 
 
 def message_importance(

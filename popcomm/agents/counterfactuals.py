@@ -239,7 +239,9 @@ def _asked(
     seating = Seating(spread(scene.members), spec.members)
     obs = seating.to_members(spread(scene.obs))
     memory = {name: seating.to_members(spread(values)) for name, values in scene.memory.items()}
-    inbox = None if heard is None else _inbox(*heard, seating)
+    gate = None if scene.mail is None or scene.mail.gate is None else scene.mail.gate[:, scene.seats]
+    strengths = None if gate is None else _copied(gate, copies)
+    inbox = None if heard is None else _inbox(*heard, strengths, seating)
     told = None if said is None else seating.to_members(spread(said))
     greedy, many = told is None and generator is None, scene.open_symbols
     output = agent_step(
@@ -250,11 +252,13 @@ def _asked(
     return found, {name: seating.to_worlds(values) for name, values in output.state.items()} if copies == 1 else {}
 
 
-def _inbox(posts: _Posts, slots: Tensor, mask: Tensor, seating: Seating) -> Inbox:
-    """Inboxes of all copies; slots and mask: [B, N_s, V, K]."""
+def _inbox(posts: _Posts, slots: Tensor, mask: Tensor, strengths: Tensor | None, seating: Seating) -> Inbox:
+    """Inboxes of all copies; slots, mask and strengths of links: [B, N_s, V, K]."""
     direct = torch.ones_like(posts.sources, dtype=torch.bool) if posts.direct is None else posts.direct
     log = LogOf(posts.sources, direct)
-    inbox = inbox_of(Mail(posts.messages, slots.flatten(1, 2), mask.flatten(1, 2), log=log), seating, slice(None))
+    gate = None if strengths is None else strengths.flatten(1, 2)
+    mail = Mail(posts.messages, slots.flatten(1, 2), mask.flatten(1, 2), log=log, gate=gate)
+    inbox = inbox_of(mail, seating, slice(None))
     if posts.direct is not None:
         return inbox
     if isinstance(inbox, Inbox):

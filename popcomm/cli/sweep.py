@@ -67,7 +67,12 @@ TUNE_ENVIRONMENT = {
 
 
 def run(
-    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console
+    document: dict[str, Any],
+    sweep_dir: Path,
+    resume: bool,
+    max_concurrent: int | None,
+    console: Console,
+    trust: bool = False,
 ) -> list[str]:
     """Train every trial of the document's `tune:` section and write the table of them into the sweep's folder.
 
@@ -77,6 +82,7 @@ def run(
         resume: go on with the sweep in it: trials that are done stay, others go on from their newest checkpoints.
         max_concurrent: trials at a time; None is what the document says, or as many as there are CPUs for.
         console: where progress goes.
+        trust: read pickles of what is resumed, too (`PopulationPPO.from_checkpoint`).
 
     Returns:
         "done", "stopped" (by the scheduler), "failed" or "interrupted" of every trial.
@@ -86,11 +92,11 @@ def run(
             any work starts; afterwards only for a metric that no trial records, as soon as one could have.
     """
     with taken(sweep_dir):
-        return _run(document, sweep_dir, resume, max_concurrent, console)
+        return _run(document, sweep_dir, resume, max_concurrent, console, trust)
 
 
 def _run(
-    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console
+    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console, trust: bool
 ) -> list[str]:
     check_run_dir(sweep_dir, document, resume, only_stop=True)
     wanted = search(document)
@@ -102,7 +108,8 @@ def _run(
         check_storage(sweep_dir)
         open_run_dir(sweep_dir, document)
         console.print(f"sweep folder: {sweep_dir}", markup=False, soft_wrap=True)
-        results = _tuner(document, wanted, sweep_dir, resume, at_once).fit()
+        # What is in the folder of a new sweep, this one wrote.
+        results = _tuner(document, wanted, sweep_dir, resume, at_once, trust or not resume).fit()
     rows = _rows(results, wanted, sweep_dir)
     write_results(sweep_dir, rows, wanted)
     print_table(rows, wanted, console)
@@ -196,7 +203,9 @@ def _check_concurrency(wanted: Search, max_concurrent: int | None) -> None:
 # ---- Tune ----
 
 
-def _tuner(document: dict[str, Any], wanted: Search, sweep_dir: Path, resume: bool, at_once: int | None) -> Any:
+def _tuner(
+    document: dict[str, Any], wanted: Search, sweep_dir: Path, resume: bool, at_once: int | None, trust: bool
+) -> Any:
     from ray import tune
 
     from popcomm.cli.tune_schedulers import make_scheduler, stop_without_metric
@@ -204,7 +213,7 @@ def _tuner(document: dict[str, Any], wanted: Search, sweep_dir: Path, resume: bo
     quiet_ray()
     folder = sweep_dir.resolve()
     trainable = tune.with_resources(
-        tune.with_parameters(trial, document=document, sweep_dir=str(folder)),
+        tune.with_parameters(trial, document=document, sweep_dir=str(folder), trust=trust),
         lambda parameters: _resources(document, wanted, parameters),
     )
     if resume and tune.Tuner.can_restore(str(folder)):

@@ -27,13 +27,14 @@ PATIENCE = 50
 EPISODES_ENDED = "charts/episodic_return"
 
 
-def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str) -> None:
+def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str, trust: bool = False) -> None:
     """Train with the parameters put in, new or from the newest checkpoint, or with a population that was inherited.
 
     Args:
         parameters: {"section.key": value}, as Tune drew them.
         document: of the sweep.
         sweep_dir: its folder. Tune's own folder of a trial is a temporary one, which is copied now and then.
+        trust: read pickles in checkpoints of the trials, too.
     """
     from ray import tune
 
@@ -51,7 +52,7 @@ def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str) 
     inherited = life.source is not None and newest is not None and newest.name.endswith(f"_{life.iteration:06d}")
     due = None if wanted.generation is None else runs_lineage.generation_end(run_dir.parent, wanted.generation)
     reports = Reports(run_dir, wanted, _patience(own), due)
-    train.run(own, run_dir, newest is not None, reports, anew=inherited, patience=LOCK_SECONDS)
+    train.run(own, run_dir, newest is not None, reports, anew=inherited, patience=LOCK_SECONDS, trust=trust)
     reports.final()
 
 

@@ -57,6 +57,7 @@ def run(
     notes: Sequence[str] = (),
     anew: bool = False,
     patience: float = 0.0,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
 
@@ -68,6 +69,7 @@ def run(
         notes: what to say before, too.
         anew: what is resumed begins new episodes, as another run's heir does.
         patience: seconds to wait for a folder that another process has.
+        trust: read pickles of what is resumed, too (`PopulationPPO.from_checkpoint`).
 
     Returns:
         The last Status' numbers by RLlib's names, with "checkpoint" (path or None), "report" (path or None) and
@@ -78,11 +80,17 @@ def run(
             starts.
     """
     with taken(run_dir, patience):
-        return _run(document, run_dir, resume, display, notes, anew)
+        return _run(document, run_dir, resume, display, notes, anew, trust)
 
 
 def _run(
-    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str], anew: bool
+    document: dict[str, Any],
+    run_dir: Path,
+    resume: bool,
+    display: Display,
+    notes: Sequence[str],
+    anew: bool,
+    trust: bool,
 ) -> dict[str, Any]:
     changed = check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
@@ -97,7 +105,7 @@ def _run(
         algo = config.build_algo()
         try:
             if checkpoint:
-                algo.restore_from_path(str(checkpoint.resolve()))
+                algo.restore_from_path(str(checkpoint.resolve()), trust=trust)
                 if anew:
                     algo.start_anew()
             # Only now: a mistake that the build finds must not leave a folder that looks like a run, nor one that the

@@ -17,6 +17,7 @@ from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
 from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.graph import links_of
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.plan import Plan, messages_of, plan_of
@@ -325,15 +326,24 @@ class PopulationPPOConfig(Settings):
         for_all = {key: value for key, value in given.items() if key not in apart}
         return for_all | {key: values[DEFAULT] for key, values in apart.items() if DEFAULT in values}
 
-    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: object) -> PopulationPPOConfig:
+    def env_runners(
+        self,
+        *,
+        num_worlds_per_env_runner: int = NotProvided,
+        step_timeout_s: float | None = NotProvided,
+        **kwargs: object,
+    ) -> PopulationPPOConfig:
         """Rollouts.
 
         Args:
             num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
+            step_timeout_s: seconds after which a step of all of them counts as hanging, and is interrupted with an
+                error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
+                found when nothing came of it in `sample_timeout_s`.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
-        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
+        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s)
 
     def acceleration(
         self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided
@@ -395,7 +405,7 @@ class PopulationPPOConfig(Settings):
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
-                (`language/importance`, and of each pair of seats or species; `popcomm.rollout.importance`).
+                (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -456,6 +466,7 @@ class PopulationPPOConfig(Settings):
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                     "scales": scales,
                     "taught": taught,
+                    "links": links_of(plan, name),
                 },
                 load_state_path=paths.get(name),
             )

@@ -14,7 +14,7 @@ from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
 from popcomm.agents.variation import total_variation
-from popcomm.channels import Channel
+from popcomm.channels import Channel, Learned
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species
@@ -204,7 +204,9 @@ class Listening:
             differing = differs.gather(1, chosen.flatten(1)).view_as(mask) & mask
             changed = differing.any(2)
         twofold = None if hears is None else twice(hears)
-        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log)
+        topology = self.channel.topology
+        gate = topology.gate(twice(chosen)) if isinstance(topology, Learned) else None
+        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log, gate=gate)
         if differing is not None:
             senders = mail.senders.chunk(2)[0]
             differing = differing & mail.said.chunk(2)[0]  # repetitions and published words are nobody's

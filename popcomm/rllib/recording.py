@@ -173,7 +173,7 @@ class Recording:
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
-        scalars |= algorithm.schedules.scalars()
+        scalars |= algorithm.schedules.scalars() | algorithm.attendance.scalars(result)
         return scalars | _losses(algorithm.learner_statistics(result))
 
 
@@ -266,7 +266,8 @@ def transcript_rows(algorithm: Algorithm, taken: bool) -> dict[str, Any]:
     group = algorithm.env_runner_group
     if algorithm.config.num_env_runners == 0:
         return rows(group.local_env_runner)
-    answers = group.foreach_env_runner(rows, local_env_runner=False, remote_worker_ids=[1])
+    patience = algorithm.config.sample_timeout_s
+    answers = group.foreach_env_runner(rows, local_env_runner=False, remote_worker_ids=[1], timeout_seconds=patience)
     return answers[0] if answers else {}
 
 

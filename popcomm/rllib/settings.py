@@ -78,6 +78,7 @@ class Settings(PPOConfig):
     survival_pressure: object = None
     loss_schedules: Mapping[str, object] | None = None
     keep_checkpoints: int | None = None
+    step_timeout_s: float | None = None
     species_as: SpeciesLike | None = None
     agent_id: bool = False
     # {setting of `training`: {species: value}}, where they differ.
@@ -122,6 +123,7 @@ class Settings(PPOConfig):
         self.communities = 1
         self.mixing = 0.0
         self.num_worlds_per_env_runner = 64
+        self.step_timeout_s = None
         self.max_empty_iterations = 3
         self.max_nonfinite_updates = 5
         self.run_dir: str | None = None

@@ -76,9 +76,13 @@ def _kill_all(process: int) -> None:
 
 
 ENV = "environment.env_config."
+# Long enough for who was lost to come back.
+LONGER = {"stop.training_iteration": 200}
 FAULTS = {
-    "an env runner is killed": Fault(r"env runner \d is lost: .* 1 of 2 sample", action=_kill_one),
-    "all env runners are killed": Fault(r"env runner \d is lost: .* 0 of 2 sample", action=_kill_all),
+    "an env runner is killed": Fault(r"env runner \d is lost: .* 1 of 2 sample", LONGER, _kill_one),
+    "all env runners are killed": Fault(
+        r"env runner \d is lost: .* 0 of 2 sample", LONGER | {"fault_tolerance.max_empty_iterations": 100}, _kill_all
+    ),
     "an env runner is killed, and stays away": Fault(
         r"env runner \d is lost: .* stays away",
         {
@@ -106,7 +110,7 @@ FAULTS = {
         code=1,
     ),
     "the environment ends its process once": Fault(
-        r"env runner \d is lost: its process ended", {ENV + "fault": "exit", ENV + "flag": "once"}
+        r"env runner \d is lost: its process ended", LONGER | {ENV + "fault": "exit", ENV + "flag": "once"}
     ),
     "the environment ends its process always": Fault(
         r"NoSamplesError: .*is lost: its process ended", {ENV + "fault": "exit"}, code=1

@@ -184,9 +184,7 @@ def test_a_config_comes_back_as_it_was(tmp_path: Path) -> None:
     after = config_file.read(tmp_path)
     after.validate()
     # Objects come back as the mappings that they may be given as.
-    assert (
-        after.messages == {"kind": "symbols", "vocab_size": 8, "length": 2, "cost": 0.0} or after.messages is not None
-    )
+    assert isinstance(after.messages, dict)  # objects come back as the mappings that they may be given as
     kept = ("world", "env_config", "agent", "learning_by_species", "seed", "lr", "vf_clip_param", "policy_mapping_fn")
     for name in kept:
         assert getattr(after, name) == getattr(before, name), name

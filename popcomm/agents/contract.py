@@ -45,6 +45,9 @@ class AgentSpec(Sighted):
     # O numbers.
     observation_space: spaces.Space | None = None
     seating: str = "shuffled"  # how members come to seats (`popcomm.agents.seating.SeatingRule`)
+    # R, messages that are exchanged on one observation before anybody acts: `forward` is then called R + 1 times in a
+    # step, its state going on from call to call. In the first nothing is heard, and of the last nothing is said.
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         space = self.observation_space
@@ -152,6 +155,8 @@ class AuxiliaryBatch(NamedTuple):
     sender_obs_mask: Tensor | None  # [P, R, K, sender_obs_size] bool, the numbers that are real
     world_state: Tensor | None  # [P, R, S]
     mask: Tensor  # [P, R] bool, rows that an agent lived
+    # ([P, R, *params_shape], said [P, R, ...] or None) of every round of a step but the last, which is in the outputs.
+    earlier: tuple[tuple[Tensor, Tensor | None], ...] = ()
 
 
 @runtime_checkable

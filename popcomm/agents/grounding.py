@@ -75,7 +75,9 @@ class Grounding:
         if weights["reconstruction"] and self._has_senders(batch):
             losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
         if weights["message_cost"] and outputs.message is not None:
-            losses["message_cost"] = masked_mean(self._message_cost(outputs.message, outputs.said), batch.mask)
+            said = ((outputs.message, outputs.said), *batch.earlier)  # in every round
+            costs = [masked_mean(self._message_cost(*one), batch.mask) for one in said]
+            losses["message_cost"] = costs[0] if len(costs) == 1 else torch.stack(costs).sum(0)
         return losses
 
     def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:

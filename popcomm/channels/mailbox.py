@@ -156,13 +156,16 @@ class Channel:
     `noise` corrupts what is transmitted, the same for all who hear it (`MessageKind.corrupt`). Dead seats neither send
     nor hear, and nothing crosses the start of an episode.
 
+    With `rounds` R above 0 nothing crosses a step either: agents exchange R messages on the same observation before
+    they act, each heard in the next round, and the last one by those who act (`Session.converse`).
+
     Where reflexes act, or a capacity or inbox is given, messages are words and go through the air of every world
     (`popcomm.channels.broadcast.air`, made by `open`): a shared log of at most `capacity` transmissions a step, of
     which a receiver hears `inbox` at most. Otherwise `connect` says whose message is in whose inbox.
 
     Raises:
         UserError: a topology that needs positions in an environment without any, or one that does not fit its agents;
-            reflexes, a capacity or an inbox with messages that are no words.
+            reflexes, a capacity or an inbox with messages that are no words, or in rounds; rounds below 0.
     """
 
     def __init__(
@@ -177,6 +180,7 @@ class Channel:
         reflexes: Sequence[Reflex | dict[str, Any] | str] = (),
         capacity: int | None = None,
         inbox: int | None = None,
+        rounds: int = 0,
     ) -> None:
         if topology.needs_positions and not has_positions:
             name = type(topology).__name__
@@ -189,7 +193,7 @@ class Channel:
             number(f"communication.{key}", value, "lie in [0, 1]", least=0, most=most)
         self.messages, self.topology, self.torus = messages, topology, torus
         self.dropout, self.noise = dropout, noise
-        self.num_agents = num_agents
+        self.num_agents, self.rounds = num_agents, whole("communication.rounds", rounds, 0)
         self.inbox_size = topology.inbox_size(num_agents)
         self.reflexes = _reflexes(reflexes)
         self.size = None
@@ -202,6 +206,12 @@ class Channel:
                 cause = "reflexes" if self.reflexes else given[0]
                 told = "symbols" if isinstance(messages, RelaxedSymbols) else messages.kind
                 raise UserError(f"communication.{cause} act on words, and messages are {told}; use kind words")
+            if rounds:
+                cause = "reflexes" if self.reflexes else given[0]
+                raise UserError(
+                    f"communication.rounds is {rounds}, and communication.{cause} asks for a log, whose words are "
+                    "heard one step later; use rounds 0"
+                )
             check_together(self.reflexes)
             if topology.schedule is not None:
                 raise UserError(

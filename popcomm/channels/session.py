@@ -34,8 +34,9 @@ class Session:
     """A channel in use by B worlds.
 
     In every step: `forget` the worlds whose episode begins, `deliver` what was said one step before to those who hear
-    now, ask who is `deprived`, and `send` what agents say. Messages go from seats to inboxes, or through a log
-    (`Channel.open`); whoever has a session need not know which.
+    now, ask who is `deprived`, and `send` what agents say. In rounds (`Channel.rounds`) `converse` takes the place of
+    that `deliver`, and what is sent is delivered in the same step, over and over. Messages go from seats to inboxes, or
+    through a log (`Channel.open`); whoever has a session need not know which.
 
     Args:
         channel: what it is a session of.
@@ -101,6 +102,11 @@ class Session:
         links = self.channel.connect(self._sent & present, hears, positions, self._generator)
         self.mail = self._posted(*self.channel.topology.thinned(links, self._strength), hears)
         return self.mail
+
+    def converse(self, hears: Tensor, positions: Tensor | None = None) -> Mail:
+        """The rounds of a step begin: nobody has said anything yet. The arguments are those of `deliver`."""
+        self._sent = torch.zeros_like(self._sent)
+        return self.deliver(self._sent, hears, positions)
 
     def _posted(self, slots: Tensor, mask: Tensor, hears: Tensor) -> Mail:
         """Mail without a log."""

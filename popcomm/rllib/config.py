@@ -109,6 +109,7 @@ class PopulationPPOConfig(Settings):
         reflexes: Sequence[object] = NotProvided,
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
+        rounds: int = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
 
@@ -137,6 +138,9 @@ class PopulationPPOConfig(Settings):
             capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
                 for three standard deviations of the load when all speak (four times what is said where R >= 1).
             inbox: K, of them, that an agent can hear. None: all that it may expect.
+            rounds: R, messages that agents exchange within a step, on the same observation, before they act: each is
+                heard in the next round, and the last one by those who act. Networks run R + 1 times in a step, their
+                memory going on. 0: a message is heard one step after it was sent.
         """
         return self._set(
             messages=messages,
@@ -148,6 +152,7 @@ class PopulationPPOConfig(Settings):
             reflexes=reflexes,
             channel_capacity=capacity,
             channel_inbox=inbox,
+            channel_rounds=rounds,
         )
 
     def population(

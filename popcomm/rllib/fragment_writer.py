@@ -14,9 +14,10 @@ from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
-from popcomm.rllib.fragment import STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
+from popcomm.rllib.fragment import EARLIER, STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
 from popcomm.rllib.supervision import supervised_rewards
 from popcomm.rollout import Players, Thought, Turn
+from popcomm.rollout.rounds import Round
 
 
 class FragmentWriter:
@@ -98,6 +99,8 @@ class FragmentWriter:
                     view["voiced"][:, t] = turn.voice[:, seats]
                 if "sent" in view:
                     view["sent"][:, t] = turn.sent[:, seats]
+            for number, one in enumerate(turn.rounds[:-1]):
+                _write_round(view, name, (t, number), one, seats, turn.seatings[name])
 
     def _write_act(self, name: str, t: int, turn: Turn) -> None:
         """What a species chose, and how likely and how good that was."""
@@ -117,6 +120,11 @@ class FragmentWriter:
             assert output.message is not None
             assert act.message is not None
             log_prob = self.channel.messages.log_prob(output.message, act.message)
+            for one in turn.rounds[:-1]:
+                params, message = one.outputs[name].message, one.messages[name]
+                assert params is not None
+                assert message is not None
+                log_prob = log_prob + self.channel.messages.log_prob(params, message)
             view["message_logp"][:, t] = seating.to_worlds(log_prob)
 
     def _value(self, name: str, thought: Thought, step: WorldStep, seating: Seating) -> Tensor:
@@ -190,7 +198,26 @@ def _shape(
         takes_turns,
         supervised,
         channel.size.capacity if channel and channel.size else 0,
+        channel.rounds if channel else 0,
     )
+
+
+def _write_round(
+    view: Fragment[Tensor], name: str, place: tuple[int, int], one: Round, seats: slice, seating: Seating
+) -> None:
+    """What a species said in a round that was not the last, and what it then heard. place: step and round."""
+    t, number = place
+    noise = one.noises[name]
+    rows = {
+        "messages": one.transmitted[:, seats],
+        "sent": one.sent[:, seats],
+        "senders": one.mail.slots[:, seats],
+        "inbox_mask": one.mail.mask[:, seats],
+        "message_noise": 0.0 if noise is None else seating.to_worlds(noise),
+    }
+    for key, values in rows.items():
+        if EARLIER + key in view:
+            plain(view)[EARLIER + key][:, t, :, number] = values
 
 
 def _write_mail(view: Fragment[Tensor], t: int, mail: Mail, seats: slice) -> None:

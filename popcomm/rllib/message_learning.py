@@ -65,8 +65,16 @@ def check_credit(settings: Settings, plan: Plan) -> None:
 
 
 def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
-    if settings.message_credit not in (None, "next") and any(
-        s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks
+    rounds = plan.channel.rounds if plan.channel is not None else 0
+    if rounds and credit == "next":
+        raise UserError(
+            f"communication.credit is 'next', and in communication.rounds = {rounds} a message is heard in the step in "
+            "which it is said; use 'step' or 'receivers'"
+        )
+    if (
+        not rounds
+        and settings.message_credit not in (None, "next")
+        and any(s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks)
     ):
         raise UserError(
             f"training.gamma is 0, and under communication.credit '{credit}' messages, heard one step later, then get "
@@ -81,7 +89,7 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
             "use 'step'"
         )
     # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
-    if settings.rollout_fragment_length < 2 and not settings.in_evaluation:
+    if not rounds and settings.rollout_fragment_length < 2 and not settings.in_evaluation:
         raise UserError(
             f"env_runners.rollout_fragment_length is 1, and communication.credit '{credit}' looks one step ahead: at "
             "least 2"

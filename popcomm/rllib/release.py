@@ -48,6 +48,7 @@ def population_of(
             settings.reflexes,
             settings.channel_capacity,
             settings.channel_inbox,
+            settings.channel_rounds,
         )
     assert settings.world is not None
     return Population(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from popcomm.rllib.fragment import Fragment, plain
+from popcomm.rllib.fragment import EARLIER, Fragment, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unroll import said_in
@@ -40,6 +40,12 @@ class Rows:
         if "said" not in self._known:
             self._known["said"] = self.gather(said_in(self.arrays))
         return self._known["said"]
+
+    def sent_in_rounds(self) -> list[Tensor]:
+        """The same of every round of a step, [P, T R, ...] each, first to last."""
+        key = EARLIER + ("sent" if "sent" in self.arrays else "messages")
+        earlier = self[key].unbind(2) if key in self.arrays else ()
+        return [*earlier, self.sent()]
 
     def message_advantages(self) -> Tensor:
         """[P, T R], what messages are credited with."""

@@ -60,6 +60,7 @@ class Settings(PPOConfig):
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
     channel_capacity: int | None = None
     channel_inbox: int | None = None
+    channel_rounds: int = 0
     survival_given: frozenset[str] = frozenset()  # keys of `survival` that were said
     survival_strategy: object = None
     survival_every: int = 10
@@ -111,6 +112,7 @@ class Settings(PPOConfig):
         self.reflexes = ()
         self.channel_capacity = None
         self.channel_inbox = None
+        self.channel_rounds = 0
         self.agent: BySpecies[str | type] = "symbolic"
         self.members: BySpecies[int] = 1
         self.agent_config: Mapping[str, object] = {}

@@ -19,6 +19,7 @@ from popcomm.rllib.lessons import lesson_loss
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
+from popcomm.rllib.round_walk import Spoken
 from popcomm.rllib.rows import Rows as _Rows
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.supervision import answer_log_prob, due
@@ -58,7 +59,7 @@ class SpeciesLoss:
         world: Mapping[str, Fragment[Tensor]],
         reduce: Reduce,
         diagnose: bool,
-        teacher: AgentOutput | None = None,
+        teacher: SpeciesUnroll | None = None,
         asked: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss summed over members of means over their rows.
@@ -83,7 +84,7 @@ class SpeciesLoss:
             return torch.where(mask, values, 0.0).mul(weight).sum()
 
         rows = _Rows(arrays, run.places, members)
-        likelihoods = self._likelihoods(output, rows)
+        likelihoods = self._likelihoods(run, rows)
         value = mean(rows.where_known(self._value_error(output, rows)))
         policy, logged = self._policy_loss(likelihoods, rows, mean)
         entropy_mean = mean(likelihoods.entropy)
@@ -103,7 +104,10 @@ class SpeciesLoss:
             loss, logged = loss + supervised, logged | told
         if teacher is not None and asked is not None:
             allowed = rows.optional("action_mask")
-            lesson = lesson_loss(self.module, self.distribution, output, teacher, allowed, weight, asked)
+            earlier = [(own.params, shown.params) for own, shown in zip(run.earlier, teacher.earlier, strict=True)]
+            lesson = lesson_loss(
+                self.module, self.distribution, output, teacher.outputs, allowed, weight, asked, earlier
+            )
             loss, logged["lesson_loss"] = loss + lesson, lesson.detach() / members
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
@@ -139,44 +143,72 @@ class SpeciesLoss:
         mean: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What tells senders whom they helped, and keeps all their symbols in use; weighted, summed over members."""
-        config, plan, members = self.config, self.plan, self.module.spec.members
+        config, members = self.config, self.module.spec.members
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])
             error = (worth - rows.value_targets(self.module, config)).square()
             quality = mean(rows.where_known(error))
-            total, logged["quality_loss"] = total + plan.quality_weight * quality, quality / members
+            total, logged["quality_loss"] = total + self.plan.quality_weight * quality, quality / members
         if output.message is None:
             return total, logged
-        kind: Any = self.messages
-        params, voices = output.message.float(), rows.voices(run.mask)
+        voices = rows.voices(run.mask)
 
         def voiced(values: Tensor) -> Tensor:
             """[P, R] -> the mean over rows whose message went out and those whose did not, which count as 0."""
             return mean(torch.where(voices, values, 0.0))
 
         if config.message_kl_coeff and "message_logp" in rows.arrays:
-            moved = kind.log_prob(params, rows.sent()) - rows["message_logp"]
+            moved = self._said_log_prob(run, rows) - rows["message_logp"]
             kl = voiced(moved.exp() - 1 - moved)
             total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
-        if plan.balance_weight:
-            per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
-            groups = rows.groups(run.places, per_seat)
-            share = self._share(params, output)
-            spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
-            total, logged["message_balance"] = total - plan.balance_weight * spread, spread / members
-            if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
-                open_ = openness(kind.log_drawn(params))
-                total = total - plan.balance_weight * voiced((open_ if share is None else open_ * share).sum(-1))
-            if plan.sharpness:
-                unsure = kind.entropy(params, **told(kind, output.said))
-                total = total + plan.balance_weight * plan.sharpness * voiced(unsure)
+        if self.plan.balance_weight:
+            # Each round has symbols of its own to keep in use.
+            parts = [self._balance(spoken, run, rows, voices, reduce, mean) for spoken in _spoken(run)]
+            total = total + torch.stack([loss for loss, _ in parts]).sum(0)
+            logged["message_balance"] = torch.stack([spread for _, spread in parts]).mean(0) / members
         return total, logged
 
-    def _share(self, params: Tensor, output: AgentOutput) -> Tensor | None:
+    def _balance(
+        self,
+        spoken: Spoken,
+        run: SpeciesUnroll,
+        rows: _Rows,
+        voices: Tensor,
+        reduce: Reduce,
+        mean: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, evenness in nats), summed over members, of what was said in one round."""
+        kind: Any = self.messages
+        plan, members, params = self.plan, self.module.spec.members, spoken.params.float()
+
+        def voiced(values: Tensor) -> Tensor:
+            return mean(torch.where(voices, values, 0.0))
+
+        per_seat = members == 1 or plan.spec.seating in ("fixed", "worlds")
+        share = self._share(params, spoken.said)
+        groups = rows.groups(run.places, per_seat)
+        spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
+        total = -plan.balance_weight * spread
+        if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
+            open_ = openness(kind.log_drawn(params))
+            total = total - plan.balance_weight * voiced((open_ if share is None else open_ * share).sum(-1))
+        if plan.sharpness:
+            unsure = kind.entropy(params, **told(kind, spoken.said))
+            total = total + plan.balance_weight * plan.sharpness * voiced(unsure)
+        return total, spread
+
+    def _share(self, params: Tensor, said: Tensor | None) -> Tensor | None:
         """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
         kind: Any = self.messages
-        return kind.share(params, **told(kind, output.said)).detach() if getattr(kind, "ends", False) else None
+        return kind.share(params, **told(kind, said)).detach() if getattr(kind, "ends", False) else None
+
+    def _said_log_prob(self, run: SpeciesUnroll, rows: _Rows) -> Tensor:
+        """[P, R] nats, of what was said in all rounds."""
+        assert self.messages is not None
+        each = zip(_spoken(run), rows.sent_in_rounds(), strict=True)
+        parts = [self.messages.log_prob(spoken.params.float(), sent) for spoken, sent in each]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
     def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
@@ -184,11 +216,10 @@ class SpeciesLoss:
         Those of messages only where the fragment has them. What nobody lived keeps what the fragment holds.
         """
         rows = _Rows(arrays, run.places, self.module.spec.members)
-        likelihoods, params = self._likelihoods(run.outputs, rows), run.outputs.message
+        likelihoods = self._likelihoods(run, rows)
         said = likelihoods.message_log_prob
-        if said is None and params is not None and "message_logp" in arrays:  # kept to hold them to what they were
-            assert self.messages is not None
-            said = self.messages.log_prob(params.float(), rows.sent())
+        if said is None and run.outputs.message is not None and "message_logp" in arrays:  # kept to hold them to that
+            said = self._said_log_prob(run, rows)
         result = {}
         for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said)):
             if values is not None:
@@ -204,18 +235,20 @@ class SpeciesLoss:
     def _is_supervised(self, rows: _Rows) -> bool:
         return "answers" in rows.arrays
 
-    def _likelihoods(self, output: AgentOutput, rows: _Rows) -> _Likelihoods:
+    def _likelihoods(self, run: SpeciesUnroll, rows: _Rows) -> _Likelihoods:
+        output = run.outputs
         logits = output.action_logits.float()
         mask = rows.optional("action_mask")
         log_prob, entropy = self.distribution.log_prob_and_entropy(logits, rows["actions"], mask)
         if self.messages is None or output.message is None:
             return _Likelihoods(log_prob, entropy, None, None)
-        params = output.message.float()
         message = None
         if self._acts_by_message(output):
-            message = _voiced(self.messages.log_prob(params, rows.sent()), rows)
+            message = _voiced(self._said_log_prob(run, rows), rows)
         with torch.set_grad_enabled(message is not None or bool(self.config.message_entropy_coeff)):
-            uncertain = self.messages.entropy(params, **told(self.messages, output.said))
+            kind, spoken = self.messages, _spoken(run)
+            each = [kind.entropy(one.params.float(), **told(kind, one.said)) for one in spoken]
+            uncertain = each[0] if len(each) == 1 else torch.stack(each).sum(0)
             return _Likelihoods(log_prob, entropy, message, _voiced(uncertain, rows))
 
     def _policy_loss(
@@ -279,7 +312,7 @@ class SpeciesLoss:
         if not getattr(agent, "has_auxiliary_losses", True):
             # The targets are gathered for nobody else, and with an inbox they are larger than all the rest.
             return total, logged
-        batch = auxiliary_batch(arrays, run, rows, world, self.species)
+        batch = auxiliary_batch(arrays, run, rows, world, self.species, self.module.spec.rounds)
         losses = agent.auxiliary_losses(batch, run.outputs)
         # A network averages over the rows it is given; with several learners that is its share of all rows.
         rows_share = mask.sum(1) / counts
@@ -293,6 +326,12 @@ class SpeciesLoss:
                 learners = reduce(torch.ones((), device=mask.device))
                 logged.update({k: v / learners for k, v in agent.diagnostics(batch, run.outputs).items()})
         return total, logged
+
+
+def _spoken(run: SpeciesUnroll) -> list[Spoken]:
+    """What a species that speaks said, round after round; once where there are none."""
+    assert run.outputs.message is not None
+    return [*run.earlier, Spoken(run.outputs.message, run.outputs.said)]
 
 
 def _voiced(values: Tensor, rows: _Rows) -> Tensor:
@@ -314,12 +353,13 @@ def auxiliary_batch(
     rows: _Rows,
     world: Mapping[str, Fragment[Tensor]],
     species: Mapping[str, Species],
+    rounds: int = 0,
 ) -> AuxiliaryBatch:
-    """Targets for a network's own losses, in the order of its rows. species: all of the world."""
+    """Targets for a network's own losses, in the order of its rows. species: all of the world; rounds: of a step."""
     alive, first = arrays["alive"], arrays["first"]
     # The row after a life's last step has its final observation; only a new life's first one must not be predicted.
     next_mask = alive & ~first[:, 1:]
-    sender_obs, sender_mask = _what_senders_saw(run, rows, world, species)
+    sender_obs, sender_mask = _what_senders_saw(run, rows, world, species, rounds)
     return AuxiliaryBatch(
         obs=rows["obs"],
         next_obs=rows.gather(arrays["obs"][:, 1:]),
@@ -330,11 +370,16 @@ def auxiliary_batch(
         sender_obs_mask=sender_mask,
         world_state=rows.world_state(),
         mask=run.mask,
+        earlier=tuple((spoken.params, spoken.said) for spoken in run.earlier),
     )
 
 
 def _what_senders_saw(
-    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]], species: Mapping[str, Species]
+    run: SpeciesUnroll,
+    rows: _Rows,
+    world: Mapping[str, Fragment[Tensor]],
+    species: Mapping[str, Species],
+    rounds: int,
 ) -> tuple[Tensor | None, Tensor | None]:
     """What the sender of every heard message saw when it spoke, [P, T R, K, Omax], and which numbers are real.
 
@@ -345,8 +390,9 @@ def _what_senders_saw(
     width = max(species[name].glimpse_size for name in world)
     seen, real = [], []
     for name, a in world.items():
-        # One step before: the carried observation, then those of steps 0 ... T - 2.
-        before = torch.cat([a["previous_obs"].unsqueeze(1), a["obs"][:, : rows.length - 1]], 1)
+        # One step before: the carried observation, then those of steps 0 ... T - 2. In rounds, in the same step.
+        previous = torch.cat([a["previous_obs"].unsqueeze(1), a["obs"][:, : rows.length - 1]], 1)
+        before = a["obs"][:, : rows.length] if rounds else previous
         before = species[name].glimpse(before)
         missing = width - before.shape[-1]
         seen.append(torch.nn.functional.pad(before, (0, missing)))

@@ -74,18 +74,43 @@ class Actor:
         return self.network.spec.members
 
     def think(
-        self, step: WorldStep, mail: Mail | None, seating: Seating, memory: dict[str, Tensor], explore: bool
+        self,
+        step: WorldStep,
+        mail: Mail | None,
+        seating: Seating,
+        memory: dict[str, Tensor],
+        explore: bool,
+        again: bool = False,
+        said: Tensor | None = None,
     ) -> Thought:
-        """Run the networks. memory: {name: [P, R, ...]}; where a life begins it is put back to its start."""
+        """Run the networks.
+
+        Args:
+            memory: {name: [P, R, ...]}; where a life begins it is put back to its start.
+            explore: whether networks that speak symbol by symbol sample.
+            again: whether they thought about this step before, in an earlier round, so that no life begins.
+            said: [P, R, *message shape], what was said, where nothing more is; None: they say something.
+        """
         agent, spec = self.network.agent, self.network.spec
         obs = seating.to_members(step.observations[self.species.name])
-        memory = reset_state(agent, memory, seating.to_members(step.first[:, self.species.seats]))
+        if not again:
+            memory = reset_state(agent, memory, seating.to_members(step.first[:, self.species.seats]))
         inbox = None if mail is None or not spec.hears else inbox_of(mail, seating, self.species.seats)
-        output = agent_step(agent, spec, obs, inbox, memory, generator=self.generator, greedy=not explore)
+        output = agent_step(agent, spec, obs, inbox, memory, said, self.generator, greedy=not explore)
         return Thought(obs, inbox, output)
 
-    def choose(self, thought: Thought, step: WorldStep, seating: Seating, explore: bool) -> Act:
-        """Sample actions and messages, or take the likeliest ones where there is nothing to `explore`."""
+    def choose(
+        self,
+        thought: Thought,
+        step: WorldStep,
+        seating: Seating,
+        explore: bool,
+        said: tuple[Tensor | None, Tensor | None] | None = None,
+    ) -> Act:
+        """Sample actions and messages, or take the likeliest ones where there is nothing to `explore`.
+
+        said: the message and its noise, where they were said before, in rounds.
+        """
         name, logits = self.species.name, thought.output.action_logits
         mask = None
         if step.action_masks is not None and name in step.action_masks:
@@ -93,10 +118,10 @@ class Actor:
         actions = (
             self.distribution.sample(logits, self.generator, mask) if explore else self.distribution.mode(logits, mask)
         )
-        message, noise = self._say(thought.output, explore)
+        message, noise = self.say(thought.output, explore) if said is None else said
         return Act(thought, actions, mask, message, noise)
 
-    def _say(self, output: AgentOutput, explore: bool) -> tuple[Tensor | None, Tensor | None]:
+    def say(self, output: AgentOutput, explore: bool) -> tuple[Tensor | None, Tensor | None]:
         """A message [P, R, *message shape] and the noise that it was made with."""
         kind: Any = self.messages
         if kind is None or output.message is None:

@@ -31,6 +31,7 @@ class ChannelRecipe:
     reflexes: Sequence[Any] = ()
     capacity: int | None = None
     inbox: int | None = None
+    rounds: int = 0
 
     def make(self, layout: WorldLayout) -> Channel:
         """Raises UserError: a topology or reflexes that do not fit the seats."""
@@ -45,6 +46,7 @@ class ChannelRecipe:
             self.reflexes,
             self.capacity,
             self.inbox,
+            self.rounds,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class ChannelRecipe:
             UserError: objects that cannot be written down.
         """
         rest = {"dropout": self.dropout, "noise": self.noise, "capacity": self.capacity, "inbox": self.inbox}
+        rest |= {"rounds": self.rounds} if self.rounds else {}
         named = {"topology": self.topology, "reflexes": list(self.reflexes)}
         return rest | {key: as_json(f"communication.{key}", value) for key, value in named.items()}
 

@@ -157,6 +157,8 @@ class AuxiliaryBatch(NamedTuple):
     mask: Tensor  # [P, R] bool, rows that an agent lived
     # ([P, R, *params_shape], said [P, R, ...] or None) of every round of a step but the last, which is in the outputs.
     earlier: tuple[tuple[Tensor, Tensor | None], ...] = ()
+    # [P, R], differentiable: `expense` of what was said (`MessageKind`), where the unroll has it anyway.
+    expense: Tensor | None = None
 
 
 @runtime_checkable
@@ -170,6 +172,7 @@ class Agent(Protocol):
 
     Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once);
     `has_auxiliary_losses = False`, which saves the gathering of targets for losses that are not there;
+    `pays_for_messages = True` of those whose losses look at the batch's `expense`;
     `diagnostics(batch, outputs) -> dict of scalars` for numbers that are logged only; and
     `auxiliary_counts(batch) -> {name: [P]}`, over how many entries a loss is a mean where that is not the real rows, so
     that several learners' means can be put together exactly. `hears_routed = True` on the class of those that can hear

@@ -57,6 +57,11 @@ class Grounding:
             self.world_estimator = PopulationMLP(p, features, hidden, spec.state_size, generator=generator)
 
     @property
+    def pays_for_messages(self) -> bool:
+        """Whether `expense` of a batch is looked at."""
+        return bool(self.auxiliary_weights["message_cost"])
+
+    @property
     def without_gradient(self) -> tuple[str, ...]:
         """In silence what the world is estimated from is zero, and only its mean can be learned."""
         return () if self.spec.receives is not None else ("world_estimator.layers.0.weight",)
@@ -75,8 +80,11 @@ class Grounding:
         if weights["reconstruction"] and self._has_senders(batch):
             losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
         if weights["message_cost"] and outputs.message is not None:
-            said = ((outputs.message, outputs.said), *batch.earlier)  # in every round
-            costs = [masked_mean(self._message_cost(*one), batch.mask) for one in said]
+            if batch.expense is not None:
+                costs = [masked_mean(batch.expense, batch.mask)]
+            else:  # of what was said in every round
+                said = ((outputs.message, outputs.said), *batch.earlier)
+                costs = [masked_mean(self._message_cost(*one), batch.mask) for one in said]
             losses["message_cost"] = costs[0] if len(costs) == 1 else torch.stack(costs).sum(0)
         return losses
 

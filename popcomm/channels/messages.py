@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.channels import ending
+from popcomm.channels import ending, priced
 from popcomm.channels.relaxed import NOISE, RelaxedSymbols, not_blank
 from popcomm.channels.sampling import sample_categorical
 from popcomm.channels.vectors import Vectors
@@ -41,7 +41,8 @@ class MessageKind(Protocol):
     `probabilities(params) -> [..., positions, alphabet]` of the symbols at every position. Of those whose `ends` is
     True, messages that may end early, `share(params) -> [..., positions]`, how likely each is sent. Of any:
     `expense(params) -> [...]`, differentiable, what agents that are to be brief make small (without it: the sum of the
-    absolute values of params).
+    absolute values of params); beside it `soft_and_expense(params)`, both of which come cheaper together, or None where
+    they do not.
     """
 
     kind: ClassVar[str]
@@ -291,6 +292,10 @@ class Symbols:
     def expense(self, params: Tensor, said: Tensor | None = None) -> Tensor:
         """The expected number of symbols that are charged for. params [..., L, V] -> [...]. said: see `told`."""
         return (not_blank(params) * self.share(params, said)).sum(-1) if self.ends else not_blank(params).sum(-1)
+
+    def soft_and_expense(self, params: Tensor) -> tuple[Tensor, Tensor] | None:
+        """`soft` [..., L, V] and `expense` [...] of one softmax; None where they are not made of the same."""
+        return None if self.ends or self.temperature != 1 else priced.soft_and_expense(params)
 
     def spoken(self, messages: Tensor) -> Tensor:
         """All of them: a message of blanks is one, too."""

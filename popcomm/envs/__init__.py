@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from popcomm.envs import (
         alarm_v0,
         colour_digit_v0,
+        factory_v0,
         navigation_v0,
         predator_prey_v0,
         referential_v0,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _ENVIRONMENTS = (
     "alarm_v0",
     "colour_digit_v0",
+    "factory_v0",
     "navigation_v0",
     "predator_prey_v0",
     "referential_v0",
@@ -66,6 +68,7 @@ __all__ = [
     "WorldStep",
     "alarm_v0",
     "colour_digit_v0",
+    "factory_v0",
     "from_gymnasium",
     "navigation_v0",
     "predator_prey_v0",

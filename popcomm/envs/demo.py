@@ -17,6 +17,7 @@ from PIL import Image
 from popcomm.envs import (
     alarm_v0,
     colour_digit_v0,
+    factory_v0,
     navigation_v0,
     predator_prey_v0,
     referential_v0,
@@ -26,6 +27,8 @@ from popcomm.envs import (
     traffic_junction_v0,
 )
 from popcomm.envs.episodic_world import EpisodicWorld
+from popcomm.envs.factory_machines import ACTIONS, RUN
+from popcomm.envs.factory_references import Told, cures
 from popcomm.envs.navigation_references import assigned
 from popcomm.envs.predator_prey_references import together
 from popcomm.envs.traffic_junction_references import Planner
@@ -77,6 +80,24 @@ def colour_digit(seed: int = 0) -> Moment:
     """The end of an episode in which each knew the parity of the other's digit."""
     world = colour_digit_v0.ColourDigitWorld()
     return _end(world, seed, lambda: colour_digit_v0.oracle_actions(world), [[0, 1], [1, 0]])
+
+
+def factory(seed: int = 0) -> Moment:
+    """Actuators do what was called for a step before, as they were told; the moment is one of many symptoms."""
+    world = factory_v0.FactoryWorld()
+    world.reset(seed)
+    script, calls = Told(), torch.full((1, world.machines), RUN)
+    while len(calls.unique()) < world.machines or bool((calls == RUN).any()):
+        calls = cures(*world.here())
+        world.step(script(world))
+    m, p = world.machines, world.processors
+    links = [[i, m] for i in range(m)] + [[seat, m + p + i] for i in range(m) for seat in (i, m)]
+    wants = ", ".join(f"{i} for '{ACTIONS[action]}'" for i, action in enumerate(calls[0].tolist()))
+    return Moment(
+        [world.render(links=torch.tensor(links))],
+        f"a factory of {m} machines after the step in which machine {wants} called; the actuators did what they had "
+        "heard of the step before.",
+    )
 
 
 def navigation(seed: int = 0) -> Moment:
@@ -191,6 +212,7 @@ def _end(
 MOMENTS: dict[str, Callable[..., Moment]] = {
     "alarm_v0": alarm,
     "colour_digit_v0": colour_digit,
+    "factory_v0": factory,
     "navigation_v0": navigation,
     "predator_prey_v0": predator_prey,
     "referential_v0": referential,

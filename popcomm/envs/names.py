@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from popcomm.envs.alarm_v0 import AlarmWorld
 from popcomm.envs.colour_digit_v0 import ColourDigitWorld
+from popcomm.envs.factory_v0 import FactoryWorld
 from popcomm.envs.navigation_v0 import NavigationWorld
 from popcomm.envs.predator_prey_v0 import PredatorPreyWorld
 from popcomm.envs.referential_v0 import ReferentialWorld
@@ -16,6 +17,7 @@ from popcomm.envs.world import World
 WORLDS: dict[str, type[World]] = {
     "alarm_v0": AlarmWorld,
     "colour_digit_v0": ColourDigitWorld,
+    "factory_v0": FactoryWorld,
     "navigation_v0": NavigationWorld,
     "predator_prey_v0": PredatorPreyWorld,
     "referential_v0": ReferentialWorld,

@@ -128,8 +128,11 @@ class PopulationPPOConfig(Settings):
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
                 unless the world charges for talk, so the estimate has less noise. "receivers": what became of those
-                who heard it, in the mean; for worlds that pay each for its own doing. None: "next" where gamma is 0,
-                else "step".
+                who heard it, in the mean; for worlds that pay each for its own doing. "counterfactual": the same, as
+                far as they would have acted otherwise had its sender said something else, in expectation over what it
+                might have said (COMA's baseline, `popcomm.rllib.counterfactual`); who follows nothing pays for nothing,
+                and what listeners keep in memory for later steps is not counted. None: "next" where gamma is 0, else
+                "step".
             dropout: probability that a receiver misses a message; through a routed channel, that all do.
             noise: symbols: probability that a symbol is replaced by a random one; words: that a bit is flipped;
                 vectors: standard deviation.
@@ -293,9 +296,10 @@ class PopulationPPOConfig(Settings):
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
                 one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
-            loss_schedules: {loss of the network's own: schedule}, by how much its weight is multiplied while training
-                goes on, e.g. {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for
-                symbols that cost nothing at first.
+            loss_schedules: {loss: schedule}, by how much its weight is multiplied while training goes on, e.g.
+                {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for symbols that
+                cost nothing at first. Losses of the network's own, and "quality", "message_balance",
+                "message_sharpness", "message_kl" and "message_entropy", those alone that have a weight.
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
                 0.5 where messages carry gradients and the agent gives "features", and 0 elsewhere.
@@ -376,6 +380,7 @@ class PopulationPPOConfig(Settings):
         picture_every: int = NotProvided,
         checkpoint_every: int = NotProvided,
         keep_checkpoints: int | None = NotProvided,
+        importance_every: int = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -388,6 +393,9 @@ class PopulationPPOConfig(Settings):
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
+            importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
+                without each message, and with what its sender would have said otherwise, for as long as a fragment
+                (`language/importance`, and of each pair of seats or species; `popcomm.rollout.importance`).
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -396,6 +404,7 @@ class PopulationPPOConfig(Settings):
             picture_every=picture_every,
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
+            importance_every=importance_every,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

@@ -23,6 +23,7 @@ from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import World
 from popcomm.rllib.callbacks import RunnerCallbacks
+from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import as_batch
 from popcomm.rllib.listening import Listening
@@ -73,6 +74,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
 
     def __init__(self, *, config: Settings, **kwargs: object) -> None:
         super().__init__(config=config, **kwargs)
+        leave_new_memory()
         self.plan = plan_of(config)
         self.env: World
         self.layout: WorldLayout

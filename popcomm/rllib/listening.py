@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from popcomm.agents.distributions import ActionDistribution, Categorical, DiagonalGaussian, MultiCategorical, allow
+from popcomm.agents.distributions import ActionDistribution
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
+from popcomm.agents.variation import total_variation
 from popcomm.channels import Channel
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
@@ -186,38 +187,6 @@ class Listening:
 
     def set_state(self, state: Mapping[str, int]) -> None:
         self.fragments = state["fragments"]
-
-
-def total_variation(
-    distribution: ActionDistribution, before: Tensor, after: Tensor, mask: Tensor | None = None
-) -> Tensor:
-    """Total variation distance between two distributions of an action, 0 (the same) to 1; a mean over its parts.
-
-    For a Box it is that of normal distributions with a deviation in common, erf(|difference of means| / (2 sqrt(2)
-    deviation)), the deviation being the root of the mean variance: a change of deviations alone does not count.
-
-    Args:
-        distribution: of the actions.
-        before: [..., A], a network's `action_logits`.
-        after: [..., A].
-        mask: [..., A] bool, True = allowed.
-
-    Returns:
-        [...]
-
-    >>> half, sure = torch.tensor([0.0, 0.0]), torch.tensor([-40.0, 40.0])
-    >>> round(total_variation(Categorical(2), half, sure).item(), 6)
-    0.5
-    """
-    if isinstance(distribution, DiagonalGaussian):
-        (mean, log_std), (other, other_std) = before.split(distribution.size, -1), after.split(distribution.size, -1)
-        deviation = ((2 * log_std).exp() + (2 * other_std).exp()).div(2).sqrt()
-        return torch.erf((mean - other).abs() / (2 * 2**0.5 * deviation)).mean(-1)
-    if isinstance(distribution, MultiCategorical):
-        p, q = distribution.logits(before, mask).softmax(-1), distribution.logits(after, mask).softmax(-1)
-        return (p - q).abs().sum(-1).div(2).mean(-1)
-    assert isinstance(distribution, Categorical)
-    return (allow(before, mask).softmax(-1) - allow(after, mask).softmax(-1)).abs().sum(-1) / 2
 
 
 def swapped(said: Tensor, there: Tensor) -> Tensor:

@@ -95,6 +95,17 @@ def joined_rounds(spoken: Sequence[AgentOutput], length: int) -> tuple[Spoken, .
     return tuple(joined)
 
 
+def joined_expenses(expenses: Sequence[Tensor | None], length: int) -> Tensor | None:
+    """[P, T R], what was spent in all rounds of each step; None where that is not known. The arguments are those of
+    `joined_rounds`."""
+    rounds = len(expenses) // length
+    if rounds < 2:
+        return along_rows(expenses)
+    each = [along_rows(expenses[number::rounds]) for number in range(rounds)]
+    known = [values for values in each if values is not None]
+    return torch.stack(known).sum(0) if known else None
+
+
 def together(parts: Sequence[Tensor]) -> Tensor:
     """What all species have, [B, N_s, ...] each, as [B, N, ...]."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)

@@ -18,7 +18,8 @@ from popcomm.rllib.plan import Plan
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.transcript import Transcript
-from popcomm.rollout import Rollout
+from popcomm.rollout import Rollout, seed_of
+from popcomm.rollout.importance import IMPORTANCE_BRANCH, ImportanceSums
 
 
 class Sampler:
@@ -50,6 +51,7 @@ class Sampler:
         self.distributions = {name: actor.distribution for name, actor in players.actors.items()}
         self._foresees = {name: species.settings.gamma > 0 for name, species in plan.species.items()}
         self._previous_obs: dict[str, Tensor] = {}  # {species: [B, N_s, O]}, what was perceived one step before
+        self._asks = recorded and bool(config.importance_every) and plan.message_kind is not None
         recorded = recorded and config.run_dir is not None and bool(config.conversation_every or config.picture_every)
         self.transcript = Transcript(
             min(config.conversation_worlds, players.num_worlds) if recorded else 0,
@@ -86,6 +88,7 @@ class Sampler:
         players, writer = self.rollout.players, self._writer()
         writer.carried(players, self._previous_obs)
         self.listening.begin()
+        importance = self._importance()
         for t in range(writer.length):
             if self.episodes is not None:
                 self.episodes.create()
@@ -93,6 +96,8 @@ class Sampler:
             for act in turn.acts.values():
                 self.statistics.listened(act.thought)
             self.listening.remember(t, turn.memories, turn.seatings)
+            if importance is not None:
+                importance.step(turn)
             writer.step(t, turn, after)
             self.transcript.step(turn, after)
             self.statistics.step(turn, after)
@@ -106,7 +111,17 @@ class Sampler:
         writer.last(players, thoughts)
         self.transcript.end_fragment(players, thoughts)
         writer.check_numbers()
-        return writer.arrays, self._count(writer.arrays)
+        stepped = self._count(writer.arrays)
+        self.statistics.language |= {} if importance is None else importance.scalars()
+        return writer.arrays, stepped
+
+    def _importance(self) -> ImportanceSums | None:
+        """What asks in this fragment whether messages matter; None: nobody does."""
+        iteration = self.transcript.iteration
+        if not self._asks or iteration % self.config.importance_every:
+            return None
+        seed = seed_of(self.config.seed or 0, IMPORTANCE_BRANCH, iteration)
+        return ImportanceSums(self.rollout.players, self.config.conversation_worlds, seed)
 
     def _writer(self) -> FragmentWriter:
         players, config = self.rollout.players, self.config

@@ -46,6 +46,7 @@ class Settings(PPOConfig):
 
     # Settings that came later, for configs in checkpoints from before.
     message_credit: str | None = "step"
+    importance_every: int = 0
     learn_from: str = "rewards"
     rare_action_share: float | None = 0.0
     quality_coeff: float | None = 0.0

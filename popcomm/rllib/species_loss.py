@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionDistribution
-from popcomm.agents.openness import openness
 from popcomm.channels.messages import MessageKind, told
 from popcomm.envs.world import Species
-from popcomm.rllib.balance import evenness
+from popcomm.rllib.balance import kept_in_use
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.lessons import lesson_loss
 from popcomm.rllib.module import PopulationRLModule
@@ -48,7 +47,7 @@ class SpeciesLoss:
         self.module, self.plan, self.distribution = module, plan, distribution
         self.species = species or {}  # all of the world, for what senders saw
         self.config: Settings = plan.settings
-        self.scales: Mapping[str, float] = {}  # of the network's own losses, as schedules say
+        self.scales: Mapping[str, float] = {}  # of the losses of `weights` and of the network's own, as schedules say
         self.messages: MessageKind | None = plan.spec.messages
 
     def __call__(
@@ -70,7 +69,8 @@ class SpeciesLoss:
             entropy_coeff: the present coefficient.
             world: the arrays of all species, for what senders saw.
             reduce: sum over learners.
-            diagnose: whether to compute the network's diagnostics too.
+            diagnose: whether to compute what is only logged of the last update, too: the network's diagnostics, and the
+                messages' entropy where it has no coefficient.
             teacher: what parents do on the same rows, where some members are taught; else None.
             asked: random numbers for it.
         """
@@ -84,7 +84,7 @@ class SpeciesLoss:
             return torch.where(mask, values, 0.0).mul(weight).sum()
 
         rows = _Rows(arrays, run.places, members)
-        likelihoods = self._likelihoods(run, rows)
+        likelihoods = self._likelihoods(run, rows, diagnose)
         value = mean(rows.where_known(self._value_error(output, rows)))
         policy, logged = self._policy_loss(likelihoods, rows, mean)
         entropy_mean = mean(likelihoods.entropy)
@@ -94,8 +94,8 @@ class SpeciesLoss:
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if likelihoods.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(likelihoods.message_entropy)
-            if config.message_entropy_coeff:
-                loss = loss - config.message_entropy_coeff * spoken
+            if entropy_weight := self._scaled()["message_entropy"]:
+                loss = loss - entropy_weight * spoken
         logged = {name: total / members for name, total in logged.items()}
         more, more_logged = self._talk_losses(output, rows, run, reduce, mean)
         loss, logged = loss + more, logged | more_logged
@@ -111,6 +111,22 @@ class SpeciesLoss:
             loss, logged["lesson_loss"] = loss + lesson, lesson.detach() / members
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """{loss: weight before any schedule} of those on messages."""
+        plan, config = self.plan, self.config
+        return {
+            "quality": plan.quality_weight,
+            "message_balance": plan.balance_weight,
+            "message_sharpness": plan.balance_weight * plan.sharpness,
+            "message_kl": config.message_kl_coeff,
+            "message_entropy": config.message_entropy_coeff,
+        }
+
+    def _scaled(self) -> dict[str, float]:
+        """The same, as schedules have them now."""
+        return {name: weight * self.scales.get(name, 1.0) for name, weight in self.weights.items()}
 
     def _value_error(self, output: AgentOutput, rows: _Rows) -> Tensor:
         """[P, R], squared and clipped."""
@@ -143,13 +159,13 @@ class SpeciesLoss:
         mean: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What tells senders whom they helped, and keeps all their symbols in use; weighted, summed over members."""
-        config, members = self.config, self.module.spec.members
+        config, members, weights = self.config, self.module.spec.members, self._scaled()
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])
             error = (worth - rows.value_targets(self.module, config)).square()
             quality = mean(rows.where_known(error))
-            total, logged["quality_loss"] = total + self.plan.quality_weight * quality, quality / members
+            total, logged["quality_loss"] = total + weights["quality"] * quality, quality / members
         if output.message is None:
             return total, logged
         voices = rows.voices(run.mask)
@@ -161,47 +177,15 @@ class SpeciesLoss:
         if config.message_kl_coeff and "message_logp" in rows.arrays:
             moved = self._said_log_prob(run, rows) - rows["message_logp"]
             kl = voiced(moved.exp() - 1 - moved)
-            total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
+            total, logged["message_kl"] = total + weights["message_kl"] * kl, kl / members
         if self.plan.balance_weight:
+            per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
+            groups, kind = rows.groups(run.places, per_seat), self.messages
             # Each round has symbols of its own to keep in use.
-            parts = [self._balance(spoken, run, rows, voices, reduce, mean) for spoken in _spoken(run)]
+            parts = [kept_in_use(kind, *spoken, *groups, voices, reduce, mean, weights) for spoken in _spoken(run)]
             total = total + torch.stack([loss for loss, _ in parts]).sum(0)
             logged["message_balance"] = torch.stack([spread for _, spread in parts]).mean(0) / members
         return total, logged
-
-    def _balance(
-        self,
-        spoken: Spoken,
-        run: SpeciesUnroll,
-        rows: _Rows,
-        voices: Tensor,
-        reduce: Reduce,
-        mean: Callable[[Tensor], Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """(loss, evenness in nats), summed over members, of what was said in one round."""
-        kind: Any = self.messages
-        plan, members, params = self.plan, self.module.spec.members, spoken.params.float()
-
-        def voiced(values: Tensor) -> Tensor:
-            return mean(torch.where(voices, values, 0.0))
-
-        per_seat = members == 1 or plan.spec.seating in ("fixed", "worlds")
-        share = self._share(params, spoken.said)
-        groups = rows.groups(run.places, per_seat)
-        spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
-        total = -plan.balance_weight * spread
-        if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
-            open_ = openness(kind.log_drawn(params))
-            total = total - plan.balance_weight * voiced((open_ if share is None else open_ * share).sum(-1))
-        if plan.sharpness:
-            unsure = kind.entropy(params, **told(kind, spoken.said))
-            total = total + plan.balance_weight * plan.sharpness * voiced(unsure)
-        return total, spread
-
-    def _share(self, params: Tensor, said: Tensor | None) -> Tensor | None:
-        """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
-        kind: Any = self.messages
-        return kind.share(params, **told(kind, said)).detach() if getattr(kind, "ends", False) else None
 
     def _said_log_prob(self, run: SpeciesUnroll, rows: _Rows) -> Tensor:
         """[P, R] nats, of what was said in all rounds."""
@@ -235,7 +219,7 @@ class SpeciesLoss:
     def _is_supervised(self, rows: _Rows) -> bool:
         return "answers" in rows.arrays
 
-    def _likelihoods(self, run: SpeciesUnroll, rows: _Rows) -> _Likelihoods:
+    def _likelihoods(self, run: SpeciesUnroll, rows: _Rows, diagnose: bool = False) -> _Likelihoods:
         output = run.outputs
         logits = output.action_logits.float()
         mask = rows.optional("action_mask")
@@ -245,7 +229,10 @@ class SpeciesLoss:
         message = None
         if self._acts_by_message(output):
             message = _voiced(self._said_log_prob(run, rows), rows)
-        with torch.set_grad_enabled(message is not None or bool(self.config.message_entropy_coeff)):
+        rewarded = bool(self.config.message_entropy_coeff)
+        if not rewarded and not diagnose:  # it is a tenth of an update
+            return _Likelihoods(log_prob, entropy, message, None)
+        with torch.set_grad_enabled(rewarded):
             kind, spoken = self.messages, _spoken(run)
             each = [kind.entropy(one.params.float(), **told(kind, one.said)) for one in spoken]
             uncertain = each[0] if len(each) == 1 else torch.stack(each).sum(0)
@@ -371,6 +358,7 @@ def auxiliary_batch(
         world_state=rows.world_state(),
         mask=run.mask,
         earlier=tuple((spoken.params, spoken.said) for spoken in run.earlier),
+        expense=run.expense,
     )
 
 

@@ -19,7 +19,7 @@ from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
 from popcomm.rllib.fragment import Fragment, Steps, carried, plain
 from popcomm.rllib.module import PopulationRLModule
-from popcomm.rllib.round_walk import Spoken, along_rows, folded, joined_rounds, together, walk_rounds
+from popcomm.rllib.round_walk import Spoken, along_rows, folded, joined_expenses, joined_rounds, together, walk_rounds
 
 S = TypeVar("S", bound=Container[str])
 
@@ -34,8 +34,10 @@ def said_in(arrays: Fragment[Tensor]) -> Tensor:
     return arrays["sent"] if "sent" in arrays else arrays["messages"][:, 1:]
 
 
-def soft_of(kind: Any, params: Tensor, seating: Seating, get: Callable[[str, int], Tensor], noisy: bool) -> Tensor:
-    """The differentiable form of what a species said, in world order.
+def soft_of(
+    kind: Any, params: Tensor, seating: Seating, get: Callable[[str, int], Tensor], noisy: bool, priced: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """The differentiable form of what a species said, in world order, and if `priced` what it was expected to cost.
 
     Of a reparameterised kind it is what the present sender says with the noise that was kept, and what the channel
     did to the message afterwards.
@@ -46,18 +48,24 @@ def soft_of(kind: Any, params: Tensor, seating: Seating, get: Callable[[str, int
         noisy: whether it has what was sent beside what was heard.
 
     Returns:
-        [B, N_s, *features shape], or [B T, N_s, *features shape].
+        [B, N_s, *features shape], or [B T, N_s, *features shape]; [P, R], or None where that is no by-product.
     """
     if not reparameterised(kind):
-        return seating.to_worlds(kind.soft(params))
+        both = kind.soft_and_expense(params) if priced and hasattr(kind, "soft_and_expense") else None
+        soft, expense = (kind.soft(params), None) if both is None else both
+        return seating.to_worlds(soft), expense
     noise = seating.to_members(get("message_noise", 0))
     said = seating.to_worlds(kind.sample_with(params, noise))
-    return cast(Tensor, kind.transmitted_again(said, get("sent", 0), get("messages", 1))) if noisy else said
+    return kind.transmitted_again(said, get("sent", 0), get("messages", 1)) if noisy else said, None
 
 
 def _all_steps(arrays: Fragment[Tensor], length: int, key: str, ahead: int) -> Tensor:
     """Rows of all steps, so many steps later: [B T, N_s, ...]."""
     return plain(arrays)[key][:, ahead : ahead + length].flatten(0, 1)
+
+
+def _pays(agent: Any) -> bool:
+    return bool(getattr(agent, "pays_for_messages", False))
 
 
 def _row(t: int, steps: Steps, key: str) -> Tensor:
@@ -78,6 +86,7 @@ class SpeciesUnroll(NamedTuple):
     # [P T R] int64 into [B T N], member-major; None: the order of [B, T, N] itself (P = 1, folded).
     places: Tensor | None
     mask: Tensor  # [P, T R] bool, rows that an agent lived
+    expense: Tensor | None = None  # [P, T R], of what was said, where gradients go through its softmax anyway
     # What was said in the rounds of each step, first to last, but for the last one, which stands in the outputs.
     earlier: tuple[Spoken, ...] = ()
 
@@ -138,13 +147,15 @@ class Unroller:
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
             output = agent_step(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
+            expense = None
             if self.through and spec.sends is not None and output.message is not None:
                 noisy = "sent" in arrays
-                soft = soft_of(spec.sends, output.message, seating, partial(_all_steps, arrays, length), noisy)
+                look = partial(_all_steps, arrays, length)
+                soft, expense = soft_of(spec.sends, output.message, seating, look, noisy, _pays(agent))
                 softs[name] = soft.unflatten(0, (worlds, length))
             index = None if seating.members == 1 else seating.index.reshape(-1)
             result[name] = SpeciesUnroll(
-                output._replace(state={}), _single(inbox), index, seating.row_mask(fold(arrays["alive"]))
+                output._replace(state={}), _single(inbox), index, seating.row_mask(fold(arrays["alive"])), expense
             )
         return {name: result[name] for name in fragment}
 
@@ -214,6 +225,7 @@ class _Walk:
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
         self.decides_later = decides_later(self.agent)
         self.decides_unseen = bool(getattr(self.agent, "decides_unseen", False))
+        self.pays = _pays(self.agent)
         self._seat(0)
         self.state = {name: self.seating.to_members(value) for name, value in carried(arrays).items()}
         self.outputs: list[AgentOutput] = []
@@ -222,6 +234,7 @@ class _Walk:
         self.seen: list[Tensor] = []
         self.indices: list[Tensor] = []
         self.masks: list[Tensor] = []
+        self.expenses: list[Tensor | None] = []
 
     def open(self, t: int) -> None:
         """Step t begins: who sits where, and whose memory starts anew."""
@@ -267,9 +280,16 @@ class _Walk:
         params = (self.spoken or self.outputs)[-1].message
         if params is None:
             return self.arrays["values"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
-        return soft_of(
-            kind, params, self.seating, lambda key, _: self.steps.of_round(t, key, before), "sent" in self.steps
+        soft, expense = soft_of(
+            kind,
+            params,
+            self.seating,
+            lambda key, _: self.steps.of_round(t, key, before),
+            "sent" in self.steps,
+            self.pays,
         )
+        self.expenses.append(expense)
+        return soft
 
     def _seat(self, t: int) -> None:
         """Take the seats of step t."""
@@ -303,6 +323,7 @@ class _Walk:
             self._joined_inbox(with_soft),
             torch.cat(self.indices, 1).reshape(-1),
             torch.cat(self.masks, 1),
+            joined_expenses(self.expenses, self.length),
             joined_rounds(self.spoken, self.length),
         )
 

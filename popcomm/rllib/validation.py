@@ -15,7 +15,7 @@ from popcomm.checks import count, number, one_of, positive, true_or_false
 from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
-from popcomm.rllib.message_learning import check_credit, check_gradient, check_relaxed
+from popcomm.rllib.message_learning import check_credit, check_gradient, check_importance, check_relaxed
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
@@ -76,6 +76,7 @@ def check(settings: Settings) -> Plan:
     _check_routing(plan)
     _check_supervision(settings, plan)
     check_credit(settings, plan)
+    check_importance(settings, plan)
     check_relaxed(plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
@@ -96,6 +97,7 @@ def _check_numbers(settings: Settings) -> None:
         "recording.conversation_every": (settings.conversation_every, 0),
         "recording.conversation_worlds": (settings.conversation_worlds, 0),
         "recording.picture_every": (settings.picture_every, 0),
+        "recording.importance_every": (settings.importance_every, 0),
         "recording.checkpoint_every": (settings.checkpoint_every, 0),
     }
     if settings.keep_checkpoints is not None:

@@ -381,6 +381,10 @@ def test_what_does_not_go_with_rounds_is_told() -> None:
         ),
         ({"rounds": 1, "capacity": 9, "messages": WORDS}, "communication.capacity asks for a log"),
         ({"rounds": 1, "gradient": "reinforce", "credit": "next"}, "communication.credit is 'next'"),
+        (
+            {"rounds": 1, "gradient": "reinforce", "credit": "counterfactual"},
+            "communication.credit is 'counterfactual'",
+        ),
     ):
         config = PopulationPPOConfig().environment("swarm_v0", env_config={"num_agents": 3})
         config.communication(**{"messages": SYMBOLS, **settings})

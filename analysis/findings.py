@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from popcomm.analysis import closer, importance, lineages, listeners, members
+from popcomm.analysis import closer, gates, importance, lineages, listeners, members
 from popcomm.analysis.collapses import collapses
 from popcomm.analysis.page import Section
 from popcomm.analysis.run_folder import Conversations, RunFolder
@@ -40,6 +40,7 @@ def all_sections(run: RunFolder, data: dict[str, Any]) -> list[Section]:
         listeners.topology,
         listeners.attention_hubs,
         importance.message_importance,
+        gates.gates,
     )
     first, *others = (make(run) for make in makers)
     return [first, *closer.sections(run, data), *others, *lineages.sections(run)]

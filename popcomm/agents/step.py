@@ -31,7 +31,7 @@ def agent_step(
     if getattr(agent, "autoregressive", False):
         how |= {"said": said, "generator": generator, "greedy": greedy}
     output = agent(spec.numbers(obs), inbox, state, **how)
-    return output._replace(message=None, said=None) if spec.sends is None else output
+    return output._replace(message=None, said=None, manner=None) if spec.sends is None else output
 
 
 def reset_state(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:

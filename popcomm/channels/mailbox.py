@@ -13,6 +13,7 @@ from torch import Tensor
 from popcomm.channels.broadcast.air import Air
 from popcomm.channels.broadcast.dimensions import dimensions
 from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
+from popcomm.channels.gates import make_budget, make_gates
 from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
@@ -165,7 +166,8 @@ class Channel:
 
     Raises:
         UserError: a topology that needs positions in an environment without any, or one that does not fit its agents;
-            reflexes, a capacity or an inbox with messages that are no words, or in rounds; rounds below 0.
+            reflexes, a capacity or an inbox with messages that are no words, or in rounds; rounds below 0; gates or a
+            budget that do not fit the rest (`popcomm.channels.gates`).
     """
 
     def __init__(
@@ -181,6 +183,8 @@ class Channel:
         capacity: int | None = None,
         inbox: int | None = None,
         rounds: int = 0,
+        gate: Any = None,
+        budget: Any = None,
     ) -> None:
         if topology.needs_positions and not has_positions:
             name = type(topology).__name__
@@ -195,6 +199,7 @@ class Channel:
         self.dropout, self.noise = dropout, noise
         self.num_agents, self.rounds = num_agents, whole("communication.rounds", rounds, 0)
         self.inbox_size = topology.inbox_size(num_agents)
+        self.gates, self.budget = make_gates(gate), make_budget(budget)
         self.reflexes = _reflexes(reflexes)
         self.size = None
         asked = {"capacity": capacity, "inbox": inbox}
@@ -218,14 +223,36 @@ class Channel:
                     f"communication.topology {type(topology).__name__} changes while training goes on, and a log of "
                     "words is sized for one that stays; use it without reflexes, capacity and inbox"
                 )
+            for key, asked_for in (("gate", gate), ("budget", budget)):
+                if asked_for is not None:
+                    raise UserError(
+                        f"communication.{key} is {asked_for!r}, and reflexes, capacity and inbox make a log, which has "
+                        "rules of its own; use one or the other"
+                    )
             self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
             self.inbox_size = self.size.inbox
             self.open(1, 0)  # what does not fit says so now
+        self._limit()
+
+    def _limit(self) -> None:
+        """Inboxes as small as the budget."""
+        served = self.budget.messages
+        if self.topology.latents and (self.gates.receiver or served is not None):
+            key = "budget" if served is not None else "gate"
+            raise UserError(f"communication.{key} is of single messages, and topology routed has none; use another")
+        if served is None:
+            return
+        if served >= self.inbox_size:
+            raise UserError(
+                f"communication.budget is {served}, and an agent hears at most {self.inbox_size} others, so that "
+                f"nobody is ever refused; use less than {self.inbox_size}, or leave it out"
+            )
+        self.inbox_size = served
 
     @property
     def takes_turns(self) -> bool:
-        """Whether a reflex may take an agent's turn to speak."""
-        return any(reflex.takes_turn for reflex in self.reflexes)
+        """Whether who may speak does not always: a reflex takes its turn, or its gate is shut."""
+        return self.gates.sender or any(reflex.takes_turn for reflex in self.reflexes)
 
     def open(self, num_worlds: int, seed: int) -> Air | None:
         """The air of B worlds; None where every message simply goes to its receivers' inboxes."""

@@ -110,6 +110,8 @@ class PopulationPPOConfig(Settings):
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
         rounds: int = NotProvided,
+        gate: str | Mapping[str, object] | None = NotProvided,
+        budget: int | Mapping[str, object] | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
 
@@ -144,6 +146,13 @@ class PopulationPPOConfig(Settings):
             rounds: R, messages that agents exchange within a step, on the same observation, before they act: each is
                 heard in the next round, and the last one by those who act. Networks run R + 1 times in a step, their
                 memory going on. 0: a message is heard one step after it was sent.
+            gate: "receiver": listeners open and shut every number of a message by their own state; "sender": speaking
+                is a decision, learned by policy gradients as actions are (IC3Net); "both"; or {"kind": one of these,
+                "price": c}, what a message that goes out costs, in units of reward, in what is learned from (not in
+                what is logged). None: all that is said goes out and comes in.
+            budget: K, messages that a listener takes in a step or round: the most urgent, by a priority that senders
+                learn; or {"messages": K, "patience": W, "price": c}: after W refusals in a row a sender comes first,
+                and a message costs c times its priority (`popcomm.channels.gates`). None: all.
         """
         return self._set(
             messages=messages,
@@ -156,6 +165,8 @@ class PopulationPPOConfig(Settings):
             channel_capacity=capacity,
             channel_inbox=inbox,
             channel_rounds=rounds,
+            channel_gate=gate,
+            channel_budget=budget,
         )
 
     def population(

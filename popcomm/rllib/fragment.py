@@ -58,6 +58,10 @@ class Fragment(TypedDict, Generic[A]):
     message_logp: NotRequired[A]  # [B, T, N] float32, nats, of all rounds together; where it is asked for
     message_noise: NotRequired[A]  # [B, T, N, ...] float32, of reparameterised kinds
     sent: NotRequired[A]  # [B, T, N, ...], where the channel is noisy
+    # Where gates or a budget ask how messages are said.
+    opens: NotRequired[A]  # [B, T, N] int8, whether the message went out; -1 where nobody decided that
+    haste: NotRequired[A]  # [B, T, N] float32, the logit of its priority
+    manner_logp: NotRequired[A]  # [B, T, N] float32, nats, of both, of all rounds together
     earlier_messages: NotRequired[A]  # [B, T, N, R - 1, ...], where R is 2 or more; so are all of these
     earlier_senders: NotRequired[A]  # [B, T, N, R - 1, K] int64
     earlier_inbox_mask: NotRequired[A]  # [B, T, N, R - 1, K] bool
@@ -109,6 +113,8 @@ class FragmentLayout:
     """L, entries of a world's log of transmissions; 0 where there is none."""
     rounds: int = 0
     """R, in which messages are exchanged within a step; 0: they are heard in the next one."""
+    manners: bool = False
+    """Whether it is decided if messages go out, or how urgent they are."""
 
 
 def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
@@ -155,6 +161,9 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
             arrays["voiced"] = np.empty((b, t, n), np.bool_)
         if layout.noisy:
             arrays["sent"] = np.empty((b, t, n, *kind.shape), dtype)
+        if layout.manners and species.speaks:
+            arrays["opens"] = np.empty((b, t, n), np.int8)
+            arrays["haste"], arrays["manner_logp"] = (np.empty((b, t, n), np.float32) for _ in range(2))
         if layout.rounds > 1:
             plain(arrays).update(_earlier(arrays, (b, t, n, layout.rounds - 1)))
     if species.has_action_mask:
@@ -168,7 +177,7 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
 
 def _earlier(arrays: Fragment[np.ndarray], leading: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Empty arrays [B, T, N, R - 1, ...] for what is said and heard in the rounds before the last."""
-    keys = ("messages", "senders", "inbox_mask", "message_noise", "sent")
+    keys = ("messages", "senders", "inbox_mask", "message_noise", "sent", "opens", "haste")
     kept = {key: values for key, values in plain(arrays).items() if key in keys}
     return {EARLIER + key: np.empty((*leading, *v.shape[3:]), v.dtype) for key, v in kept.items()}
 

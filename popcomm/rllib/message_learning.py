@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from popcomm.agents import AGENTS
 from popcomm.channels import message_kind
 from popcomm.channels.kinds import gradients_of
 from popcomm.channels.messages import reparameterised
@@ -111,6 +112,35 @@ def _check_asked(what: str, plan: Plan, instead: str) -> None:
                 f"{what}, and the {species.agent_class.__name__} of species '{name}' is one network of all seats, "
                 f"whose seats cannot be asked apart; {instead}"
             )
+
+
+def check_gates(settings: Settings, plan: Plan) -> None:
+    """Whether networks have the gates that are asked for, and their decisions something to learn from."""
+    channel = plan.channel
+    if channel is None or not (channel.gates.names or channel.budget.ranks):
+        return
+    key = "gate" if channel.gates.names else "budget"
+    what = f"communication.{key} is {settings.channel_gate if key == 'gate' else settings.channel_budget!r}"
+    for name, species in plan.species.items():
+        if not getattr(species.agent_class, "gates_messages", False):
+            able = " or ".join(repr(known) for known, one in AGENTS.items() if getattr(one, "gates_messages", False))
+            raise UserError(
+                f"{what}, and population.agent {species.agent_class.__name__} of species '{name}' has no gates; use "
+                f"{able}"
+            )
+        decides = species.species.speaks and (channel.gates.sender or channel.budget.ranks)
+        if decides and species.settings.gamma == 0 and not channel.rounds:
+            raise UserError(
+                f"training.gamma is 0, and {what}, so that a decision to speak, heard one step later, gets no credit; "
+                "use a gamma above 0, or communication.rounds"
+            )
+    if channel.gates.sender and channel.rounds > 1 and plan.gradient == "reinforce":
+        raise UserError(
+            f"{what}, and with communication.gradient 'reinforce' the messages of communication.rounds = "
+            f"{channel.rounds} are one decision, which is not made where one of them is not said; use another gradient"
+        )
+    if settings.learn_from == "answers" and (channel.gates.price or channel.budget.price):
+        raise UserError(f"{what}, and training.learn_from 'answers' replaces the rewards that a price is taken from")
 
 
 def check_importance(settings: Settings, plan: Plan) -> None:

@@ -246,6 +246,8 @@ def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, s
     }
     if channel is not None and channel.rounds:  # checkpoints of before there were any do not say so
         parts["rounds"] = channel.rounds
+    if channel is not None and (channel.gates.names or channel.budget.ranks):
+        parts |= {"gate": channel.gates, "budget": channel.budget}
     # Where objects do not say what they are, their address would differ in every process; and symbols of checkpoints of
     # before had no end.
     return {name: re.sub(r" at 0x[0-9a-f]+|, end_symbol=False", "", repr(value)) for name, value in parts.items()}
@@ -273,6 +275,8 @@ def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) 
         settings.channel_capacity,
         settings.channel_inbox,
         settings.channel_rounds,
+        settings.channel_gate,
+        settings.channel_budget,
     )
 
 
@@ -291,6 +295,8 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
         sender_obs_size=max(s.glimpse_size for s in layout.species.values()),
         seating=seating,
         rounds=channel.rounds if channel else 0,
+        gates=channel.gates.names if channel else (),
+        urgency=bool(channel and channel.budget.ranks),
         seat_species=tuple(name for name, s in layout.species.items() for _ in range(s.num_seats)),
     )
 

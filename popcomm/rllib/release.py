@@ -49,6 +49,8 @@ def population_of(
             settings.channel_capacity,
             settings.channel_inbox,
             settings.channel_rounds,
+            settings.channel_gate,
+            settings.channel_budget,
         )
     assert settings.world is not None
     return Population(

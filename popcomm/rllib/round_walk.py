@@ -19,6 +19,7 @@ class Spoken(NamedTuple):
 
     params: Tensor  # [P, T R, *params_shape]
     said: Tensor | None  # [P, T R, ...], of networks that speak symbol by symbol
+    manner: Tensor | None  # [P, T R, 3], where it is asked for
 
 
 def walk_rounds(
@@ -91,7 +92,8 @@ def joined_rounds(spoken: Sequence[AgentOutput], length: int) -> tuple[Spoken, .
         outputs = spoken[number::rounds]
         params = along_rows([output.message for output in outputs])
         if params is not None:
-            joined.append(Spoken(params, along_rows([output.said for output in outputs])))
+            said, manner = (along_rows([getattr(o, name) for o in outputs]) for name in ("said", "manner"))
+            joined.append(Spoken(params, said, manner))
     return tuple(joined)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from popcomm.channels.manner import Drawn
 from popcomm.rllib.fragment import EARLIER, Fragment, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.settings import Settings
@@ -46,6 +47,14 @@ class Rows:
         key = EARLIER + ("sent" if "sent" in self.arrays else "messages")
         earlier = self[key].unbind(2) if key in self.arrays else ()
         return [*earlier, self.sent()]
+
+    def drawn_in_rounds(self) -> list[tuple[Drawn, Tensor]]:
+        """How messages were said, and where that was decided at all, [P, T R] each; of every round, first to last."""
+        earlier = []
+        if EARLIER + "opens" in self.arrays:
+            earlier = list(zip(*(self[EARLIER + key].unbind(2) for key in ("opens", "haste")), strict=True))
+        every = [*earlier, (self["opens"], self["haste"])]
+        return [(Drawn(opens > 0, haste), opens >= 0) for opens, haste in every]
 
     def message_advantages(self) -> Tensor:
         """[P, T R], what messages are credited with."""

@@ -62,6 +62,8 @@ class Settings(PPOConfig):
     channel_capacity: int | None = None
     channel_inbox: int | None = None
     channel_rounds: int = 0
+    channel_gate: object = None
+    channel_budget: object = None
     survival_given: frozenset[str] = frozenset()  # keys of `survival` that were said
     survival_strategy: object = None
     survival_every: int = 10
@@ -114,6 +116,8 @@ class Settings(PPOConfig):
         self.channel_capacity = None
         self.channel_inbox = None
         self.channel_rounds = 0
+        self.channel_gate = None
+        self.channel_budget = None
         self.agent: BySpecies[str | type] = "symbolic"
         self.members: BySpecies[int] = 1
         self.agent_config: Mapping[str, object] = {}

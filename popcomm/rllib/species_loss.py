@@ -10,6 +10,7 @@ from torch import Tensor
 
 from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionDistribution
+from popcomm.channels.manner import log_prob
 from popcomm.channels.messages import MessageKind, told
 from popcomm.envs.world import Species
 from popcomm.rllib.balance import kept_in_use
@@ -32,6 +33,7 @@ class _Likelihoods(NamedTuple):
     entropy: Tensor  # of their distribution
     message_log_prob: Tensor | None  # of the messages, under reinforce
     message_entropy: Tensor | None
+    manner_log_prob: Tensor | None = None  # whether and how urgently they were said
 
 
 class SpeciesLoss:
@@ -85,6 +87,8 @@ class SpeciesLoss:
 
         rows = _Rows(arrays, run.places, members)
         likelihoods = self._likelihoods(run, rows, diagnose)
+        if run.outputs.manner is not None:
+            likelihoods = likelihoods._replace(manner_log_prob=self._manner_log_prob(run, rows))
         value = mean(rows.where_known(self._value_error(output, rows)))
         policy, logged = self._policy_loss(likelihoods, rows, mean)
         entropy_mean = mean(likelihoods.entropy)
@@ -182,10 +186,21 @@ class SpeciesLoss:
             per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
             groups, kind = rows.groups(run.places, per_seat), self.messages
             # Each round has symbols of its own to keep in use.
-            parts = [kept_in_use(kind, *spoken, *groups, voices, reduce, mean, weights) for spoken in _spoken(run)]
+            parts = [
+                kept_in_use(kind, spoken.params, spoken.said, *groups, voices, reduce, mean, weights)
+                for spoken in _spoken(run)
+            ]
             total = total + torch.stack([loss for loss, _ in parts]).sum(0)
             logged["message_balance"] = torch.stack([spread for _, spread in parts]).mean(0) / members
         return total, logged
+
+    def _manner_log_prob(self, run: SpeciesUnroll, rows: _Rows) -> Tensor:
+        """[P, R] nats, of whether and how urgently messages were said in all rounds."""
+        gated, total = "sender" in self.module.spec.gates, torch.zeros_like(run.outputs.value, dtype=torch.float32)
+        for spoken, (drawn, decided) in zip(_spoken(run), rows.drawn_in_rounds(), strict=True):
+            assert spoken.manner is not None
+            total = total + torch.where(decided, log_prob(spoken.manner, drawn, gated), 0.0)
+        return total
 
     def _said_log_prob(self, run: SpeciesUnroll, rows: _Rows) -> Tensor:
         """[P, R] nats, of what was said in all rounds."""
@@ -205,7 +220,8 @@ class SpeciesLoss:
         if said is None and run.outputs.message is not None and "message_logp" in arrays:  # kept to hold them to that
             said = self._said_log_prob(run, rows)
         result = {}
-        for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said)):
+        manner = None if run.outputs.manner is None else self._manner_log_prob(run, rows)
+        for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said), ("manner_logp", manner)):
             if values is not None:
                 lived = run.mask.reshape(-1)
                 places = torch.arange(lived.numel(), device=lived.device) if run.places is None else run.places
@@ -256,6 +272,12 @@ class SpeciesLoss:
                 decisions = [(new + said[0], old + said[1], advantage)]
             else:
                 decisions.append(said)
+        if likelihoods.manner_log_prob is not None:
+            new, old = likelihoods.manner_log_prob, rows["manner_logp"]
+            if decisions and acts:
+                decisions[0] = (decisions[0][0] + new, decisions[0][1] + old, decisions[0][2])
+            else:
+                decisions.append((new, old, rows["advantages"]))
         # Something to log, where nothing is decided.
         total = likelihoods.log_prob.new_zeros(())
         logged = {"approx_kl": total, "clipfrac": total}
@@ -318,7 +340,7 @@ class SpeciesLoss:
 def _spoken(run: SpeciesUnroll) -> list[Spoken]:
     """What a species that speaks said, round after round; once where there are none."""
     assert run.outputs.message is not None
-    return [*run.earlier, Spoken(run.outputs.message, run.outputs.said)]
+    return [*run.earlier, Spoken(run.outputs.message, run.outputs.said, run.outputs.manner)]
 
 
 def _voiced(values: Tensor, rows: _Rows) -> Tensor:

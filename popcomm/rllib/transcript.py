@@ -134,6 +134,7 @@ class Transcript:
             yield moment._replace(
                 round=number,
                 said=_array(one.sent[: self.worlds]),
+                voiced=moment.voiced if moment.voiced is None else _array(one.voice[: self.worlds]),
                 entropy=self._entropy(spoken, turn.seatings),
                 heard=self._reception(one.mail, there, self._attention(listening, turn.seatings)),
             )

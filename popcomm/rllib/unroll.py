@@ -251,7 +251,8 @@ class _Walk:
         seating = self.seating
         output, inbox, obs = self._think(t, mail, seats, 0)
         if self.rounds:  # and nothing is said any more
-            output = output._replace(message=self.spoken[-1].message, said=self.spoken[-1].said)
+            spoken = self.spoken[-1]
+            output = output._replace(message=spoken.message, said=spoken.said, manner=spoken.manner)
         self.outputs.append(output._replace(state={}))
         if _single(inbox) is not None:
             self.inboxes.append(inbox)
@@ -317,7 +318,7 @@ class _Walk:
         else:
             logits = torch.cat([o.action_logits for o in self.outputs], 1)
             value = torch.cat([o.value for o in self.outputs], 1)
-        outputs = AgentOutput(logits, message, value, {}, aux, said)
+        outputs = AgentOutput(logits, message, value, {}, aux, said, along_rows([o.manner for o in self.outputs]))
         return SpeciesUnroll(
             outputs,
             self._joined_inbox(with_soft),

@@ -15,6 +15,7 @@ from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels import Inbox, MessageKind
 from popcomm.channels.mail import Mail
+from popcomm.channels.manner import Drawn, draw
 from popcomm.channels.messages import reparameterised
 from popcomm.envs.world import Species, WorldStep
 from popcomm.errors import UserError
@@ -35,6 +36,14 @@ class Thought(NamedTuple):
     output: AgentOutput  # [P, R, ...]
 
 
+class Utterance(NamedTuple):
+    """What a species says; see `Act`."""
+
+    message: Tensor | None
+    noise: Tensor | None
+    drawn: Drawn | None
+
+
 class Act(NamedTuple):
     """What a species made of a step, and what it chose."""
 
@@ -43,6 +52,7 @@ class Act(NamedTuple):
     mask: Tensor | None  # [P, R, A] bool, the actions that were allowed, where the world says so
     message: Tensor | None  # [P, R, *message shape]; None in silence, and of species that never speak
     noise: Tensor | None  # [P, R, *noise shape] of reparameterised messages; None of others, and of the likeliest
+    drawn: Drawn | None = None  # [P, R] each, whether the message goes out, and how urgent it is; None: all do
 
 
 class Actor:
@@ -105,11 +115,11 @@ class Actor:
         step: WorldStep,
         seating: Seating,
         explore: bool,
-        said: tuple[Tensor | None, Tensor | None] | None = None,
+        said: Utterance | None = None,
     ) -> Act:
         """Sample actions and messages, or take the likeliest ones where there is nothing to `explore`.
 
-        said: the message and its noise, where they were said before, in rounds.
+        said: the message, where it was said before, in rounds.
         """
         name, logits = self.species.name, thought.output.action_logits
         mask = None
@@ -118,10 +128,19 @@ class Actor:
         actions = (
             self.distribution.sample(logits, self.generator, mask) if explore else self.distribution.mode(logits, mask)
         )
-        message, noise = self.say(thought.output, explore) if said is None else said
-        return Act(thought, actions, mask, message, noise)
+        said = self.say(thought.output, explore) if said is None else said
+        return Act(thought, actions, mask, *said)
 
-    def say(self, output: AgentOutput, explore: bool) -> tuple[Tensor | None, Tensor | None]:
+    def say(self, output: AgentOutput, explore: bool) -> Utterance:
+        """A message, and what is decided beside it."""
+        message, noise = self._say(output, explore)
+        if output.manner is None:
+            return Utterance(message, noise, None)
+        return Utterance(
+            message, noise, draw(output.manner, "sender" in self.network.spec.gates, explore, self.generator)
+        )
+
+    def _say(self, output: AgentOutput, explore: bool) -> tuple[Tensor | None, Tensor | None]:
         """A message [P, R, *message shape] and the noise that it was made with."""
         kind: Any = self.messages
         if kind is None or output.message is None:

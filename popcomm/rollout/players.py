@@ -12,7 +12,9 @@ from torch import Tensor
 from popcomm.agents.seating import SHUFFLED, Seating, SeatingRule, draw, redraw
 from popcomm.agents.step import reset_state
 from popcomm.channels import Channel
+from popcomm.channels.gates import MIDDLE
 from popcomm.channels.mail import Mail
+from popcomm.channels.manner import Drawn
 from popcomm.channels.session import Session
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import WorldStep
@@ -43,6 +45,7 @@ class Turn(NamedTuple):
     # What was said before anybody acted (`Channel.rounds`); the messages above are then those of the last round, the
     # mail is theirs, and the loads are of all rounds.
     rounds: tuple[Round, ...] = ()
+    fees: Tensor | None = None  # [B, N] float32, what gates and budgets charge, in units of reward; None: nothing
 
 
 class Players:
@@ -185,7 +188,7 @@ class Players:
             if talk is None:
                 thought = actor.think(step, mail, self.seatings[name], memories[name], self.explore)
             else:
-                thought, said = talk.thoughts[name], talk.said(name)
+                thought, said = talk.thoughts[name], talk.rounds[-1].said[name]
             self.memories[name] = thought.output.state
             acts[name] = actor.choose(thought, step, self.seatings[name], self.explore, said)
         actions = {name: self.seatings[name].to_worlds(act.actions) for name, act in acts.items()}
@@ -193,19 +196,23 @@ class Players:
         bounded = {name: self.actors[name].bounds.of(chosen) for name, chosen in actions.items()}
         voice = step.alive & self.speaks
         voice = voice if step.speaks is None else voice & step.speaks
-        sent = transmitted = loads = None
+        sent = transmitted = loads = fees = None
         if talk is not None:
             sent, transmitted, voice = talk.rounds[-1].sent, talk.rounds[-1].transmitted, talk.rounds[-1].voice
-            loads = talk.loads()
+            loads, fees = talk.loads(), talk.fees
         elif self.session is not None:
             sent = heard = self.all_said({name: act.message for name, act in acts.items()})
+            opens, priority = self.manners({name: act.drawn for name, act in acts.items()})
+            voice = voice if opens is None else voice & opens
             if self.interference is not None:
                 heard, voice = self.interference(self.session.channel.messages, sent, voice, self.generator)
-            voice = self.session.send(heard, voice, step.alive.any(1))
+            voice = self.session.send(heard, voice, step.alive.any(1), priority)
+            fees = self.fees(voice, priority)
             transmitted, loads = self.session.transmitted, self.session.channel.messages.load(sent) * voice
         turn = Turn(
             step, mail, acts, actions, bounded, sent, transmitted, voice, loads,
             dict(self.members), dict(self.seatings), memories, self.reopened, () if talk is None else talk.rounds,
+            fees,
         )  # fmt: skip
         # After a row in which nobody lives comes the first of a new episode.
         self.reopened = ~step.alive.any(1).cpu().numpy()
@@ -215,6 +222,26 @@ class Players:
     def mail(self) -> Mail | None:
         """What is heard now; None in silence."""
         return None if self.session is None else self.session.mail
+
+    def manners(self, drawn: Mapping[str, Drawn | None]) -> tuple[Tensor | None, Tensor | None]:
+        """Whose message goes out [B, N] bool, and how urgent it is, [B, N] in [0, 1]; None where that is not asked."""
+        if self.channel is None or not (self.channel.gates.sender or self.channel.budget.ranks):
+            return None, None
+        opens, priority = [], []
+        for name, one in drawn.items():
+            shape = (self.num_worlds, self.layout.species[name].num_seats)
+            to_worlds = self.seatings[name].to_worlds
+            opens.append(self.speaks.new_ones(shape) if one is None else to_worlds(one.opens))
+            middle = torch.full(shape, MIDDLE, device=self._device)
+            priority.append(middle if one is None else to_worlds(one.haste).sigmoid())
+        return torch.cat(opens, 1), torch.cat(priority, 1)
+
+    def fees(self, voice: Tensor, priority: Tensor | None) -> Tensor | None:
+        """[B, N], what those whose message goes out are charged; None: nothing. The arguments are those of `send`."""
+        if self.channel is None or not (self.channel.gates.price or self.channel.budget.price):
+            return None
+        fee = self.channel.gates.price * voice.float()
+        return fee if priority is None else fee + self.channel.budget.price * priority * voice
 
     def all_said(self, messages: Mapping[str, Tensor | None]) -> Tensor:
         """The messages of all seats, [B, N, *message shape]; zeros of species that never speak.

@@ -32,6 +32,8 @@ class ChannelRecipe:
     capacity: int | None = None
     inbox: int | None = None
     rounds: int = 0
+    gate: Any = None
+    budget: Any = None
 
     def make(self, layout: WorldLayout) -> Channel:
         """Raises UserError: a topology or reflexes that do not fit the seats."""
@@ -47,6 +49,8 @@ class ChannelRecipe:
             self.capacity,
             self.inbox,
             self.rounds,
+            self.gate,
+            self.budget,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +60,8 @@ class ChannelRecipe:
             UserError: objects that cannot be written down.
         """
         rest = {"dropout": self.dropout, "noise": self.noise, "capacity": self.capacity, "inbox": self.inbox}
-        rest |= {"rounds": self.rounds} if self.rounds else {}
+        later = {"rounds": self.rounds or None, "gate": self.gate, "budget": self.budget}
+        rest |= {key: as_json(f"communication.{key}", value) for key, value in later.items() if value is not None}
         named = {"topology": self.topology, "reflexes": list(self.reflexes)}
         return rest | {key: as_json(f"communication.{key}", value) for key, value in named.items()}
 

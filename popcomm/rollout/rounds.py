@@ -17,7 +17,7 @@ from torch import Tensor
 from popcomm.agents.contract import AgentOutput
 from popcomm.channels.mail import Mail
 from popcomm.envs.world import WorldStep
-from popcomm.rollout.actor import Thought
+from popcomm.rollout.actor import Thought, Utterance
 
 if TYPE_CHECKING:
     from popcomm.rollout.players import Players
@@ -27,12 +27,12 @@ class Round(NamedTuple):
     """One round of B worlds: what was said, and where it was heard."""
 
     outputs: dict[str, AgentOutput]  # {species: [P, R, ...]}, of those who spoke
-    messages: dict[str, Tensor | None]  # {species: [P, R, *message shape]}; None of those that never speak
-    noises: dict[str, Tensor | None]  # {species: [P, R, *noise shape]} of reparameterised messages
+    said: dict[str, Utterance]  # {species: [P, R, ...]}
     sent: Tensor  # [B, N, *message shape]
     transmitted: Tensor  # [B, N, *message shape], the same after the channel's noise
     voice: Tensor  # [B, N] bool, whose message went out
     load: Tensor  # [B, N] float32, symbols that were spent on it
+    fees: Tensor | None  # [B, N] float32, what gates and budgets charge for it
     mail: Mail  # as it was heard in the round that followed, or by those who acted then
 
 
@@ -43,10 +43,11 @@ class Exchange(NamedTuple):
     # {species: Thought} of those who act; what it says was said in the last round.
     thoughts: dict[str, Thought]
 
-    def said(self, name: str) -> tuple[Tensor | None, Tensor | None]:
-        """What a species said in the last round, and the noise it was made with."""
-        last = self.rounds[-1]
-        return last.messages[name], last.noises[name]
+    @property
+    def fees(self) -> Tensor | None:
+        """[B, N] float32, prices of all rounds together; None where nothing has any."""
+        each = [one.fees for one in self.rounds if one.fees is not None]
+        return torch.stack(each).sum(0) if each else None
 
     def loads(self) -> Tensor:
         """[B, N] float32, symbols that were spent in all rounds together."""
@@ -71,7 +72,7 @@ def exchange(players: Players, step: WorldStep) -> Exchange:
     memories, thoughts = dict(players.memories), {}
     rounds: list[Round] = []
     for number in range(session.channel.rounds + 1):
-        last = rounds[-1].messages if number == session.channel.rounds else {}
+        last = {n: one.message for n, one in rounds[-1].said.items()} if number == session.channel.rounds else {}
         for name, actor in players.actors.items():
             thought = actor.think(
                 step, mail, players.seatings[name], memories[name], players.explore,
@@ -89,20 +90,24 @@ def _round(players: Players, step: WorldStep, thoughts: dict[str, Thought], able
     session = players.session
     assert session is not None
     said = {name: players.actors[name].say(thought.output, players.explore) for name, thought in thoughts.items()}
-    sent = heard = players.all_said({name: message for name, (message, _) in said.items()})
-    voice = able
+    sent = heard = players.all_said({name: one.message for name, one in said.items()})
+    opens, priority = players.manners({name: one.drawn for name, one in said.items()})
+    voice = able if opens is None else able & opens
     if players.interference is not None:
-        heard, voice = players.interference(session.channel.messages, sent, able, players.generator)
-    voice = session.send(heard, voice, step.alive.any(1))
+        heard, voice = players.interference(session.channel.messages, sent, voice, players.generator)
+    voice = session.send(heard, voice, step.alive.any(1), priority)
     mail = session.deliver(torch.ones_like(voice), hears, step.positions)
+    heard_of = voice & step.alive
     return Round(
         {name: thought.output for name, thought in thoughts.items()},
-        {name: message for name, (message, _) in said.items()},
-        {name: noise for name, (_, noise) in said.items()},
-        sent, session.transmitted, voice & step.alive, session.channel.messages.load(sent) * (voice & step.alive), mail,
+        said,
+        sent, session.transmitted, heard_of, session.channel.messages.load(sent) * heard_of,
+        players.fees(heard_of, priority), mail,
     )  # fmt: skip
 
 
 def _as_said(thought: Thought, spoken: AgentOutput) -> Thought:
     """What those who act would say is not said: in its place stands what was, in the last round."""
-    return thought._replace(output=thought.output._replace(message=spoken.message, said=spoken.said))
+    return thought._replace(
+        output=thought.output._replace(message=spoken.message, said=spoken.said, manner=spoken.manner)
+    )

@@ -119,12 +119,11 @@ QUESTIONS = {
     ),
     "message_importance": Question(
         "Whose messages matter?",
-        "Bright cells are senders whose messages a receiver acts on: had the sender said something else of what it "
-        "might have said, the receiver's policy would have been as far from what it was (0: the same, 1: nothing in "
-        "common). "
-        "A row of dark cells is a sender that nobody heeds, or one that always says the same.",
-        "Listeners' networks answered again, with each message taken away or replaced by what its sender would have "
-        "said otherwise; means over the last tenth of the iterations in which they were asked.",
+        "Bright cells are senders whose messages a receiver acts on: without them its policy would have been as far "
+        "from what it was (total variation; 0: the same, 1: nothing in common). A dark row is a sender that nobody "
+        "heeds.",
+        "Listeners' networks answered again, with each message taken away; means over the last tenth of the iterations "
+        "in which they were asked.",
         "more iterations in which listeners are asked (recording.importance_every), or other seeds",
     ),
     "gates": Question(

@@ -112,6 +112,7 @@ class PopulationPPOConfig(Settings):
         rounds: int = NotProvided,
         gate: str | Mapping[str, object] | None = NotProvided,
         budget: int | Mapping[str, object] | None = NotProvided,
+        vocabulary: Mapping[str, object] | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
 
@@ -153,6 +154,8 @@ class PopulationPPOConfig(Settings):
             budget: K, messages that a listener takes in a step or round: the most urgent, by a priority that senders
                 learn; or {"messages": K, "patience": W, "price": c}: after W refusals in a row a sender comes first,
                 and a message costs c times its priority (`popcomm.channels.gates`). None: all.
+            vocabulary: of symbols: {"first": n, "schedule": ...}: n of them may be said at first, and more as the
+                schedule's strength falls from 1 to 0, where all may (`popcomm.channels.vocabulary`). None: all, always.
         """
         return self._set(
             messages=messages,
@@ -167,6 +170,7 @@ class PopulationPPOConfig(Settings):
             channel_rounds=rounds,
             channel_gate=gate,
             channel_budget=budget,
+            vocabulary=vocabulary,
         )
 
     def population(
@@ -229,8 +233,9 @@ class PopulationPPOConfig(Settings):
                 nobody. Species with one member, and those that do not learn, are not selected.
             every: iterations of a generation.
             fitness: a measure of members (`popcomm.rllib.member_statistics.MEASURES`): "return", its mean over those
-                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; "message_entropy";
-                "agreement". Or a function, or "module:function", {measure: [P]} -> [P].
+                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; of talk "success",
+                "listening", "influence", "message_entropy" and "agreement". Or a function, or "module:function",
+                {measure: [P]} -> [P].
             smoothing: of a member's fitness over the generations that it lived, in [0, 1): m <- s m + (1 - s) x.
             mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
             crossover: probability that a tensor of a child is that of a second parent.
@@ -336,15 +341,24 @@ class PopulationPPOConfig(Settings):
         for_all = {key: value for key, value in given.items() if key not in apart}
         return for_all | {key: values[DEFAULT] for key, values in apart.items() if DEFAULT in values}
 
-    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: object) -> PopulationPPOConfig:
+    def env_runners(
+        self,
+        *,
+        num_worlds_per_env_runner: int = NotProvided,
+        step_timeout_s: float | None = NotProvided,
+        **kwargs: object,
+    ) -> PopulationPPOConfig:
         """Rollouts.
 
         Args:
             num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
+            step_timeout_s: seconds after which a step of all of them counts as hanging, and is interrupted with an
+                error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
+                found when nothing came of it in `sample_timeout_s`.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
-        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
+        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s)
 
     def acceleration(
         self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided
@@ -406,7 +420,7 @@ class PopulationPPOConfig(Settings):
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
-                (`language/importance`, and of each pair of seats or species; `popcomm.rollout.importance`).
+                (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),

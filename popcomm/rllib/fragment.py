@@ -68,6 +68,7 @@ class Fragment(TypedDict, Generic[A]):
     earlier_message_noise: NotRequired[A]  # [B, T, N, R - 1, ...] float32
     earlier_sent: NotRequired[A]  # [B, T, N, R - 1, ...]
     voiced: NotRequired[A]  # [B, T, N] bool, where the world says who may speak
+    open_symbols: NotRequired[A]  # [B] int64, how many could be said, the same in all; where a vocabulary grows
     action_mask: NotRequired[A]  # [B, T, N, A] bool, where the world says what is allowed
     answers: NotRequired[A]  # [B, T, N, ...] int64, where they are learned from
     world_state: NotRequired[A]  # [B, T, S] float32, the same array for all species; where somebody reads it
@@ -86,6 +87,11 @@ def plain(fragment: Fragment[A]) -> dict[str, A]:
 def mapped(fragment: Fragment[np.ndarray] | Fragment[Tensor], change: Callable[..., A]) -> Fragment[A]:
     """The same keys, with what `change` makes of every array."""
     return cast("Fragment[A]", {key: change(values) for key, values in fragment.items()})
+
+
+def open_symbols(fragment: Fragment[A]) -> int | None:
+    """How many symbols could be said in it; None: all. The clock of all runners stands still within an iteration."""
+    return int(fragment["open_symbols"][0]) if "open_symbols" in fragment else None
 
 
 def carried(fragment: Fragment[A]) -> dict[str, A]:
@@ -115,6 +121,8 @@ class FragmentLayout:
     """R, in which messages are exchanged within a step; 0: they are heard in the next one."""
     manners: bool = False
     """Whether it is decided if messages go out, or how urgent they are."""
+    open_symbols: int | None = None
+    """How many symbols may be said; None: all, always."""
 
 
 def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
@@ -157,6 +165,8 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
             arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
         arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
         arrays["previous_obs"] = np.empty((b, n, species.obs_size), seen)
+        if layout.open_symbols is not None:
+            arrays["open_symbols"] = np.full(b, layout.open_symbols, np.int64)
         if layout.takes_turns:
             arrays["voiced"] = np.empty((b, t, n), np.bool_)
         if layout.noisy:

@@ -13,6 +13,7 @@ from popcomm.agents.seating import Seating
 from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
 from popcomm.channels.manner import log_prob
+from popcomm.channels.vocabulary import narrowed, points
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
 from popcomm.rllib.fragment import EARLIER, STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
@@ -49,7 +50,10 @@ class FragmentWriter:
     ) -> None:
         self.layout, self.channel, self.length = players.layout, players.channel, length
         self.actors, self.modules, self.supervised = players.actors, modules, supervised
-        shape = _shape(self.channel, players.num_worlds, length, acts_by_message, takes_turns, supervised)
+        self.open_symbols = players.open_symbols
+        shape = _shape(
+            self.channel, players.num_worlds, length, acts_by_message, takes_turns, supervised, self.open_symbols
+        )
         self.arrays = {name: allocate(species, shape) for name, species in self.layout.species.items()}
         self.world_state: Tensor | None = None
         if self.layout.state_size and keeps_state:
@@ -120,12 +124,15 @@ class FragmentWriter:
             assert self.channel is not None
             assert output.message is not None
             assert act.message is not None
-            log_prob = self.channel.messages.log_prob(output.message, act.message)
-            for one in turn.rounds[:-1]:
-                params, message = one.outputs[name].message, one.said[name].message
+            kind, many = self.channel.messages, self.open_symbols
+            said = [(one.outputs[name].message, one.said[name].message) for one in turn.rounds[:-1]]
+            total = torch.zeros_like(output.value)
+            for params, message in [*said, (output.message, act.message)]:
                 assert params is not None
                 assert message is not None
-                log_prob = log_prob + self.channel.messages.log_prob(params, message)
+                narrow = params if many is None else params[..., :many]
+                total = total + narrowed(kind, many).log_prob(narrow, points(kind, message, many))
+            log_prob = total
             view["message_logp"][:, t] = seating.to_worlds(log_prob)
 
         if "opens" in view:
@@ -205,7 +212,13 @@ class FragmentWriter:
 
 
 def _shape(
-    channel: Channel | None, num_worlds: int, length: int, acts_by_message: bool, takes_turns: bool, supervised: bool
+    channel: Channel | None,
+    num_worlds: int,
+    length: int,
+    acts_by_message: bool,
+    takes_turns: bool,
+    supervised: bool,
+    open_symbols: int | None,
 ) -> FragmentLayout:
     return FragmentLayout(
         num_worlds,
@@ -219,6 +232,7 @@ def _shape(
         channel.size.capacity if channel and channel.size else 0,
         channel.rounds if channel else 0,
         bool(channel and (channel.gates.sender or channel.budget.ranks)),
+        open_symbols,
     )
 
 

@@ -277,6 +277,7 @@ def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) 
         settings.channel_rounds,
         settings.channel_gate,
         settings.channel_budget,
+        settings.vocabulary,
     )
 
 

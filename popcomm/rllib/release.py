@@ -51,6 +51,7 @@ def population_of(
             settings.channel_rounds,
             settings.channel_gate,
             settings.channel_budget,
+            settings.vocabulary,
         )
     assert settings.world is not None
     return Population(

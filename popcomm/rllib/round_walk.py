@@ -50,7 +50,7 @@ def walk_rounds(
         for before in reversed(range(rounds)):  # the last one
             for name, walk in walks.items():
                 walk.speak(t, before, mail, seats[name])
-            soft = together([walk.soft(t, messages, before) for walk in every]) if through else None
+            soft = side_by_side([walk.soft(t, messages, before) for walk in every]) if through else None
             mail = _heard(every, t, before, soft, routed)
         for name, walk in walks.items():
             walk.step(t, mail, seats[name])
@@ -60,7 +60,7 @@ def _heard(walks: Sequence[Any], t: int, before: int, soft: Tensor | None, route
     """What was said in step t, so many rounds before the last, as it was heard: stored samples forward, and `soft`, the
     differentiable form [B, N, *features shape], for the way back."""
     keys = ("messages", "senders", "inbox_mask")
-    said, senders, mask = (together([walk.steps.of_round(t, key, before) for walk in walks]) for key in keys)
+    said, senders, mask = (side_by_side([walk.steps.of_round(t, key, before) for walk in walks]) for key in keys)
     return Mail(said, senders, mask, soft, torch.ones_like(mask[..., 0]) if routed else None)
 
 
@@ -75,7 +75,11 @@ def folded(arrays: Fragment[Tensor]) -> Fragment[Tensor]:
         values = values[:, -length:] if key == "messages" else values[:, :length]
         return values.flatten(0, 1).unsqueeze(1)
 
-    kept = {key: fold(key, values) for key, values in plain(arrays).items() if key != "previous_obs"}
+    kept = {
+        key: fold(key, values) for key, values in plain(arrays).items() if values.ndim > 1 and key != "previous_obs"
+    }
+    if "open_symbols" in arrays:
+        kept["open_symbols"] = arrays["open_symbols"]
     return cast("Fragment[Tensor]", kept)
 
 
@@ -108,7 +112,7 @@ def joined_expenses(expenses: Sequence[Tensor | None], length: int) -> Tensor | 
     return torch.stack(known).sum(0) if known else None
 
 
-def together(parts: Sequence[Tensor]) -> Tensor:
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     """What all species have, [B, N_s, ...] each, as [B, N, ...]."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from popcomm.channels.manner import Drawn
-from popcomm.rllib.fragment import EARLIER, Fragment, plain
+from popcomm.channels.vocabulary import narrowed, points
+from popcomm.rllib.fragment import EARLIER, Fragment, open_symbols, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unroll import said_in
@@ -18,6 +21,7 @@ class Rows:
     def __init__(self, arrays: Fragment[Tensor], index: Tensor | None, members: int) -> None:
         self.arrays, self.index, self.members = arrays, index, members
         self.length = arrays["alive"].shape[1]
+        self.open_symbols = open_symbols(arrays)
         self._known: dict[str, Tensor] = {}
 
     def optional(self, key: str) -> Tensor | None:
@@ -36,17 +40,17 @@ class Rows:
             flat = flat.index_select(0, self.index)
         return flat.view(self.members, -1, *values.shape[3:])
 
-    def sent(self) -> Tensor:
-        """What was said at each step, before the channel's noise."""
+    def sent(self, kind: Any) -> Tensor:
+        """What was said at each step, before the channel's noise, as a message of `spoken`."""
         if "said" not in self._known:
-            self._known["said"] = self.gather(said_in(self.arrays))
+            self._known["said"] = points(kind, self.gather(said_in(self.arrays)), self.open_symbols)
         return self._known["said"]
 
-    def sent_in_rounds(self) -> list[Tensor]:
+    def sent_in_rounds(self, kind: Any) -> list[Tensor]:
         """The same of every round of a step, [P, T R, ...] each, first to last."""
         key = EARLIER + ("sent" if "sent" in self.arrays else "messages")
         earlier = self[key].unbind(2) if key in self.arrays else ()
-        return [*earlier, self.sent()]
+        return [*(points(kind, said, self.open_symbols) for said in earlier), self.sent(kind)]
 
     def drawn_in_rounds(self) -> list[tuple[Drawn, Tensor]]:
         """How messages were said, and where that was decided at all, [P, T R] each; of every round, first to last."""
@@ -55,6 +59,11 @@ class Rows:
             earlier = list(zip(*(self[EARLIER + key].unbind(2) for key in ("opens", "haste")), strict=True))
         every = [*earlier, (self["opens"], self["haste"])]
         return [(Drawn(opens > 0, haste), opens >= 0) for opens, haste in every]
+
+    def spoken(self, kind: Any, params: Tensor) -> tuple[Any, Tensor]:
+        """The kind of message and the parameters [P, T R, ...] in float32, of the symbols alone that may be said."""
+        params = params if self.open_symbols is None else params[..., : self.open_symbols]
+        return narrowed(kind, self.open_symbols), params.float()
 
     def message_advantages(self) -> Tensor:
         """[P, T R], what messages are credited with."""

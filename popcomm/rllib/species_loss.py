@@ -184,10 +184,12 @@ class SpeciesLoss:
             total, logged["message_kl"] = total + weights["message_kl"] * kl, kl / members
         if self.plan.balance_weight:
             per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
-            groups, kind = rows.groups(run.places, per_seat), self.messages
+            groups = rows.groups(run.places, per_seat)
             # Each round has symbols of its own to keep in use.
             parts = [
-                kept_in_use(kind, spoken.params, spoken.said, *groups, voices, reduce, mean, weights)
+                kept_in_use(
+                    *rows.spoken(self.messages, spoken.params), spoken.said, *groups, voices, reduce, mean, weights
+                )
                 for spoken in _spoken(run)
             ]
             total = total + torch.stack([loss for loss, _ in parts]).sum(0)
@@ -205,8 +207,10 @@ class SpeciesLoss:
     def _said_log_prob(self, run: SpeciesUnroll, rows: _Rows) -> Tensor:
         """[P, R] nats, of what was said in all rounds."""
         assert self.messages is not None
-        each = zip(_spoken(run), rows.sent_in_rounds(), strict=True)
-        parts = [self.messages.log_prob(spoken.params.float(), sent) for spoken, sent in each]
+        parts = []
+        for spoken, sent in zip(_spoken(run), rows.sent_in_rounds(self.messages), strict=True):
+            kind, params = rows.spoken(self.messages, spoken.params)
+            parts.append(kind.log_prob(params, sent))
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
     def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
@@ -249,8 +253,10 @@ class SpeciesLoss:
         if not rewarded and not diagnose:  # it is a tenth of an update
             return _Likelihoods(log_prob, entropy, message, None)
         with torch.set_grad_enabled(rewarded):
-            kind, spoken = self.messages, _spoken(run)
-            each = [kind.entropy(one.params.float(), **told(kind, one.said)) for one in spoken]
+            each = []
+            for spoken in _spoken(run):
+                kind, params = rows.spoken(self.messages, spoken.params)
+                each.append(kind.entropy(params, **told(kind, spoken.said)))
             uncertain = each[0] if len(each) == 1 else torch.stack(each).sum(0)
             return _Likelihoods(log_prob, entropy, message, _voiced(uncertain, rows))
 

@@ -11,15 +11,24 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
+from popcomm.agents.deferred import together
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
-from popcomm.rllib.fragment import Fragment, Steps, carried, plain
+from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain
 from popcomm.rllib.module import PopulationRLModule
-from popcomm.rllib.round_walk import Spoken, along_rows, folded, joined_expenses, joined_rounds, together, walk_rounds
+from popcomm.rllib.round_walk import (
+    Spoken,
+    along_rows,
+    folded,
+    joined_expenses,
+    joined_rounds,
+    side_by_side,
+    walk_rounds,
+)
 
 S = TypeVar("S", bound=Container[str])
 
@@ -146,7 +155,8 @@ class Unroller:
             agent = self.modules[name].agent
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
-            output = agent_step(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
+            state = agent.initial_state(seating.rows)
+            output = agent_step(agent, spec, obs, inbox, state, said, open_symbols=open_symbols(arrays))
             expense = None
             if self.through and spec.sends is not None and output.message is not None:
                 noisy = "sent" in arrays
@@ -182,13 +192,13 @@ class Unroller:
             return None
         first = fragment[0]
         keys = ("slots", "inbox_mask") if "slots" in first else ("senders", "inbox_mask", "messages")
-        senders, mask, *said = (together([get(arrays, key) for arrays in fragment]) for key in keys)
+        senders, mask, *said = (side_by_side([get(arrays, key) for arrays in fragment]) for key in keys)
         if "slots" in first:  # the log is the same in the arrays of all species
             log = LogOf(get(first, "log_sources"), get(first, "log_direct"))
             return Mail(get(first, "log_words"), senders, mask, soft, log=log)
         hears = None
         if any(spec.latents for spec in self.specs.values()):
-            hears = ~together([get(arrays, "first") for arrays in fragment])
+            hears = ~side_by_side([get(arrays, "first") for arrays in fragment])
         return Mail(said[0], senders, mask, soft, hears)
 
     def _step_by_step(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
@@ -197,12 +207,13 @@ class Unroller:
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
         steps = [walk.steps for walk in walks.values()]
         soft: Tensor | None = None
-        for t in range(length):
-            mail = self._mail(steps, partial(_row, t), soft)
-            for name, walk in walks.items():
-                walk.step(t, mail, self.seats[name])
-            if self.through and self.messages is not None:
-                soft = together([walk.soft(t, self.messages) for walk in walks.values()])
+        with together():
+            for t in range(length):
+                mail = self._mail(steps, partial(_row, t), soft)
+                for name, walk in walks.items():
+                    walk.step(t, mail, self.seats[name])
+                if self.through and self.messages is not None:
+                    soft = side_by_side([walk.soft(t, self.messages) for walk in walks.values()])
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
     def _round_by_round(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
@@ -210,7 +221,8 @@ class Unroller:
         assert self.messages is not None
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
         routed = any(spec.latents for spec in self.specs.values())
-        walk_rounds(walks, self.seats, self.rounds, self.messages, self.through, routed)
+        with together():
+            walk_rounds(walks, self.seats, self.rounds, self.messages, self.through, routed)
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 
@@ -220,6 +232,7 @@ class _Walk:
     def __init__(self, module: PopulationRLModule, arrays: Fragment[Tensor]) -> None:
         self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
         self.arrays, self.steps = arrays, Steps(arrays)
+        self.open_symbols = open_symbols(arrays)
         self.length, self.rounds = arrays["alive"].shape[1], module.spec.rounds
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
@@ -271,7 +284,8 @@ class _Walk:
         inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
         said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t, before))
         obs = seating.to_members(self.steps.at(t, "obs"))
-        output = agent_step(self.agent, self.spec, obs, inbox, self.state, said, undecided=self.decides_later)
+        how: dict[str, Any] = {"undecided": self.decides_later, "open_symbols": self.open_symbols}
+        output = agent_step(self.agent, self.spec, obs, inbox, self.state, said, **how)
         self.state = output.state
         return output, inbox, obs
 

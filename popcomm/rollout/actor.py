@@ -90,6 +90,7 @@ class Actor:
         seating: Seating,
         memory: dict[str, Tensor],
         explore: bool,
+        open_symbols: int | None = None,
         again: bool = False,
         said: Tensor | None = None,
     ) -> Thought:
@@ -98,6 +99,7 @@ class Actor:
         Args:
             memory: {name: [P, R, ...]}; where a life begins it is put back to its start.
             explore: whether networks that speak symbol by symbol sample.
+            open_symbols: how many symbols may be said; None: all.
             again: whether they thought about this step before, in an earlier round, so that no life begins.
             said: [P, R, *message shape], what was said, where nothing more is; None: they say something.
         """
@@ -106,7 +108,8 @@ class Actor:
         if not again:
             memory = reset_state(agent, memory, seating.to_members(step.first[:, self.species.seats]))
         inbox = None if mail is None or not spec.hears else inbox_of(mail, seating, self.species.seats)
-        output = agent_step(agent, spec, obs, inbox, memory, said, self.generator, greedy=not explore)
+        how: dict[str, Any] = {"generator": self.generator, "greedy": not explore, "open_symbols": open_symbols}
+        output = agent_step(agent, spec, obs, inbox, memory, said, **how)
         return Thought(obs, inbox, output)
 
     def choose(

@@ -39,8 +39,11 @@ MEASURES = ("replaced", "removed", "value_replaced", "value_removed")
 class Importance(NamedTuple):
     """Who matters to whom: means over messages, [N (sender), N (receiver)] float64; nan where nobody was heard.
 
-    A change of a policy is a total variation distance, 0 ... 1. One of a value is in deviations of the returns, as
-    networks have them; where a central critic values states, networks' own values were never trained and mean nothing.
+    A sender that is sure of what it says would hardly have said anything else: what it says then matters little as
+    "replaced", however much its listeners need it, and as much as ever as "removed", which tells pairs apart at the end
+    of a training. A change of a policy is a total variation distance, 0 ... 1. One of a value is in deviations of the
+    returns, as networks have them; where a central critic values states, networks' own values were never trained and
+    mean nothing.
     """
 
     replaced: np.ndarray  # of the policy, in expectation over what the sender would have said otherwise
@@ -159,7 +162,8 @@ class ImportanceSums:
         return Importance(*means, self.counts.copy())
 
     def scalars(self) -> dict[str, float]:
-        """Numbers for the log: means over all messages, and of each pair of seats, or of species where seats are many.
+        """Numbers for the log: means over all messages; and of each pair of seats, or of species where seats are many,
+        that of messages that are missing, which sure speakers have, too.
 
         {"importance", "importance_removed", "value_importance", "importance/<sender>/<receiver>"}; nothing where nobody
         was heard.
@@ -175,7 +179,7 @@ class ImportanceSums:
         groups = _groups(self.players)
         for (sender, rows), (receiver, columns) in ((a, b) for a in groups.items() for b in groups.items()):
             if count := self.counts[rows, columns].sum():
-                told[f"importance/{sender}/{receiver}"] = self.sums[0, rows, columns].sum() / count
+                told[f"importance/{sender}/{receiver}"] = self.sums[1, rows, columns].sum() / count
         return {name: float(value) for name, value in told.items()}
 
 

@@ -16,6 +16,7 @@ from popcomm.channels.gates import MIDDLE
 from popcomm.channels.mail import Mail
 from popcomm.channels.manner import Drawn
 from popcomm.channels.session import Session
+from popcomm.channels.vocabulary import narrowed, points, widened
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
@@ -164,15 +165,15 @@ class Players:
     @torch.no_grad()
     def foresee(self, names: Sequence[str]) -> dict[str, Thought]:
         """{species: what it makes of the present step}; see `think`."""
-        now = self.now
-        assert now is not None, "begin first"
+        assert self.now is not None, "begin first"
         if self.in_rounds:
-            thoughts = exchange(self, now).thoughts if names else {}
+            thoughts = exchange(self, self.now).thoughts if names else {}
             return {name: thoughts[name] for name in names}
-        return {
-            name: self.actors[name].think(now, self.mail, self.seatings[name], self.memories[name], self.explore)
-            for name in names
-        }
+        return {name: self._thought(name, self.now) for name in names}
+
+    def _thought(self, name: str, step: WorldStep) -> Thought:
+        seating, memory = self.seatings[name], self.memories[name]
+        return self.actors[name].think(step, self.mail, seating, memory, self.explore, self.open_symbols)
 
     @torch.no_grad()
     def act(self) -> Turn:
@@ -186,7 +187,7 @@ class Players:
         mail, memories, acts, said = self.mail, dict(self.memories), {}, None
         for name, actor in self.actors.items():
             if talk is None:
-                thought = actor.think(step, mail, self.seatings[name], memories[name], self.explore)
+                thought = self._thought(name, step)
             else:
                 thought, said = talk.thoughts[name], talk.rounds[-1].said[name]
             self.memories[name] = thought.output.state
@@ -205,7 +206,7 @@ class Players:
             opens, priority = self.manners({name: act.drawn for name, act in acts.items()})
             voice = voice if opens is None else voice & opens
             if self.interference is not None:
-                heard, voice = self.interference(self.session.channel.messages, sent, voice, self.generator)
+                heard, voice = self.interfered(sent, voice)
             voice = self.session.send(heard, voice, step.alive.any(1), priority)
             fees = self.fees(voice, priority)
             transmitted, loads = self.session.transmitted, self.session.channel.messages.load(sent) * voice
@@ -217,6 +218,19 @@ class Players:
         # After a row in which nobody lives comes the first of a new episode.
         self.reopened = ~step.alive.any(1).cpu().numpy()
         return turn
+
+    @property
+    def open_symbols(self) -> int | None:
+        """How many symbols of a growing vocabulary may be said now; None: all."""
+        return None if self.session is None else self.session.open_symbols
+
+    def interfered(self, sent: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
+        """What becomes of messages on their way; of noise come symbols that are open."""
+        assert self.channel is not None
+        assert self.interference is not None
+        kind, many = self.channel.messages, self.open_symbols
+        heard, voice = self.interference(narrowed(kind, many), points(kind, sent, many), voice, self.generator)
+        return (heard if many is None else widened(kind, heard)), voice
 
     @property
     def mail(self) -> Mail | None:

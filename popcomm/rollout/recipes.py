@@ -34,6 +34,7 @@ class ChannelRecipe:
     rounds: int = 0
     gate: Any = None
     budget: Any = None
+    vocabulary: Any = None
 
     def make(self, layout: WorldLayout) -> Channel:
         """Raises UserError: a topology or reflexes that do not fit the seats."""
@@ -51,6 +52,7 @@ class ChannelRecipe:
             self.rounds,
             self.gate,
             self.budget,
+            self.vocabulary,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -63,6 +65,8 @@ class ChannelRecipe:
         later = {"rounds": self.rounds or None, "gate": self.gate, "budget": self.budget}
         rest |= {key: as_json(f"communication.{key}", value) for key, value in later.items() if value is not None}
         named = {"topology": self.topology, "reflexes": list(self.reflexes)}
+        if self.vocabulary is not None:
+            named["vocabulary"] = self.vocabulary
         return rest | {key: as_json(f"communication.{key}", value) for key, value in named.items()}
 
 

@@ -75,7 +75,7 @@ def exchange(players: Players, step: WorldStep) -> Exchange:
         last = {n: one.message for n, one in rounds[-1].said.items()} if number == session.channel.rounds else {}
         for name, actor in players.actors.items():
             thought = actor.think(
-                step, mail, players.seatings[name], memories[name], players.explore,
+                step, mail, players.seatings[name], memories[name], players.explore, players.open_symbols,
                 again=number > 0, said=last.get(name),
             )  # fmt: skip
             memories[name], thoughts[name] = thought.output.state, thought
@@ -94,7 +94,7 @@ def _round(players: Players, step: WorldStep, thoughts: dict[str, Thought], able
     opens, priority = players.manners({name: one.drawn for name, one in said.items()})
     voice = able if opens is None else able & opens
     if players.interference is not None:
-        heard, voice = players.interference(session.channel.messages, sent, voice, players.generator)
+        heard, voice = players.interfered(sent, voice)
     voice = session.send(heard, voice, step.alive.any(1), priority)
     mail = session.deliver(torch.ones_like(voice), hears, step.positions)
     heard_of = voice & step.alive

@@ -103,7 +103,7 @@ def test_the_unroll_repeats_what_the_runner_did(agent: str, members: int, messag
             torch.testing.assert_close(value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)
             if messages is SYMBOLS:
                 kind = config.message_kind
-                said = kind.log_prob(run.outputs.message, rows.sent(kind))
+                said = kind.log_prob(run.outputs.message, rows.sent())
                 torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)
             assert int(mask.sum()) == int(arrays[name]["alive"].sum())
 

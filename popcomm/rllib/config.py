@@ -110,6 +110,7 @@ class PopulationPPOConfig(Settings):
         reflexes: Sequence[object] = NotProvided,
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
+        vocabulary: Mapping[str, object] | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
 
@@ -141,6 +142,8 @@ class PopulationPPOConfig(Settings):
             capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
                 for three standard deviations of the load when all speak (four times what is said where R >= 1).
             inbox: K, of them, that an agent can hear. None: all that it may expect.
+            vocabulary: of symbols: {"first": n, "schedule": ...}: n of them may be said at first, and more as the
+                schedule's strength falls from 1 to 0, where all may (`popcomm.channels.vocabulary`). None: all, always.
         """
         return self._set(
             messages=messages,
@@ -152,6 +155,7 @@ class PopulationPPOConfig(Settings):
             reflexes=reflexes,
             channel_capacity=capacity,
             channel_inbox=inbox,
+            vocabulary=vocabulary,
         )
 
     def population(
@@ -214,8 +218,9 @@ class PopulationPPOConfig(Settings):
                 nobody. Species with one member, and those that do not learn, are not selected.
             every: iterations of a generation.
             fitness: a measure of members (`popcomm.rllib.member_statistics.MEASURES`): "return", its mean over those
-                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; "message_entropy";
-                "agreement". Or a function, or "module:function", {measure: [P]} -> [P].
+                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; of talk "success",
+                "listening", "influence", "message_entropy" and "agreement". Or a function, or "module:function",
+                {measure: [P]} -> [P].
             smoothing: of a member's fitness over the generations that it lived, in [0, 1): m <- s m + (1 - s) x.
             mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
             crossover: probability that a tensor of a child is that of a second parent.
@@ -321,15 +326,24 @@ class PopulationPPOConfig(Settings):
         for_all = {key: value for key, value in given.items() if key not in apart}
         return for_all | {key: values[DEFAULT] for key, values in apart.items() if DEFAULT in values}
 
-    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: object) -> PopulationPPOConfig:
+    def env_runners(
+        self,
+        *,
+        num_worlds_per_env_runner: int = NotProvided,
+        step_timeout_s: float | None = NotProvided,
+        **kwargs: object,
+    ) -> PopulationPPOConfig:
         """Rollouts.
 
         Args:
             num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
+            step_timeout_s: seconds after which a step of all of them counts as hanging, and is interrupted with an
+                error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
+                found when nothing came of it in `sample_timeout_s`.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
-        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
+        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s)
 
     def acceleration(
         self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided

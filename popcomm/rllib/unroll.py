@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
+from popcomm.agents.deferred import together
 from popcomm.agents.graph import LearnedGraph
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
@@ -18,7 +19,7 @@ from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
-from popcomm.rllib.fragment import Fragment, Steps, carried, plain
+from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain
 from popcomm.rllib.module import PopulationRLModule
 
 S = TypeVar("S", bound=Container[str])
@@ -148,7 +149,8 @@ class Unroller:
             agent = self.modules[name].agent
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
-            output = agent_step(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
+            state = agent.initial_state(seating.rows)
+            output = agent_step(agent, spec, obs, inbox, state, said, open_symbols=open_symbols(arrays))
             expense = None
             if self.through and spec.sends is not None and output.message is not None:
                 noisy = "sent" in arrays
@@ -200,12 +202,13 @@ class Unroller:
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
         steps = [walk.steps for walk in walks.values()]
         soft: Tensor | None = None
-        for t in range(length):
-            mail = self._mail(steps, partial(_row, t), soft)
-            for name, walk in walks.items():
-                walk.step(t, mail, self.seats[name])
-            if self.through and self.messages is not None:
-                soft = _together([walk.soft(t, self.messages) for walk in walks.values()])
+        with together():
+            for t in range(length):
+                mail = self._mail(steps, partial(_row, t), soft)
+                for name, walk in walks.items():
+                    walk.step(t, mail, self.seats[name])
+                if self.through and self.messages is not None:
+                    soft = _together([walk.soft(t, self.messages) for walk in walks.values()])
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 
@@ -215,6 +218,7 @@ class _Walk:
     def __init__(self, module: PopulationRLModule, arrays: Fragment[Tensor]) -> None:
         self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
         self.arrays, self.steps = arrays, Steps(arrays)
+        self.open_symbols = open_symbols(arrays)
         self.length = arrays["alive"].shape[1]
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
@@ -240,7 +244,9 @@ class _Walk:
         inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
         said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t))
         obs = seating.to_members(self.steps.at(t, "obs"))
-        output = agent_step(self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later)
+        output = agent_step(
+            self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later, open_symbols=self.open_symbols
+        )
         self.state = output.state
         self.outputs.append(output._replace(state={}))
         if _single(inbox) is not None:

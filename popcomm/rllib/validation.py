@@ -106,6 +106,8 @@ def _check_numbers(settings: Settings) -> None:
         least["recording.keep_checkpoints"] = (settings.keep_checkpoints, 1)
     for key, (value, minimum) in least.items():
         count(key, value, minimum)
+    if settings.step_timeout_s is not None:
+        number("env_runners.step_timeout_s", settings.step_timeout_s, "be seconds above 0", above=0, below=float("inf"))
 
 
 def _check_fractions(settings: Settings, whose: str = "") -> None:
@@ -141,6 +143,8 @@ def _check_measures(settings: Settings, channel: Channel | None, num_labels: int
     if channel is not None:
         schedules |= {f"communication.reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
         schedules["communication.topology.schedule"] = channel.topology.schedule
+        if channel.vocabulary is not None:
+            schedules["communication.vocabulary.schedule"] = channel.vocabulary.schedule
     for where, schedule in schedules.items():
         known = ["reward", *(OF_LABELS if num_labels else ())]
         if not isinstance(schedule, Gated) or schedule.measure in known:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from popcomm.analysis.comparison_report import write_comparison
 from popcomm.analysis.conversation import browsed
 from popcomm.analysis.report import write_report
 from popcomm.analysis.run_folder import RunFolder
@@ -197,6 +198,26 @@ def test_the_contents_lead_to_every_section(page: Browser) -> None:
         "[...document.querySelectorAll('a')].filter((a) => !document.getElementById(a.hash.slice(1))).length"
     )
     assert broken == 0
+
+
+def test_several_runs_stand_beside_each_other_and_tell_their_intervals(
+    browser: Browser, folder: Path, tmp_path: Path
+) -> None:
+    runs = [folder]
+    for seed in (2, 3):
+        runs.append(make_run(tmp_path / str(seed), worlds=1, agents=4, iterations=30, conversations=seed == 2))
+        text = (runs[-1] / "config.yaml").read_text()
+        (runs[-1] / "config.yaml").write_text(text.replace("lr: 0.001", "lr: 0.5").replace("seed: 1", f"seed: {seed}"))
+    browser.size(380, 800)
+    browser.open(f"file://{write_comparison(runs, tmp_path / 'comparison.html')}")
+    assert (browser.errors, elsewhere(browser), browser.wider_than_the_window()) == ([], [], 0)
+    browser.choose("#learning_curves [data-control=measure]", "losses/entropy")
+    browser.wait("document.querySelectorAll('#learning_curves .curve').length == 2", 10)
+    assert browser.run("document.querySelectorAll('#learning_curves polygon').length") == 1  # of two runs
+    browser.point("#learning_curves .lines svg")
+    assert re.search(
+        r"training\.lr=0\.5.* \(2\): [\d.]+ \[[\d.]+, [\d.]+\] at", browser.text("#learning_curves .readout")
+    )
 
 
 def test_what_users_wrote_stays_text(browser: Browser, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from popcomm.agents.step import reset_state
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import gather_seats
 from popcomm.channels.messages import MessageKind
-from popcomm.rllib.fragment import Fragment, Steps, carried
+from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols
 from popcomm.rllib.graph import graph_of
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import Plan, SpeciesPlan
@@ -115,7 +115,7 @@ def counterfactual_credit(
         if t < length - 1:
             other = _alternatives(walks, kind, generator)
             if plan.channel is not None and plan.channel.noise:
-                heard = kind.corrupt(other.messages, plan.channel.noise, generator)
+                heard = plan.channel.transmit(other.messages, generator, next(iter(walks.values())).open_symbols)
                 other = other._replace(messages=heard)
     return values[..., :-1], counts[..., :-1] > 0
 
@@ -149,7 +149,7 @@ class _Walk:
         self.speaks = module.spec.sends is not None
         self.decides = plan.speaks_by_reinforce  # by its messages, too
         self.actions = action_distribution(plan.species.action_space)
-        self.memory = carried(arrays)
+        self.memory, self.open_symbols = carried(arrays), open_symbols(arrays)
 
     def step(self, t: int, mail: Mail) -> None:
         """Live through step t: what it met, and what it made of it."""
@@ -160,7 +160,7 @@ class _Walk:
             rows = {name: seating.to_members(values) for name, values in memory.items()}
             rows = reset_state(self.module.agent, rows, seating.to_members(self.steps.at(t, "first")))
             memory = {name: seating.to_worlds(values) for name, values in rows.items()}
-        self.scene = Scene(self.module, self.seats, self.steps.at(t, "obs"), memory, members, mail)
+        self.scene = Scene(self.module, self.seats, self.steps.at(t, "obs"), memory, members, mail, self.open_symbols)
         self.given, self.memory = lived(self.scene, self._said)
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from popcomm.analysis import lineages, listeners, members
+from popcomm.analysis import closer, importance, lineages, listeners, members
 from popcomm.analysis.collapses import collapses
-from popcomm.analysis.history import History
 from popcomm.analysis.page import Section
 from popcomm.analysis.run_folder import Conversations, RunFolder
 from popcomm.analysis.sections import counted, drawn, missing, no_symbols, numbered
@@ -24,8 +25,12 @@ CONTROLS = 99  # of what symbols tell of what was seen
 ORDERED = 5_000  # symbols that are looked at for their order
 
 
-def all_sections(run: RunFolder) -> list[Section]:
-    """Every section of the report, in the order of the page."""
+def all_sections(run: RunFolder, data: dict[str, Any]) -> list[Section]:
+    """Every section of the report, in the order of the page.
+
+    Args:
+        data: what the sections that one can look into have to show, of `closer.data_of`.
+    """
     makers = (
         training_progress,
         symbol_use,
@@ -34,8 +39,10 @@ def all_sections(run: RunFolder) -> list[Section]:
         temporal_patterns,
         listeners.topology,
         listeners.attention_hubs,
+        importance.message_importance,
     )
-    return [*(make(run) for make in makers), *lineages.sections(run)]
+    first, *others = (make(run) for make in makers)
+    return [first, *closer.sections(run, data), *others, *lineages.sections(run)]
 
 
 def training_progress(run: RunFolder) -> Section:
@@ -103,7 +110,7 @@ def symbol_use(run: RunFolder) -> Section:
 def vocabulary_over_training(run: RunFolder) -> Section:
     if run.talk.symbols is None:
         return missing("vocabulary_over_training", no_symbols(run))
-    history = History.read(run.path)
+    history = run.history
     if len(history.env_steps) < 2:
         return missing("vocabulary_over_training", "Only one conversation is recorded: there is no other to compare.")
     size = max(run.vocab_size, int(history.symbols.max()) + 1)

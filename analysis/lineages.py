@@ -103,7 +103,7 @@ def _of_species(run: RunFolder, lineage: Lineage) -> list[Section]:
             f"Median fitness of those whom a selection knew: {first:.3g} at the first, {last:.3g} at the last. All "
             "learn meanwhile, so that the rise is not selection's alone; only a run without it tells how much is."
         )
-    tree = drawn("family_tree", found, headline, picture(lineage), chart(lineage))
+    tree = drawn("family_tree", found, headline, picture(lineage), chart=chart(lineage))
     return [tree, *_speech(run, lineage)]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from popcomm.analysis import closer
 from popcomm.analysis.findings import all_sections
-from popcomm.analysis.page import page
+from popcomm.analysis.page import Section, page
 from popcomm.analysis.run_folder import RunFolder
 
 # The parts of a configuration that tell one run from another; the page has all of it, folded away.
@@ -26,20 +28,31 @@ def write_report(run_dir: Path) -> Path:
         UserError: no run folder, or a file in it that cannot be read.
     """
     run = RunFolder.read(run_dir)
-    sections = all_sections(run)
+    data = closer.data_of(run)
+    sections = all_sections(run, data)
     folder = run.path / "pictures"
     folder.mkdir(exist_ok=True)
     for section in sections:
         if section.picture is not None:
             (folder / f"{section.name}.png").write_bytes(section.picture)
+    target = run.path / "report.html"
+    target.write_text(run_page(run, sections, data), encoding="utf-8")
+    return target
+
+
+def run_page(run: RunFolder, sections: Sequence[Section], data: dict[str, Any], live: bool = False) -> str:
+    """The page of a run with these sections.
+
+    Args:
+        data: what the sections that one can look into draw.
+        live: whether the page asks its server for what is new.
+    """
     environment = run.setting("environment", "env")
     name = run.path.resolve().name
     title = f"{environment}: {name}" if isinstance(environment, str) else name
     config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True) if run.config else ""
     tables = {"Configuration": configuration(run.config), "Where it stands": standing(run)}
-    target = run.path / "report.html"
-    target.write_text(page(title, _basis(run), tables, sections, config), encoding="utf-8")
-    return target
+    return page(title, _basis(run), tables, sections, config, data=data, live=live)
 
 
 def configuration(config: dict[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 from numpy.typing import NDArray
+from popcomm.analysis.history import History
 
 from popcomm.errors import UserError
 from popcomm.language import progress
@@ -56,6 +57,11 @@ class RunFolder:
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         return value
+
+    @cached_property
+    def history(self) -> History:
+        """The conversations of the whole run."""
+        return History.read(self.path)
 
     @property
     def message_kind(self) -> str | None:
@@ -108,11 +114,15 @@ class Conversations:
 
     An *agent* is a member where the population has several, and a seat where all seats share one set of weights. Rows
     of those who never speak are left out where others do.
+
+    Args:
+        speakers: leave them out.
     """
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, speakers: bool = True) -> None:
+        self._all = table
         spoke = pc.or_(pc.is_valid(table["symbols"]), pc.is_valid(table["vector"]))
-        if pc.any(spoke).as_py():
+        if speakers and pc.any(spoke).as_py():
             table = table.filter(spoke)
         self.table = table = _each_once(table)
         self.size = len(table)
@@ -120,6 +130,11 @@ class Conversations:
         self.symbols = padded(table, "symbols")  # [M, L], -1 for what was not sent; or None
         self.positions = stacked(table, "position")  # [M, D] or None
         self.has_vectors = table["vector"].null_count < self.size
+
+    @cached_property
+    def everyone(self) -> Conversations:
+        """With the rows of those who only listen."""
+        return Conversations(self._all, speakers=False)
 
     def column(self, name: str) -> Array:
         """A column of numbers [M]."""

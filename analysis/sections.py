@@ -2,79 +2,165 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from matplotlib.figure import Figure
-from popcomm.analysis.page import Chart, Section
+from popcomm.analysis.page import Section, Table
 from popcomm.analysis.run_folder import RunFolder
 
 from popcomm.language import pictures
 
-# For each picture: the question that it answers, and what to look for in any run.
+
+class Question(NamedTuple):
+    """What a section is about, in any run."""
+
+    title: str  # the question that its picture answers
+    look: str  # what to look for
+    computed: str  # how the picture was made
+    change: str = ""  # what would change the section's sentence in the summary
+
+
 QUESTIONS = {
-    "training_progress": (
+    "training_progress": Question(
         "Does it learn?",
-        "A healthy run: the return rises, explained variance approaches 1, the entropies fall slowly but not to "
-        "0, and the updates stay small (approx. KL below about 0.02). Where worlds start staggered, or episodes grow, "
+        "A healthy run: the return rises, explained variance approaches 1, the entropies fall slowly but not to 0, "
+        "and the updates stay small (approx. KL below about 0.02). Where worlds start staggered, or episodes grow, "
         "returns of different lengths are not alike: look at the reward per step. Pale lines are iterations, strong "
         "ones their mean over a few around; the number in a legend is the mean of the last tenth of the iterations.",
+        "From progress.jsonl, which has a line for each iteration: returns are means over the episodes that ended in "
+        "it, losses means over its updates.",
+        "other seeds, as this is one run",
     ),
-    "symbol_use": (
+    "curves": Question(
+        "What does one measure do?",
+        "Choose a measure, and point at its curve for the number there.",
+        "From progress.jsonl; curves of many iterations have every so-manyth of them.",
+    ),
+    "conversation": Question(
+        "Who says what to whom?",
+        "Choose a world and an episode, and move through its steps. A reading that agrees with what the speaker saw "
+        "is a word of the language that was understood; what the hearers did a step later is beside it.",
+        "The newest episodes, as they were recorded. A reading is the label that went with the message most often in "
+        "other episodes than its own: with the whole message, or with the one position that is read rightly most "
+        "often.",
+    ),
+    "symbol": Question(
+        "When is a symbol said?",
+        "Choose a symbol. One that stands for a thing goes with few labels; one that all say all the time goes with "
+        "none.",
+        "Counted over the episodes of the conversation browser, all positions together; over training, over all "
+        "recorded conversations in up to ten parts.",
+    ),
+    "exchanges": Question(
+        "Who hears whom, and how often?",
+        "Point at an arrow, or tap it, for its counts. Arrows that are missing are pairs that never met within "
+        "earshot.",
+        "Counted over all recorded messages that the line under the title tells of; a hearer is whoever got a "
+        "message, whether it listened or not.",
+    ),
+    "pair": Question(
+        "How do two of them differ?",
+        "Choose two. Symbols that one says far more often than the other stand first; below is what each says of the "
+        "same thing.",
+        "Counted over the episodes of the conversation browser; the distance is the Jensen-Shannon divergence between "
+        "the two's symbols, all positions together, of which few messages make too much.",
+    ),
+    "symbol_use": Question(
         "Which symbols are used?",
-        "A bright column is a symbol said all the time, a grey one a symbol that is never said; rows that differ "
-        "mean that positions have roles of their own. A vocabulary used less than 70% is a sign of "
-        "specialisation, or of collapse when one symbol takes it all. Natural languages lie near the dotted line "
-        "of Zipf's law.",
+        "A bright column is a symbol said all the time, a grey one a symbol that is never said; rows that differ mean "
+        "that positions have roles of their own. A vocabulary used less than 70% is a sign of specialisation, or of "
+        "collapse when one symbol takes it all. Natural languages lie near the dotted line of Zipf's law.",
+        "Counted over all recorded messages that the line under the title tells of; entropy is that of relative "
+        "frequencies.",
+        "messages of another time, or of more worlds",
     ),
-    "vocabulary_over_training": (
+    "vocabulary_over_training": Question(
         "Does the vocabulary settle?",
         "Left: rows that light up and go dark are symbols that came into use and were given up. Right: a line that "
         "falls under the dotted one and stays there is a language that has settled. The line for the same label is "
         "about the language alone; the other one also moves when there is something else to talk about.",
+        "Of all recorded conversations, in up to ten parts: Jensen-Shannon divergence between the symbols of two "
+        "parts, less that of whole episodes dealt to the two at random.",
+        "a longer run",
     ),
-    "symbol_specialisation": (
+    "symbol_specialisation": Question(
         "Do symbols have a meaning, and do members speak differently?",
         "A diagonal in the upper part means that symbols stand for what the speaker saw (a code); rows that look "
         "alike mean that they do not. By member, rows that differ are ways of speaking of their own. Bars that reach "
         "the orange mark are what chance gives: labels of other episodes, members dealt to their seats anew.",
+        "Relative frequencies of symbols in the recorded messages of each row; distances are Jensen-Shannon "
+        "divergences from all rows together, and information is corrected as the page on the language says.",
+        "labels of something else that speakers see, or more episodes",
     ),
-    "temporal_patterns": (
+    "temporal_patterns": Question(
         "What follows what in time?",
-        "Blue above the orange band means that a symbol tells something of later ones. That is so in every slow world: "
-        "who sees the same for several steps says the same, and what is seen next depends on what is seen now. So it "
-        "is no sign of a grammar. A bright diagonal in the matrix is repetition; bright cells off it are symbols "
-        "that follow one another.",
+        "Blue above the orange band means that a symbol tells something of later ones. That is so in every slow "
+        "world: who sees the same for several steps says the same, and what is seen next depends on what is seen now. "
+        "So it is no sign of a grammar. A bright diagonal in the matrix is repetition; bright cells off it are "
+        "symbols that follow one another.",
+        "Plug-in mutual information of the symbols of one speaker at one position, some steps apart; the band is the "
+        "same after steps were shuffled.",
     ),
-    "topology": (
+    "topology": Question(
         "Who listens to whom?",
-        "One moment of one world. Look for agents that many thick arrows leave, for pairs that hear only "
-        "each other, and for groups without an arrow between them: a language cannot spread there.",
+        "One moment of one world. Look for agents that many thick arrows leave, for pairs that hear only each other, "
+        "and for groups without an arrow between them: a language cannot spread there.",
+        "The newest recorded moment with most links; weights are what the listeners' attention gave to each message.",
     ),
-    "attention_hubs": (
+    "attention_hubs": Question(
         "Who is listened to, and who passes things on?",
         "Left: a bar over the dashed line is a sender that is listened to more than its neighbours. A member is a hub "
         "(orange) if that is over 0.2, 1.2 times the uniform share, and more than the most favoured one would get if "
-        "members were dealt to the seats anew. Right: relays lie on the strongest paths between others, so that "
-        "what they hear can spread.",
+        "members were dealt to the seats anew. Right: relays lie on the strongest paths between others, so that what "
+        "they hear can spread.",
+        "Left: means over all recorded links. Right: betweenness in the graph of mean attention, a path being as long "
+        "as the sum of 1 / attention.",
+        "members dealt to other seats, or more recorded steps",
     ),
-    "family_tree": (
+    "message_importance": Question(
+        "Whose messages matter?",
+        "Bright cells are senders whose messages a receiver acts on: without them its policy would have been as far "
+        "from what it was (total variation; 0: the same, 1: nothing in common). A dark row is a sender that nobody "
+        "heeds.",
+        "Listeners' networks answered again, with each message taken away; means over the last tenth of the iterations "
+        "in which they were asked.",
+        "more iterations in which listeners are asked (recording.importance_every), or other seeds",
+    ),
+    "family_tree": Question(
         "Who has children, and whose lines are left?",
         "Left: a colour that widens is a line that spreads; when one takes all, what is left of the diversity is what "
         "mutation and learning bring. Right: a line above the median has more children. Grey is everybody else.",
+        "From lineage.parquet, which has a row for each member of each generation.",
+        "another seed, or another pressure of selection",
     ),
-    "speech_of_lines": (
+    "speech_of_lines": Question(
         "Do lines have languages of their own?",
         "Bright blocks along the diagonal, with darker ones between them, are lines that speak in a way of their own. "
         "An even matrix means that what was learned since, by all together, counts for more than descent.",
+        "Bhattacharyya coefficient of two members' symbols at a position on the same label: a mean over positions, "
+        "and over labels of which both of them spoke five times at least.",
     ),
 }
 
 
-def drawn(name: str, findings: list[str], headline: str, figure: Figure, chart: Chart | None = None) -> Section:
-    question, look = QUESTIONS[name]
-    return Section(name, question, look, findings, headline, picture=pictures.png(figure), chart=chart)
+def drawn(name: str, findings: list[str], headline: str, figure: Figure, **beside: Any) -> Section:
+    """A section with its picture; what else it has is `Section`'s."""
+    about = QUESTIONS[name]
+    return Section(
+        name, about.title, about.look, findings, headline, picture=pictures.png(figure), computed=about.computed,
+        change=about.change, **beside,
+    )  # fmt: skip
 
 
 def missing(name: str, reason: str) -> Section:
-    return Section(name, *QUESTIONS[name], missing=reason)
+    about = QUESTIONS[name]
+    return Section(name, about.title, about.look, missing=reason)
+
+
+def closer(name: str, findings: list[str], table: Table | None, **beside: Any) -> Section:
+    """A section that one can look into."""
+    about = QUESTIONS[name]
+    return Section(name, about.title, about.look, findings, computed=about.computed, table=table, **beside)
 
 
 def no_symbols(run: RunFolder) -> str:

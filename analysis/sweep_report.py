@@ -148,7 +148,11 @@ def _curves(sweep: Sweep) -> Section:
     look = "Lines that part early and stay apart tell settings apart; bands that overlap do not."
     best = sweep.measured.iloc[0]
     headline = f"Best {sweep.metric}: {best[sweep.metric]:.4g}, of {best['trial']}."
-    return Section("learning_curves", title, look, findings, headline, picture=png(figure))
+    made = "From progress.jsonl of each trial; between the steps at which one measured it is a straight line."
+    change = "more trials of the same settings, with other seeds"
+    return Section(
+        "learning_curves", title, look, findings, headline, picture=png(figure), computed=made, change=change
+    )
 
 
 def grouped(sweep: Sweep) -> tuple[str, dict[str, list[str]]]:
@@ -188,7 +192,8 @@ def _parallel(sweep: Sweep) -> Section:
     ]
     if findings:
         findings.append(f"With {counted(len(sweep.measured), 'trial')}, much of such a share may be chance.")
-    return Section("parallel_coordinates", title, look, findings, picture=png(figure))
+    made = "From results.csv; a share of the variance is the correlation ratio of groups of a setting's values."
+    return Section("parallel_coordinates", title, look, findings, picture=png(figure), computed=made)
 
 
 def _heat(sweep: Sweep) -> Section:
@@ -203,7 +208,9 @@ def _heat(sweep: Sweep) -> Section:
     counts = pd.crosstab(down, across)
     figure = heat_map(means, counts, axes[0], axes[1], str(sweep.metric))
     findings = [f"The two settings that tell most: {axes[0]} and {axes[1]}. Cells are means, with their trials."]
-    return Section("heat_map", title, "A cell without colour was not tried.", findings, picture=png(figure))
+    made = "Means over all trials of a cell, whatever their other settings; ranges are parted into quarters."
+    look = "A cell without colour was not tried."
+    return Section("heat_map", title, look, findings, picture=png(figure), computed=made)
 
 
 def _lines(sweep: Sweep, lineage: lineages.Lineage) -> list[Section]:
@@ -228,8 +235,8 @@ def _lines(sweep: Sweep, lineage: lineages.Lineage) -> list[Section]:
         "of the tree is a run between two selections that replaced it."
     )
     return [
-        Section("family_tree", "Whose populations seeded the others?", look, findings, headline, "", png(figure),
-                lineages.chart(lineage))
+        Section("family_tree", "Whose populations seeded the others?", look, findings, headline, picture=png(figure),
+                chart=lineages.chart(lineage), computed="From lineage.parquet of the sweep.")
     ]  # fmt: skip
 
 

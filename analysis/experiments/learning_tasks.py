@@ -102,7 +102,8 @@ class Condition:
     Args:
         title: as in the legend.
         about: as on the page.
-        overrides: with $vocab, $bits and $seats of the task.
+        overrides: with $vocab, $bits and $seats of the task, and $falls and $ends, env steps between which its learning
+            rate falls.
         control: without a word to understand: the bar is not asked of it.
         tasks: names of those that it is run in; None: all.
     """
@@ -166,6 +167,12 @@ def _mpe_task(name: str, title: str, creator: str, seats: int, published: Refere
     )
 
 
+# Drawn symbols are said as they are trained, so that speakers must be sure of them in the end; not before the listeners
+# have found out what they are about: from the start, the riddle of three stays where silence ends.
+SURE_IN_THE_END = (
+    "training.message_sharpness=1.0",
+    "training.loss_schedules={message_sharpness: {kind: linear, begin: $falls, end: $ends, start: 0.1, stop: 1.0}}",
+)
 OWN_WORDS = (
     "The game has words of its own among the actions, heard through the observations in every condition, silence too; "
     "the channel that the conditions are about comes on top of them."
@@ -275,8 +282,9 @@ CONDITIONS = {
     ),
     "straight_through": Condition(
         "straight-through",
-        "symbols that were drawn, with the gradient of their softmax",
-        ("communication.gradient=straight_through",),
+        "symbols that were drawn, with the gradient of their softmax; the weight of being sure of a symbol rises while "
+        "learning rate and entropy fall",
+        ("communication.gradient=straight_through", *SURE_IN_THE_END),
     ),
     "dru": Condition(
         "DRU",
@@ -312,8 +320,8 @@ CONDITIONS = {
     ),
     "members": Condition(
         "own weights",
-        "relaxed, and each seat has weights of its own",
-        ("population.members=$seats", "population.seating=fixed"),
+        "relaxed, and each seat has weights of its own; the weight of being sure rises as in straight-through",
+        ("population.members=$seats", "population.seating=fixed", *SURE_IN_THE_END),
         tasks=("switch_riddle_3", "colour_digit"),
     ),
     "mlp": Condition("MLP", "relaxed, with the agent `mlp`", ("population.agent=mlp", "population.agent_config={}")),
@@ -348,8 +356,10 @@ def document(task: Task, condition: str, seed: int) -> dict[str, Any]:
     """
     if not runs_in(condition, task.name):
         raise UserError(f"--conditions {condition} is not run in {task.name}")
-    vocab = int(documents.load(task.file, list(task.overrides))["communication"]["messages"]["vocab_size"])
-    values = {"vocab": vocab, "bits": math.ceil(math.log2(vocab)), "seats": task.seats}
+    shipped = documents.load(task.file, list(task.overrides))
+    vocab = int(shipped["communication"]["messages"]["vocab_size"])
+    _, (falls, _), (ends, _) = shipped["training"]["lr"]
+    values = {"vocab": vocab, "bits": math.ceil(math.log2(vocab)), "seats": task.seats, "falls": falls, "ends": ends}
     changes = [Template(text).substitute(values) for text in CONDITIONS[condition].overrides]
     return documents.load(task.file, [*task.overrides, *changes, f"debugging.seed={seed}"])
 

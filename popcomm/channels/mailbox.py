@@ -17,6 +17,7 @@ from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.topology import Topology
+from popcomm.channels.vocabulary import make_vocabulary, narrowed, points, widened
 from popcomm.checks import number, whole
 from popcomm.errors import UserError
 
@@ -160,9 +161,12 @@ class Channel:
     (`popcomm.channels.broadcast.air`, made by `open`): a shared log of at most `capacity` transmissions a step, of
     which a receiver hears `inbox` at most. Otherwise `connect` says whose message is in whose inbox.
 
+    With a `vocabulary`, {"first": n, "schedule": ...}, only a part of the symbols may be said at first
+    (`popcomm.channels.vocabulary`).
+
     Raises:
         UserError: a topology that needs positions in an environment without any, or one that does not fit its agents;
-            reflexes, a capacity or an inbox with messages that are no words.
+            reflexes, a capacity or an inbox with messages that are no words; a vocabulary that does not fit.
     """
 
     def __init__(
@@ -177,6 +181,7 @@ class Channel:
         reflexes: Sequence[Reflex | dict[str, Any] | str] = (),
         capacity: int | None = None,
         inbox: int | None = None,
+        vocabulary: Any = None,
     ) -> None:
         if topology.needs_positions and not has_positions:
             name = type(topology).__name__
@@ -189,6 +194,7 @@ class Channel:
             number(f"communication.{key}", value, "lie in [0, 1]", least=0, most=most)
         self.messages, self.topology, self.torus = messages, topology, torus
         self.dropout, self.noise = dropout, noise
+        self.vocabulary = make_vocabulary(vocabulary, messages)
         self.num_agents = num_agents
         self.inbox_size = topology.inbox_size(num_agents)
         self.reflexes = _reflexes(reflexes)
@@ -234,11 +240,22 @@ class Channel:
             seed,
         )
 
-    def transmit(self, messages: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What goes out on the channel when `messages` [B, N, ...] are sent; nothing of what follows an end."""
-        if isinstance(self.messages, Symbols):
-            messages = self.messages.cut(messages)
-        return self.messages.corrupt(messages, self.noise, generator) if self.noise else messages
+    def transmit(
+        self, messages: Tensor, generator: torch.Generator | None = None, open_symbols: int | None = None
+    ) -> Tensor:
+        """What goes out on the channel when `messages` [B, N, ...] are sent; nothing of what follows an end.
+
+        open_symbols: how many may be said, and come of noise; None: all.
+        """
+        kind = self.messages
+        if isinstance(kind, Symbols):
+            messages = kind.cut(messages)
+        if not self.noise:
+            return messages
+        if open_symbols is None:
+            return kind.corrupt(messages, self.noise, generator)
+        fewer = points(kind, messages, open_symbols)
+        return widened(kind, narrowed(kind, open_symbols).corrupt(fewer, self.noise, generator))
 
     def connect(
         self,

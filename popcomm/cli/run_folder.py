@@ -42,10 +42,15 @@ def resumed_document(run_dir: Path | None, overrides: Sequence[str]) -> tuple[di
     """
     if run_dir is None:
         raise UserError("--resume needs --run-dir, the folder of the run or sweep to go on with")
+    config = _config_in(run_dir)
+    return load(config, list(overrides)), config
+
+
+def _config_in(run_dir: Path) -> Path:
     config = run_dir / CONFIG
     if not config.is_file():
         raise UserError(f"--resume: {run_dir} holds no run (no {CONFIG})")
-    return load(config, list(overrides)), config
+    return config
 
 
 def not_as_in(file: str, run_dir: Path, overrides: Sequence[str]) -> list[str]:
@@ -61,26 +66,31 @@ def not_as_in(file: str, run_dir: Path, overrides: Sequence[str]) -> list[str]:
 
 def changes(run_dir: Path, document: Mapping[str, Any]) -> dict[str, str]:
     """{key: "is ..., was ..."} of what a document has otherwise than the run in the folder."""
-    now, then = _flat(document), _flat(load(run_dir / CONFIG))
+    now, then = _flat(document), _flat(load(_config_in(run_dir)))
     keys = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
     return {key: f"is {shown(now.get(key))}, and was {shown(then.get(key))}" for key in keys}
 
 
-def check_run_dir(run_dir: Path, document: Mapping[str, Any], resume: bool, only_stop: bool = False) -> None:
+def check_run_dir(run_dir: Path, document: Mapping[str, Any], resume: bool, only_stop: bool = False) -> dict[str, str]:
     """Whether a run can begin in the folder, or the one in it can be resumed with this document.
 
     Args:
         only_stop: of the config of what is resumed, nothing but `stop` may have changed.
+
+    Returns:
+        The `changes` of what is resumed.
 
     Raises:
         UserError: a run is there and `resume` is not asked for, or none is and it is, or its config differs in what
             cannot change.
     """
     if resume:
-        resumed_document(run_dir, ())
-        _check_changes(changes(run_dir, document), run_dir / CONFIG, only_stop)
-    elif any((run_dir / name).exists() for name in (CONFIG, PROGRESS, CHECKPOINTS)):
+        changed = changes(run_dir, document)
+        _check_changes(changed, run_dir / CONFIG, only_stop)
+        return changed
+    if any((run_dir / name).exists() for name in (CONFIG, PROGRESS, CHECKPOINTS)):
         raise UserError(f"--run-dir {run_dir} holds a run already; add --resume to continue it, or name another folder")
+    return {}
 
 
 def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:

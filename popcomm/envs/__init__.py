@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from popcomm.envs import (
         alarm_v0,
         colour_digit_v0,
+        factory_v0,
         navigation_v0,
+        platoon_v0,
         predator_prey_v0,
         referential_v0,
         relay_v0,
         swarm_v0,
         switch_riddle_v0,
         traffic_junction_v0,
+        traffic_v0,
     )
     from popcomm.envs.messaging import with_messages
     from popcomm.envs.names import WORLDS
@@ -33,13 +36,16 @@ if TYPE_CHECKING:
 _ENVIRONMENTS = (
     "alarm_v0",
     "colour_digit_v0",
+    "factory_v0",
     "navigation_v0",
+    "platoon_v0",
     "predator_prey_v0",
     "referential_v0",
     "relay_v0",
     "swarm_v0",
     "switch_riddle_v0",
     "traffic_junction_v0",
+    "traffic_v0",
 )
 _MODULES = {
     "CommunicationEnv": "referential_v0",
@@ -66,14 +72,17 @@ __all__ = [
     "WorldStep",
     "alarm_v0",
     "colour_digit_v0",
+    "factory_v0",
     "from_gymnasium",
     "navigation_v0",
+    "platoon_v0",
     "predator_prey_v0",
     "referential_v0",
     "relay_v0",
     "swarm_v0",
     "switch_riddle_v0",
     "traffic_junction_v0",
+    "traffic_v0",
     "with_messages",
     "world_api_test",
 ]

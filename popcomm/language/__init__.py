@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         tree_reconstruction_error,
     )
     from popcomm.language.dictionary import lexicon, vocabulary
+    from popcomm.language.importance import counterfactual_importance, importance_matrix
     from popcomm.language.laws import law_of_abbreviation, message_entropy, ngram_entropies, zipf_exponent
     from popcomm.language.mutual_information import information
     from popcomm.language.populations import (
@@ -38,9 +39,11 @@ __all__ = [
     "bag_of_symbols_disentanglement",
     "causal_influence_of_communication",
     "context_independence",
+    "counterfactual_importance",
     "ease_of_teaching",
     "generalisation_gap",
     "harris_articulation",
+    "importance_matrix",
     "information",
     "instantaneous_coordination",
     "inter_speaker_similarity",
@@ -69,6 +72,7 @@ _MODULES = {
         "tree_reconstruction_error",
     ),
     "dictionary": ("lexicon", "vocabulary"),
+    "importance": ("counterfactual_importance", "importance_matrix"),
     "laws": ("law_of_abbreviation", "message_entropy", "ngram_entropies", "zipf_exponent"),
     "mutual_information": ("information",),
     "populations": (

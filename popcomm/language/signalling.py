@@ -87,7 +87,7 @@ def positive_listening(policy: ArrayLike, swapped: ArrayLike) -> float:
     >>> positive_listening([[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]])
     0.5
     """
-    before, after = _probabilities("policy", policy), _probabilities("swapped", swapped)
+    before, after = probabilities("policy", policy), probabilities("swapped", swapped)
     if before.shape != after.shape:
         raise UserError(f"policy has the shape {before.shape} and swapped {after.shape}, and they must be the same")
     return float(np.abs(before - after).sum(-1).mean() / 2)
@@ -112,14 +112,14 @@ def causal_influence_of_communication(policy: ArrayLike, messages: ArrayLike | N
     >>> causal_influence_of_communication(np.eye(4))
     2.0
     """
-    acts: Array = _probabilities("policy", policy)
+    acts: Array = probabilities("policy", policy)
     shape: tuple[int, ...] = acts.shape
     if len(shape) < 2:
         raise UserError(f"policy must be [..., messages, actions], and its shape is {shape}")
     if messages is None:
         says = np.full(shape[:-1], 1.0 / shape[-2])
     else:
-        says = _probabilities("messages", messages)
+        says = probabilities("messages", messages)
         if says.shape[-1] != shape[-2]:
             raise UserError(f"policy has {shape[-2]} messages and messages has {says.shape[-1]}")
     joint = acts * says[..., None]
@@ -128,7 +128,7 @@ def causal_influence_of_communication(policy: ArrayLike, messages: ArrayLike | N
     return float(np.maximum(entr(joint.sum(-2)).sum(-1) - given, 0.0).mean() / np.log(2))
 
 
-def _probabilities(name: str, values: ArrayLike) -> Array:
+def probabilities(name: str, values: ArrayLike) -> Array:
     """[..., A] float64, rows that sum to one."""
     array: Array = np.asarray(values, float)
     if not array.ndim or not array.size:

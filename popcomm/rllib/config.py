@@ -109,6 +109,7 @@ class PopulationPPOConfig(Settings):
         reflexes: Sequence[object] = NotProvided,
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
+        vocabulary: Mapping[str, object] | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
 
@@ -127,8 +128,11 @@ class PopulationPPOConfig(Settings):
             credit: what a message is credited with under "reinforce". "step": all that follows the step in which it was
                 sent. "next": only what follows the step after, when it is heard; nothing earlier can be its doing,
                 unless the world charges for talk, so the estimate has less noise. "receivers": what became of those
-                who heard it, in the mean; for worlds that pay each for its own doing. None: "next" where gamma is 0,
-                else "step".
+                who heard it, in the mean; for worlds that pay each for its own doing. "counterfactual": the same, as
+                far as they would have acted otherwise had its sender said something else, in expectation over what it
+                might have said (COMA's baseline, `popcomm.rllib.counterfactual`); who follows nothing pays for nothing,
+                and what listeners keep in memory for later steps is not counted. None: "next" where gamma is 0, else
+                "step".
             dropout: probability that a receiver misses a message; through a routed channel, that all do.
             noise: symbols: probability that a symbol is replaced by a random one; words: that a bit is flipped;
                 vectors: standard deviation.
@@ -137,6 +141,8 @@ class PopulationPPOConfig(Settings):
             capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
                 for three standard deviations of the load when all speak (four times what is said where R >= 1).
             inbox: K, of them, that an agent can hear. None: all that it may expect.
+            vocabulary: of symbols: {"first": n, "schedule": ...}: n of them may be said at first, and more as the
+                schedule's strength falls from 1 to 0, where all may (`popcomm.channels.vocabulary`). None: all, always.
         """
         return self._set(
             messages=messages,
@@ -148,6 +154,7 @@ class PopulationPPOConfig(Settings):
             reflexes=reflexes,
             channel_capacity=capacity,
             channel_inbox=inbox,
+            vocabulary=vocabulary,
         )
 
     def population(
@@ -210,8 +217,9 @@ class PopulationPPOConfig(Settings):
                 nobody. Species with one member, and those that do not learn, are not selected.
             every: iterations of a generation.
             fitness: a measure of members (`popcomm.rllib.member_statistics.MEASURES`): "return", its mean over those
-                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; "message_entropy";
-                "agreement". Or a function, or "module:function", {measure: [P]} -> [P].
+                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; of talk "success",
+                "listening", "influence", "message_entropy" and "agreement". Or a function, or "module:function",
+                {measure: [P]} -> [P].
             smoothing: of a member's fitness over the generations that it lived, in [0, 1): m <- s m + (1 - s) x.
             mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
             crossover: probability that a tensor of a child is that of a second parent.
@@ -288,9 +296,10 @@ class PopulationPPOConfig(Settings):
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
                 one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
-            loss_schedules: {loss of the network's own: schedule}, by how much its weight is multiplied while training
-                goes on, e.g. {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for
-                symbols that cost nothing at first.
+            loss_schedules: {loss: schedule}, by how much its weight is multiplied while training goes on, e.g.
+                {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for symbols that
+                cost nothing at first. Losses of the network's own, and "quality", "message_balance",
+                "message_sharpness", "message_kl" and "message_entropy", those alone that have a weight.
             quality_coeff: weight of the squared error of a head that predicts the return of the action taken (in the
                 units of normalised returns); its gradient tells senders what helped (`popcomm.agents.quality`). None:
                 0.5 where messages carry gradients and the agent gives "features", and 0 elsewhere.
@@ -316,15 +325,24 @@ class PopulationPPOConfig(Settings):
         for_all = {key: value for key, value in given.items() if key not in apart}
         return for_all | {key: values[DEFAULT] for key, values in apart.items() if DEFAULT in values}
 
-    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: object) -> PopulationPPOConfig:
+    def env_runners(
+        self,
+        *,
+        num_worlds_per_env_runner: int = NotProvided,
+        step_timeout_s: float | None = NotProvided,
+        **kwargs: object,
+    ) -> PopulationPPOConfig:
         """Rollouts.
 
         Args:
             num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
+            step_timeout_s: seconds after which a step of all of them counts as hanging, and is interrupted with an
+                error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
+                found when nothing came of it in `sample_timeout_s`.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
-        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
+        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s)
 
     def acceleration(
         self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided
@@ -371,6 +389,7 @@ class PopulationPPOConfig(Settings):
         picture_every: int = NotProvided,
         checkpoint_every: int = NotProvided,
         keep_checkpoints: int | None = NotProvided,
+        importance_every: int = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -383,6 +402,9 @@ class PopulationPPOConfig(Settings):
             picture_every: draw pictures for TensorBoard.
             checkpoint_every: how often `popcomm train` saves a checkpoint.
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
+            importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
+                without each message, and with what its sender would have said otherwise, for as long as a fragment
+                (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -391,6 +413,7 @@ class PopulationPPOConfig(Settings):
             picture_every=picture_every,
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
+            importance_every=importance_every,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

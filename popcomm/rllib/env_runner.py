@@ -31,6 +31,7 @@ from popcomm.rllib.plan import plan_of, surroundings
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.sampler import Sampler
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.step_limit import StepLimit
 from popcomm.rllib.transcript import Transcript
 from popcomm.rollout import Rollout, Seeds, seed_of
 from popcomm.schedules import Clock
@@ -52,6 +53,7 @@ class Sampled(NamedTuple):
     performance: Mapping[str, float]  # measures of these steps, which fades may follow
     fades: list[dict[str, Any]]  # what the schedules of reflexes remember
     members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
+    worker_index: int = 0
 
 
 class SamplingFailure(NamedTuple):
@@ -95,9 +97,13 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             explore=bool(config.explore),
         )
         episodes = Episodes(self.rollout, self.callbacks, self.module) if self.callbacks.follow_episodes else None
+        limit, env = None, getattr(config.world, "__name__", config.world)
+        if config.step_timeout_s is not None:
+            who = f"env runner {self.worker_index or 0}: {self.num_worlds} world(s) of {env}"
+            limit = StepLimit(config.step_timeout_s, who)
         # The first runner alone keeps a transcript.
         first = (self.worker_index or 0) <= 1
-        self.sampler = Sampler(config, self.plan, self.rollout, dict(self.module.items()), first, episodes)
+        self.sampler = Sampler(config, self.plan, self.rollout, dict(self.module.items()), first, episodes, limit)
 
     def _seeds(self, *branch: int) -> Seeds:
         """All that is random here is a function of the config's seed, this runner's index, and `branch`."""
@@ -228,7 +234,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         """
         try:
             batch = self.sample(env_steps, performance, fades, iteration)
-        except Exception:
+        except (Exception, SystemExit):
             failure = SamplingFailure(self.worker_index or 0, traceback.format_exc())
             if self.config.restart_failed_sub_environments:
                 self._make_worlds_anew()
@@ -236,7 +242,16 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         sent = ray.put(batch) if by_reference else batch
         measured = {name: float(value) for name, value in self.statistics.performance.items()}
         members = self.statistics.read_members()
-        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades(), members)
+        return Sampled(
+            sent,
+            self.num_worlds,
+            self.get_metrics(),
+            batch.env_steps(),
+            measured,
+            self.fades(),
+            members,
+            self.worker_index or 0,
+        )
 
     def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
         """Others sit on the seats of members that were replaced. newborn: {species: [P] bool}."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from popcomm.agents.distributions import action_distribution
 from popcomm.errors import unknown
 from popcomm.evolution.diversity import of_weights
+from popcomm.rllib.counterfactual import add_counterfactual_credit
 from popcomm.rllib.credit import add_receivers_credit
 from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.estimates import of_messages as _of_messages
@@ -47,7 +48,7 @@ from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
-LEARNER_BRANCH, LESSON_BRANCH = 4, 9
+LEARNER_BRANCH, LESSON_BRANCH, CREDIT_BRANCH = 4, 9, 12
 GROWTH = "growth"  # in a learner's state
 
 
@@ -72,13 +73,13 @@ class PopulationPPOLearner(PPOTorchLearner):
         if config.compile_agents:
             for module in self.networks.values():
                 module.agent.compile()
-        self._check_scheduled_losses()
         self.unroller = Unroller(
             self.networks,
             {name: s.seats for name, s in self.species.items()},
             self.plan.message_kind,
             self.plan.carries_gradients,
         )
+        self._otherwise = torch.Generator(self.device)  # what senders might have said
         self.guards = {
             name: MemberGuard(name, module.spec.members, config.max_nonfinite_updates)
             for name, module in self.networks.items()
@@ -89,12 +90,15 @@ class PopulationPPOLearner(PPOTorchLearner):
             )
             for name, module in self.networks.items()
         }
+        self._check_scheduled_losses()
         agents = {name: module.agent for name, module in self.networks.items()}
         self.growth = Growth(agents, self._optimizers, agreed_seed(config.seed, self.device, self._workers))
 
     def _check_scheduled_losses(self) -> None:
-        """Raises UserError: a schedule is given for a loss that no network has."""
-        known = {name for module in self.networks.values() for name in module.auxiliary_weights}
+        """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
+        own = [module.auxiliary_weights for module in self.networks.values()]
+        given = own + [loss.weights for loss in self.losses.values()]
+        known = {name for weights in given for name, weight in weights.items() if weight}
         for name in self.config.loss_schedules or {}:
             if name not in known:
                 raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])
@@ -153,7 +157,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             rows: worlds in each batch.
             iteration: decides the order of the minibatches, together with the seed.
             timesteps: RLlib's counters when this iteration began, which its schedules follow.
-            scales: {loss of the networks' own: by how much its weight is multiplied}.
+            scales: {loss: by how much its weight is multiplied}.
 
         Returns:
             RLlib's reduced metrics.
@@ -163,6 +167,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             loss.scales = scales or {}
         rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.plan.balanced_block
         arrays = load_share(batches, rows, rank, self._workers, block, self.device)
+        self._otherwise.manual_seed(seed_of(self.config.seed or 0, CREDIT_BRANCH, iteration, rank))
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])
         if self.config.autocast and worlds:
@@ -211,10 +216,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.config.time_limit == "end":  # which leaves nothing to be hoped for after it
             for a in arrays.values():
                 a["terminated"] = a["terminated"] | a["truncated"]
-        by_receivers = self.plan.gradient == "reinforce" and self.config.message_credit == "receivers"
-        if by_receivers and self.plan.message_kind is not None:  # in silence nobody hears anybody
-            estimates = [_of_steps(a, self.plan.species[name].settings).advantages for name, a in arrays.items()]
-            add_receivers_credit(arrays, estimates, self.plan, self._reduce)
+        self._credit_listeners(arrays)
         for name, a in arrays.items():
             plan, module = self.plan.species[name], self.networks[name]
             config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
@@ -241,6 +243,19 @@ class PopulationPPOLearner(PPOTorchLearner):
             if config.normalize_returns and self.should_module_be_updated(name):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
                 module.returns.update(moments)
+
+    def _credit_listeners(self, arrays: Arrays) -> None:
+        """Messages that are credited with what became of those who heard them."""
+        if self.plan.gradient != "reinforce" or self.plan.message_kind is None:  # in silence nobody hears anybody
+            return
+        credit = self.config.message_credit
+        if credit not in ("receivers", "counterfactual"):
+            return
+        estimates = [_of_steps(a, self.plan.species[name].settings).advantages for name, a in arrays.items()]
+        if credit == "receivers":
+            add_receivers_credit(arrays, estimates, self.plan, self._reduce)
+        else:
+            add_counterfactual_credit(arrays, estimates, self.plan, self.networks, self._otherwise, self._reduce)
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""

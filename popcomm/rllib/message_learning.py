@@ -15,7 +15,7 @@ from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 
-CREDITS = ("step", "next", "receivers")
+CREDITS = ("step", "next", "receivers", "counterfactual")
 
 
 def check_gradient(messages: Any, plan: Plan) -> None:
@@ -65,7 +65,7 @@ def check_credit(settings: Settings, plan: Plan) -> None:
 
 
 def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
-    if settings.message_credit not in (None, "next") and any(
+    if settings.message_credit not in (None, "next", "counterfactual") and any(
         s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks
     ):
         raise UserError(
@@ -86,11 +86,36 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
             f"env_runners.rollout_fragment_length is 1, and communication.credit '{credit}' looks one step ahead: at "
             "least 2"
         )
-    if credit == "receivers" and plan.routed:
+    if credit in ("receivers", "counterfactual") and plan.routed:
         raise UserError(
-            "communication.credit is 'receivers', and through topology routed nobody hears a message of its own; use "
+            f"communication.credit is '{credit}', and through topology routed nobody hears a message of its own; use "
             "'step' or 'next'"
         )
+    if credit == "counterfactual":
+        _check_asked(f"communication.credit is '{credit}'", plan, "use 'step' or 'next'")
+
+
+def _check_asked(what: str, plan: Plan, instead: str) -> None:
+    """Whether listeners can be asked about single messages."""
+    for name, species in plan.species.items():
+        if species.spec.hears and getattr(species.agent_class, "collective", False):
+            raise UserError(
+                f"{what}, and the {species.agent_class.__name__} of species '{name}' is one network of all seats, "
+                f"whose seats cannot be asked apart; {instead}"
+            )
+
+
+def check_importance(settings: Settings, plan: Plan) -> None:
+    """Whether there is somebody to be asked how much messages matter."""
+    every = settings.importance_every
+    if not every or plan.message_kind is None:
+        return
+    what = f"recording.importance_every is {every}"
+    if not settings.conversation_worlds:
+        raise UserError(f"{what}, and recording.conversation_worlds is 0, so there is no world to ask in; at least 1")
+    if plan.routed:
+        raise UserError(f"{what}, and through topology routed nobody hears a message of its own; leave it out")
+    _check_asked(what, plan, "leave it out")
 
 
 def check_relaxed(plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from popcomm.agents.contract import AgentSpec
 from popcomm.agents.population import PopulationLinear
 from popcomm.agents.quality import QualityHead
 from popcomm.errors import UserError
+from popcomm.rllib import checkpoints
 from popcomm.rllib.growth import has_members, owners_of
 from popcomm.rllib.ppo import ReturnNormaliser
 
@@ -103,6 +105,13 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         for name, buffer in self._exact():
             if name in state:
                 buffer.copy_(torch.as_tensor(state[name]))
+
+    def restore_from_path(self, path: Any, *args: object, trust: bool = False, **kwargs: object) -> None:
+        """RLlib's way to load weights (`load_state_path`, too), from safetensors; its pickles are read if trusted."""
+        if trust and not checkpoints.has_state(Path(path)):
+            super().restore_from_path(path, *args, **kwargs)
+        else:
+            self.set_state(checkpoints.read_state(Path(path), trust)[0])
 
     def _exact(self) -> list[tuple[str, Tensor]]:
         return [(name, buffer) for name, buffer in self.named_buffers() if buffer.dtype == torch.float64]

@@ -48,6 +48,7 @@ def population_of(
             settings.reflexes,
             settings.channel_capacity,
             settings.channel_inbox,
+            settings.vocabulary,
         )
     assert settings.world is not None
     return Population(

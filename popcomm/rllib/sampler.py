@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.step_limit import StepLimit
 from popcomm.rllib.transcript import Transcript
-from popcomm.rollout import Rollout
+from popcomm.rollout import Rollout, seed_of
+from popcomm.rollout.importance import IMPORTANCE_BRANCH, ImportanceSums
 
 
 class Sampler:
@@ -31,6 +34,7 @@ class Sampler:
         modules: {species: PopulationRLModule}.
         recorded: whether transcripts are kept, where something will be written at all.
         episodes: who follows them; None: nobody.
+        limit: on the time of a step; None: there is none.
 
     Attributes:
         statistics, listening, transcript: of the rollout's steps.
@@ -44,12 +48,15 @@ class Sampler:
         modules: Mapping[str, Any],
         recorded: bool,
         episodes: Episodes | None = None,
+        limit: StepLimit | None = None,
     ) -> None:
+        self.limit: AbstractContextManager[None] = limit or nullcontext()
         self.config, self.plan, self.rollout, self.modules, self.episodes = config, plan, rollout, modules, episodes
         players = rollout.players
         self.distributions = {name: actor.distribution for name, actor in players.actors.items()}
         self._foresees = {name: species.settings.gamma > 0 for name, species in plan.species.items()}
         self._previous_obs: dict[str, Tensor] = {}  # {species: [B, N_s, O]}, what was perceived one step before
+        self._asks = recorded and bool(config.importance_every) and plan.message_kind is not None
         recorded = recorded and config.run_dir is not None and bool(config.conversation_every or config.picture_every)
         self.transcript = Transcript(
             min(config.conversation_worlds, players.num_worlds) if recorded else 0,
@@ -73,7 +80,8 @@ class Sampler:
         """New episodes everywhere. seed: of the worlds; None: that of the rollout."""
         if self.episodes is not None:
             self.episodes.create()
-        self.rollout.begin(seed)
+        with self.limit:
+            self.rollout.begin(seed)
         now = self.rollout.players.now
         assert now is not None
         self._previous_obs = {name: torch.zeros_like(values) for name, values in now.observations.items()}
@@ -86,13 +94,17 @@ class Sampler:
         players, writer = self.rollout.players, self._writer()
         writer.carried(players, self._previous_obs)
         self.listening.begin()
+        importance = self._importance()
         for t in range(writer.length):
             if self.episodes is not None:
                 self.episodes.create()
-            turn, after = self.rollout.step()
+            with self.limit:
+                turn, after = self.rollout.step()
             for act in turn.acts.values():
                 self.statistics.listened(act.thought)
             self.listening.remember(t, turn.memories, turn.seatings)
+            if importance is not None:
+                importance.step(turn)
             writer.step(t, turn, after)
             self.transcript.step(turn, after)
             self.statistics.step(turn, after)
@@ -106,7 +118,17 @@ class Sampler:
         writer.last(players, thoughts)
         self.transcript.end_fragment(players, thoughts)
         writer.check_numbers()
-        return writer.arrays, self._count(writer.arrays)
+        stepped = self._count(writer.arrays)
+        self.statistics.language |= {} if importance is None else importance.scalars()
+        return writer.arrays, stepped
+
+    def _importance(self) -> ImportanceSums | None:
+        """What asks in this fragment whether messages matter; None: nobody does."""
+        iteration = self.transcript.iteration
+        if not self._asks or iteration % self.config.importance_every:
+            return None
+        seed = seed_of(self.config.seed or 0, IMPORTANCE_BRANCH, iteration)
+        return ImportanceSums(self.rollout.players, self.config.conversation_worlds, seed)
 
     def _writer(self) -> FragmentWriter:
         players, config = self.rollout.players, self.config
@@ -126,7 +148,7 @@ class Sampler:
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.statistics.count(stepped, fragments, self.rollout.world.metrics())
-        self.statistics.language |= self.listening.measure(fragments, self.modules, self.distributions)
+        self.statistics.follow(self.listening.moved(fragments, self.modules, self.distributions), fragments)
         return stepped
 
     # ---- checkpoints ----

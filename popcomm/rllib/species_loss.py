@@ -47,7 +47,7 @@ class SpeciesLoss:
         self.module, self.plan, self.distribution = module, plan, distribution
         self.species = species or {}  # all of the world, for what senders saw
         self.config: Settings = plan.settings
-        self.scales: Mapping[str, float] = {}  # of the network's own losses, as schedules say
+        self.scales: Mapping[str, float] = {}  # of the losses of `weights` and of the network's own, as schedules say
         self.messages: MessageKind | None = plan.spec.messages
 
     def __call__(
@@ -94,8 +94,8 @@ class SpeciesLoss:
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if likelihoods.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(likelihoods.message_entropy)
-            if config.message_entropy_coeff:
-                loss = loss - config.message_entropy_coeff * spoken
+            if entropy_weight := self._scaled()["message_entropy"]:
+                loss = loss - entropy_weight * spoken
         logged = {name: total / members for name, total in logged.items()}
         more, more_logged = self._talk_losses(output, rows, run, reduce, mean)
         loss, logged = loss + more, logged | more_logged
@@ -108,6 +108,22 @@ class SpeciesLoss:
             loss, logged["lesson_loss"] = loss + lesson, lesson.detach() / members
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """{loss: weight before any schedule} of those on messages."""
+        plan, config = self.plan, self.config
+        return {
+            "quality": plan.quality_weight,
+            "message_balance": plan.balance_weight,
+            "message_sharpness": plan.balance_weight * plan.sharpness,
+            "message_kl": config.message_kl_coeff,
+            "message_entropy": config.message_entropy_coeff,
+        }
+
+    def _scaled(self) -> dict[str, float]:
+        """The same, as schedules have them now."""
+        return {name: weight * self.scales.get(name, 1.0) for name, weight in self.weights.items()}
 
     def _value_error(self, output: AgentOutput, rows: _Rows) -> Tensor:
         """[P, R], squared and clipped."""
@@ -140,44 +156,40 @@ class SpeciesLoss:
         mean: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What tells senders whom they helped, and keeps all their symbols in use; weighted, summed over members."""
-        config, plan, members = self.config, self.plan, self.module.spec.members
+        config, members, weights = self.config, self.module.spec.members, self._scaled()
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])
             error = (worth - rows.value_targets(self.module, config)).square()
             quality = mean(rows.where_known(error))
-            total, logged["quality_loss"] = total + plan.quality_weight * quality, quality / members
+            total, logged["quality_loss"] = total + weights["quality"] * quality, quality / members
         if output.message is None:
             return total, logged
-        kind: Any = self.messages
-        params, voices = output.message.float(), rows.voices(run.mask)
+        kind, params = rows.spoken(self.messages, output.message)
+        voices = rows.voices(run.mask)
 
         def voiced(values: Tensor) -> Tensor:
             """[P, R] -> the mean over rows whose message went out and those whose did not, which count as 0."""
             return mean(torch.where(voices, values, 0.0))
 
         if config.message_kl_coeff and "message_logp" in rows.arrays:
-            moved = kind.log_prob(params, rows.sent()) - rows["message_logp"]
+            moved = kind.log_prob(params, rows.sent(self.messages)) - rows["message_logp"]
             kl = voiced(moved.exp() - 1 - moved)
-            total, logged["message_kl"] = total + config.message_kl_coeff * kl, kl / members
-        if plan.balance_weight:
+            total, logged["message_kl"] = total + weights["message_kl"] * kl, kl / members
+        if self.plan.balance_weight:
+            balance = weights["message_balance"]
             per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
             groups = rows.groups(run.places, per_seat)
-            share = self._share(params, output)
+            share = _share(kind, params, output)
             spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
-            total, logged["message_balance"] = total - plan.balance_weight * spread, spread / members
+            total, logged["message_balance"] = total - balance * spread, spread / members
             if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
                 open_ = openness(kind.log_drawn(params))
-                total = total - plan.balance_weight * voiced((open_ if share is None else open_ * share).sum(-1))
-            if plan.sharpness:
+                total = total - balance * voiced((open_ if share is None else open_ * share).sum(-1))
+            if weights["message_sharpness"]:
                 unsure = kind.entropy(params, **told(kind, output.said))
-                total = total + plan.balance_weight * plan.sharpness * voiced(unsure)
+                total = total + weights["message_sharpness"] * voiced(unsure)
         return total, logged
-
-    def _share(self, params: Tensor, output: AgentOutput) -> Tensor | None:
-        """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
-        kind: Any = self.messages
-        return kind.share(params, **told(kind, output.said)).detach() if getattr(kind, "ends", False) else None
 
     def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
@@ -188,8 +200,8 @@ class SpeciesLoss:
         likelihoods, params = self._likelihoods(run.outputs, rows), run.outputs.message
         said = likelihoods.message_log_prob
         if said is None and params is not None and "message_logp" in arrays:  # kept to hold them to what they were
-            assert self.messages is not None
-            said = self.messages.log_prob(params.float(), rows.sent())
+            kind, params = rows.spoken(self.messages, params)
+            said = kind.log_prob(params, rows.sent(self.messages))
         result = {}
         for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said)):
             if values is not None:
@@ -211,15 +223,15 @@ class SpeciesLoss:
         log_prob, entropy = self.distribution.log_prob_and_entropy(logits, rows["actions"], mask)
         if self.messages is None or output.message is None:
             return _Likelihoods(log_prob, entropy, None, None)
-        params = output.message.float()
+        kind, params = rows.spoken(self.messages, output.message)
         message = None
         if self._acts_by_message(output):
-            message = _voiced(self.messages.log_prob(params, rows.sent()), rows)
+            message = _voiced(kind.log_prob(params, rows.sent(self.messages)), rows)
         rewarded = bool(self.config.message_entropy_coeff)
         if not rewarded and not diagnose:  # it is a tenth of an update
             return _Likelihoods(log_prob, entropy, message, None)
         with torch.set_grad_enabled(rewarded):
-            uncertain = self.messages.entropy(params, **told(self.messages, output.said))
+            uncertain = kind.entropy(params, **told(kind, output.said))
             return _Likelihoods(log_prob, entropy, message, _voiced(uncertain, rows))
 
     def _policy_loss(
@@ -302,6 +314,11 @@ class SpeciesLoss:
 def _voiced(values: Tensor, rows: _Rows) -> Tensor:
     """[P, R]; 0 where a seat may not speak, and its message is no decision."""
     return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
+
+
+def _share(kind: Any, params: Tensor, output: AgentOutput) -> Tensor | None:
+    """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
+    return kind.share(params, **told(kind, output.said)).detach() if getattr(kind, "ends", False) else None
 
 
 def _shares(agent: Agent, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
-from popcomm.rllib.fragment import Fragment, Steps, carried, plain
+from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain
 from popcomm.rllib.module import PopulationRLModule
 
 S = TypeVar("S", bound=Container[str])
@@ -146,7 +146,8 @@ class Unroller:
             agent = self.modules[name].agent
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
-            output = agent_step(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
+            state = agent.initial_state(seating.rows)
+            output = agent_step(agent, spec, obs, inbox, state, said, open_symbols=open_symbols(arrays))
             expense = None
             if self.through and spec.sends is not None and output.message is not None:
                 noisy = "sent" in arrays
@@ -213,6 +214,7 @@ class _Walk:
     def __init__(self, module: PopulationRLModule, arrays: Fragment[Tensor]) -> None:
         self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
         self.arrays, self.steps = arrays, Steps(arrays)
+        self.open_symbols = open_symbols(arrays)
         self.length = arrays["alive"].shape[1]
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
@@ -238,7 +240,9 @@ class _Walk:
         inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
         said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t))
         obs = seating.to_members(self.steps.at(t, "obs"))
-        output = agent_step(self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later)
+        output = agent_step(
+            self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later, open_symbols=self.open_symbols
+        )
         self.state = output.state
         self.outputs.append(output._replace(state={}))
         if _single(inbox) is not None:

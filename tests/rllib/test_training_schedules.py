@@ -81,11 +81,39 @@ def test_a_loss_of_strength_0_is_as_if_it_were_not_there() -> None:
 
 
 @pytest.mark.parametrize(
+    ("loss", "key"),
+    [
+        ("quality", "quality_coeff"),
+        ("message_balance", "message_balance_coeff"),
+        ("message_sharpness", "message_sharpness"),
+        ("message_kl", "message_kl_coeff"),
+        ("message_entropy", "message_entropy_coeff"),
+    ],
+)
+def test_losses_on_messages_have_schedules_too(loss: str, key: str) -> None:
+    def after(weight: float, **training: Any) -> dict[str, torch.Tensor]:
+        others = {"message_balance_coeff": 0.1, "message_sharpness": 0.0}  # of which the second is a share
+        config = config_of(strategy=None).training(**{**others, key: weight}, **training, num_epochs=2)
+        one = LocalTraining(config, 8)
+        one.iterate()
+        return {name: part for name, part in parts(one).items() if "quality" not in name}
+
+    half = after(0.5, loss_schedules={loss: 0.5})
+    same, whole = after(0.25), after(0.5)
+    assert all(torch.allclose(half[name], same[name], atol=1e-6) for name in same)
+    assert not all(torch.allclose(whole[name], same[name], atol=1e-6) for name in same)
+
+
+@pytest.mark.parametrize(
     ("config", "said"),
     [
         (
             config_of().training(loss_schedules={"message_costs": 0.5}),
             "the loss 'message_costs' does not exist; did",
+        ),
+        (
+            config_of().training(loss_schedules={"message_kl": 0.5}),
+            "the loss 'message_kl' does not exist",
         ),
         (config_of(mutation_schedule={"kind": "lin"}), "survival.mutation_schedule.*did you mean 'linear'"),
         (config_of(pressure=1.5), r"survival.pressure is 1.5, and must lie in \[0, 1\]"),
@@ -95,7 +123,7 @@ def test_a_loss_of_strength_0_is_as_if_it_were_not_there() -> None:
         ),
         (config_of().training(loss_schedules=[1]), "training.loss_schedules is .1., and must be a mapping"),
     ],
-    ids=["loss", "kind", "range", "measure", "mapping"],
+    ids=["loss", "no weight", "kind", "range", "measure", "mapping"],
 )
 def test_what_cannot_be_is_told(config: PopulationPPOConfig, said: str) -> None:
     with pytest.raises(UserError, match=said):

@@ -119,13 +119,19 @@ QUESTIONS = {
     ),
     "message_importance": Question(
         "Whose messages matter?",
-        "Bright cells are senders whose messages a receiver acts on: had the sender said something else of what it "
-        "might have said, the receiver's policy would have been as far from what it was (0: the same, 1: nothing in "
-        "common). "
-        "A row of dark cells is a sender that nobody heeds, or one that always says the same.",
-        "Listeners' networks answered again, with each message taken away or replaced by what its sender would have "
-        "said otherwise; means over the last tenth of the iterations in which they were asked.",
+        "Bright cells are senders whose messages a receiver acts on: without them its policy would have been as far "
+        "from what it was (total variation; 0: the same, 1: nothing in common). A dark row is a sender that nobody "
+        "heeds.",
+        "Listeners' networks answered again, with each message taken away; means over the last tenth of the iterations "
+        "in which they were asked.",
         "more iterations in which listeners are asked (recording.importance_every), or other seeds",
+    ),
+    "learned_graph": Question(
+        "Which links were learned?",
+        "A line that falls to 0 is a link that was shut: its price was higher than what it was good for. One that "
+        "comes back was needed after all. What is shut when the graph is pruned stays so, and costs nothing any more.",
+        "Strengths of the links (weights of those who hear) after every iteration; 0 is a link that is shut.",
+        "another price (communication.topology), or other seeds",
     ),
     "family_tree": Question(
         "Who has children, and whose lines are left?",

@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from popcomm.analysis.lineages import OTHERS
 from scipy import stats
 
 from popcomm.language.drawing import CATEGORIES, INK, MUTED, card, dress, heatmap, legend
@@ -21,7 +22,6 @@ Array = NDArray[np.float64]
 
 POINTS = 200  # of a curve
 MOST_CURVES = len(CATEGORIES)  # with a colour of their own; others are grey
-OTHERS = "#b5b9bd"
 LONGEST = 34  # characters of a label
 
 

@@ -5,12 +5,20 @@ So a user's own class gets into a config without registration.
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections.abc import Mapping
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from popcomm.errors import UserError, nearest, unknown
+
+# What files may name in installed packages: PettingZoo's way to make an environment, and classes of these families.
+ENV_FUNCTIONS = ("env", "parallel_env", "raw_env")
+FAMILIES = ("popcomm", "pettingzoo", "gymnasium", "vmas", "torch.nn", "ray.rllib.callbacks", "ray.rllib.core")
 
 
 def attribute(key: str, reference: str) -> Any:
@@ -21,7 +29,8 @@ def attribute(key: str, reference: str) -> Any:
         reference: e.g. "my_file:MyClass".
 
     Raises:
-        UserError: no module and attribute, a module that cannot be imported, no such attribute in it.
+        UserError: no module and attribute, a module that cannot be imported, no such attribute in it; a function or a
+            class of an installed package that is none of those in which agents live, or of which they are made.
 
     >>> attribute("speech", "popcomm.channels:Symbols").kind
     'symbols'
@@ -41,8 +50,42 @@ def attribute(key: str, reference: str) -> Any:
         if not hasattr(found, part):
             names = [name for name in dir(found) if not name.startswith("_")]
             raise UserError(f"{wrong}: {owner} has no '{part}'; {nearest(part, names)}")
+        if isinstance(found, ModuleType):
+            module_name = found.__name__
         found, owner = getattr(found, part), f"{owner}.{part}"
+    if callable(found) and is_installed(module_name) and not _is_meant(found, part):
+        raise UserError(
+            f"{key} '{reference}' is a {'class' if isinstance(found, type) else 'function'} of an installed package, "
+            f"of which a file can name environments (classes, and functions called {', '.join(ENV_FUNCTIONS)}) and "
+            "networks alone; wrap it in a function of a module of your own, and name that"
+        )
     return found
+
+
+def is_installed(module_name: str) -> bool:
+    """Whether a module that was imported is Python's own, of an installed package or of popcomm, and not the user's.
+
+    >>> is_installed("shutil")
+    True
+    """
+    module = sys.modules[module_name]
+    file = getattr(module, "__file__", None)
+    if module_name.partition(".")[0] == "popcomm":
+        return True
+    if file is None:  # built in; or a folder, which is a package without a file
+        return not hasattr(module, "__path__")
+    path = Path(file).resolve()
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return True
+    return any(path.is_relative_to(Path(sysconfig.get_path(kind)).resolve()) for kind in ("stdlib", "platstdlib"))
+
+
+def _is_meant(found: Any, name: str) -> bool:
+    """Whether it is something that an installed package has for those who name it in a file."""
+    if not isinstance(found, type):
+        return name in ENV_FUNCTIONS
+    families = [f"{base.__module__}." for base in found.__mro__]
+    return any(base.startswith(f"{family}.") for base in families for family in FAMILIES)
 
 
 def reference_to(thing: Any) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from popcomm.channels import Full, Symbols, make_topology, message_kind
 from popcomm.cli.schema import apply
+from popcomm.envs import swarm_v0
 from popcomm.errors import UserError
 from popcomm.references import attribute
 from popcomm.rllib import PopulationPPOConfig
@@ -41,7 +44,33 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_reference_names_an_attribute_that_may_have_dots() -> None:
     assert attribute("key", "popcomm.channels:Full") is Full
-    assert attribute("key", "popcomm.channels:Full.connect") is Full.connect
+    assert attribute("key", f"{__name__}:Own.Inner") is Own.Inner
+
+
+class Own:
+    class Inner:
+        pass
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["shutil:copy", "subprocess:Popen", "posix:system", "numpy:load", "popcomm.envs.env_pickle:loaded_envs"],
+)
+def test_what_runs_in_installed_packages_is_not_for_files_to_name(reference: str) -> None:
+    with pytest.raises(UserError, match="of an installed package, of which a file can name environments"):
+        attribute("environment.env", reference)
+
+
+def test_a_module_that_a_users_module_has_imported_is_still_not_the_users() -> None:
+    assert os.system is not None
+    with pytest.raises(UserError, match="of an installed package"):
+        attribute("environment.env", f"{__name__}:os.system")
+
+
+def test_environments_and_networks_of_installed_packages_can_be_named() -> None:
+    assert callable(attribute("environment.env", "pettingzoo.butterfly.pistonball_v6:parallel_env"))
+    assert attribute("population.agent", "torch.nn:Linear") is torch.nn.Linear
+    assert attribute("environment.env", "popcomm.envs.swarm_v0:parallel_env") is swarm_v0.parallel_env
 
 
 @pytest.mark.parametrize(

@@ -320,8 +320,8 @@ CONDITIONS = {
     ),
     "members": Condition(
         "own weights",
-        "relaxed, and each seat has weights of its own",
-        ("population.members=$seats", "population.seating=fixed"),
+        "relaxed, and each seat has weights of its own; the weight of being sure rises as in straight-through",
+        ("population.members=$seats", "population.seating=fixed", *SURE_IN_THE_END),
         tasks=("switch_riddle_3", "colour_digit"),
     ),
     "mlp": Condition("MLP", "relaxed, with the agent `mlp`", ("population.agent=mlp", "population.agent_config={}")),

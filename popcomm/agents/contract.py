@@ -163,7 +163,8 @@ class Agent(Protocol):
     A network that speaks symbol by symbol has `autoregressive = True`, and its forward takes three more keywords:
     `said` [P, R, *message shape], a message that was sent, whose distribution is wanted; or, where `said` is None,
     `generator` to sample one with, or `greedy=True` for the likeliest symbol each time. It returns the message in
-    `said`.
+    `said`. Where its vocabulary grows (`communication.vocabulary`) there is a fourth, `open_symbols`: it says none but
+    0 ... open_symbols - 1.
 
     Optional: `auxiliary_weights: dict[str, float]` (a loss without an entry counts once);
     `has_auxiliary_losses = False`, which saves the gathering of targets for losses that are not there;

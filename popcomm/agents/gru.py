@@ -136,6 +136,7 @@ class GRUAgent(Pretrained, nn.Module):
         said: Tensor | None = None,
         generator: torch.Generator | None = None,
         greedy: bool = False,
+        open_symbols: int | None = None,
     ) -> AgentOutput:
         """obs [P, R, O] float32, inbox [P, R, K, L] or None -> AgentOutput; see `Agent` for the keywords."""
         obs = obs if self.eye is None else self.eye(obs)
@@ -148,7 +149,7 @@ class GRUAgent(Pretrained, nn.Module):
             features, thought = torch.cat([obs, heard, asked], -1), torch.cat([obs, heard], -1)
         message = None
         if self.autoregressive:
-            message, said = self.speech(thought, said, generator, greedy)
+            message, said = self.speech(thought, said, generator, greedy, open_symbols)
         value = self.critic(features.detach()).squeeze(-1)
         return AgentOutput(self.policy(features), message, value, {}, {"features": features}, said)
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from popcomm.agents import deferred
 from popcomm.agents.activations import activation_function, tanh
 from popcomm.errors import UserError, unknown
 
@@ -45,6 +46,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         # Weights of one member take any rows, such as [worlds, R, in].
         rows = x.flatten(0, -2).unsqueeze(0) if members == 1 else x.flatten(1, -2)
         return linear(rows, weight, bias).view(*x.shape[:-1], weight.size(-1))
+    once = deferred.linear(x, weight, bias)
+    if once is not None:
+        return once
     # One member, too: the batched product of one costs what the plain one does, and half of the nodes of the graph.
     if bias is None:
         return torch.bmm(x, weight)
@@ -162,7 +166,13 @@ class PopulationLSTMCell(_RecurrentCell):
             gates = torch.baddbmm(torch.baddbmm(bias, torch.cat(parts, -1), self.weight_ih), h, self.weight_hh)
             h, c, *_ = _lstm_step(gates, c)
             return h, c
-        return _LSTMStep.apply(h, c, self.weight_ih, self.weight_hh, bias, *parts)
+        weights: tuple[Tensor, Tensor] = (self.weight_ih, self.weight_hh)
+        collected = None
+        now = deferred.deferral(self.weight_ih, h.size(1))
+        if now is not None and h.size(0) > 1:
+            (from_x, (weight_ih,)), (from_h, (weight_hh,)) = map(now.products, weights)
+            weights, collected = (weight_ih, weight_hh), (from_x, from_h)
+        return _LSTMStep.apply(collected, h, c, *weights, bias, *parts)
 
 
 def _lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -191,13 +201,20 @@ class _LSTMStep(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, c: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, *parts: Tensor
+        ctx: Any,
+        collected: tuple[deferred.Products, deferred.Products] | None,
+        h: Tensor,
+        c: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias: Tensor,
+        *parts: Tensor,
     ) -> tuple[Tensor, Tensor]:
         x = torch.cat(parts, -1)
         gates = torch.baddbmm(torch.baddbmm(bias, x, weight_ih), h, weight_hh)
         after_h, after_c, opened, shown = _lstm_step(gates, c)
         ctx.save_for_backward(x, h, c, weight_ih, weight_hh, opened, shown)
-        ctx.sizes = [part.size(-1) for part in parts]
+        ctx.sizes, ctx.collected = [part.size(-1) for part in parts], collected
         return after_h, after_c
 
     @staticmethod
@@ -213,14 +230,17 @@ class _LSTMStep(torch.autograd.Function):
             tanh_backward(to_c * enter, new),
             sigmoid_backward(to_h * shown, leave),
         )
-        to_gates, need = torch.cat(gates, -1), ctx.needs_input_grad
+        to_gates, need = torch.cat(gates, -1), ctx.needs_input_grad[1:]
         rows = weight_ih.split(ctx.sizes, 1)
         to_parts = [torch.bmm(to_gates, w.mT) if needed else None for w, needed in zip(rows, need[5:], strict=True)]
+        for inputs, products in zip((x, h), ctx.collected or (), strict=False):
+            products.add(inputs, to_gates)
         return (
+            None,
             torch.bmm(to_gates, weight_hh.mT) if need[0] else None,
             to_c * forget if need[1] else None,
-            torch.bmm(x.mT, to_gates),
-            torch.bmm(h.mT, to_gates),
+            None if ctx.collected else torch.bmm(x.mT, to_gates),
+            None if ctx.collected else torch.bmm(h.mT, to_gates),
             to_gates.sum(1, keepdim=weight_ih.size(0) > 1),
             *to_parts,
         )

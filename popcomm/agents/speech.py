@@ -12,6 +12,7 @@ from popcomm.agents.start import start_message_head_
 from popcomm.channels.ending import sent
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.sampling import sample_categorical
+from popcomm.channels.vocabulary import closed
 from popcomm.errors import UserError, unknown
 
 
@@ -47,6 +48,7 @@ class ParallelSpeech(nn.Module):
         said: Tensor | None = None,
         generator: torch.Generator | None = None,
         greedy: bool = False,
+        open_symbols: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """hidden [P, R, in_features] -> params [P, R, *params_shape], and None: nothing was sampled.
 
@@ -108,6 +110,7 @@ class AutoregressiveSpeech(nn.Module):
         said: Tensor | None = None,
         generator: torch.Generator | None = None,
         greedy: bool = False,
+        open_symbols: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The distribution of every symbol given those before it, and the message.
 
@@ -116,6 +119,7 @@ class AutoregressiveSpeech(nn.Module):
             said: [P, R, L] int64, a message whose distribution is wanted; None to say one.
             generator: source of the samples; torch's default one if None.
             greedy: take the likeliest symbol each time instead of a sample.
+            open_symbols: how many symbols may be said, the first ones; None: all.
 
         Returns:
             logits [P, R, L, V] and the message [P, R, L] int64 (`said` itself where it is given). Logits of what
@@ -123,7 +127,7 @@ class AutoregressiveSpeech(nn.Module):
         """
         state = self.first(hidden)
         if said is None:
-            return self._speak(state, generator, greedy)
+            return self._speak(state, generator, greedy, open_symbols)
         return self._recite(state, said), said
 
     def _recite(self, state: Tensor, said: Tensor) -> Tensor:
@@ -135,7 +139,9 @@ class AutoregressiveSpeech(nn.Module):
             states.append(state)
         return self.out(torch.stack(states, -2))
 
-    def _speak(self, state: Tensor, generator: torch.Generator | None, greedy: bool) -> tuple[Tensor, Tensor]:
+    def _speak(
+        self, state: Tensor, generator: torch.Generator | None, greedy: bool, open_symbols: int | None
+    ) -> tuple[Tensor, Tensor]:
         logits: list[Tensor] = []
         message: list[Tensor] = []
         fed = self.start.unsqueeze(1)
@@ -143,7 +149,7 @@ class AutoregressiveSpeech(nn.Module):
             state = self.cell(fed, state)
             logits.append(self.out(state))
             # What was said is a fact without a gradient; noise in bfloat16 would be too coarse to sample with.
-            now = logits[-1].detach().float()
+            now = closed(logits[-1].detach().float(), open_symbols)
             symbol = now.argmax(-1) if greedy else sample_categorical(now, generator)
             if self.kind.ends and message:  # nothing is said after an end, and nothing fed, as when it is told again
                 symbol = symbol * sent(torch.stack([*message, symbol], -1))[..., -1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.channels.mailbox import Inbox
+from popcomm.channels.vocabulary import closed
+from popcomm.errors import UserError
 
 
 def agent_step(
@@ -21,17 +24,37 @@ def agent_step(
     generator: torch.Generator | None = None,
     greedy: bool = False,
     undecided: bool = False,
+    open_symbols: int | None = None,
 ) -> AgentOutput:
     """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it.
 
     obs is as it is kept, [P, R, O]; pictures are scaled here. What networks of a species that never speaks may say all
     the same is left out. undecided: leave out the action and the value (`popcomm.agents.contract.Agent`).
+    open_symbols: how many of them may be said; the logits of the others are out of reach. None: all.
+
+    Raises:
+        UserError: not all are open, and the network speaks symbol by symbol without being told so.
     """
     how: dict[str, Any] = {"undecided": True} if undecided else {}
     if getattr(agent, "autoregressive", False):
         how |= {"said": said, "generator": generator, "greedy": greedy}
+        if open_symbols is not None:
+            how["open_symbols"] = _told_of(agent, open_symbols)
     output = agent(spec.numbers(obs), inbox, state, **how)
-    return output._replace(message=None, said=None) if spec.sends is None else output
+    if spec.sends is None:
+        return output._replace(message=None, said=None)
+    if open_symbols is None or output.message is None:
+        return output
+    return output._replace(message=closed(output.message, open_symbols))
+
+
+def _told_of(agent: Any, open_symbols: int) -> int:
+    if "open_symbols" not in signature(agent.forward).parameters:
+        raise UserError(
+            f"communication.vocabulary keeps symbols closed, and population.agent {type(agent).__name__} says its "
+            "messages itself: its forward must take the keyword open_symbols"
+        )
+    return open_symbols
 
 
 def reset_state(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:

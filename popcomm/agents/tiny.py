@@ -190,6 +190,7 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         said: Tensor | None = None,
         generator: torch.Generator | None = None,
         greedy: bool = False,
+        open_symbols: int | None = None,
     ) -> AgentOutput:
         """One step.
 
@@ -197,8 +198,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
             obs: [P, R, O] float32.
             inbox: [P, R, K, ...], or None.
             state: as `initial_state` gives it.
-            said, generator, greedy: for the autoregressive head: a message [P, R, L] whose distribution is wanted, or
-                how to say one.
+            said, generator, greedy, open_symbols: for the autoregressive head: a message [P, R, L] whose distribution
+                is wanted, or how to say one.
 
         Returns:
             AgentOutput. `aux` has "hidden" [P, R, C] and, where messages are heard and no gradients are wanted,
@@ -214,7 +215,7 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
             hidden, next_state["read"] = hidden + read, read
         message = spoken = None
         if self.spec.sends is not None:
-            message, spoken = self.message_head(hidden, said, generator, greedy)
+            message, spoken = self.message_head(hidden, said, generator, greedy, open_symbols)
         value = self.critic(hidden.detach()).squeeze(-1)
         return AgentOutput(
             self.policy(hidden), message, value, next_state, {**aux, "hidden": hidden, "features": hidden}, spoken

@@ -16,7 +16,8 @@ from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_ref
 from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
-from popcomm.channels.topology import Topology
+from popcomm.channels.topology import Learned, Topology
+from popcomm.channels.vocabulary import make_vocabulary, narrowed, points, widened
 from popcomm.checks import number, whole
 from popcomm.errors import UserError
 
@@ -38,10 +39,17 @@ class Inbox(NamedTuple):
     soft: Tensor | None = None  # [..., K, *features shape], the senders' differentiable form; None without gradients
     # [..., K] bool, what the sender itself said one step before; None: all. Repeated and published words are not.
     direct: Tensor | None = None
+    # [..., K] float, by how much what is read is multiplied: strengths of links that are learned; None: 1.
+    gate: Tensor | None = None
 
     def read(self, function: Reading) -> Tensor:
         """A function of single messages on all of them: (messages, soft) -> [..., K, features]."""
-        return function(self.messages, self.soft)
+        return gated(function(self.messages, self.soft), self.gate)
+
+
+def gated(read: Tensor, gate: Tensor | None) -> Tensor:
+    """What was read of messages [..., K, features], as much of it as links are strong."""
+    return read if gate is None else read * gate.unsqueeze(-1).to(read.dtype)
 
 
 class PostedInbox:
@@ -57,6 +65,7 @@ class PostedInbox:
         mask: [1, R, K] bool.
         posted_soft: [M, *features shape], differentiable, or None.
         direct: [1, R, K] bool, or None.
+        gate: [1, R, K], or None.
     """
 
     def __init__(
@@ -67,9 +76,10 @@ class PostedInbox:
         mask: Tensor,
         posted_soft: Tensor | None = None,
         direct: Tensor | None = None,
+        gate: Tensor | None = None,
     ) -> None:
         self.posted, self.index, self.posted_soft = posted, index, posted_soft
-        self.senders, self.mask, self.direct = senders, mask, direct
+        self.senders, self.mask, self.direct, self.gate = senders, mask, direct, gate
 
     def _gather(self, values: Tensor) -> Tensor:
         return values.index_select(0, self.index.flatten()).view(*self.index.shape, *values.shape[1:])
@@ -84,7 +94,7 @@ class PostedInbox:
 
     def read(self, function: Reading) -> Tensor:
         soft = None if self.posted_soft is None else self.posted_soft.unsqueeze(0)
-        return self._gather(function(self.posted.unsqueeze(0), soft).squeeze(0))
+        return gated(self._gather(function(self.posted.unsqueeze(0), soft).squeeze(0)), self.gate)
 
 
 class RoutedInbox:
@@ -160,9 +170,12 @@ class Channel:
     (`popcomm.channels.broadcast.air`, made by `open`): a shared log of at most `capacity` transmissions a step, of
     which a receiver hears `inbox` at most. Otherwise `connect` says whose message is in whose inbox.
 
+    With a `vocabulary`, {"first": n, "schedule": ...}, only a part of the symbols may be said at first
+    (`popcomm.channels.vocabulary`).
+
     Raises:
         UserError: a topology that needs positions in an environment without any, or one that does not fit its agents;
-            reflexes, a capacity or an inbox with messages that are no words.
+            reflexes, a capacity or an inbox with messages that are no words; a vocabulary that does not fit.
     """
 
     def __init__(
@@ -177,6 +190,7 @@ class Channel:
         reflexes: Sequence[Reflex | dict[str, Any] | str] = (),
         capacity: int | None = None,
         inbox: int | None = None,
+        vocabulary: Any = None,
     ) -> None:
         if topology.needs_positions and not has_positions:
             name = type(topology).__name__
@@ -189,6 +203,7 @@ class Channel:
             number(f"communication.{key}", value, "lie in [0, 1]", least=0, most=most)
         self.messages, self.topology, self.torus = messages, topology, torus
         self.dropout, self.noise = dropout, noise
+        self.vocabulary = make_vocabulary(vocabulary, messages)
         self.num_agents = num_agents
         self.inbox_size = topology.inbox_size(num_agents)
         self.reflexes = _reflexes(reflexes)
@@ -203,6 +218,11 @@ class Channel:
                 told = "symbols" if isinstance(messages, RelaxedSymbols) else messages.kind
                 raise UserError(f"communication.{cause} act on words, and messages are {told}; use kind words")
             check_together(self.reflexes)
+            if isinstance(topology, Learned):
+                raise UserError(
+                    "communication.topology learned makes links stronger and weaker, and a log of words has none; use "
+                    "it without reflexes, capacity and inbox"
+                )
             if topology.schedule is not None:
                 raise UserError(
                     f"communication.topology {type(topology).__name__} changes while training goes on, and a log of "
@@ -234,11 +254,22 @@ class Channel:
             seed,
         )
 
-    def transmit(self, messages: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What goes out on the channel when `messages` [B, N, ...] are sent; nothing of what follows an end."""
-        if isinstance(self.messages, Symbols):
-            messages = self.messages.cut(messages)
-        return self.messages.corrupt(messages, self.noise, generator) if self.noise else messages
+    def transmit(
+        self, messages: Tensor, generator: torch.Generator | None = None, open_symbols: int | None = None
+    ) -> Tensor:
+        """What goes out on the channel when `messages` [B, N, ...] are sent; nothing of what follows an end.
+
+        open_symbols: how many may be said, and come of noise; None: all.
+        """
+        kind = self.messages
+        if isinstance(kind, Symbols):
+            messages = kind.cut(messages)
+        if not self.noise:
+            return messages
+        if open_symbols is None:
+            return kind.corrupt(messages, self.noise, generator)
+        fewer = points(kind, messages, open_symbols)
+        return widened(kind, narrowed(kind, open_symbols).corrupt(fewer, self.noise, generator))
 
     def connect(
         self,

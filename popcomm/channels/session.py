@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from popcomm.channels.broadcast.reflexes import Reflex
+from popcomm.channels.links import Links
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Channel
+from popcomm.channels.topology import Learned
 from popcomm.errors import UserError
 from popcomm.schedules import Clock, Schedule
 
@@ -48,6 +50,7 @@ class Session:
         mail: what is heard in this step; None before the first `deliver`.
         transmitted: [B, N, *message shape], what seats sent one step before, noise included; zeros at first.
         air: the shared log and its reflexes; None where every message simply goes to its receivers' inboxes.
+        open_symbols: how many symbols of a growing vocabulary may be said, as the clock stood last; None: all, always.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class Session:
         # Its own, for schedules remember, and others may use the same channel elsewhere.
         self._schedule = copy.deepcopy(channel.topology.schedule)
         self._strength = 1.0  # of the topology's schedule, as the clock stood last
+        self._growth = None if channel.vocabulary is None else copy.deepcopy(channel.vocabulary.schedule)
+        self.open_symbols = None if channel.vocabulary is None else channel.vocabulary.size(1.0)
         self.mail: Mail | None = None
         self.clear()
 
@@ -104,7 +109,21 @@ class Session:
 
     def _posted(self, slots: Tensor, mask: Tensor, hears: Tensor) -> Mail:
         """Mail without a log."""
-        return Mail(self.transmitted, slots, mask, hears=hears if self.channel.topology.latents else None)
+        topology = self.channel.topology
+        gate = topology.gate(slots) if isinstance(topology, Learned) else None
+        return Mail(self.transmitted, slots, mask, hears=hears if topology.latents else None, gate=gate)
+
+    def relink(self, strengths: Tensor, pruned: bool) -> None:
+        """Take a learned graph as it is now (`Learned.follow`), also for what is heard in this step."""
+        topology = self.channel.topology
+        assert isinstance(topology, Learned)
+        topology.follow(strengths, pruned)
+        self.channel.inbox_size = topology.inbox_size(self.channel.num_agents)
+        if self.mail is not None:
+            slots, mask = self.mail.slots, self.mail.mask
+            if slots.shape[-1] > self.channel.inbox_size:
+                slots, mask = topology.narrowed(Links(slots, mask))
+            self.mail = self.mail._replace(slots=slots, mask=mask, gate=topology.gate(slots))
 
     @property
     def deprives(self) -> bool:
@@ -129,7 +148,7 @@ class Session:
             [B, N] bool, who could: `able`, but for those whose turn a reflex took.
         """
         if self.air is None:
-            self.transmitted = self.channel.transmit(messages, self._generator)
+            self.transmitted = self.channel.transmit(messages, self._generator, self.open_symbols)
             self._sent = able & self.channel.messages.spoken(self.transmitted)
             return able
         self.transmitted = messages
@@ -147,8 +166,8 @@ class Session:
 
     @property
     def _schedules(self) -> list[Schedule]:
-        """Of reflexes, in their order, and of the topology."""
-        own = [] if self._schedule is None else [self._schedule]
+        """Of reflexes, in their order, of the topology and of the vocabulary."""
+        own = [schedule for schedule in (self._schedule, self._growth) if schedule is not None]
         return own if self.air is None else [*(reflex.schedule for reflex in self.air.reflexes), *own]
 
     def observe(self, clock: Clock) -> None:
@@ -158,9 +177,12 @@ class Session:
         if self._schedule is not None:
             self._schedule.observe(clock)
             self._strength = self._schedule.strength(clock)
+        if self._growth is not None and self.channel.vocabulary is not None:
+            self._growth.observe(clock)
+            self.open_symbols = self.channel.vocabulary.size(self._growth.strength(clock))
 
     def fades(self) -> list[dict[str, Any]]:
-        """What the schedules of reflexes and of the topology remember; nothing where none act."""
+        """What the schedules of reflexes, topology and vocabulary remember; nothing where none act."""
         return [schedule.get_state() for schedule in self._schedules]
 
     def set_fades(self, fades: Sequence[Mapping[str, Any]]) -> None:
@@ -174,16 +196,19 @@ class Session:
             return
         if len(fades) != len(schedules):
             raise UserError(
-                f"the training that is gone on with has {len(fades)} schedules of communication.reflexes and topology, "
-                f"and this configuration has {len(schedules)}; restore it with those that it was saved with"
+                f"the training that is gone on with has {len(fades)} schedules of communication.reflexes, topology and "
+                f"vocabulary, and this configuration has {len(schedules)}; restore it with those that it was saved with"
             )
         for schedule, memory in zip(schedules, fades, strict=True):
             schedule.set_state(memory)
 
     def measures(self) -> dict[str, float]:
         """What was measured of the log since this was last called (`Traffic.read`), and {"<reflex>_strength": what is
-        left of it}; {"topology_strength": that of its schedule, if it has one}; else empty."""
-        own = {} if self._schedule is None else {"topology_strength": self._strength}
+        left of it}; {"topology_strength": that of its schedule, if it has one}; {"open_symbols": how many symbols of a
+        growing vocabulary may be said}; else empty."""
+        own: dict[str, float] = {} if self._schedule is None else {"topology_strength": self._strength}
+        if self.open_symbols is not None:
+            own["open_symbols"] = self.open_symbols
         if self.air is None:
             return own
         strengths = {f"{name}_strength": strength for name, strength in self.air.strengths().items()}

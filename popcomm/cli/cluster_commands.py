@@ -30,6 +30,7 @@ def submit(
         typer.Option(help="The run folder: a path on storage that all nodes share (default: in its POPCOMM_RUNS)."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in --run-dir from the newest checkpoint.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="With --resume: read pickles in checkpoints, too.")] = False,
     follow: Annotated[bool, typer.Option("--follow/--detach", help="Print its log until it ends, or leave it.")] = True,
 ) -> int:
     """Train on a Ray cluster: a job with one trial of Ray Tune, or a sweep where the file has tune:.
@@ -38,7 +39,7 @@ def submit(
     """
     from popcomm.cli.submitting import submit
 
-    return submit(file, overrides or [], address, gpus, run_dir, resume, follow, typer.echo)
+    return submit(file, overrides or [], address, gpus, run_dir, resume, follow, typer.echo, trust)
 
 
 @jobs.command("list")

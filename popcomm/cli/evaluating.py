@@ -12,7 +12,8 @@ from rich.table import Table
 
 from popcomm.cli.released import released
 from popcomm.errors import UserError
-from popcomm.rollout.evaluation import Estimate, Evaluation, known
+from popcomm.language.progress import plain
+from popcomm.rollout.evaluation import Estimate, Evaluation
 from popcomm.rollout.noise import by_strength, hindrance_of
 
 # Of more agents or members than twice as many, the best and the worst are shown; the JSON has all.
@@ -34,7 +35,7 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
 
 def write_json(found: Evaluation, told: Mapping[str, Any], file: Path) -> None:
     """Write all means and intervals, with what was asked; what is not known is null."""
-    text = json.dumps(known({**told, **found.to_json()}), indent=2, allow_nan=False)
+    text = json.dumps(plain({**told, **found.to_json()}), indent=2, allow_nan=False)
     file.write_text(text + "\n", encoding="utf-8")
 
 
@@ -84,7 +85,7 @@ def write_curves(found: Curves, told: Mapping[str, Any], plot: Path, file: Path)
     from popcomm.cli.noise_picture import draw
 
     noise = {kind: [{"strength": s, **one.to_json()} for s, one in every.items()] for kind, every in found.items()}
-    file.write_text(json.dumps(known({**told, "noise": noise}), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(plain({**told, "noise": noise}), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     plot.write_bytes(draw({kind: {s: one.per_world for s, one in every.items()} for kind, every in found.items()}))
 
 

@@ -57,13 +57,14 @@ def _job(args: Sequence[str] | None) -> Job:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
     parser.add_argument("--run-dir", help="the run folder, on storage that all nodes share")
     parser.add_argument("--resume", action="store_true", help="go on in --run-dir from the newest checkpoint")
+    parser.add_argument("--trust", action="store_true", help="of what is resumed, read pickles, too")
     asked = parser.parse_args(args)
     if asked.file is None:
         return Job(**json.loads(Path(JOB_FILE).read_text(encoding="utf-8")))
     if asked.run_dir is None:
         raise UserError("--run-dir is missing: the run folder, on storage that all nodes share")
     document = documents.load(asked.file, asked.overrides)
-    return Job(asked.file, document, asked.run_dir, asked.run_dir, asked.resume)
+    return Job(asked.file, document, asked.run_dir, asked.run_dir, asked.resume, asked.trust)
 
 
 def run(job: Job) -> int:
@@ -107,7 +108,7 @@ def _sweep(job: Job, run_dir: Path) -> int:
     ray.init(log_to_driver=False, logging_level="ERROR")
     try:
         check_shared(run_dir)
-        statuses = sweep.run(job.document, run_dir, job.resume, None, Console(highlight=False, width=120))
+        statuses = sweep.run(job.document, run_dir, job.resume, None, Console(highlight=False, width=120), job.trust)
     finally:
         ray.shutdown()
     return FAILED if set(statuses) != {sweep.DONE} else SUCCEEDED
@@ -156,7 +157,9 @@ def _tuner(job: Job, run_dir: Path, resources: Any) -> Any:
 
     quiet_ray()
     shutil.rmtree(run_dir / TUNE, ignore_errors=True)
-    trainable = tune.with_parameters(_trial, document=job.document, run_dir=str(run_dir), resume=job.resume)
+    trainable = tune.with_parameters(
+        _trial, document=job.document, run_dir=str(run_dir), resume=job.resume, trust=job.trusted
+    )
     return tune.Tuner(
         tune.with_resources(trainable, resources),
         run_config=tune.RunConfig(
@@ -169,7 +172,7 @@ def _tuner(job: Job, run_dir: Path, resources: Any) -> Any:
     )
 
 
-def _trial(parameters: dict[str, Any], document: dict[str, Any], run_dir: str, resume: bool) -> None:
+def _trial(parameters: dict[str, Any], document: dict[str, Any], run_dir: str, resume: bool, trust: bool) -> None:
     """One attempt at the training, on some node: new, or from the newest checkpoint of the attempts before."""
     from ray import tune
 
@@ -182,7 +185,7 @@ def _trial(parameters: dict[str, Any], document: dict[str, Any], run_dir: str, r
         if not resume:
             _forget(folder)
     try:
-        train.run(document, folder, resume, Relay(), patience=LOCK_SECONDS if retry else 0.0)
+        train.run(document, folder, resume, Relay(), patience=LOCK_SECONDS if retry else 0.0, trust=trust)
     except UserError as error:
         # Another attempt would make the same mistake.
         tune.report({"mistake": str(error)})

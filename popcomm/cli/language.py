@@ -6,13 +6,13 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from popcomm.language.corpora import Corpus, read_corpus
 from popcomm.language.dictionary import lexicon
+from popcomm.language.progress import plain
 from popcomm.language.suite import METRICS, Row, meaningful, measure
 
 MOST_SHOWN = 10  # lines of the lexicon
@@ -49,7 +49,7 @@ def print_language(
 
 def as_json(source: str, corpus: Corpus, rows: Sequence[Row], left_out: Sequence[str], seed: int) -> str:
     """What was measured, as JSON: nan, which it has not, is null."""
-    metrics = {row.name: {key: _plain(value) for key, value in row._asdict().items() if key != "name"} for row in rows}
+    metrics = {row.name: {key: plain(value) for key, value in row._asdict().items() if key != "name"} for row in rows}
     told = {
         "source": source,
         "messages": len(corpus.messages),
@@ -66,10 +66,6 @@ def write_lexicon(corpus: Corpus, path: Path) -> None:
     told = meaningful(corpus)
     assert told.meanings is not None
     lexicon(told.meanings, told.messages).write(path)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shown(value: float) -> str:

@@ -43,6 +43,10 @@ Greedy = Annotated[bool, typer.Option("--greedy", help="The likeliest actions an
 Population = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint, or what popcomm export wrote.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="With --resume: read pickles in its checkpoints, too. They can run code: know whose."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as popcomm train writes it.")]
 
 
@@ -74,6 +78,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in --run-dir, as its own config says, from the newest checkpoint.")
     ] = False,
+    trust: Trust = False,
 ) -> int:
     """Train a population as a YAML file says."""
     from popcomm.cli import documents, run_folder
@@ -85,8 +90,15 @@ def train(
     from popcomm.cli.train import run
 
     with documents.naming(source, given):
-        summary = run(document, folder, resume, display(), notes)
+        summary = run(document, folder, resume, display(), notes, trust=_trusted(trust, resume))
     return INTERRUPTED if summary["interrupted"] else 0
+
+
+def _trusted(trust: bool, resume: bool) -> bool:
+    """Raises UserError: there is nothing to trust."""
+    if trust and not resume:
+        raise UserError("--trust is of what is resumed; add --resume, or leave it out")
+    return trust
 
 
 def _wanted(
@@ -124,6 +136,7 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep in --run-dir: the trials that are not done.")
     ] = False,
+    trust: Trust = False,
 ) -> int:
     """Train a population for each point of a search space, with Ray Tune. Exit code 1 if a trial failed."""
     from rich.console import Console
@@ -135,7 +148,7 @@ def sweep(
     from popcomm.cli.sweep import run
 
     with documents.naming(source, given):
-        statuses = run(document, folder, resume, max_concurrent, Console(highlight=False))
+        statuses = run(document, folder, resume, max_concurrent, Console(highlight=False), _trusted(trust, resume))
     if "interrupted" in statuses:
         return INTERRUPTED
     return FAILURE if "failed" in statuses else 0
@@ -146,15 +159,46 @@ app.add_typer(cluster_commands.jobs, name="jobs")
 
 
 @app.command()
-def report(run: RunFolder) -> None:
-    """Write RUN/report.html: curves, the language, conversations; of a sweep its trials beside one another."""
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run folder, or a sweep's; several are compared.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Of several: the page to write (default: comparison.html).")] = None,
+) -> None:
+    """Write RUN/report.html: curves, the language, conversations; of several runs, or a sweep, what differs."""
+    from popcomm.analysis.comparison_report import write_comparison  # type: ignore[import-not-found]
     from popcomm.analysis.report import write_report  # type: ignore[import-not-found]
     from popcomm.analysis.sweep_report import RESULTS, write_sweep_report  # type: ignore[import-not-found]
     from popcomm.cli.run_folder import existing_run
 
-    folder = existing_run(run)
-    write = write_sweep_report if (folder / RESULTS).is_file() else write_report
-    typer.echo(f"report: {write(folder)}")
+    folders = [existing_run(run) for run in runs]
+    if len(folders) > 1:
+        target = out or Path("comparison.html")
+        _check_writable(target, "--out", ".html")
+        typer.echo(f"report: {write_comparison(folders, target)}")
+        return
+    if out is not None:
+        raise UserError("--out is for several runs; the report of one is report.html in its folder")
+    write = write_sweep_report if (folders[0] / RESULTS).is_file() else write_report
+    typer.echo(f"report: {write(folders[0])}")
+
+
+@app.command()
+def watch(
+    run: RunFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0: a free one.")] = 0,
+) -> None:
+    """Serve RUN's report on loopback while training goes on: what is new appears by itself. Ctrl-C ends it."""
+    from popcomm.analysis.watched import Watched  # type: ignore[import-not-found]
+    from popcomm.analysis.watching import Server  # type: ignore[import-not-found]
+    from popcomm.cli.run_folder import existing_run
+
+    watched = Watched(existing_run(run))
+    with Server(watched, port) as server:
+        watched.start()
+        typer.echo(f"watching {run} at {server.url} (Ctrl-C ends it)")
+        sys.stdout.flush()
+        server.serve_forever()
 
 
 @app.command()

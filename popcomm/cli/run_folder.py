@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from popcomm.language import progress
 from popcomm.manifest import find
 
 PROGRESS, CHECKPOINTS = "progress.jsonl", "checkpoints"
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 # What a run keeps for its life: its weights have the shapes of these, and its records speak of these.
 OF_A_LIFE = (
     "environment.env",
@@ -42,10 +46,15 @@ def resumed_document(run_dir: Path | None, overrides: Sequence[str]) -> tuple[di
     """
     if run_dir is None:
         raise UserError("--resume needs --run-dir, the folder of the run or sweep to go on with")
+    config = _config_in(run_dir)
+    return load(config, list(overrides)), config
+
+
+def _config_in(run_dir: Path) -> Path:
     config = run_dir / CONFIG
     if not config.is_file():
         raise UserError(f"--resume: {run_dir} holds no run (no {CONFIG})")
-    return load(config, list(overrides)), config
+    return config
 
 
 def not_as_in(file: str, run_dir: Path, overrides: Sequence[str]) -> list[str]:
@@ -61,26 +70,31 @@ def not_as_in(file: str, run_dir: Path, overrides: Sequence[str]) -> list[str]:
 
 def changes(run_dir: Path, document: Mapping[str, Any]) -> dict[str, str]:
     """{key: "is ..., was ..."} of what a document has otherwise than the run in the folder."""
-    now, then = _flat(document), _flat(load(run_dir / CONFIG))
+    now, then = _flat(document), _flat(load(_config_in(run_dir)))
     keys = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
     return {key: f"is {shown(now.get(key))}, and was {shown(then.get(key))}" for key in keys}
 
 
-def check_run_dir(run_dir: Path, document: Mapping[str, Any], resume: bool, only_stop: bool = False) -> None:
+def check_run_dir(run_dir: Path, document: Mapping[str, Any], resume: bool, only_stop: bool = False) -> dict[str, str]:
     """Whether a run can begin in the folder, or the one in it can be resumed with this document.
 
     Args:
         only_stop: of the config of what is resumed, nothing but `stop` may have changed.
+
+    Returns:
+        The `changes` of what is resumed.
 
     Raises:
         UserError: a run is there and `resume` is not asked for, or none is and it is, or its config differs in what
             cannot change.
     """
     if resume:
-        resumed_document(run_dir, ())
-        _check_changes(changes(run_dir, document), run_dir / CONFIG, only_stop)
-    elif any((run_dir / name).exists() for name in (CONFIG, PROGRESS, CHECKPOINTS)):
+        changed = changes(run_dir, document)
+        _check_changes(changed, run_dir / CONFIG, only_stop)
+        return changed
+    if any((run_dir / name).exists() for name in (CONFIG, PROGRESS, CHECKPOINTS)):
         raise UserError(f"--run-dir {run_dir} holds a run already; add --resume to continue it, or name another folder")
+    return {}
 
 
 def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
@@ -95,6 +109,34 @@ def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
         identify(run_dir)
     except OSError as error:
         raise UserError(f"--run-dir {run_dir} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def run_folder_told(run_dir: Path) -> Iterator[None]:
+    """Within, a disk that is full or gone is told in a sentence.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _of_the_disk(error)
+        if reason is None:
+            raise
+        raise UserError(
+            f"--run-dir {run_dir} cannot be written any more: {reason}; what was saved is there, and popcomm train "
+            f"--run-dir {run_dir} --resume goes on from it when there is room"
+        ) from error
+
+
+def _of_the_disk(error: BaseException) -> str | None:
+    """What an error says of a disk; None where it is of something else. Libraries in C and Rust say it in words."""
+    for number in OF_DISKS:
+        reason = os.strerror(number)
+        if getattr(error, "errno", None) == number or reason in str(error) or f"os error {number})" in str(error):
+            return reason
+    return None
 
 
 def checkpoint_path(run_dir: Path, iteration: int) -> Path:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def write(sweep_dir: Path, alive: RunsAlive, living: list[dict[str, Any]]) -> No
         "ended": list(alive.ended),
     }
     (sweep_dir / HEIRS).mkdir(exist_ok=True)
-    _replace(sweep_dir / STATE, json.dumps(content, indent=1, default=_plain) + "\n")
+    _replace(sweep_dir / STATE, json.dumps(content, indent=1, default=plain_number) + "\n")
     write_table(sweep_dir, [*alive.ended, *living])
 
 
@@ -93,6 +94,21 @@ def read(sweep_dir: Path) -> RunsAlive | None:
     content = json.loads(file.read_text())
     lives = {trial: Life(**life) for trial, life in content["lives"].items()}
     return RunsAlive(Generation.of_state(content["generation"]), lives, tuple(content["ended"]))
+
+
+def generation_end(sweep_dir: Path, every: int) -> int:
+    """Iteration at which the present generation, of so many iterations, ends. It is asked at each report."""
+    file = sweep_dir / STATE
+    if not file.is_file():
+        return every
+    found = file.stat()
+    return every * (1 + _number(file, found.st_mtime_ns, found.st_ino))
+
+
+@lru_cache(maxsize=4)
+def _number(file: Path, *version: int) -> int:
+    """Of the generation in a state. version: of the file, which is replaced as a whole."""
+    return int(json.loads(file.read_text())["generation"]["number"])
 
 
 def life_of(sweep_dir: Path, trial: str) -> Life | None:
@@ -162,7 +178,7 @@ def write_table(sweep_dir: Path, rows: list[dict[str, Any]]) -> None:
     }
     more = {name: pa.array([row[name] for row in rows], pa.string()) for name in ("trial", "source")}
     more["iteration"] = pa.array([row["iteration"] for row in rows], pa.int64())
-    more["parameters"] = pa.array([json.dumps(row["parameters"], default=_plain) for row in rows], pa.string())
+    more["parameters"] = pa.array([json.dumps(row["parameters"], default=plain_number) for row in rows], pa.string())
     lineage_file.write(sweep_dir, {"species": np.array([row["species"] for row in rows], object), **table}, more)
 
 
@@ -175,5 +191,6 @@ def _replace(path: Path, text: str) -> None:
     os.replace(half, path)
 
 
-def _plain(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
+    """A number of numpy or pandas, which JSON does not know, as one of Python."""
     return value.item()

@@ -96,6 +96,11 @@ class Search:
     sampler: str = "random"
 
     @property
+    def generation(self) -> int | None:
+        """Iterations of a generation, at whose end trials wait for one another; None: they do not."""
+        return None if self.rule is None else self.rule.every
+
+    @property
     def num_trials(self) -> int:
         return self.num_samples * math.prod(
             len(s.arguments) for s in self.param_space.values() if s.kind == "grid_search"

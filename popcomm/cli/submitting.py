@@ -27,6 +27,7 @@ class Job:
     run_dir: the run folder, on storage that the cluster shares; None: in the cluster's POPCOMM_RUNS, or `fallback`.
     fallback: the run folder where neither is said.
     resume: go on in it.
+    trust: read pickles of what is resumed, too (`PopulationPPO.from_checkpoint`).
     """
 
     id: str
@@ -34,6 +35,12 @@ class Job:
     run_dir: str | None
     fallback: str
     resume: bool
+    trust: bool = False
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its checkpoints are: those of a new run, it writes itself."""
+        return self.trust or not self.resume
 
 
 def submit(
@@ -45,6 +52,7 @@ def submit(
     resume: bool,
     followed: bool,
     say: jobs.Say,
+    trust: bool = False,
 ) -> int:
     """Check, pack and submit; then follow the job to its end, or say how to.
 
@@ -57,6 +65,8 @@ def submit(
     """
     if resume and run_dir is None:
         raise UserError("--resume needs --run-dir, the folder of the run to go on with, as the cluster names it")
+    if trust and not resume:
+        raise UserError("--trust is of what is resumed; add --resume, or leave it out")
     if run_dir is not None and not run_dir.is_absolute():
         raise UserError(f"--run-dir {run_dir} is not absolute: a path on the cluster, on storage that its nodes share")
     # An option of this command, and of no file: those of the file are for any machine.
@@ -72,6 +82,7 @@ def submit(
         run_dir=None if run_dir is None else str(run_dir),
         fallback=str(Path("runs").resolve() / name),
         resume=resume,
+        trust=trust,
     )
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "working_dir.zip"

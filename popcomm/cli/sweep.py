@@ -67,7 +67,12 @@ TUNE_ENVIRONMENT = {
 
 
 def run(
-    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console
+    document: dict[str, Any],
+    sweep_dir: Path,
+    resume: bool,
+    max_concurrent: int | None,
+    console: Console,
+    trust: bool = False,
 ) -> list[str]:
     """Train every trial of the document's `tune:` section and write the table of them into the sweep's folder.
 
@@ -77,6 +82,7 @@ def run(
         resume: go on with the sweep in it: trials that are done stay, others go on from their newest checkpoints.
         max_concurrent: trials at a time; None is what the document says, or as many as there are CPUs for.
         console: where progress goes.
+        trust: read pickles of what is resumed, too (`PopulationPPO.from_checkpoint`).
 
     Returns:
         "done", "stopped" (by the scheduler), "failed" or "interrupted" of every trial.
@@ -86,11 +92,11 @@ def run(
             any work starts; afterwards only for a metric that no trial records, as soon as one could have.
     """
     with taken(sweep_dir):
-        return _run(document, sweep_dir, resume, max_concurrent, console)
+        return _run(document, sweep_dir, resume, max_concurrent, console, trust)
 
 
 def _run(
-    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console
+    document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console, trust: bool
 ) -> list[str]:
     check_run_dir(sweep_dir, document, resume, only_stop=True)
     wanted = search(document)
@@ -102,7 +108,8 @@ def _run(
         check_storage(sweep_dir)
         open_run_dir(sweep_dir, document)
         console.print(f"sweep folder: {sweep_dir}", markup=False, soft_wrap=True)
-        results = _tuner(document, wanted, sweep_dir, resume, at_once).fit()
+        # What is in the folder of a new sweep, this one wrote.
+        results = _tuner(document, wanted, sweep_dir, resume, at_once, trust or not resume).fit()
     rows = _rows(results, wanted, sweep_dir)
     write_results(sweep_dir, rows, wanted)
     print_table(rows, wanted, console)
@@ -186,7 +193,7 @@ def _affordable(config: Any) -> int | None:
 def _check_concurrency(wanted: Search, max_concurrent: int | None) -> None:
     """Trials that wait for one another's generation cannot be counted as running ones on a cluster."""
     asked = max_concurrent or wanted.max_concurrent_trials
-    if asked and wanted.rule is not None and wanted.rule.every is not None and os.environ.get("RAY_ADDRESS"):
+    if asked and wanted.generation is not None and os.environ.get("RAY_ADDRESS"):
         raise UserError(
             f"{asked} trials at a time were asked for, and with this tune.scheduler a cluster runs as many as it has "
             "CPUs for: leave tune.max_concurrent_trials and --max-concurrent out"
@@ -196,7 +203,9 @@ def _check_concurrency(wanted: Search, max_concurrent: int | None) -> None:
 # ---- Tune ----
 
 
-def _tuner(document: dict[str, Any], wanted: Search, sweep_dir: Path, resume: bool, at_once: int | None) -> Any:
+def _tuner(
+    document: dict[str, Any], wanted: Search, sweep_dir: Path, resume: bool, at_once: int | None, trust: bool
+) -> Any:
     from ray import tune
 
     from popcomm.cli.tune_schedulers import make_scheduler, stop_without_metric
@@ -204,8 +213,8 @@ def _tuner(document: dict[str, Any], wanted: Search, sweep_dir: Path, resume: bo
     quiet_ray()
     folder = sweep_dir.resolve()
     trainable = tune.with_resources(
-        tune.with_parameters(trial, document=document, sweep_dir=str(folder)),
-        lambda parameters: _resources(document, parameters),
+        tune.with_parameters(trial, document=document, sweep_dir=str(folder), trust=trust),
+        lambda parameters: _resources(document, wanted, parameters),
     )
     if resume and tune.Tuner.can_restore(str(folder)):
         return tune.Tuner.restore(str(folder), trainable, resume_unfinished=True, resume_errored=True)
@@ -244,13 +253,13 @@ def _searcher(document: Mapping[str, Any], wanted: Search, at_once: int | None) 
         found = OptunaSearch(metric="value", mode=wanted.mode, seed=seed)
         return ConcurrencyLimiter(found, max_concurrent=at_once) if at_once else found
     # Those that wait for a generation's end are not done, and would keep others from beginning.
-    waiting = wanted.rule is not None and wanted.rule.every is not None
-    return BasicVariantGenerator(max_concurrent=0 if waiting else at_once or 0, random_state=seed)
+    at_once = at_once if wanted.generation is None else None
+    return BasicVariantGenerator(max_concurrent=at_once or 0, random_state=seed)
 
 
-def _resources(document: dict[str, Any], parameters: dict[str, Any]) -> Any:
+def _resources(document: dict[str, Any], wanted: Search, parameters: dict[str, Any]) -> Any:
     """What RLlib would ask of Tune for this trial: a bundle for the driver, each env runner and each learner."""
-    config = train.checked_config(document_of(document, search(document), parameters))
+    config = train.checked_config(document_of(document, wanted, parameters))
     return config.algo_class.default_resource_request(config.to_dict())
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from popcomm.cli.run_folder import PROGRESS
+from popcomm.cli.runs_lineage import plain_number
 from popcomm.cli.search_space import Search
 from popcomm.cli.sweep_trials import short, shown_short
 from popcomm.errors import UserError, nearest
@@ -76,12 +77,7 @@ def write_results(sweep_dir: Path, rows: Sequence[dict[str, Any]], wanted: Searc
     table = ranked(rows, wanted)
     pd.DataFrame(table).to_csv(sweep_dir / RESULTS_CSV, index=False)
     content = {"metric": wanted.metric, "mode": wanted.mode, "trials": table}
-    (sweep_dir / RESULTS_JSON).write_text(json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of numpy and pandas for JSON."""
-    return value.item()
+    (sweep_dir / RESULTS_JSON).write_text(json.dumps(content, indent=1, allow_nan=False, default=plain_number) + "\n")
 
 
 def print_table(rows: Sequence[dict[str, Any]], wanted: Search, console: Console) -> None:

@@ -27,13 +27,14 @@ PATIENCE = 50
 EPISODES_ENDED = "charts/episodic_return"
 
 
-def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str) -> None:
+def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str, trust: bool = False) -> None:
     """Train with the parameters put in, new or from the newest checkpoint, or with a population that was inherited.
 
     Args:
         parameters: {"section.key": value}, as Tune drew them.
         document: of the sweep.
         sweep_dir: its folder. Tune's own folder of a trial is a temporary one, which is copied now and then.
+        trust: read pickles in checkpoints of the trials, too.
     """
     from ray import tune
 
@@ -49,17 +50,18 @@ def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str) 
     if newest is None:
         shutil.rmtree(run_dir, ignore_errors=True)
     inherited = life.source is not None and newest is not None and newest.name.endswith(f"_{life.iteration:06d}")
-    reports = Reports(run_dir, wanted, _patience(own), _due(run_dir.parent, wanted))
-    train.run(own, run_dir, newest is not None, reports, anew=inherited, patience=LOCK_SECONDS)
+    due = None if wanted.generation is None else runs_lineage.generation_end(run_dir.parent, wanted.generation)
+    reports = Reports(run_dir, wanted, _patience(own), due)
+    train.run(own, run_dir, newest is not None, reports, anew=inherited, patience=LOCK_SECONDS, trust=trust)
     reports.final()
 
 
 def document_of(document: Mapping[str, Any], wanted: Search, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The document of a trial. parameters: {"section.key": value}, of which those that are not active are left out."""
     own = with_parameters(document, wanted.active(parameters))
-    if wanted.rule is not None and wanted.rule.every is not None:
+    if wanted.generation is not None:
         recording = own["recording"] = own.get("recording") or {}
-        recording.setdefault("checkpoint_every", wanted.rule.every)
+        recording.setdefault("checkpoint_every", wanted.generation)
     return own
 
 
@@ -68,14 +70,6 @@ def _patience(document: Mapping[str, Any]) -> int:
     config = train.checked_config(document)
     survival = config.survival_every if config.survival_strategy is not None else 1
     return max(1, config.evaluation_interval or 1, survival)
-
-
-def _due(sweep_dir: Path, wanted: Search) -> int | None:
-    """The iteration at whose end the present generation ends; None where there are none."""
-    if wanted.rule is None or wanted.rule.every is None:
-        return None
-    alive = runs_lineage.read(sweep_dir)
-    return wanted.rule.every * (1 + (0 if alive is None else alive.generation.number))
 
 
 class Reports:
@@ -92,7 +86,7 @@ class Reports:
 
     def __init__(self, run_dir: Path, wanted: Search, patience: int, due: int | None) -> None:
         self.run_dir, self.wanted, self.patience, self.due = run_dir, wanted, patience, due
-        self._each = wanted.rule is not None and wanted.rule.every is None
+        self._each = wanted.rule is not None and wanted.generation is None
         self._bounds: Mapping[str, float] = {}
         self._status, self._reported, self._said_missing = Status(), -math.inf, False
         self._lines = Lines(run_dir / PROGRESS)

@@ -19,11 +19,11 @@ from popcomm.cli.progress import Display, Status
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import (
     CHECKPOINTS,
-    changes,
     check_run_dir,
     checkpoint_path,
     newest_checkpoint,
     open_run_dir,
+    run_folder_told,
     seconds_until,
 )
 from popcomm.cli.run_lock import taken
@@ -58,6 +58,7 @@ def run(
     notes: Sequence[str] = (),
     anew: bool = False,
     patience: float = 0.0,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Train as the document says, into the run folder, until a bound of `stop` is reached or Ctrl-C.
 
@@ -69,6 +70,7 @@ def run(
         notes: what to say before, too.
         anew: what is resumed begins new episodes, as another run's heir does.
         patience: seconds to wait for a folder that another process has.
+        trust: read pickles of what is resumed, too (`PopulationPPO.from_checkpoint`).
 
     Returns:
         The last Status' numbers by RLlib's names, with "checkpoint" (path or None), "report" (path or None) and
@@ -79,13 +81,19 @@ def run(
             starts.
     """
     with taken(run_dir, patience):
-        return _run(document, run_dir, resume, display, notes, anew)
+        return _run(document, run_dir, resume, display, notes, anew, trust)
 
 
 def _run(
-    document: dict[str, Any], run_dir: Path, resume: bool, display: Display, notes: Sequence[str], anew: bool
+    document: dict[str, Any],
+    run_dir: Path,
+    resume: bool,
+    display: Display,
+    notes: Sequence[str],
+    anew: bool,
+    trust: bool,
 ) -> dict[str, Any]:
-    check_run_dir(run_dir, document, resume)
+    changed = check_run_dir(run_dir, document, resume)
     bounds, config = schema.stop_bounds(document), checked_config(document)
     config.recording(run_dir=str(run_dir.resolve()))
     checkpoint = None
@@ -93,12 +101,12 @@ def _run(
         manifest.clear_leftovers(run_dir / CHECKPOINTS)
         checkpoint, refused = newest_checkpoint(run_dir)
         notes = [*notes, *(f"passed over: {reason}" for reason in refused)]
-        notes = [*notes, *(f"changed: {key} {told}" for key, told in changes(run_dir, document).items())]
+        notes = [*notes, *(f"changed: {key} {told}" for key, told in changed.items())]
     with ray_session(config):
         algo = config.build_algo()
         try:
             if checkpoint:
-                algo.restore_from_path(str(checkpoint.resolve()))
+                algo.restore_from_path(str(checkpoint.resolve()), trust=trust)
                 if anew:
                     algo.start_anew()
             # Only now: a mistake that the build finds must not leave a folder that looks like a run, nor one that the
@@ -107,7 +115,8 @@ def _run(
             for note in notes:
                 display.say(note)
             _introduce(document, algo, run_dir, checkpoint, display)
-            summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
+            with run_folder_told(run_dir):
+                summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
         finally:
             algo.stop()
     summary["report"] = None if summary["interrupted"] else _report(run_dir)

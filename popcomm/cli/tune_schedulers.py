@@ -204,9 +204,8 @@ class Generations(FIFOScheduler):
 
     def _end(self, sweep_dir: Path) -> int:
         """Iteration at which the present generation ends."""
-        alive = runs_lineage.read(sweep_dir)
         assert self.rule.every is not None
-        return (1 + (0 if alive is None else alive.generation.number)) * self.rule.every
+        return runs_lineage.generation_end(sweep_dir, self.rule.every)
 
     def _end_generation(self, sweep_dir: Path) -> None:
         alive = runs_lineage.read(sweep_dir)

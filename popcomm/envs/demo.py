@@ -17,8 +17,11 @@ from PIL import Image
 from popcomm.envs import (
     alarm_v0,
     colour_digit_v0,
+    factory_references,
     factory_v0,
     navigation_v0,
+    platoon_references,
+    platoon_v0,
     predator_prey_v0,
     referential_v0,
     relay_v0,
@@ -29,7 +32,6 @@ from popcomm.envs import (
 )
 from popcomm.envs.episodic_world import EpisodicWorld
 from popcomm.envs.factory_machines import ACTIONS, RUN
-from popcomm.envs.factory_references import Told, cures
 from popcomm.envs.navigation_references import assigned
 from popcomm.envs.predator_prey_references import together
 from popcomm.envs.traffic_junction_references import Planner
@@ -88,9 +90,9 @@ def factory(seed: int = 0) -> Moment:
     """Actuators do what was called for a step before, as they were told; the moment is one of many symptoms."""
     world = factory_v0.FactoryWorld()
     world.reset(seed)
-    script, calls = Told(), torch.full((1, world.machines), RUN)
+    script, calls = factory_references.Told(), torch.full((1, world.machines), RUN)
     while len(calls.unique()) < world.machines or bool((calls == RUN).any()):
-        calls = cures(*world.here())
+        calls = factory_references.cures(*world.here())
         world.step(script(world))
     m, p = world.machines, world.processors
     links = [[i, m] for i in range(m)] + [[seat, m + p + i] for i in range(m) for seat in (i, m)]
@@ -116,6 +118,26 @@ def navigation(seed: int = 0) -> Moment:
         [world.render(links=links)],
         f"seven agents after {world.max_steps} steps, each at a landmark of its own; {found['occupied']:.0%} of them "
         "are occupied. Edges lead to each agent from the one that was nearest to it at the start.",
+    )
+
+
+def platoon(seed: int = 3) -> Moment:
+    """An emergency vehicle tells those ahead of its mission; the moment is one in which somebody leaves its lane."""
+    world = platoon_v0.PlatoonWorld()
+    world.reset(seed)
+    script, last = platoon_references.Told(), world.num_agents - 1
+    leaves = warned = torch.zeros(last, dtype=torch.bool)
+    while not leaves.any():
+        place, _, before = world.here()
+        warned = (place[0, :last] - place[0, last]).remainder(world.road) < platoon_references.WARNED
+        critical, (_, side) = world.criticality()[0, last], world.missions()
+        world.step(script(world))
+        leaves = (critical > 0.5) & warned & (before == side[0, last])[0, :last] & (world.here()[2] != before)[0, :last]
+    links = [[last, seat] for seat in warned.nonzero().flatten().tolist()]
+    return Moment(
+        [world.render(links=torch.tensor(links))],
+        f"an emergency vehicle at {world.here()[1][0, last]:.0f} m/s, on a mission of criticality {critical:.2f}, "
+        f"tells {len(links)} vehicles ahead of it; {int(leaves.sum())} of them just left its lane.",
     )
 
 
@@ -234,6 +256,7 @@ MOMENTS: dict[str, Callable[..., Moment]] = {
     "colour_digit_v0": colour_digit,
     "factory_v0": factory,
     "navigation_v0": navigation,
+    "platoon_v0": platoon,
     "predator_prey_v0": predator_prey,
     "referential_v0": referential,
     "relay_v0": relay,

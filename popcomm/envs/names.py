@@ -6,6 +6,7 @@ from popcomm.envs.alarm_v0 import AlarmWorld
 from popcomm.envs.colour_digit_v0 import ColourDigitWorld
 from popcomm.envs.factory_v0 import FactoryWorld
 from popcomm.envs.navigation_v0 import NavigationWorld
+from popcomm.envs.platoon_v0 import PlatoonWorld
 from popcomm.envs.predator_prey_v0 import PredatorPreyWorld
 from popcomm.envs.referential_v0 import ReferentialWorld
 from popcomm.envs.relay_v0 import RelayWorld
@@ -20,6 +21,7 @@ WORLDS: dict[str, type[World]] = {
     "colour_digit_v0": ColourDigitWorld,
     "factory_v0": FactoryWorld,
     "navigation_v0": NavigationWorld,
+    "platoon_v0": PlatoonWorld,
     "predator_prey_v0": PredatorPreyWorld,
     "referential_v0": ReferentialWorld,
     "relay_v0": RelayWorld,

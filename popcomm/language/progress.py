@@ -22,7 +22,7 @@ def append(path: Path, values: Mapping[str, Any]) -> None:
     The file has whole lines only: half a line that a process left when it died is removed, and so is this one if there
     is no room for all of it.
     """
-    line = json.dumps({key: _plain(value) for key, value in values.items()}, allow_nan=False).encode() + b"\n"
+    line = json.dumps({key: plain(value) for key, value in values.items()}, allow_nan=False).encode() + b"\n"
     with open(path, "ab+", buffering=0) as file:
         whole = _whole(file)
         file.truncate(whole)
@@ -92,11 +92,18 @@ def _whole(file: Any) -> int:
     return 0
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON has it: arrays as lists, and None for a number that is not finite; in mappings and lists, too.
+
+    >>> plain({"a": [1.0, math.nan]})
+    {'a': [1.0, None]}
+    """
     if hasattr(value, "tolist"):
         value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -28,7 +28,8 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.errors import UserError
-from popcomm.rllib import checkpoints, evaluating
+from popcomm.rllib import checkpoints, evaluating, restoring
+from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
@@ -51,7 +52,7 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 Components = str | Collection[str] | None
 
-RUNNER_STATES, CLOCK, SURVIVAL = "runner_states", "clock", "survival"
+STOP_SECONDS = 5.0  # for env runners to close their worlds
 
 
 class NoSamplesError(RuntimeError):
@@ -77,13 +78,14 @@ class PopulationPPO(PPO):
         self._empty_iterations = 0
         self._last_failure = ""
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
-        self._performance: dict[str, float] | None = None
-        self._fades: list[dict[str, object]] | None = None
+        self.performance: dict[str, float] | None = None
+        self.known_fades: list[dict[str, object]] | None = None
         # What members of each species came to in the last iteration: {species: {measure: [P]}}.
         self.members: dict[str, dict[str, np.ndarray]] = {}
         self.selected: dict[str, dict[str, float]] = {}  # what the last iteration's selection came to, if there was one
         self.survival = Survival(self.plan, config.seed) if self.plan.survival else None
         self.schedules = TrainingSchedules(config)
+        self.attendance = Attendance(config)
         self._recording = Recording()
         super().setup(config)
 
@@ -111,6 +113,11 @@ class PopulationPPO(PPO):
         return True
 
     def cleanup(self) -> None:
+        # RLlib would wait for ever for a runner that hangs.
+        group = getattr(self, "env_runner_group", None)
+        if group is not None and group.num_remote_env_runners():
+            group.foreach_env_runner(lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS)
+            group._worker_manager.clear()
         super().cleanup()
         self._recording.close()
 
@@ -131,7 +138,7 @@ class PopulationPPO(PPO):
             self._count_empty_iteration()
             return
         self._empty_iterations = 0
-        self.schedules.observe(Clock(began[NUM_ENV_STEPS_SAMPLED_LIFETIME], self._performance or {}))
+        self.schedules.observe(Clock(began[NUM_ENV_STEPS_SAMPLED_LIFETIME], self.performance or {}))
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self._learn(batches, rows, began)
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
@@ -144,7 +151,7 @@ class PopulationPPO(PPO):
                 timeout_seconds=self.config.sample_timeout_s,
             )
         if newborn:
-            self._foreach_sampling_runner(lambda runner: runner.succeed(newborn))
+            self.foreach_sampling_runner(lambda runner: runner.succeed(newborn))
 
     def _select(self) -> dict[str, np.ndarray]:
         """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""
@@ -171,7 +178,7 @@ class PopulationPPO(PPO):
     def _sample(self) -> tuple[list[Batch], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
         group = self.env_runner_group
-        clock = (self.env_steps, self._performance, self._fades, self.iteration + 1)
+        clock = (self.env_steps, self.performance, self.known_fades, self.iteration + 1)
         if self.config.num_env_runners == 0:
             answers = [group.local_env_runner.sample_or_say_why(bool(self.config.num_learners), *clock)]
         else:
@@ -180,6 +187,7 @@ class PopulationPPO(PPO):
                 local_env_runner=False,
                 timeout_seconds=self.config.sample_timeout_s,
             )
+            self.attendance.take({answer.worker_index for answer in answers}, group.healthy_env_runner_ids())
         for failure in (a for a in answers if isinstance(a, SamplingFailure)):
             message = f"sampling failed in env runner {failure.worker_index}:\n{failure.traceback}"
             if not self.config.restart_failed_sub_environments:
@@ -189,7 +197,7 @@ class PopulationPPO(PPO):
         sampled = [a for a in answers if isinstance(a, Sampled)]
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
-            self._performance, self._fades = _pooled(sampled), sampled[0].fades
+            self.performance, self.known_fades = _pooled(sampled), sampled[0].fades
             self._count_members([a.members for a in sampled])
         return [a.batch for a in sampled], [a.rows for a in sampled]
 
@@ -207,7 +215,7 @@ class PopulationPPO(PPO):
         if self._empty_iterations >= self.config.max_empty_iterations:
             raise NoSamplesError(
                 f"{self._empty_iterations} iterations in a row brought no samples, or not enough for every learner "
-                f"(fault_tolerance.max_empty_iterations). {self._last_failure or 'The env runners are lost'}"
+                f"(fault_tolerance.max_empty_iterations). {self._last_failure or self.attendance.reason}"
             )
 
     def step(self) -> dict[str, object]:
@@ -258,86 +266,83 @@ class PopulationPPO(PPO):
     ) -> dict[str, object]:
         """RLlib's state, and what of the runners decides the future."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if components is None or RUNNER_STATES in components:
-            state[RUNNER_STATES] = self._foreach_sampling_runner(
-                lambda runner: (runner.worker_index, runner.run_state())
-            )
-            state[CLOCK] = {
-                "performance": self._performance,
-                "fades": self._fades,
-                "schedules": self.schedules.get_state(),
-            }
-            if self.survival is not None:
-                state[SURVIVAL] = self.survival.get_state()
+        if components is None or restoring.RUNNER_STATES in components:
+            state |= restoring.own_state(self)
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        clock = state.get(CLOCK, {})  # older checkpoints have none
-        self._performance, self._fades = clock.get("performance"), clock.get("fades")
-        self.schedules.set_state(clock.get("schedules", {}))
-        if self.survival is not None and SURVIVAL in state:
-            self.survival.set_state(state[SURVIVAL])
-        saved = dict(state.get(RUNNER_STATES, []))
-        if not saved:
-            return
-        here = dict(self._foreach_sampling_runner(lambda runner: (runner.worker_index, runner.surroundings())))
-        difference = _difference(saved, here)
-        if difference:
-            logger.warning(
-                "the checkpoint's env runners have %s: learning and fades go on, and the worlds start new episodes",
-                difference,
-            )
-            self.start_anew()
-            return
-
-        def restore(runner: PopulationEnvRunner) -> None:
-            runner.set_run_state(saved[runner.worker_index])
-
-        self._foreach_sampling_runner(restore)
+        restoring.set_own_state(self, state)
 
     def start_anew(self) -> None:
         """The worlds of all runners begin new episodes, with random numbers that follow from the seed and the steps."""
-        self._foreach_sampling_runner(lambda runner: runner.start_anew())
+        self.foreach_sampling_runner(lambda runner: runner.start_anew())
 
     def fades(self) -> list[dict[str, object]]:
         """What the schedules of reflexes remember, in all runners; nothing before the first step."""
-        if self._fades is not None:
-            return self._fades
-        return next(iter(self._foreach_sampling_runner(lambda runner: runner.fades())), [])
+        if self.known_fades is not None:
+            return self.known_fades
+        return next(iter(self.foreach_sampling_runner(lambda runner: runner.fades())), [])
 
-    def _foreach_sampling_runner(self, func: Callable[[PopulationEnvRunner], Answer]) -> list[Answer]:
-        """Results of those runners that sample: the remote ones, or the driver's own if there are none."""
+    def foreach_sampling_runner(
+        self, func: Callable[[PopulationEnvRunner], Answer], patience: float | None = None
+    ) -> list[Answer]:
+        """Results of those runners that sample: the remote ones, or the driver's own if there are none.
+
+        patience: seconds to wait for them; None: until they answer.
+        """
         local = self.config.num_env_runners == 0
-        return self.env_runner_group.foreach_env_runner(func, local_env_runner=local)
+        return self.env_runner_group.foreach_env_runner(func, local_env_runner=local, timeout_seconds=patience)
 
     def save_to_path(self, path: PathLike | None = None, **kwargs: object) -> str:
         """RLlib's checkpoint, complete or not there at all, with a manifest that `from_checkpoint` verifies."""
         return checkpoints.save(self, super().save_to_path, path, **kwargs)
 
     @classmethod
-    def from_checkpoint(cls, path: PathLike, *args: object, **kwargs: object) -> PopulationPPO:
+    def from_checkpoint(
+        cls,
+        path: PathLike,
+        *args: object,
+        trust: bool = False,
+        config: PopulationPPOConfig | None = None,
+        **kwargs: object,
+    ) -> PopulationPPO:
         """The algorithm as it was when `path` was saved.
 
+        Args:
+            path: what `save_to_path` wrote.
+            trust: read pickles, too: you know who wrote the checkpoint. Without, none of its files can run code;
+                environments of others, whose state only a pickle has, begin new episodes.
+            config: that it had, where one was not written down for lack of names (lambdas).
+
         Raises:
-            CheckpointError: a file is missing or changed, or the restored weights are not those that were saved.
+            CheckpointError: a file is missing or changed; the restored weights are not those that were saved; it is of
+                an earlier popcomm, whose state is in pickles, and `trust` is not said.
+            UserError: the config is not there, or names code of an installed package that no file can name.
         """
         checkpoints.verify(checkpoints.local_path(path))
-        return super().from_checkpoint(path, *args, **kwargs)
+        if trust and config is None:
+            return super().from_checkpoint(path, *args, trust=True, **kwargs)
+        return restoring.made(cls, path, config, trust)
 
-    def restore_from_path(self, path: PathLike, *args: object, **kwargs: object) -> None:
-        folder = Path(checkpoints.local_path(path))
-        whole = kwargs.get("component") is None
-        manifest = checkpoints.verify(folder) if whole else None
+    def restore_from_path(
+        self, path: PathLike, *args: object, component: str | None = None, trust: bool = False, **kwargs: object
+    ) -> None:
+        """Go on from what `save_to_path` wrote; see `from_checkpoint`.
+
+        Args:
+            path: a checkpoint; with `component`, the folder of that component in one.
+            component: RLlib's name of a part, which alone is restored: learner_group/learner/rl_module/swarm.
+            trust: read pickles, too.
+        """
+
+        def by_rllib() -> None:
+            super(PopulationPPO, self).restore_from_path(path, *args, component=component, trust=True, **kwargs)
+
         # Runners refuse weights that are older than theirs, unless they are told to expect them.
-        self._foreach_sampling_runner(lambda runner: runner.expect_weights())
-        try:
-            super().restore_from_path(path, *args, **kwargs)
-        except (RuntimeError, KeyError) as error:
-            # torch's words for weights of other shapes: the network's code or configuration is not what it was.
-            raise checkpoints.CheckpointError(f"{folder} does not fit this population: {error}") from error
-        if manifest is not None:
-            checkpoints.check_weights(manifest, checkpoints.weight_digest(self), folder)
+        self.foreach_sampling_runner(lambda runner: runner.expect_weights())
+        restoring.restore(self, Path(checkpoints.local_path(path)), component, trust, by_rllib)
+        if component is None:
             make_callback(
                 "on_checkpoint_loaded",
                 self.callbacks,
@@ -372,18 +377,6 @@ def _pooled(sampled: Sequence[Sampled]) -> dict[str, float]:
         if told:
             pooled[name] = sum(value * steps for value, steps in told) / sum(steps for _, steps in told)
     return pooled
-
-
-def _difference(saved: Mapping[int, Mapping[str, Any]], here: Mapping[int, Mapping[str, str]]) -> str:
-    """What keeps runners from going on from the saved states, in words; empty where they can."""
-    if saved.keys() != here.keys():
-        return f"{len(saved)} runners, not {len(here)}"
-    for index, now in here.items():
-        then = saved[index].get("belongs_to", now)  # older checkpoints do not say
-        for name in now:
-            if then.get(name) != now[name]:
-                return f"{name} {then.get(name)}, not {now[name]}"
-    return ""
 
 
 def _raise_first_error(results: RemoteCallResults) -> list[CallResult]:

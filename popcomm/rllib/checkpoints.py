@@ -1,4 +1,8 @@
-"""Checkpoints that are whole or not there: a manifest of files and weights, written last, verified before use."""
+"""Checkpoints that are whole or not there: a manifest of files and weights, written last, verified before use.
+
+RLlib's own files are in them for what reads those. They are pickles, and nothing is restored from them: all of the
+state is in the folder `state`, and the population in `population`, as safetensors and JSON.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ import popcomm
 from popcomm.errors import UserError
 from popcomm.identity import identify
 from popcomm.manifest import MANIFEST, CheckpointError, files_of, latest_valid, verify
+from popcomm.rllib import config_file, state_files
+from popcomm.rllib.state_files import FOLDER
 from popcomm.rollout.loading import UNDER
 
 __all__ = [
@@ -31,8 +37,11 @@ __all__ = [
     "PathLike",
     "check_weights",
     "digest",
+    "has_state",
     "latest_valid",
     "local_path",
+    "read_config",
+    "read_state",
     "save",
     "verify",
     "versions",
@@ -62,6 +71,8 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         write(str(temporary), **kwargs)
+        state_files.write(temporary / FOLDER, algorithm.get_state())
+        config_file.write(temporary / FOLDER, algorithm.config)
         manifest = {
             **_population(algorithm, temporary / UNDER),
             "files": files_of(temporary),
@@ -78,6 +89,49 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return str(folder)
+
+
+def read_state(path: Path, trust: bool) -> tuple[dict[str, Any], list[str]]:
+    """The state in a checkpoint, and which parts of it are pickles that were left out.
+
+    Args:
+        path: the checkpoint, or the folder of one of RLlib's components in it: the state of that is returned.
+        trust: read what was pickled, too.
+
+    Raises:
+        CheckpointError: damaged, from before states were written without pickles, or no such component.
+    """
+    folder = path.absolute()
+    parts: list[str] = []
+    while not (folder / MANIFEST).is_file() and folder != folder.parent:
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    if not (folder / FOLDER).is_dir():
+        raise CheckpointError(
+            f"the checkpoint {path} is of an earlier popcomm or of RLlib, and its state is in pickles, which can run "
+            "code when they are read; where you know who wrote it, say trust=True (on the command line --trust), and "
+            "save it anew"
+        )
+    if parts:  # of a whole checkpoint everything was verified
+        verify(folder, FOLDER)
+    state, left_out = state_files.read(folder / FOLDER, trust)
+    for part in parts:
+        if not isinstance(state.get(part), dict):
+            raise CheckpointError(f"the checkpoint {folder} has no state of {'/'.join(parts)}")
+        state = state[part]
+    return state, left_out
+
+
+def read_config(path: Path) -> Any:
+    """The config of a checkpoint that was not saved by an earlier popcomm; see `read_state`."""
+    if not has_state(path):
+        read_state(path, trust=False)
+    return config_file.read(path / FOLDER)
+
+
+def has_state(path: Path) -> bool:
+    """Whether a checkpoint, or a component in one, can be restored without RLlib's pickles."""
+    return any((folder / FOLDER / state_files.STATE).is_file() for folder in (path, *path.absolute().parents))
 
 
 def _run(run_dir: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
 from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.graph import links_of
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.plan import Plan, messages_of, plan_of
@@ -109,6 +110,7 @@ class PopulationPPOConfig(Settings):
         reflexes: Sequence[object] = NotProvided,
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
+        vocabulary: Mapping[str, object] | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
 
@@ -140,6 +142,8 @@ class PopulationPPOConfig(Settings):
             capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
                 for three standard deviations of the load when all speak (four times what is said where R >= 1).
             inbox: K, of them, that an agent can hear. None: all that it may expect.
+            vocabulary: of symbols: {"first": n, "schedule": ...}: n of them may be said at first, and more as the
+                schedule's strength falls from 1 to 0, where all may (`popcomm.channels.vocabulary`). None: all, always.
         """
         return self._set(
             messages=messages,
@@ -151,6 +155,7 @@ class PopulationPPOConfig(Settings):
             reflexes=reflexes,
             channel_capacity=capacity,
             channel_inbox=inbox,
+            vocabulary=vocabulary,
         )
 
     def population(
@@ -213,8 +218,9 @@ class PopulationPPOConfig(Settings):
                 nobody. Species with one member, and those that do not learn, are not selected.
             every: iterations of a generation.
             fitness: a measure of members (`popcomm.rllib.member_statistics.MEASURES`): "return", its mean over those
-                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; "message_entropy";
-                "agreement". Or a function, or "module:function", {measure: [P]} -> [P].
+                whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; of talk "success",
+                "listening", "influence", "message_entropy" and "agreement". Or a function, or "module:function",
+                {measure: [P]} -> [P].
             smoothing: of a member's fitness over the generations that it lived, in [0, 1): m <- s m + (1 - s) x.
             mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
             crossover: probability that a tensor of a child is that of a second parent.
@@ -320,15 +326,24 @@ class PopulationPPOConfig(Settings):
         for_all = {key: value for key, value in given.items() if key not in apart}
         return for_all | {key: values[DEFAULT] for key, values in apart.items() if DEFAULT in values}
 
-    def env_runners(self, *, num_worlds_per_env_runner: int = NotProvided, **kwargs: object) -> PopulationPPOConfig:
+    def env_runners(
+        self,
+        *,
+        num_worlds_per_env_runner: int = NotProvided,
+        step_timeout_s: float | None = NotProvided,
+        **kwargs: object,
+    ) -> PopulationPPOConfig:
         """Rollouts.
 
         Args:
             num_worlds_per_env_runner: B, copies of the environment stepped together by each runner.
+            step_timeout_s: seconds after which a step of all of them counts as hanging, and is interrupted with an
+                error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
+                found when nothing came of it in `sample_timeout_s`.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
-        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner)
+        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s)
 
     def acceleration(
         self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided
@@ -390,7 +405,7 @@ class PopulationPPOConfig(Settings):
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
-                (`language/importance`, and of each pair of seats or species; `popcomm.rollout.importance`).
+                (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -451,6 +466,7 @@ class PopulationPPOConfig(Settings):
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                     "scales": scales,
                     "taught": taught,
+                    "links": links_of(plan, name),
                 },
                 load_state_path=paths.get(name),
             )

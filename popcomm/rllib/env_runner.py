@@ -26,11 +26,13 @@ from popcomm.rllib.callbacks import RunnerCallbacks
 from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import as_batch
+from popcomm.rllib.graph import graph_of, relink
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import plan_of, surroundings
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.sampler import Sampler
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.step_limit import StepLimit
 from popcomm.rllib.transcript import Transcript
 from popcomm.rollout import Rollout, Seeds, seed_of
 from popcomm.schedules import Clock
@@ -52,6 +54,7 @@ class Sampled(NamedTuple):
     performance: Mapping[str, float]  # measures of these steps, which fades may follow
     fades: list[dict[str, Any]]  # what the schedules of reflexes remember
     members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
+    worker_index: int = 0
 
 
 class SamplingFailure(NamedTuple):
@@ -95,9 +98,13 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             explore=bool(config.explore),
         )
         episodes = Episodes(self.rollout, self.callbacks, self.module) if self.callbacks.follow_episodes else None
+        limit, env = None, getattr(config.world, "__name__", config.world)
+        if config.step_timeout_s is not None:
+            who = f"env runner {self.worker_index or 0}: {self.num_worlds} world(s) of {env}"
+            limit = StepLimit(config.step_timeout_s, who)
         # The first runner alone keeps a transcript.
         first = (self.worker_index or 0) <= 1
-        self.sampler = Sampler(config, self.plan, self.rollout, dict(self.module.items()), first, episodes)
+        self.sampler = Sampler(config, self.plan, self.rollout, dict(self.module.items()), first, episodes, limit)
 
     def _seeds(self, *branch: int) -> Seeds:
         """All that is random here is a function of the config's seed, this runner's index, and `branch`."""
@@ -205,6 +212,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         told = self.statistics.performance if performance is None else performance
         self.rollout.follow(Clock(env_steps, told), fades or [])
         self.transcript.begin_fragment(iteration, env_steps)
+        self.relink()
         if not self.rollout.started:
             self.sampler.begin()
         fragments, stepped = self.sampler.sample()
@@ -212,6 +220,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         batch = as_batch(fragments, stepped)
         self.callbacks.call("on_sample_end", samples=batch)
         return batch
+
+    def relink(self) -> None:
+        """Send through the learned graph as the weights have it now; nothing where none is learned."""
+        relink(self.rollout.players.session, graph_of(self.channel, self.layout, dict(self.module.items())))
 
     def sample_or_say_why(
         self,
@@ -228,7 +240,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         """
         try:
             batch = self.sample(env_steps, performance, fades, iteration)
-        except Exception:
+        except (Exception, SystemExit):
             failure = SamplingFailure(self.worker_index or 0, traceback.format_exc())
             if self.config.restart_failed_sub_environments:
                 self._make_worlds_anew()
@@ -236,7 +248,16 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         sent = ray.put(batch) if by_reference else batch
         measured = {name: float(value) for name, value in self.statistics.performance.items()}
         members = self.statistics.read_members()
-        return Sampled(sent, self.num_worlds, self.get_metrics(), batch.env_steps(), measured, self.fades(), members)
+        return Sampled(
+            sent,
+            self.num_worlds,
+            self.get_metrics(),
+            batch.env_steps(),
+            measured,
+            self.fades(),
+            members,
+            self.worker_index or 0,
+        )
 
     def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
         """Others sit on the seats of members that were replaced. newborn: {species: [P] bool}."""

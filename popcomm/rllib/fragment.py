@@ -55,6 +55,7 @@ class Fragment(TypedDict, Generic[A]):
     message_noise: NotRequired[A]  # [B, T, N, ...] float32, of reparameterised kinds
     sent: NotRequired[A]  # [B, T, N, ...], where the channel is noisy
     voiced: NotRequired[A]  # [B, T, N] bool, where the world says who may speak
+    open_symbols: NotRequired[A]  # [B] int64, how many could be said, the same in all; where a vocabulary grows
     action_mask: NotRequired[A]  # [B, T, N, A] bool, where the world says what is allowed
     answers: NotRequired[A]  # [B, T, N, ...] int64, where they are learned from
     world_state: NotRequired[A]  # [B, T, S] float32, the same array for all species; where somebody reads it
@@ -73,6 +74,11 @@ def plain(fragment: Fragment[A]) -> dict[str, A]:
 def mapped(fragment: Fragment[np.ndarray] | Fragment[Tensor], change: Callable[..., A]) -> Fragment[A]:
     """The same keys, with what `change` makes of every array."""
     return cast("Fragment[A]", {key: change(values) for key, values in fragment.items()})
+
+
+def open_symbols(fragment: Fragment[A]) -> int | None:
+    """How many symbols could be said in it; None: all. The clock of all runners stands still within an iteration."""
+    return int(fragment["open_symbols"][0]) if "open_symbols" in fragment else None
 
 
 def carried(fragment: Fragment[A]) -> dict[str, A]:
@@ -98,6 +104,8 @@ class FragmentLayout:
     """Whether actions are learned from the world's answers, so that these are kept."""
     capacity: int = 0
     """L, entries of a world's log of transmissions; 0 where there is none."""
+    open_symbols: int | None = None
+    """How many symbols may be said; None: all, always."""
 
 
 def action_array(space: spaces.Space, leading: tuple[int, ...]) -> np.ndarray:
@@ -140,6 +148,8 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
             arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
         arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
         arrays["previous_obs"] = np.empty((b, n, species.obs_size), seen)
+        if layout.open_symbols is not None:
+            arrays["open_symbols"] = np.full(b, layout.open_symbols, np.int64)
         if layout.takes_turns:
             arrays["voiced"] = np.empty((b, t, n), np.bool_)
         if layout.noisy:

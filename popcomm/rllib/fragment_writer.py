@@ -12,6 +12,7 @@ from torch import Tensor
 from popcomm.agents.seating import Seating
 from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
+from popcomm.channels.vocabulary import narrowed, points
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
 from popcomm.rllib.fragment import STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
@@ -47,7 +48,10 @@ class FragmentWriter:
     ) -> None:
         self.layout, self.channel, self.length = players.layout, players.channel, length
         self.actors, self.modules, self.supervised = players.actors, modules, supervised
-        shape = _shape(self.channel, players.num_worlds, length, acts_by_message, takes_turns, supervised)
+        self.open_symbols = players.open_symbols
+        shape = _shape(
+            self.channel, players.num_worlds, length, acts_by_message, takes_turns, supervised, self.open_symbols
+        )
         self.arrays = {name: allocate(species, shape) for name, species in self.layout.species.items()}
         self.world_state: Tensor | None = None
         if self.layout.state_size and keeps_state:
@@ -116,7 +120,10 @@ class FragmentWriter:
             assert self.channel is not None
             assert output.message is not None
             assert act.message is not None
-            log_prob = self.channel.messages.log_prob(output.message, act.message)
+            kind, many = self.channel.messages, self.open_symbols
+            said = points(kind, act.message, many)
+            params = output.message if many is None else output.message[..., :many]
+            log_prob = narrowed(kind, many).log_prob(params, said)
             view["message_logp"][:, t] = seating.to_worlds(log_prob)
 
     def _value(self, name: str, thought: Thought, step: WorldStep, seating: Seating) -> Tensor:
@@ -178,7 +185,13 @@ class FragmentWriter:
 
 
 def _shape(
-    channel: Channel | None, num_worlds: int, length: int, acts_by_message: bool, takes_turns: bool, supervised: bool
+    channel: Channel | None,
+    num_worlds: int,
+    length: int,
+    acts_by_message: bool,
+    takes_turns: bool,
+    supervised: bool,
+    open_symbols: int | None,
 ) -> FragmentLayout:
     return FragmentLayout(
         num_worlds,
@@ -190,6 +203,7 @@ def _shape(
         takes_turns,
         supervised,
         channel.size.capacity if channel and channel.size else 0,
+        open_symbols,
     )
 
 

@@ -14,10 +14,12 @@ from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
 from popcomm.agents.variation import total_variation
-from popcomm.channels import Channel
+from popcomm.channels import Channel, Learned
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
+from popcomm.envs.world import Species
 from popcomm.rllib.fragment import Fragment, plain
+from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.module import PopulationRLModule
 
 Fragments = Mapping[str, Fragment[np.ndarray]]
@@ -34,6 +36,43 @@ class Swap(NamedTuple):
 
     mail: Mail  # [2 W, ...]
     changed: Tensor  # [W, N] bool, seats that hear something else
+    # [W, N, K], whose messages of their own differ, and those seats; None where there are no inboxes.
+    differing: Tensor | None = None
+    senders: Tensor | None = None
+
+
+class Moved(NamedTuple):
+    """How far actions of W worlds, asked at a step each, moved with what was heard."""
+
+    worlds: np.ndarray  # [W] int64, rows of the fragment
+    times: np.ndarray  # [W] int64, steps of it
+    each: dict[str, tuple[Tensor, Tensor]]  # {species that hears: (distance [W, N_s], who was asked [W, N_s] bool)}
+    swap: Swap
+
+    def measures(self) -> dict[str, float]:
+        """What `Listening.measure` says."""
+        means = {f"listening_{n}": float(far[asked].mean()) for n, (far, asked) in self.each.items() if asked.any()}
+        most = {"listening": max(means.values())} if means else {}
+        return {**most, **means} if len(means) > 1 else most
+
+    def by_sender(self, species: Mapping[str, Species]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """How many who were asked heard each seat say something else, and how far they moved in all: [W, N] each.
+
+        A receiver that heard several counts for all of them. None where everybody hears all others.
+        """
+        swap = self.swap
+        if swap.differing is None or swap.senders is None:
+            return None, None
+        asked = torch.zeros_like(swap.changed, device="cpu")
+        distance = torch.zeros(asked.shape, dtype=torch.float32)
+        for name, (far, who) in self.each.items():
+            distance[:, species[name].seats], asked[:, species[name].seats] = far.cpu(), who.cpu()
+        links = swap.differing.cpu() & asked.unsqueeze(-1)
+        seats = swap.senders.cpu().clamp(max=asked.shape[1] - 1).flatten(1)
+        count, total = torch.zeros_like(distance), torch.zeros_like(distance)
+        count.scatter_add_(1, seats, links.flatten(1).to(count.dtype))
+        total.scatter_add_(1, seats, (links * distance.unsqueeze(-1)).flatten(1))
+        return count.numpy(), total.numpy()
 
 
 class Listening:
@@ -95,17 +134,25 @@ class Listening:
             {"listening": 0 ... 1, "listening_<species>": 0 ... 1 where several hear}; nothing of those for whom the
             swap made no difference, so that a speaker who always says the same is not laid on its listeners.
         """
+        moved = self.moved(fragments, modules, distributions)
+        return {} if moved is None else moved.measures()
+
+    def moved(
+        self,
+        fragments: Fragments,
+        modules: Mapping[str, PopulationRLModule],
+        distributions: Mapping[str, ActionDistribution],
+    ) -> Moved | None:
+        """The same seat by seat; None if nobody was asked. Arguments: as of `measure`."""
         if not len(self._times):
-            return {}
+            return None
         swap = self._swapped(fragments, next(iter(next(iter(modules.values())).parameters())).device)
-        each = {}
-        for name in fragments:
-            if modules[name].spec.hears:
-                moved, asked = self._moved(name, fragments[name], swap, modules[name], distributions[name])
-                if bool(asked.any()):
-                    each[f"listening_{name}"] = float(moved[asked].mean())
-        most = {"listening": max(each.values())} if each else {}
-        return {**most, **each} if len(each) > 1 else most
+        each = {
+            name: self._moved(name, arrays, swap, modules[name], distributions[name])
+            for name, arrays in fragments.items()
+            if modules[name].spec.hears
+        }
+        return Moved(self.worlds, self._times, each, swap)
 
     def _moved(
         self,
@@ -148,16 +195,22 @@ class Listening:
             there = count.scatter_add_(1, chosen.flatten(1), mask.flatten(1).to(count.dtype)) > 0
         other = swapped(said, there)
         differs = ((said - other).abs() > SAME).flatten(2).any(2) if said.dim() > 2 else said != other
-        hears = None
+        hears = differing = senders = None
         if self.channel.topology.latents:
             hears = ~get("first")
             # Everybody hears all others.
             changed = (differs.sum(1, keepdim=True) > differs.long()) & hears
         else:
-            changed = (differs.gather(1, chosen.flatten(1)).view_as(mask) & mask).any(2)
+            differing = differs.gather(1, chosen.flatten(1)).view_as(mask) & mask
+            changed = differing.any(2)
         twofold = None if hears is None else twice(hears)
-        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log)
-        return Swap(mail, changed)
+        topology = self.channel.topology
+        gate = topology.gate(twice(chosen)) if isinstance(topology, Learned) else None
+        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log, gate=gate)
+        if differing is not None:
+            senders = mail.senders.chunk(2)[0]
+            differing = differing & mail.said.chunk(2)[0]  # repetitions and published words are nobody's
+        return Swap(mail, changed, differing, senders)
 
     def _get(self, arrays: Fragment[np.ndarray], key: str, device: torch.device) -> Tensor:
         """Rows of those who are asked, [W, ...]."""
@@ -194,6 +247,22 @@ def swapped(said: Tensor, there: Tensor) -> Tensor:
     other = said[partner.unsqueeze(1), chosen]
     moves = there & theirs.any(1, keepdim=True)
     return torch.where(moves.view(*moves.shape, *[1] * (said.dim() - 2)), other, said)
+
+
+def count_moves(
+    members: Mapping[str, MemberStatistics], moved: Moved, fragments: Fragments, layout: WorldLayout
+) -> None:
+    """Take in whose actions followed whose messages. members: {species: statistics}, which they are added to."""
+    if not members:
+        return
+    followers, followed = moved.by_sender(layout.species)
+    for name, own in members.items():
+        who, seats = fragments[name]["members"][moved.worlds, moved.times], layout.species[name].seats
+        if name in moved.each:
+            distance, asked = (values.cpu().numpy() for values in moved.each[name])
+            own.listened(who[asked], distance[asked])
+        if layout.species[name].speaks and followers is not None and followed is not None:
+            own.influenced(who.reshape(-1), followers[:, seats].reshape(-1), followed[:, seats].reshape(-1))
 
 
 def twice(values: Tensor) -> Tensor:

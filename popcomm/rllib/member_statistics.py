@@ -22,6 +22,17 @@ MEASURES = {
     "steps": "steps that it lived",
     "message_entropy": "entropy of the symbols that it said, nats",
     "agreement": "share of its occasions in which it used the word that the population has for what it perceived",
+    "success": "share of right answers, its own to what it heard and those of others to what they heard it say",
+    "listening": "how far its actions move when it hears what was said in another world, total variation, 0 to 1",
+    "influence": "how far the actions of those who hear it move then",
+}
+# {measure that is a mean: (sum, number of what is added up)}.
+MEANS = {
+    "reward": ("reward", "steps"),
+    "agreement": ("right", "occasions"),
+    "success": ("won", "games"),
+    "listening": ("moved", "asked"),
+    "influence": ("followed", "followers"),
 }
 # What members do, as distributions.
 TRAITS = ("messages", "actions")
@@ -79,6 +90,22 @@ class MemberStatistics:
         self._add("occasions", members)
         self._add("right", members[right])
 
+    def played(self, members: Array, games: Array, won: Array) -> None:
+        """Take in games of talk: [M] each, members int64, and in how many each took part (`popcomm.rllib.success`)."""
+        self._add("games", members, games)
+        self._add("won", members, won)
+
+    def listened(self, members: Array, moved: Array) -> None:
+        """Take in M actions that heard something else. members: [M] int64; moved: [M], total variation distances."""
+        self._add("asked", members)
+        self._add("moved", members, moved)
+
+    def influenced(self, members: Array, followers: Array, followed: Array) -> None:
+        """Take in M messages. members: [M] int64, who spoke; followers: [M], how many heard it; followed: [M], the sum
+        of how far their actions moved."""
+        self._add("followers", members, followers)
+        self._add("followed", members, followed)
+
     def _use(self, name: str, members: Array, symbols: Array, size: int) -> None:
         places = members.astype(np.int64) * size + symbols.astype(np.int64)
         self._sum(name, np.bincount(places, minlength=self.members * size).reshape(self.members, size).astype(float))
@@ -97,7 +124,6 @@ class MemberStatistics:
         told = {
             RETURN: self.returns.mean(),
             "shared_return": self.shared.mean(),
-            "reward": _over(sums["reward"], sums["steps"]),
             "lives": sums["lives"],
             "steps": sums["steps"],
         }
@@ -105,9 +131,9 @@ class MemberStatistics:
             use = self.traits()["messages"]
             logs = np.log(use, out=np.zeros_like(use), where=use > 0)
             told["message_entropy"] = -(use * logs).sum(1)
-        if "occasions" in sums:
-            right = sums.get("right", np.zeros(self.members))
-            told["agreement"] = _over(right, sums["occasions"])
+        for name, (total, count) in MEANS.items():
+            if count in sums:
+                told[name] = _over(sums[total], sums[count])
         return told
 
     def traits(self) -> dict[str, Array]:

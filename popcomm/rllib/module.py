@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
 from popcomm.agents.contract import AgentSpec
+from popcomm.agents.graph import LinkWeights
 from popcomm.agents.population import PopulationLinear
 from popcomm.agents.quality import QualityHead
 from popcomm.errors import UserError
+from popcomm.rllib import checkpoints
 from popcomm.rllib.growth import has_members, owners_of
 from popcomm.rllib.ppo import ReturnNormaliser
 
@@ -41,8 +44,8 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     """One species: P members' networks, an optional central critic, the running statistics of their returns.
 
     model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "quality": bool,
-    "seed": int, "scales": {hyper-parameter: [P]}, "taught": bool}. The weights are a function of the seed and of
-    nothing else.
+    "seed": int, "scales": {hyper-parameter: [P]}, "taught": bool, "links": (L, first strength)}. The weights are a
+    function of the seed and of nothing else.
     """
 
     spec: AgentSpec
@@ -61,6 +64,9 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             if config.get("quality"):
                 self.quality = QualityHead(self.spec.members, self.agent.features_size, self.spec.action_space)
         self.returns = ReturnNormaliser(self.spec.members)
+        # Strengths of the links by which it hears, where a graph is learned.
+        links = config.get("links")
+        self.links = None if links is None else LinkWeights(self.spec.members, *links)
         # [P] float64 each: a member's own value of a hyper-parameter, as a multiple of the setting (`.survival`).
         for key, values in config.get("scales", {}).items():
             self.register_buffer(scale_name(key), torch.as_tensor(values, dtype=torch.float64))
@@ -103,6 +109,13 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         for name, buffer in self._exact():
             if name in state:
                 buffer.copy_(torch.as_tensor(state[name]))
+
+    def restore_from_path(self, path: Any, *args: object, trust: bool = False, **kwargs: object) -> None:
+        """RLlib's way to load weights (`load_state_path`, too), from safetensors; its pickles are read if trusted."""
+        if trust and not checkpoints.has_state(Path(path)):
+            super().restore_from_path(path, *args, **kwargs)
+        else:
+            self.set_state(checkpoints.read_state(Path(path), trust)[0])
 
     def _exact(self) -> list[tuple[str, Tensor]]:
         return [(name, buffer) for name, buffer in self.named_buffers() if buffer.dtype == torch.float64]

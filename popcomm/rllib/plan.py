@@ -270,6 +270,7 @@ def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) 
         settings.reflexes,
         settings.channel_capacity,
         settings.channel_inbox,
+        settings.vocabulary,
     )
 
 

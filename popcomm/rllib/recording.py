@@ -20,6 +20,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from popcomm.channels.vocabulary import narrowed
 from popcomm.evolution import lineage_file
 from popcomm.language import basics, collapse, progress
 from popcomm.language.recording import conversation_path, write_conversations
@@ -73,7 +74,7 @@ class Recording:
         config = algorithm.config
         scalars = self._scalars(algorithm, result)
         if config.message_kind is not None:
-            scalars |= _speakers_choice(scalars, most_entropy(config.message_kind))
+            scalars |= _speakers_choice(scalars, most_entropy(_said_now(config.message_kind, scalars)))
             self.watch, held = collapse.observe(self.watch, collapse.Measures.of(scalars))
             scalars |= _signs(held)
             result["collapse"] = held
@@ -172,7 +173,7 @@ class Recording:
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
-        scalars |= algorithm.schedules.scalars()
+        scalars |= algorithm.schedules.scalars() | algorithm.attendance.scalars(result)
         return scalars | _losses(algorithm.learner_statistics(result))
 
 
@@ -209,6 +210,12 @@ def _speakers_choice(scalars: Mapping[str, float], most: float) -> dict[str, flo
     """The entropy of speakers' choices as a share of the most, over the steps in which they may speak."""
     share = scalars.get("losses/message_entropy", math.nan) / (most * (scalars.get("language/voiced", 1.0) or math.nan))
     return {"language/message_entropy_share": share} if math.isfinite(share) else {}
+
+
+def _said_now(kind: Any, scalars: Mapping[str, float]) -> Any:
+    """The kind of message, of a vocabulary that grows with the symbols that are open by now."""
+    many = scalars.get("channel/open_symbols")
+    return kind if many is None else narrowed(kind, int(many))
 
 
 def _signs(held: Mapping[str, str]) -> dict[str, int]:
@@ -259,7 +266,8 @@ def transcript_rows(algorithm: Algorithm, taken: bool) -> dict[str, Any]:
     group = algorithm.env_runner_group
     if algorithm.config.num_env_runners == 0:
         return rows(group.local_env_runner)
-    answers = group.foreach_env_runner(rows, local_env_runner=False, remote_worker_ids=[1])
+    patience = algorithm.config.sample_timeout_s
+    answers = group.foreach_env_runner(rows, local_env_runner=False, remote_worker_ids=[1], timeout_seconds=patience)
     return answers[0] if answers else {}
 
 

@@ -30,9 +30,11 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
-from popcomm.rllib.fragment import Fragment
+from popcomm.rllib.fragment import Fragment, open_symbols
+from popcomm.rllib.listening import Moved, count_moves
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.speaking import speaking
+from popcomm.rllib.success import count_games
 from popcomm.rollout import Thought, Turn
 
 # Above this many seats a metric per seat would cost more than the step; then species stand for their seats.
@@ -89,6 +91,7 @@ class RolloutStatistics:
         if step.labels is not None:
             self.labels.append(step.labels)
         self._count_members(turn, following)
+        count_games(self.members, turn, self.layout, self.whole)
         if bool(over.any()):
             returns = self.returns[over].cpu().numpy()
             self.finished.append((returns, self.lengths[over].cpu().numpy()))
@@ -103,6 +106,12 @@ class RolloutStatistics:
         for name, own in self.members.items():
             seats = self.layout.species[name].seats
             own.earned(turn.members[name], rewards[:, seats], alive[:, seats])
+
+    def follow(self, moved: Moved | None, fragments: Mapping[str, Fragment[np.ndarray]]) -> None:
+        """Take in whose actions followed whose messages, of those who were asked in a fragment; None: nobody was."""
+        if moved is not None:
+            self.language |= moved.measures()
+            count_moves(self.members, moved, fragments, self.layout)
 
     def _end_lives(self, turn: Turn, over: np.ndarray, returns: np.ndarray) -> None:
         """over: [B] bool, worlds whose episode ended; returns: [E, N] of these."""
@@ -202,6 +211,8 @@ class RolloutStatistics:
             return {}
         spoken, size = counted(kind, torch.from_numpy(said[alive])).numpy(), kind.alphabet
         assert size is not None
+        # A vocabulary that grows is as large as it is by now.
+        size = open_symbols(next(iter(fragments.values()))) or size
         sample = spoken[np.linspace(0, len(spoken) - 1, min(len(spoken), LANGUAGE_SAMPLE)).astype(int)]
         used = symbol_counts(sample, size).sum(0)
         result = {

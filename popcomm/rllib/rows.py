@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from popcomm.rllib.fragment import Fragment, plain
+from popcomm.channels.vocabulary import narrowed, points
+from popcomm.rllib.fragment import Fragment, open_symbols, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unroll import said_in
@@ -17,6 +20,7 @@ class Rows:
     def __init__(self, arrays: Fragment[Tensor], index: Tensor | None, members: int) -> None:
         self.arrays, self.index, self.members = arrays, index, members
         self.length = arrays["alive"].shape[1]
+        self.open_symbols = open_symbols(arrays)
         self._known: dict[str, Tensor] = {}
 
     def optional(self, key: str) -> Tensor | None:
@@ -40,6 +44,15 @@ class Rows:
         if "said" not in self._known:
             self._known["said"] = self.gather(said_in(self.arrays))
         return self._known["said"]
+
+    def sent_as(self, kind: Any) -> Tensor:
+        """The same as messages of the kind of `spoken`. kind: of the channel."""
+        return points(kind, self.sent(), self.open_symbols)
+
+    def spoken(self, kind: Any, params: Tensor) -> tuple[Any, Tensor]:
+        """The kind of message and the parameters [P, T R, ...] in float32, of the symbols alone that may be said."""
+        params = params if self.open_symbols is None else params[..., : self.open_symbols]
+        return narrowed(kind, self.open_symbols), params.float()
 
     def message_advantages(self) -> Tensor:
         """[P, T R], what messages are credited with."""

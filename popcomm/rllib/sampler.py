@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.rollout_statistics import RolloutStatistics
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.step_limit import StepLimit
 from popcomm.rllib.transcript import Transcript
 from popcomm.rollout import Rollout, seed_of
 from popcomm.rollout.importance import IMPORTANCE_BRANCH, ImportanceSums
@@ -32,6 +34,7 @@ class Sampler:
         modules: {species: PopulationRLModule}.
         recorded: whether transcripts are kept, where something will be written at all.
         episodes: who follows them; None: nobody.
+        limit: on the time of a step; None: there is none.
 
     Attributes:
         statistics, listening, transcript: of the rollout's steps.
@@ -45,7 +48,9 @@ class Sampler:
         modules: Mapping[str, Any],
         recorded: bool,
         episodes: Episodes | None = None,
+        limit: StepLimit | None = None,
     ) -> None:
+        self.limit: AbstractContextManager[None] = limit or nullcontext()
         self.config, self.plan, self.rollout, self.modules, self.episodes = config, plan, rollout, modules, episodes
         players = rollout.players
         self.distributions = {name: actor.distribution for name, actor in players.actors.items()}
@@ -75,7 +80,8 @@ class Sampler:
         """New episodes everywhere. seed: of the worlds; None: that of the rollout."""
         if self.episodes is not None:
             self.episodes.create()
-        self.rollout.begin(seed)
+        with self.limit:
+            self.rollout.begin(seed)
         now = self.rollout.players.now
         assert now is not None
         self._previous_obs = {name: torch.zeros_like(values) for name, values in now.observations.items()}
@@ -92,7 +98,8 @@ class Sampler:
         for t in range(writer.length):
             if self.episodes is not None:
                 self.episodes.create()
-            turn, after = self.rollout.step()
+            with self.limit:
+                turn, after = self.rollout.step()
             for act in turn.acts.values():
                 self.statistics.listened(act.thought)
             self.listening.remember(t, turn.memories, turn.seatings)
@@ -141,7 +148,7 @@ class Sampler:
         # Divisions between fragments do not count: a row in which a world only starts over is no step of it.
         stepped = int(np.any([a["alive"].any(2) for a in fragments.values()], axis=0).sum())
         self.statistics.count(stepped, fragments, self.rollout.world.metrics())
-        self.statistics.language |= self.listening.measure(fragments, self.modules, self.distributions)
+        self.statistics.follow(self.listening.moved(fragments, self.modules, self.distributions), fragments)
         return stepped
 
     # ---- checkpoints ----

@@ -61,6 +61,7 @@ class Settings(PPOConfig):
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
     channel_capacity: int | None = None
     channel_inbox: int | None = None
+    vocabulary: Mapping[str, object] | None = None
     survival_given: frozenset[str] = frozenset()  # keys of `survival` that were said
     survival_strategy: object = None
     survival_every: int = 10
@@ -77,6 +78,7 @@ class Settings(PPOConfig):
     survival_pressure: object = None
     loss_schedules: Mapping[str, object] | None = None
     keep_checkpoints: int | None = None
+    step_timeout_s: float | None = None
     species_as: SpeciesLike | None = None
     agent_id: bool = False
     # {setting of `training`: {species: value}}, where they differ.
@@ -112,6 +114,7 @@ class Settings(PPOConfig):
         self.reflexes = ()
         self.channel_capacity = None
         self.channel_inbox = None
+        self.vocabulary = None
         self.agent: BySpecies[str | type] = "symbolic"
         self.members: BySpecies[int] = 1
         self.agent_config: Mapping[str, object] = {}
@@ -120,6 +123,7 @@ class Settings(PPOConfig):
         self.communities = 1
         self.mixing = 0.0
         self.num_worlds_per_env_runner = 64
+        self.step_timeout_s = None
         self.max_empty_iterations = 3
         self.max_nonfinite_updates = 5
         self.run_dir: str | None = None

@@ -165,22 +165,22 @@ class SpeciesLoss:
             total, logged["quality_loss"] = total + weights["quality"] * quality, quality / members
         if output.message is None:
             return total, logged
-        kind: Any = self.messages
-        params, voices = output.message.float(), rows.voices(run.mask)
+        kind, params = rows.spoken(self.messages, output.message)
+        voices = rows.voices(run.mask)
 
         def voiced(values: Tensor) -> Tensor:
             """[P, R] -> the mean over rows whose message went out and those whose did not, which count as 0."""
             return mean(torch.where(voices, values, 0.0))
 
         if config.message_kl_coeff and "message_logp" in rows.arrays:
-            moved = kind.log_prob(params, rows.sent()) - rows["message_logp"]
+            moved = kind.log_prob(params, rows.sent_as(self.messages)) - rows["message_logp"]
             kl = voiced(moved.exp() - 1 - moved)
             total, logged["message_kl"] = total + weights["message_kl"] * kl, kl / members
         if self.plan.balance_weight:
             balance = weights["message_balance"]
             per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
             groups = rows.groups(run.places, per_seat)
-            share = self._share(params, output)
+            share = _share(kind, params, output)
             spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
             total, logged["message_balance"] = total - balance * spread, spread / members
             if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
@@ -191,11 +191,6 @@ class SpeciesLoss:
                 total = total + weights["message_sharpness"] * voiced(unsure)
         return total, logged
 
-    def _share(self, params: Tensor, output: AgentOutput) -> Tensor | None:
-        """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
-        kind: Any = self.messages
-        return kind.share(params, **told(kind, output.said)).detach() if getattr(kind, "ends", False) else None
-
     def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
 
@@ -205,8 +200,8 @@ class SpeciesLoss:
         likelihoods, params = self._likelihoods(run.outputs, rows), run.outputs.message
         said = likelihoods.message_log_prob
         if said is None and params is not None and "message_logp" in arrays:  # kept to hold them to what they were
-            assert self.messages is not None
-            said = self.messages.log_prob(params.float(), rows.sent())
+            kind, params = rows.spoken(self.messages, params)
+            said = kind.log_prob(params, rows.sent_as(self.messages))
         result = {}
         for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said)):
             if values is not None:
@@ -228,15 +223,15 @@ class SpeciesLoss:
         log_prob, entropy = self.distribution.log_prob_and_entropy(logits, rows["actions"], mask)
         if self.messages is None or output.message is None:
             return _Likelihoods(log_prob, entropy, None, None)
-        params = output.message.float()
+        kind, params = rows.spoken(self.messages, output.message)
         message = None
         if self._acts_by_message(output):
-            message = _voiced(self.messages.log_prob(params, rows.sent()), rows)
+            message = _voiced(kind.log_prob(params, rows.sent_as(self.messages)), rows)
         rewarded = bool(self.config.message_entropy_coeff)
         if not rewarded and not diagnose:  # it is a tenth of an update
             return _Likelihoods(log_prob, entropy, message, None)
         with torch.set_grad_enabled(rewarded):
-            uncertain = self.messages.entropy(params, **told(self.messages, output.said))
+            uncertain = kind.entropy(params, **told(kind, output.said))
             return _Likelihoods(log_prob, entropy, message, _voiced(uncertain, rows))
 
     def _policy_loss(
@@ -319,6 +314,11 @@ class SpeciesLoss:
 def _voiced(values: Tensor, rows: _Rows) -> Tensor:
     """[P, R]; 0 where a seat may not speak, and its message is no decision."""
     return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
+
+
+def _share(kind: Any, params: Tensor, output: AgentOutput) -> Tensor | None:
+    """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
+    return kind.share(params, **told(kind, output.said)).detach() if getattr(kind, "ends", False) else None
 
 
 def _shares(agent: Agent, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from popcomm.channels import make_topology
 from popcomm.checks import count, number, one_of, share
 from popcomm.envs.layout import WorldLayout
 from popcomm.errors import UserError, nearest, unknown
@@ -87,7 +88,7 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
     return SurvivalPlan(
         strategies=strategies,
         every=settings.survival_every,
-        fitness=_fitness(settings, layout),
+        fitness=_fitness(settings, layout, selected),
         smoothing=settings.survival_smoothing,
         mutation_std=settings.mutation_std,
         crossover=settings.survival_crossover,
@@ -153,7 +154,7 @@ def _check_numbers(settings: Settings) -> None:
         raise UserError("survival.within is 'communities', and population.communities is 1; it needs 2 or more")
 
 
-def _fitness(settings: Settings, layout: WorldLayout) -> Any:
+def _fitness(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -> Any:
     fitness = settings.survival_fitness
     if callable(fitness):
         return fitness
@@ -162,15 +163,27 @@ def _fitness(settings: Settings, layout: WorldLayout) -> Any:
         if not callable(found):
             raise UserError(f"survival.fitness '{fitness}' names {found!r}, and must name a function")
         return found
-    talks = settings.messages is not None
-    there = [
-        name
-        for name in MEASURES
-        if (talks or name not in ("message_entropy", "agreement")) and (layout.num_labels or name != "agreement")
-    ]
+    there = _measured(settings, layout, selected)
+    if fitness in MEASURES and fitness not in there:
+        allowed = ", ".join(sorted(there))
+        raise UserError(f"survival.fitness '{fitness}' is not measured here; allowed: {allowed}")
     if fitness not in there:
         raise unknown("survival.fitness", str(fitness), there)
     return fitness
+
+
+def _measured(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -> list[str]:
+    """The measures of members that there are in these worlds."""
+    own, talks = [layout.species[name] for name in selected], settings.messages is not None
+    boxes = not getattr(make_topology(settings.channel_topology), "latents", 0)
+    needs = {
+        "message_entropy": talks,
+        "agreement": talks and layout.num_labels > 0,
+        "success": talks and any(species.has_answers for species in layout.species.values()),
+        "listening": talks and all(species.hears for species in own),
+        "influence": talks and boxes and all(species.speaks for species in own),
+    }
+    return [name for name in MEASURES if needs.get(name, True)]
 
 
 def _hyperparameters(given: Mapping[str, Any] | None) -> dict[str, Bounds]:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
+from popcomm.agents.deferred import together
+from popcomm.agents.graph import LearnedGraph
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
-from popcomm.rllib.fragment import Fragment, Steps, carried, plain
+from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain
 from popcomm.rllib.module import PopulationRLModule
 
 S = TypeVar("S", bound=Container[str])
@@ -102,12 +104,14 @@ class Unroller:
         seats: {species: slice of the world's seats}.
         messages: the kind of message, or None.
         through: whether gradients flow from receivers to senders.
+        graph: by whose links they hear, where it is learned.
     """
 
     modules: Mapping[str, PopulationRLModule]
     seats: Mapping[str, slice]
     messages: MessageKind | None
     through: bool
+    graph: LearnedGraph | None = None
     specs: dict[str, AgentSpec] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +149,8 @@ class Unroller:
             agent = self.modules[name].agent
             obs = seating.to_members(fold(arrays["obs"][:, :length]))
             said = None if spec.sends is None else seating.to_members(fold(said_in(arrays)))
-            output = agent_step(agent, spec, obs, inbox, agent.initial_state(seating.rows), said)
+            state = agent.initial_state(seating.rows)
+            output = agent_step(agent, spec, obs, inbox, state, said, open_symbols=open_symbols(arrays))
             expense = None
             if self.through and spec.sends is not None and output.message is not None:
                 noisy = "sent" in arrays
@@ -188,7 +193,8 @@ class Unroller:
         hears = None
         if any(spec.latents for spec in self.specs.values()):
             hears = ~_together([get(arrays, "first") for arrays in fragment])
-        return Mail(said[0], senders, mask, soft, hears)
+        gate = None if self.graph is None else self.graph.gate(senders)
+        return Mail(said[0], senders, mask, soft, hears, gate=gate)
 
     def _step_by_step(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
         """Step t hears what the graph said at step t - 1: stored samples forward, gradients back to the senders."""
@@ -196,12 +202,13 @@ class Unroller:
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
         steps = [walk.steps for walk in walks.values()]
         soft: Tensor | None = None
-        for t in range(length):
-            mail = self._mail(steps, partial(_row, t), soft)
-            for name, walk in walks.items():
-                walk.step(t, mail, self.seats[name])
-            if self.through and self.messages is not None:
-                soft = _together([walk.soft(t, self.messages) for walk in walks.values()])
+        with together():
+            for t in range(length):
+                mail = self._mail(steps, partial(_row, t), soft)
+                for name, walk in walks.items():
+                    walk.step(t, mail, self.seats[name])
+                if self.through and self.messages is not None:
+                    soft = _together([walk.soft(t, self.messages) for walk in walks.values()])
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 
@@ -211,6 +218,7 @@ class _Walk:
     def __init__(self, module: PopulationRLModule, arrays: Fragment[Tensor]) -> None:
         self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
         self.arrays, self.steps = arrays, Steps(arrays)
+        self.open_symbols = open_symbols(arrays)
         self.length = arrays["alive"].shape[1]
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
@@ -236,7 +244,9 @@ class _Walk:
         inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
         said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t))
         obs = seating.to_members(self.steps.at(t, "obs"))
-        output = agent_step(self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later)
+        output = agent_step(
+            self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later, open_symbols=self.open_symbols
+        )
         self.state = output.state
         self.outputs.append(output._replace(state={}))
         if _single(inbox) is not None:
@@ -301,18 +311,19 @@ class _Walk:
         if not self.inboxes:
             return None
         senders = torch.cat([i.senders for i in self.inboxes], 1)
+        gate = None if self.inboxes[0].gate is None else torch.cat([i.gate for i in self.inboxes], 1)
         mask = torch.cat([i.mask for i in self.inboxes], 1)
         posted = isinstance(self.inboxes[0], PostedInbox)
         softs = [i.posted_soft if posted else i.soft for i in self.inboxes] if with_soft else []
         direct = None if self.inboxes[0].direct is None else torch.cat([i.direct for i in self.inboxes], 1)
         if not posted:
             messages = torch.cat([i.messages for i in self.inboxes], 1)
-            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].messages, 3, 1), direct)
+            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].messages, 3, 1), direct, gate)
         count = len(self.inboxes[0].posted)
         index = torch.cat([i.index + t * count for t, i in enumerate(self.inboxes)], 1)
         messages = torch.cat([i.posted for i in self.inboxes])
         posted_softs = _joined(softs, self.inboxes[0].posted, 1, 0)
-        return cast(Inbox, PostedInbox(messages, index, senders, mask, posted_softs, direct))
+        return cast(Inbox, PostedInbox(messages, index, senders, mask, posted_softs, direct, gate))
 
 
 def _along_rows(values: Sequence[Tensor | None]) -> Tensor | None:

@@ -240,7 +240,7 @@ def check_unsupported(settings: Settings, plan: Plan) -> None:
 def _check_own(species: str, own: Mapping[str, object], settings: Settings) -> None:
     """Whether each setting that one species has of its own is one that species can have of their own."""
     for key, value in own.items():
-        if key not in LEARNING and key not in REFUSED and not _same(value, getattr(settings, key, None)):
+        if key not in LEARNING and key not in REFUSED and not same_setting(value, getattr(settings, key, None)):
             raise UserError(
                 f"rl_module.algorithm_config_overrides_per_module of '{species}' has {key} {_shown(value)}, which is "
                 f"one for all species; species can have their own {', '.join(sorted(LEARNING))}"
@@ -295,10 +295,10 @@ def _check_values(settings: Settings, filled: Mapping[str, object], of_whom: str
     before = settings.filled_in  # by an earlier `validate`; the user may have changed what it followed from
     for attribute, (key, instead) in REFUSED.items():
         value, default = getattr(settings, attribute), getattr(_defaults(), attribute)
-        if _same(value, default) or (attribute in ACTS and ACTS[attribute](settings)):
+        if same_setting(value, default) or (attribute in ACTS and ACTS[attribute](settings)):
             continue
         known = attribute.removeprefix("_")
-        if any(known in values and _same(value, values[known]) for values in (filled, before)):
+        if any(known in values and same_setting(value, values[known]) for values in (filled, before)):
             continue
         if attribute == "policies" and any(
             _only_names(value, names) for names in (default, filled["policies"], before.get("policies"))
@@ -335,7 +335,7 @@ def _only_names(policies: object, species: object) -> bool:
     return not any(isinstance(spec, PolicySpec) and (spec.policy_class or spec.config) for spec in specs)
 
 
-def _same(value: object, default: object) -> bool:
+def same_setting(value: object, default: object) -> bool:
     """Equality that holds for classes and functions that went through a pickle, and is False between arrays."""
     if value is default:
         return True

@@ -15,6 +15,7 @@ from popcomm.checks import count, number, one_of, positive, true_or_false
 from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
+from popcomm.rllib.graph import check_graph
 from popcomm.rllib.message_learning import check_credit, check_gradient, check_importance, check_relaxed
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
@@ -77,6 +78,7 @@ def check(settings: Settings) -> Plan:
     _check_supervision(settings, plan)
     check_credit(settings, plan)
     check_importance(settings, plan)
+    check_graph(plan)
     check_relaxed(plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
@@ -104,6 +106,8 @@ def _check_numbers(settings: Settings) -> None:
         least["recording.keep_checkpoints"] = (settings.keep_checkpoints, 1)
     for key, (value, minimum) in least.items():
         count(key, value, minimum)
+    if settings.step_timeout_s is not None:
+        number("env_runners.step_timeout_s", settings.step_timeout_s, "be seconds above 0", above=0, below=float("inf"))
 
 
 def _check_fractions(settings: Settings, whose: str = "") -> None:
@@ -139,6 +143,8 @@ def _check_measures(settings: Settings, channel: Channel | None, num_labels: int
     if channel is not None:
         schedules |= {f"communication.reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
         schedules["communication.topology.schedule"] = channel.topology.schedule
+        if channel.vocabulary is not None:
+            schedules["communication.vocabulary.schedule"] = channel.vocabulary.schedule
     for where, schedule in schedules.items():
         known = ["reward", *(OF_LABELS if num_labels else ())]
         if not isinstance(schedule, Gated) or schedule.measure in known:

@@ -74,14 +74,25 @@ class Actor:
         return self.network.spec.members
 
     def think(
-        self, step: WorldStep, mail: Mail | None, seating: Seating, memory: dict[str, Tensor], explore: bool
+        self,
+        step: WorldStep,
+        mail: Mail | None,
+        seating: Seating,
+        memory: dict[str, Tensor],
+        explore: bool,
+        open_symbols: int | None = None,
     ) -> Thought:
-        """Run the networks. memory: {name: [P, R, ...]}; where a life begins it is put back to its start."""
+        """Run the networks. memory: {name: [P, R, ...]}; where a life begins it is put back to its start.
+
+        open_symbols: how many symbols may be said; None: all.
+        """
         agent, spec = self.network.agent, self.network.spec
         obs = seating.to_members(step.observations[self.species.name])
         memory = reset_state(agent, memory, seating.to_members(step.first[:, self.species.seats]))
         inbox = None if mail is None or not spec.hears else inbox_of(mail, seating, self.species.seats)
-        output = agent_step(agent, spec, obs, inbox, memory, generator=self.generator, greedy=not explore)
+        output = agent_step(
+            agent, spec, obs, inbox, memory, generator=self.generator, greedy=not explore, open_symbols=open_symbols
+        )
         return Thought(obs, inbox, output)
 
     def choose(self, thought: Thought, step: WorldStep, seating: Seating, explore: bool) -> Act:

@@ -62,7 +62,7 @@ def cross_play(population: Playable, split: str | None = None, seed: int = 0, ca
     if len(rows) > cap:
         rows = torch.randperm(len(rows), generator=chance)[:cap].sort().values
     seen = world.views(rows, chance)
-    said = _say(speaker, kind, seen.speaker)
+    said = _say(speaker, kind, seen.speaker, rollout.players.open_symbols)
     answers = _answer(listener, kind, said, seen.listener)  # [L, S, M, parts]
     right = answers == seen.answers
     return CrossPlay(
@@ -73,11 +73,12 @@ def cross_play(population: Playable, split: str | None = None, seed: int = 0, ca
     )
 
 
-def _say(network: Network, kind: Any, views: Tensor) -> Tensor:
+def _say(network: Network, kind: Any, views: Tensor, open_symbols: int | None) -> Tensor:
     """views [M, O] -> messages [S, M, ...]."""
     agent, spec = network.agent, network.spec
     obs = views.expand(spec.members, *views.shape)
-    output = agent_step(agent, spec, obs, None, agent.initial_state(len(views)), greedy=True)
+    state = agent.initial_state(len(views))
+    output = agent_step(agent, spec, obs, None, state, greedy=True, open_symbols=open_symbols)
     return kind.mode(output.message) if output.said is None else output.said
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from popcomm.envs.layout import WorldLayout
 from popcomm.errors import UserError
 from popcomm.language.intervals import Interval, mean_interval
+from popcomm.language.progress import plain
 from popcomm.rollout.players import Turn
 from popcomm.rollout.rollout import Rollout
 
@@ -106,7 +107,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Means and intervals as types that JSON has; what is not known is None."""
-        plain = {
+        told = {
             "episodes": self.episodes,
             "return_mean": self.return_mean,
             "return_interval": list(self.return_interval),
@@ -116,16 +117,7 @@ class Evaluation:
             "per_member": {name: [one._asdict() for one in every] for name, every in self.per_member.items()},
             "scores": {name: one._asdict() for name, one in self.scores.items()},
         }
-        return known(plain)
-
-
-def known(value: Any) -> Any:
-    """Numbers that are not finite become None, which JSON has."""
-    if isinstance(value, dict):
-        return {key: known(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [known(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return plain(told)
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:

@@ -14,6 +14,7 @@ from popcomm.agents.step import reset_state
 from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
 from popcomm.channels.session import Session
+from popcomm.channels.vocabulary import narrowed, points, widened
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
@@ -147,7 +148,9 @@ class Players:
     def think(self, name: str) -> Thought:
         """What a species makes of the present step; nothing is chosen, and its memories stay as they were."""
         assert self.now is not None, "begin first"
-        return self.actors[name].think(self.now, self.mail, self.seatings[name], self.memories[name], self.explore)
+        return self.actors[name].think(
+            self.now, self.mail, self.seatings[name], self.memories[name], self.explore, self.open_symbols
+        )
 
     @torch.no_grad()
     def act(self) -> Turn:
@@ -159,7 +162,7 @@ class Players:
         step = step if self.adversary is None else self.adversary(self)
         mail, memories, acts = self.mail, dict(self.memories), {}
         for name, actor in self.actors.items():
-            thought = actor.think(step, mail, self.seatings[name], memories[name], self.explore)
+            thought = actor.think(step, mail, self.seatings[name], memories[name], self.explore, self.open_symbols)
             self.memories[name] = thought.output.state
             acts[name] = actor.choose(thought, step, self.seatings[name], self.explore)
         actions = {name: self.seatings[name].to_worlds(act.actions) for name, act in acts.items()}
@@ -171,7 +174,7 @@ class Players:
         if self.session is not None:
             sent = heard = self._all_said(acts)
             if self.interference is not None:
-                heard, voice = self.interference(self.session.channel.messages, sent, voice, self.generator)
+                heard, voice = self._interfered(sent, voice)
             voice = self.session.send(heard, voice, step.alive.any(1))
             transmitted, loads = self.session.transmitted, self.session.channel.messages.load(sent) * voice
         turn = Turn(
@@ -181,6 +184,19 @@ class Players:
         # After a row in which nobody lives comes the first of a new episode.
         self.reopened = ~step.alive.any(1).cpu().numpy()
         return turn
+
+    @property
+    def open_symbols(self) -> int | None:
+        """How many symbols of a growing vocabulary may be said now; None: all."""
+        return None if self.session is None else self.session.open_symbols
+
+    def _interfered(self, sent: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
+        """What becomes of messages on their way; of noise come symbols that are open."""
+        assert self.channel is not None
+        assert self.interference is not None
+        kind, many = self.channel.messages, self.open_symbols
+        heard, voice = self.interference(narrowed(kind, many), points(kind, sent, many), voice, self.generator)
+        return (heard if many is None else widened(kind, heard)), voice
 
     @property
     def mail(self) -> Mail | None:

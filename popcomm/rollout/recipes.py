@@ -31,6 +31,7 @@ class ChannelRecipe:
     reflexes: Sequence[Any] = ()
     capacity: int | None = None
     inbox: int | None = None
+    vocabulary: Any = None
 
     def make(self, layout: WorldLayout) -> Channel:
         """Raises UserError: a topology or reflexes that do not fit the seats."""
@@ -45,6 +46,7 @@ class ChannelRecipe:
             self.reflexes,
             self.capacity,
             self.inbox,
+            self.vocabulary,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +57,8 @@ class ChannelRecipe:
         """
         rest = {"dropout": self.dropout, "noise": self.noise, "capacity": self.capacity, "inbox": self.inbox}
         named = {"topology": self.topology, "reflexes": list(self.reflexes)}
+        if self.vocabulary is not None:
+            named["vocabulary"] = self.vocabulary
         return rest | {key: as_json(f"communication.{key}", value) for key, value in named.items()}
 
 

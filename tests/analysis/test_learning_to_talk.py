@@ -94,6 +94,10 @@ def test_conditions_share_all_settings_of_training_and_of_the_world(task: str) -
     documents = {way: document(TASKS[task], way, 3) for way in CONDITIONS if runs_in(way, task)}
     for key in ("message_balance_coeff", "message_sharpness"):
         documents["vectors"]["training"][key] = 0.1  # but they have no symbols to balance
+    for way in ("straight_through", "members"):
+        if way in documents:  # what rises there begins with what the others have
+            training = documents[way]["training"]
+            training["message_sharpness"] *= training.pop("loss_schedules")["message_sharpness"]["start"]
     for section in ("environment", "training", "env_runners", "debugging"):
         assert all(d[section] == documents["silent"][section] for d in documents.values())
     assert documents["silent"]["debugging"] == {"seed": 3}
@@ -102,6 +106,7 @@ def test_conditions_share_all_settings_of_training_and_of_the_world(task: str) -
 def test_games_differ_in_nothing_but_worlds_messages_who_hears_whom_and_how_long_they_train() -> None:
     documents = [document(TASKS[task], "straight_through", 1) for task in TASKS]
     schedules = [(d["training"].pop("lr"), d["training"].pop("entropy_coeff")) for d in documents]
+    rises = [d["training"].pop("loss_schedules")["message_sharpness"] for d in documents]
     for section in ("training", "population"):
         assert all(d[section] == documents[0][section] for d in documents)
     for rate, entropy in schedules:
@@ -110,6 +115,8 @@ def test_games_differ_in_nothing_but_worlds_messages_who_hears_whom_and_how_long
         assert [value for _, value in entropy] == [0.05, 0.05, 0.005]
         assert [step for step, _ in rate] == [step for step, _ in entropy]
         assert rate[1][0] == pytest.approx(rate[2][0] / 3, abs=1)
+    for (rate, _), rise in zip(schedules, rises, strict=True):
+        assert (rise["begin"], rise["end"]) == (rate[1][0], rate[2][0])
 
 
 def test_bars_are_shares_of_the_oracle() -> None:

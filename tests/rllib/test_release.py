@@ -86,6 +86,11 @@ CASES: dict[str, dict[str, Any]] = {
         "messages": SYMBOLS,
         "topology": {"kind": "curriculum", "schedule": {"kind": "linear", "begin": 0, "end": 9}, "least": 1},
     },
+    "a vocabulary that grows": {
+        "env": ClockWorld,
+        "messages": SYMBOLS,
+        "vocabulary": {"first": 2, "schedule": {"kind": "linear", "begin": 0, "end": 9}},
+    },
     "births in the midst": {"env": scripted, "messages": SYMBOLS, "members": 2},
     "masks of others": {"env": scripted, "env_config": {"mask": "observation"}, "messages": SYMBOLS},
     "masks in infos": {"env": scripted, "env_config": {"mask": "info"}, "messages": SYMBOLS},
@@ -108,7 +113,7 @@ def population(case: dict[str, Any]) -> Population:
     """As it is at the start, before any training."""
     case = dict(case)
     env = case.pop("env")
-    talk = {key: case.pop(key) for key in ("messages", "topology", "reflexes") if key in case}
+    talk = {key: case.pop(key) for key in ("messages", "topology", "reflexes", "vocabulary") if key in case}
     seats = {key: case.pop(key) for key in ("species", "agent_id") if key in case}
     config = (
         PopulationPPOConfig()

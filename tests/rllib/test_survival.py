@@ -475,5 +475,6 @@ def test_members_are_counted_without_selection_too() -> None:
     measures = told.runner.statistics.members["swarm"].measures()
     assert measures["steps"].sum() == 8 * 2 * 7  # the eighth row only starts the worlds over
     assert (measures["lives"] == 4).all()
-    assert set(measures) == {"return", "shared_return", "reward", "lives", "steps", "message_entropy", "agreement"}
+    talk = {"message_entropy", "agreement", "listening", "influence"}
+    assert set(measures) == {"return", "shared_return", "reward", "lives", "steps", *talk}
     assert measures["return"].mean() == pytest.approx(measures["shared_return"].mean())

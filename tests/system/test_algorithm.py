@@ -133,9 +133,9 @@ def test_fades_and_learning_go_on_with_another_number_of_runners(tmp_path: Path)
         assert weight_digest(after) == weights
         assert after.fades() == fades
         # As if no reward had been seen: what closed stays closed, in both runners.
-        after._performance = {"reward": -5.0}
+        after.performance = {"reward": -5.0}
         assert strength(after) == 0.0
-        assert [f[0]["lowest"] for f in after._foreach_sampling_runner(lambda runner: runner.fades())] == [0.0, 0.0]
+        assert [f[0]["lowest"] for f in after.foreach_sampling_runner(lambda runner: runner.fades())] == [0.0, 0.0]
     finally:
         after.stop()
 

@@ -1,0 +1,134 @@
+"""Restoring: from a checkpoint to a training that goes on where that was saved, and what of it RLlib does not know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from popcomm.errors import UserError
+from popcomm.rllib import checkpoints
+from popcomm.rllib.checkpoints import PathLike
+from popcomm.rllib.env_runner import PopulationEnvRunner
+
+logger = logging.getLogger(__name__)
+
+SAVE_SECONDS = 120.0  # for env runners to hand out their state
+RUNNER_STATES, CLOCK, SURVIVAL = "runner_states", "clock", "survival"
+
+
+def made(cls: Any, path: PathLike, config: Any, trust: bool) -> Any:
+    """The algorithm of a checkpoint. config: the one to make it with; None: that of the checkpoint.
+
+    Raises:
+        UserError: see `PopulationPPO.from_checkpoint`.
+    """
+    folder = Path(checkpoints.local_path(path))
+    config = checkpoints.read_config(folder) if config is None else config
+    algorithm = (config.algo_class or cls)(config=config)
+    if not isinstance(algorithm, cls):
+        algorithm.stop()
+        raise UserError(f"{folder} is of a {type(algorithm).__name__}, which is no {cls.__name__}")
+    algorithm.restore_from_path(path, trust=trust)
+    return algorithm
+
+
+def restore(algorithm: Any, folder: Path, component: str | None, trust: bool, by_rllib: Callable[[], None]) -> None:
+    """Let an algorithm go on from a checkpoint, and look whether its weights are those that were saved.
+
+    Args:
+        algorithm: a PopulationPPO.
+        folder: of the checkpoint, or with `component`, of that component in one.
+        component: RLlib's name of what alone is restored.
+        trust: read pickles, too.
+        by_rllib: reads RLlib's pickles, of a checkpoint of an earlier popcomm that is trusted.
+
+    Raises:
+        CheckpointError: it is damaged, does not fit, or cannot be restored without pickles that are not trusted.
+    """
+    manifest = checkpoints.verify(folder) if component is None else None
+    try:
+        if trust and not checkpoints.has_state(folder):
+            by_rllib()
+        else:
+            _take_in(algorithm, folder, component, trust)
+    except (RuntimeError, KeyError) as error:
+        # torch's words for weights of other shapes: the network's code or configuration is not what it was.
+        raise checkpoints.CheckpointError(f"{folder} does not fit this population: {error}") from error
+    if manifest is not None:
+        checkpoints.check_weights(manifest, checkpoints.weight_digest(algorithm), folder)
+
+
+def _take_in(algorithm: Any, folder: Path, component: str | None, trust: bool) -> None:
+    """From safetensors and JSON, and pickles only where they are trusted."""
+    state, left_out = checkpoints.read_state(folder, trust)
+    for part in reversed(component.split("/") if component else ()):
+        state = {part: state}
+    learner = state.get(COMPONENT_LEARNER_GROUP, {}).get(COMPONENT_LEARNER, {})
+    number = learner.pop(WEIGHTS_SEQ_NO, None)  # with it, a learner would refuse weights that are older than its own
+    algorithm.set_state(state)
+    if number is not None:
+        algorithm.learner_group.set_state({COMPONENT_LEARNER: {WEIGHTS_SEQ_NO: number}})
+    if "world" in left_out:
+        logger.warning(
+            "the worlds of %s are in pickles, which are read with trust=True (--trust) alone: they start new episodes",
+            folder,
+        )
+
+
+# ---- what RLlib does not know ----
+
+
+def own_state(algorithm: Any) -> dict[str, Any]:
+    """What of the runners, the clock and selection decides the future."""
+    # Not for ever, where one hangs; a checkpoint without its state starts new episodes when it is restored.
+    runners = algorithm.foreach_sampling_runner(lambda runner: (runner.worker_index, runner.run_state()), SAVE_SECONDS)
+    clock = {
+        "performance": algorithm.performance,
+        "fades": algorithm.known_fades,
+        "schedules": algorithm.schedules.get_state(),
+    }
+    selection = {} if algorithm.survival is None else {SURVIVAL: algorithm.survival.get_state()}
+    return {RUNNER_STATES: runners, CLOCK: clock, **selection}
+
+
+def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
+    """Go on from an `own_state`; runners that are others than those of the state start new episodes."""
+    clock = state.get(CLOCK, {})  # older checkpoints have none
+    algorithm.performance, algorithm.known_fades = clock.get("performance"), clock.get("fades")
+    algorithm.schedules.set_state(clock.get("schedules", {}))
+    if algorithm.survival is not None and SURVIVAL in state:
+        algorithm.survival.set_state(state[SURVIVAL])
+    saved = dict(state.get(RUNNER_STATES, []))
+    if not saved:
+        return
+    here = dict(algorithm.foreach_sampling_runner(lambda runner: (runner.worker_index, runner.surroundings())))
+    difference = _difference(saved, here)
+    if difference:
+        logger.warning(
+            "the checkpoint's env runners have %s: learning and fades go on, and the worlds start new episodes",
+            difference,
+        )
+        algorithm.start_anew()
+        return
+
+    def set_run_state(runner: PopulationEnvRunner) -> None:
+        runner.set_run_state(saved[runner.worker_index])
+
+    algorithm.foreach_sampling_runner(set_run_state)
+
+
+def _difference(saved: Mapping[int, Mapping[str, Any]], here: Mapping[int, Mapping[str, str]]) -> str:
+    """What keeps runners from going on from the saved states, in words; empty where they can."""
+    if saved.keys() != here.keys():
+        return f"{len(saved)} runners, not {len(here)}"
+    for index, now in here.items():
+        then = saved[index].get("belongs_to", now)  # older checkpoints do not say
+        for name in now:
+            if then.get(name) != now[name]:
+                return f"{name} {then.get(name)}, not {now[name]}"
+    return ""

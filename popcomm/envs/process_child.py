@@ -186,8 +186,8 @@ def _made(page: mmap.mmap, env: bytes, log_level: int, **which: Any) -> Any:
         NOTE.pack_into(page, 0, world, step, seed)
 
     note(-1, 0, 0)
-    part: Callable[..., Any] = make_part or PartOfWorlds
-    return part(*arguments, note=note, **which)
+    make: Callable[..., Any] = make_part or PartOfWorlds
+    return make(*arguments, note=note, **which)
 
 
 def _answer(obey: Callable[..., Any], command: str, arguments: dict[str, Any]) -> tuple[str, Any]:

@@ -63,13 +63,14 @@ class Moved(NamedTuple):
         swap = self.swap
         if swap.differing is None or swap.senders is None:
             return None, None
-        distance, asked = torch.zeros(swap.changed.shape), torch.zeros_like(swap.changed, device="cpu")
+        asked = torch.zeros_like(swap.changed, device="cpu")
+        distance = torch.zeros(asked.shape, dtype=torch.float32)
         for name, (far, who) in self.each.items():
             distance[:, species[name].seats], asked[:, species[name].seats] = far.cpu(), who.cpu()
         links = swap.differing.cpu() & asked.unsqueeze(-1)
         seats = swap.senders.cpu().clamp(max=asked.shape[1] - 1).flatten(1)
         count, total = torch.zeros_like(distance), torch.zeros_like(distance)
-        count.scatter_add_(1, seats, links.flatten(1).float())
+        count.scatter_add_(1, seats, links.flatten(1).to(count.dtype))
         total.scatter_add_(1, seats, (links * distance.unsqueeze(-1)).flatten(1))
         return count.numpy(), total.numpy()
 

@@ -39,11 +39,15 @@ class Rows:
             flat = flat.index_select(0, self.index)
         return flat.view(self.members, -1, *values.shape[3:])
 
-    def sent(self, kind: Any) -> Tensor:
-        """What was said at each step, before the channel's noise, as a message of `spoken`."""
+    def sent(self) -> Tensor:
+        """What was said at each step, before the channel's noise."""
         if "said" not in self._known:
-            self._known["said"] = points(kind, self.gather(said_in(self.arrays)), self.open_symbols)
+            self._known["said"] = self.gather(said_in(self.arrays))
         return self._known["said"]
+
+    def sent_as(self, kind: Any) -> Tensor:
+        """The same as messages of the kind of `spoken`. kind: of the channel."""
+        return points(kind, self.sent(), self.open_symbols)
 
     def spoken(self, kind: Any, params: Tensor) -> tuple[Any, Tensor]:
         """The kind of message and the parameters [P, T R, ...] in float32, of the symbols alone that may be said."""

@@ -173,7 +173,7 @@ class SpeciesLoss:
             return mean(torch.where(voices, values, 0.0))
 
         if config.message_kl_coeff and "message_logp" in rows.arrays:
-            moved = kind.log_prob(params, rows.sent(self.messages)) - rows["message_logp"]
+            moved = kind.log_prob(params, rows.sent_as(self.messages)) - rows["message_logp"]
             kl = voiced(moved.exp() - 1 - moved)
             total, logged["message_kl"] = total + weights["message_kl"] * kl, kl / members
         if self.plan.balance_weight:
@@ -201,7 +201,7 @@ class SpeciesLoss:
         said = likelihoods.message_log_prob
         if said is None and params is not None and "message_logp" in arrays:  # kept to hold them to what they were
             kind, params = rows.spoken(self.messages, params)
-            said = kind.log_prob(params, rows.sent(self.messages))
+            said = kind.log_prob(params, rows.sent_as(self.messages))
         result = {}
         for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said)):
             if values is not None:
@@ -226,7 +226,7 @@ class SpeciesLoss:
         kind, params = rows.spoken(self.messages, output.message)
         message = None
         if self._acts_by_message(output):
-            message = _voiced(kind.log_prob(params, rows.sent(self.messages)), rows)
+            message = _voiced(kind.log_prob(params, rows.sent_as(self.messages)), rows)
         rewarded = bool(self.config.message_entropy_coeff)
         if not rewarded and not diagnose:  # it is a tenth of an update
             return _Likelihoods(log_prob, entropy, message, None)

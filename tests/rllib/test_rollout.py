@@ -34,6 +34,7 @@ def clock_config(**population: Any) -> PopulationPPOConfig:
             dropout=population.pop("dropout", 0.0),
             noise=population.pop("noise", 0.0),
             vocabulary=population.pop("vocabulary", None),
+            credit=population.pop("credit", None),
         )
         .population(**population)
         .env_runners(num_worlds_per_env_runner=12, rollout_fragment_length=7)

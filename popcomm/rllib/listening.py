@@ -69,7 +69,7 @@ class Moved(NamedTuple):
         links = swap.differing.cpu() & asked.unsqueeze(-1)
         seats = swap.senders.cpu().clamp(max=asked.shape[1] - 1).flatten(1)
         count, total = torch.zeros_like(distance), torch.zeros_like(distance)
-        count.scatter_add_(1, seats, links.flatten(1).float())
+        count.scatter_add_(1, seats, links.flatten(1).to(count.dtype))
         total.scatter_add_(1, seats, (links * distance.unsqueeze(-1)).flatten(1))
         return count.numpy(), total.numpy()
 

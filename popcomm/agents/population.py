@@ -171,7 +171,8 @@ class PopulationLSTMCell(_RecurrentCell):
             gates = torch.baddbmm(torch.baddbmm(bias, torch.cat(parts, -1), self.weight_ih), h, self.weight_hh)
             h, c, *_ = lstm_step(gates, c)
             return h, c
-        weights, collected = (self.weight_ih, self.weight_hh), None
+        weights: tuple[Tensor, Tensor] = (self.weight_ih, self.weight_hh)
+        collected = None
         now = deferred.deferral(self.weight_ih, h.size(1))
         if now is not None and h.size(0) > 1:
             (from_x, (weight_ih,)), (from_h, (weight_hh,)) = map(now.products, weights)

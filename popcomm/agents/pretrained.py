@@ -223,7 +223,7 @@ def _fitted(stored: AgentSpec, wanted: AgentSpec, folder: Path, of_seats: bool) 
         UserError: the agent cannot act there.
     """
     # Of what an agent observes only the numbers count, as long as its network has the stored shapes.
-    free = {"inbox_size", "num_agents", "species", "seat_species", "observation_space"}
+    free = {"inbox_size", "num_agents", "rounds", "species", "seat_species", "observation_space"}
     free |= set() if of_seats else {"num_seats", "seating"}
     here, there = spec_to_json(wanted), spec_to_json(stored)
     for key in (key for key in there if key not in free):

@@ -117,9 +117,10 @@ def make_grid(size: int, folder: Path) -> Path:
     """
     home, file = _package("sumo"), folder / f"grid{size}x{size}.net.xml"
     command = [
-        home / "bin" / "netgenerate", "--grid", f"--grid.number={size}", f"--grid.length={STREET}",
+        str(home / "bin" / "netgenerate"), "--grid", f"--grid.number={size}", f"--grid.length={STREET}",
         f"--grid.attach-length={STREET}", "--default.lanenumber=1", "--turn-lanes=1",
-        f"--turn-lanes.length={LEFT_LANE}", "--tls.guess", "--tls.guess.threshold=0", "--no-turnarounds", "-o", file,
+        f"--turn-lanes.length={LEFT_LANE}", "--tls.guess", "--tls.guess.threshold=0", "--no-turnarounds",
+        "-o", str(file),
     ]  # fmt: skip
     made = subprocess.run(command, env={**os.environ, "SUMO_HOME": str(home)}, capture_output=True, text=True)
     if made.returncode or not file.exists():

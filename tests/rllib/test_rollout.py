@@ -35,6 +35,7 @@ def clock_config(**population: Any) -> PopulationPPOConfig:
             dropout=population.pop("dropout", 0.0),
             noise=population.pop("noise", 0.0),
             vocabulary=population.pop("vocabulary", None),
+            credit=population.pop("credit", None),
         )
         .population(**population)
         .env_runners(num_worlds_per_env_runner=12, rollout_fragment_length=7)
@@ -103,7 +104,7 @@ def test_the_unroll_repeats_what_the_runner_did(agent: str, members: int, messag
             torch.testing.assert_close(value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)
             if messages is SYMBOLS:
                 kind = config.message_kind
-                said = kind.log_prob(run.outputs.message, rows.sent(kind))
+                said = kind.log_prob(run.outputs.message, rows.sent())
                 torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)
             assert int(mask.sum()) == int(arrays[name]["alive"].sum())
 

@@ -24,14 +24,15 @@ def message_importance(run: RunFolder) -> Section:
     row, column = np.unravel_index(int(np.nanargmax(matrix)), matrix.shape)
     headline = (
         f"Importance: {senders[row]} matters most, to {receivers[column]}, whose policy moves by "
-        f"{matrix[row, column]:.2f} where another message might have been said."
+        f"{matrix[row, column]:.2f} where its message is missing."
     )
     mean, removed = run.last("language/importance"), run.last("language/importance_removed")
     worth = run.last("language/value_importance")
     found = [
         headline,
-        f"In the mean over all messages it moves by {mean:.3f}, and by {removed:.3f} where the message is missing; "
-        f"what the receiver expects to earn changes by {worth:.3f} deviations of its returns.",
+        f"In the mean over all messages it moves by {removed:.3f} so, and by {mean:.3f} with what the sender might "
+        f"have said otherwise (little, where senders are sure); what the receiver expects to earn then changes by "
+        f"{worth:.3f} deviations of its returns.",
     ]
     figure = importance_picture.message_importance(senders, receivers, matrix)
     return drawn("message_importance", found, headline, figure)

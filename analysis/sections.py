@@ -119,13 +119,28 @@ QUESTIONS = {
     ),
     "message_importance": Question(
         "Whose messages matter?",
-        "Bright cells are senders whose messages a receiver acts on: had the sender said something else of what it "
-        "might have said, the receiver's policy would have been as far from what it was (0: the same, 1: nothing in "
-        "common). "
-        "A row of dark cells is a sender that nobody heeds, or one that always says the same.",
-        "Listeners' networks answered again, with each message taken away or replaced by what its sender would have "
-        "said otherwise; means over the last tenth of the iterations in which they were asked.",
+        "Bright cells are senders whose messages a receiver acts on: without them its policy would have been as far "
+        "from what it was (total variation; 0: the same, 1: nothing in common). A dark row is a sender that nobody "
+        "heeds.",
+        "Listeners' networks answered again, with each message taken away; means over the last tenth of the iterations "
+        "in which they were asked.",
         "more iterations in which listeners are asked (recording.importance_every), or other seeds",
+    ),
+    "learned_graph": Question(
+        "Which links were learned?",
+        "A line that falls to 0 is a link that was shut: its price was higher than what it was good for. One that "
+        "comes back was needed after all. What is shut when the graph is pruned stays so, and costs nothing any more.",
+        "Strengths of the links (weights of those who hear) after every iteration; 0 is a link that is shut.",
+        "another price (communication.topology), or other seeds",
+    ),
+    "gates": Question(
+        "Who lets in what, and who may speak?",
+        "Dark cells are senders that a receiver shuts out. A short bar is a sender that keeps silent where it might "
+        "speak, or whose messages yield to more urgent ones.",
+        "Means over the last tenth of the iterations: of receivers' gates over all numbers of all messages, of "
+        "senders' over the steps in which they may speak, of priorities over what was said. More than eight seats "
+        "stand for their species.",
+        "runs with and without the gates, over several seeds",
     ),
     "family_tree": Question(
         "Who has children, and whose lines are left?",

@@ -82,11 +82,15 @@ class LocalTraining:
         if self.survival is not None:
             self.survival.take([self.runner.statistics.read_members()])
             if self.survival.due(self.iteration):
-                strengths = (self.schedules.strength(name) for name in (MUTATION, PRESSURE))
-                successions = self.survival.select(*strengths).successions
-                self.learner.succeed(successions)
-                self.runner.succeed({name: succession.newborn for name, succession in successions.items()})
+                self.end_generation(self.survival)
         return results
+
+    def end_generation(self, survival: Survival) -> None:
+        """Select among all members, and let the learner and the runner carry it out."""
+        strengths = (self.schedules.strength(name) for name in (MUTATION, PRESSURE))
+        successions = survival.select(*strengths).successions
+        self.learner.succeed(successions)
+        self.runner.succeed({name: succession.newborn for name, succession in successions.items()})
 
     def evaluate(self, explore: bool, seed: int | None = None) -> tuple[np.ndarray, dict[str, float]]:
         """One episode in each of new worlds, the same ones every time; what it draws does not touch the training.

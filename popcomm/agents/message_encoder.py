@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from popcomm.agents.deferred import Lookups, add_rows, deferral
 from popcomm.agents.population import linear, uniform
 from popcomm.channels.ending import sent
 from popcomm.channels.mailbox import Inbox
@@ -32,12 +33,17 @@ def lookup(tables: Tensor, messages: Tensor, soft: Tensor | None = None, there: 
     Returns:
         [P, ..., H].
     """
-    return _Lookup.apply(tables, messages, soft, there)
+    now, lookups = deferral(tables), None
+    if now is not None:
+        lookups, (tables,) = now.lookups(tables)
+    return _Lookup.apply(lookups, tables, messages, soft, there)
 
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tables: Tensor, messages: Tensor, soft: Tensor | None, there: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, lookups: Lookups | None, tables: Tensor, messages: Tensor, soft: Tensor | None, there: Tensor | None
+    ) -> Tensor:
         members, size, features = tables.shape
         length = messages.shape[-1]
         first = torch.arange(0, members * size, size // length, device=messages.device)
@@ -45,28 +51,28 @@ class _Lookup(torch.autograd.Function):
         rows = (messages + first).reshape(-1, length)
         weights = None if there is None else there.reshape(-1, length).to(tables.dtype)
         ctx.save_for_backward(tables, rows, weights)
-        ctx.soft_shape = None if soft is None else soft.shape
+        ctx.soft_shape, ctx.lookups = None if soft is None else soft.shape, lookups
         flat = tables.reshape(-1, features)
         return F.embedding_bag(rows, flat, mode="sum", per_sample_weights=weights).view(*messages.shape[:-1], features)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         tables, rows, weights = ctx.saved_tensors
         members, size, features = tables.shape
         grad = grad.reshape(members, -1, features)
         to_tables = to_soft = None
-        if ctx.needs_input_grad[0]:
-            flat, each = tables.new_zeros(members * size, features), grad.reshape(-1, features)
-            # One pass per position reads `grad` as it lies; a single pass would first copy it L times.
-            for place, position in enumerate(rows.t()):
-                flat.index_add_(0, position, each if weights is None else each * weights[:, place, None])
+        if ctx.needs_input_grad[1] and ctx.lookups is not None:
+            ctx.lookups.add(rows, grad.reshape(-1, features), weights)
+        elif ctx.needs_input_grad[1]:
+            flat = tables.new_zeros(members * size, features)
+            add_rows(flat, rows, grad.reshape(-1, features), weights)
             to_tables = flat.view_as(tables)
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[3]:
             to_soft = torch.bmm(grad, tables.mT).view(ctx.soft_shape)
             if weights is not None:
                 to_soft = to_soft * weights.view(*ctx.soft_shape[:-1], 1)
-        return to_tables, None, to_soft, None
+        return None, to_tables, None, to_soft, None
 
 
 def inputs_on(kind: MessageKind) -> float:

@@ -13,10 +13,11 @@ from torch import Tensor
 from popcomm.channels.broadcast.air import Air
 from popcomm.channels.broadcast.dimensions import dimensions
 from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
+from popcomm.channels.gates import make_budget, make_gates
 from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
-from popcomm.channels.topology import Topology
+from popcomm.channels.topology import Learned, Topology
 from popcomm.channels.vocabulary import make_vocabulary, narrowed, points, widened
 from popcomm.checks import number, whole
 from popcomm.errors import UserError
@@ -39,10 +40,17 @@ class Inbox(NamedTuple):
     soft: Tensor | None = None  # [..., K, *features shape], the senders' differentiable form; None without gradients
     # [..., K] bool, what the sender itself said one step before; None: all. Repeated and published words are not.
     direct: Tensor | None = None
+    # [..., K] float, by how much what is read is multiplied: strengths of links that are learned; None: 1.
+    gate: Tensor | None = None
 
     def read(self, function: Reading) -> Tensor:
         """A function of single messages on all of them: (messages, soft) -> [..., K, features]."""
-        return function(self.messages, self.soft)
+        return gated(function(self.messages, self.soft), self.gate)
+
+
+def gated(read: Tensor, gate: Tensor | None) -> Tensor:
+    """What was read of messages [..., K, features], as much of it as links are strong."""
+    return read if gate is None else read * gate.unsqueeze(-1).to(read.dtype)
 
 
 class PostedInbox:
@@ -58,6 +66,7 @@ class PostedInbox:
         mask: [1, R, K] bool.
         posted_soft: [M, *features shape], differentiable, or None.
         direct: [1, R, K] bool, or None.
+        gate: [1, R, K], or None.
     """
 
     def __init__(
@@ -68,9 +77,10 @@ class PostedInbox:
         mask: Tensor,
         posted_soft: Tensor | None = None,
         direct: Tensor | None = None,
+        gate: Tensor | None = None,
     ) -> None:
         self.posted, self.index, self.posted_soft = posted, index, posted_soft
-        self.senders, self.mask, self.direct = senders, mask, direct
+        self.senders, self.mask, self.direct, self.gate = senders, mask, direct, gate
 
     def _gather(self, values: Tensor) -> Tensor:
         return values.index_select(0, self.index.flatten()).view(*self.index.shape, *values.shape[1:])
@@ -85,7 +95,7 @@ class PostedInbox:
 
     def read(self, function: Reading) -> Tensor:
         soft = None if self.posted_soft is None else self.posted_soft.unsqueeze(0)
-        return self._gather(function(self.posted.unsqueeze(0), soft).squeeze(0))
+        return gated(self._gather(function(self.posted.unsqueeze(0), soft).squeeze(0)), self.gate)
 
 
 class RoutedInbox:
@@ -157,6 +167,9 @@ class Channel:
     `noise` corrupts what is transmitted, the same for all who hear it (`MessageKind.corrupt`). Dead seats neither send
     nor hear, and nothing crosses the start of an episode.
 
+    With `rounds` R above 0 nothing crosses a step either: agents exchange R messages on the same observation before
+    they act, each heard in the next round, and the last one by those who act (`Session.converse`).
+
     Where reflexes act, or a capacity or inbox is given, messages are words and go through the air of every world
     (`popcomm.channels.broadcast.air`, made by `open`): a shared log of at most `capacity` transmissions a step, of
     which a receiver hears `inbox` at most. Otherwise `connect` says whose message is in whose inbox.
@@ -166,7 +179,8 @@ class Channel:
 
     Raises:
         UserError: a topology that needs positions in an environment without any, or one that does not fit its agents;
-            reflexes, a capacity or an inbox with messages that are no words; a vocabulary that does not fit.
+            reflexes, a capacity or an inbox with messages that are no words, or in rounds; rounds below 0; gates or a
+            budget that do not fit the rest (`popcomm.channels.gates`); a vocabulary that does not fit.
     """
 
     def __init__(
@@ -181,6 +195,9 @@ class Channel:
         reflexes: Sequence[Reflex | dict[str, Any] | str] = (),
         capacity: int | None = None,
         inbox: int | None = None,
+        rounds: int = 0,
+        gate: Any = None,
+        budget: Any = None,
         vocabulary: Any = None,
     ) -> None:
         if topology.needs_positions and not has_positions:
@@ -195,8 +212,9 @@ class Channel:
         self.messages, self.topology, self.torus = messages, topology, torus
         self.dropout, self.noise = dropout, noise
         self.vocabulary = make_vocabulary(vocabulary, messages)
-        self.num_agents = num_agents
+        self.num_agents, self.rounds = num_agents, whole("communication.rounds", rounds, 0)
         self.inbox_size = topology.inbox_size(num_agents)
+        self.gates, self.budget = make_gates(gate), make_budget(budget)
         self.reflexes = _reflexes(reflexes)
         self.size = None
         asked = {"capacity": capacity, "inbox": inbox}
@@ -208,20 +226,53 @@ class Channel:
                 cause = "reflexes" if self.reflexes else given[0]
                 told = "symbols" if isinstance(messages, RelaxedSymbols) else messages.kind
                 raise UserError(f"communication.{cause} act on words, and messages are {told}; use kind words")
+            if rounds:
+                cause = "reflexes" if self.reflexes else given[0]
+                raise UserError(
+                    f"communication.rounds is {rounds}, and communication.{cause} asks for a log, whose words are "
+                    "heard one step later; use rounds 0"
+                )
             check_together(self.reflexes)
+            if isinstance(topology, Learned):
+                raise UserError(
+                    "communication.topology learned makes links stronger and weaker, and a log of words has none; use "
+                    "it without reflexes, capacity and inbox"
+                )
             if topology.schedule is not None:
                 raise UserError(
                     f"communication.topology {type(topology).__name__} changes while training goes on, and a log of "
                     "words is sized for one that stays; use it without reflexes, capacity and inbox"
                 )
+            for key, asked_for in (("gate", gate), ("budget", budget)):
+                if asked_for is not None:
+                    raise UserError(
+                        f"communication.{key} is {asked_for!r}, and reflexes, capacity and inbox make a log, which has "
+                        "rules of its own; use one or the other"
+                    )
             self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
             self.inbox_size = self.size.inbox
             self.open(1, 0)  # what does not fit says so now
+        self._limit()
+
+    def _limit(self) -> None:
+        """Inboxes as small as the budget."""
+        served = self.budget.messages
+        if self.topology.latents and (self.gates.receiver or served is not None):
+            key = "budget" if served is not None else "gate"
+            raise UserError(f"communication.{key} is of single messages, and topology routed has none; use another")
+        if served is None:
+            return
+        if served >= self.inbox_size:
+            raise UserError(
+                f"communication.budget is {served}, and an agent hears at most {self.inbox_size} others, so that "
+                f"nobody is ever refused; use less than {self.inbox_size}, or leave it out"
+            )
+        self.inbox_size = served
 
     @property
     def takes_turns(self) -> bool:
-        """Whether a reflex may take an agent's turn to speak."""
-        return any(reflex.takes_turn for reflex in self.reflexes)
+        """Whether who may speak does not always: a reflex takes its turn, or its gate is shut."""
+        return self.gates.sender or any(reflex.takes_turn for reflex in self.reflexes)
 
     def open(self, num_worlds: int, seed: int) -> Air | None:
         """The air of B worlds; None where every message simply goes to its receivers' inboxes."""

@@ -159,15 +159,46 @@ app.add_typer(cluster_commands.jobs, name="jobs")
 
 
 @app.command()
-def report(run: RunFolder) -> None:
-    """Write RUN/report.html: curves, the language, conversations; of a sweep its trials beside one another."""
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run folder, or a sweep's; several are compared.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Of several: the page to write (default: comparison.html).")] = None,
+) -> None:
+    """Write RUN/report.html: curves, the language, conversations; of several runs, or a sweep, what differs."""
+    from popcomm.analysis.comparison_report import write_comparison  # type: ignore[import-not-found]
     from popcomm.analysis.report import write_report  # type: ignore[import-not-found]
     from popcomm.analysis.sweep_report import RESULTS, write_sweep_report  # type: ignore[import-not-found]
     from popcomm.cli.run_folder import existing_run
 
-    folder = existing_run(run)
-    write = write_sweep_report if (folder / RESULTS).is_file() else write_report
-    typer.echo(f"report: {write(folder)}")
+    folders = [existing_run(run) for run in runs]
+    if len(folders) > 1:
+        target = out or Path("comparison.html")
+        _check_writable(target, "--out", ".html")
+        typer.echo(f"report: {write_comparison(folders, target)}")
+        return
+    if out is not None:
+        raise UserError("--out is for several runs; the report of one is report.html in its folder")
+    write = write_sweep_report if (folders[0] / RESULTS).is_file() else write_report
+    typer.echo(f"report: {write(folders[0])}")
+
+
+@app.command()
+def watch(
+    run: RunFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0: a free one.")] = 0,
+) -> None:
+    """Serve RUN's report on loopback while training goes on: what is new appears by itself. Ctrl-C ends it."""
+    from popcomm.analysis.watched import Watched  # type: ignore[import-not-found]
+    from popcomm.analysis.watching import Server  # type: ignore[import-not-found]
+    from popcomm.cli.run_folder import existing_run
+
+    watched = Watched(existing_run(run))
+    with Server(watched, port) as server:
+        watched.start()
+        typer.echo(f"watching {run} at {server.url} (Ctrl-C ends it)")
+        sys.stdout.flush()
+        server.serve_forever()
 
 
 @app.command()

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
         colour_digit_v0,
         factory_v0,
         navigation_v0,
+        platoon_v0,
         predator_prey_v0,
         referential_v0,
         relay_v0,
         swarm_v0,
         switch_riddle_v0,
         traffic_junction_v0,
+        traffic_v0,
     )
     from popcomm.envs.messaging import with_messages
     from popcomm.envs.names import WORLDS
@@ -36,12 +38,14 @@ _ENVIRONMENTS = (
     "colour_digit_v0",
     "factory_v0",
     "navigation_v0",
+    "platoon_v0",
     "predator_prey_v0",
     "referential_v0",
     "relay_v0",
     "swarm_v0",
     "switch_riddle_v0",
     "traffic_junction_v0",
+    "traffic_v0",
 )
 _MODULES = {
     "CommunicationEnv": "referential_v0",
@@ -71,12 +75,14 @@ __all__ = [
     "factory_v0",
     "from_gymnasium",
     "navigation_v0",
+    "platoon_v0",
     "predator_prey_v0",
     "referential_v0",
     "relay_v0",
     "swarm_v0",
     "switch_riddle_v0",
     "traffic_junction_v0",
+    "traffic_v0",
     "with_messages",
     "world_api_test",
 ]

@@ -17,21 +17,25 @@ from PIL import Image
 from popcomm.envs import (
     alarm_v0,
     colour_digit_v0,
+    factory_references,
     factory_v0,
     navigation_v0,
+    platoon_references,
+    platoon_v0,
     predator_prey_v0,
     referential_v0,
     relay_v0,
     swarm_v0,
     switch_riddle_v0,
     traffic_junction_v0,
+    traffic_v0,
 )
 from popcomm.envs.episodic_world import EpisodicWorld
 from popcomm.envs.factory_machines import ACTIONS, RUN
-from popcomm.envs.factory_references import Told, cures
 from popcomm.envs.navigation_references import assigned
 from popcomm.envs.predator_prey_references import together
 from popcomm.envs.traffic_junction_references import Planner
+from popcomm.envs.traffic_references import MaxPressure
 
 FRAMES_PER_SECOND = 15
 
@@ -86,9 +90,9 @@ def factory(seed: int = 0) -> Moment:
     """Actuators do what was called for a step before, as they were told; the moment is one of many symptoms."""
     world = factory_v0.FactoryWorld()
     world.reset(seed)
-    script, calls = Told(), torch.full((1, world.machines), RUN)
+    script, calls = factory_references.Told(), torch.full((1, world.machines), RUN)
     while len(calls.unique()) < world.machines or bool((calls == RUN).any()):
-        calls = cures(*world.here())
+        calls = factory_references.cures(*world.here())
         world.step(script(world))
     m, p = world.machines, world.processors
     links = [[i, m] for i in range(m)] + [[seat, m + p + i] for i in range(m) for seat in (i, m)]
@@ -114,6 +118,26 @@ def navigation(seed: int = 0) -> Moment:
         [world.render(links=links)],
         f"seven agents after {world.max_steps} steps, each at a landmark of its own; {found['occupied']:.0%} of them "
         "are occupied. Edges lead to each agent from the one that was nearest to it at the start.",
+    )
+
+
+def platoon(seed: int = 3) -> Moment:
+    """An emergency vehicle tells those ahead of its mission; the moment is one in which somebody leaves its lane."""
+    world = platoon_v0.PlatoonWorld()
+    world.reset(seed)
+    script, last = platoon_references.Told(), world.num_agents - 1
+    leaves = warned = torch.zeros(last, dtype=torch.bool)
+    while not leaves.any():
+        place, _, before = world.here()
+        warned = (place[0, :last] - place[0, last]).remainder(world.road) < platoon_references.WARNED
+        critical, (_, side) = world.criticality()[0, last], world.missions()
+        world.step(script(world))
+        leaves = (critical > 0.5) & warned & (before == side[0, last])[0, :last] & (world.here()[2] != before)[0, :last]
+    links = [[last, seat] for seat in warned.nonzero().flatten().tolist()]
+    return Moment(
+        [world.render(links=torch.tensor(links))],
+        f"an emergency vehicle at {world.here()[1][0, last]:.0f} m/s, on a mission of criticality {critical:.2f}, "
+        f"tells {len(links)} vehicles ahead of it; {int(leaves.sum())} of them just left its lane.",
     )
 
 
@@ -199,6 +223,24 @@ def traffic_junction(seed: int = 0) -> Moment:
     )
 
 
+def traffic(seed: int = 0) -> Moment:
+    """A quarter of an hour on a grid under max-pressure; edges lead to each light from its neighbours."""
+    world = traffic_v0.TrafficWorld(net="grid", size=3, demand=400, max_steps=180)
+    step, script = world.reset(seed), MaxPressure(world)
+    while step.alive.any():
+        step = world.step(script(world))
+    assert step.positions is not None
+    apart = torch.cdist(step.positions[0], step.positions[0])
+    links = ((apart > 0) & (apart <= apart[apart > 0].min() * 1.1)).nonzero()
+    picture, found = world.render(links=links), world.metrics()
+    world.close()
+    return Moment(
+        [picture],
+        f"nine lights after a quarter of an hour of max-pressure; {found['throughput']:.0f} vehicles an hour arrived, "
+        f"after a wait of {found['waiting_time']:.0f} s in the mean. Edges lead to each light from its neighbours.",
+    )
+
+
 def _end(
     world: EpisodicWorld, seed: int, oracle: Callable[[], dict[str, torch.Tensor]], links: list[list[int]] | None
 ) -> Moment:
@@ -214,10 +256,12 @@ MOMENTS: dict[str, Callable[..., Moment]] = {
     "colour_digit_v0": colour_digit,
     "factory_v0": factory,
     "navigation_v0": navigation,
+    "platoon_v0": platoon,
     "predator_prey_v0": predator_prey,
     "referential_v0": referential,
     "relay_v0": relay,
     "swarm_v0": swarm,
     "switch_riddle_v0": switch_riddle,
     "traffic_junction_v0": traffic_junction,
+    "traffic_v0": traffic,
 }

@@ -96,9 +96,11 @@ def check_processes(maker: object, processes: object) -> None:
     if makes_worlds(maker):
         made = maker.func if isinstance(maker, partial) else maker
         name = getattr(made, "name", getattr(made, "__name__", made))
+        apart = isinstance(made, type) and issubclass(made, ProcessWorlds)
+        how = "has a process for each world as it is" if apart else "steps all of its worlds together as tensors"
         raise UserError(
-            f"environment.processes is {wanted}, and {name} steps all of its worlds together as tensors; processes are "
-            "for ParallelEnvs, and env_runners.num_env_runners for all"
+            f"environment.processes is {wanted}, and {name} {how}; processes are for ParallelEnvs, and "
+            "env_runners.num_env_runners for all"
         )
 
 

@@ -153,7 +153,7 @@ def main(socket: int, notes: int) -> None:
     # In C, so that it answers also where Python's lock is held.
     faulthandler.register(signal.SIGUSR1, file=notes, all_threads=False)
     torch.set_num_threads(1)  # the processes share the cores
-    part: PartOfWorlds | None = None
+    part: Any = None
 
     def obey(command: str, arguments: dict[str, Any]) -> Any:
         nonlocal part
@@ -178,15 +178,16 @@ def main(socket: int, notes: int) -> None:
             part.close()
 
 
-def _made(page: mmap.mmap, env: bytes, log_level: int, **which: int) -> PartOfWorlds:
-    creator, env_config = pickle.loads(env)
+def _made(page: mmap.mmap, env: bytes, log_level: int, **which: Any) -> Any:
+    make_part, arguments = pickle.loads(env)
     logging.getLogger("popcomm.envs").setLevel(log_level)
 
     def note(world: int, step: int, seed: int) -> None:
         NOTE.pack_into(page, 0, world, step, seed)
 
     note(-1, 0, 0)
-    return PartOfWorlds(creator, env_config, note=note, **which)
+    make: Callable[..., Any] = make_part or PartOfWorlds
+    return make(*arguments, note=note, **which)
 
 
 def _answer(obey: Callable[..., Any], command: str, arguments: dict[str, Any]) -> tuple[str, Any]:

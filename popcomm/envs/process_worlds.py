@@ -65,20 +65,29 @@ class ProcessWorlds(World):
         self._warned = False
         self._workers: list[WorkerProcess] = []
         try:
-            packed = cloudpickle.dumps((creator, {**(env_config or {}), **keys}))
+            packed = cloudpickle.dumps((None, (creator, {**(env_config or {}), **keys})))
         except Exception as error:  # whatever the objects raise
             raise UserError(f"what makes the environment cannot be sent to other processes: {error}") from error
         bounds = np.linspace(0, num_worlds, min(wanted, num_worlds) + 1).round().astype(int).tolist()
         self._parts = [range(a, b) for a, b in pairwise(bounds)]
         self._start(packed)
 
-    def _start(self, packed: bytes) -> None:
-        """Start the processes, and let all know what is seen in world 0."""
-        self._workers = [WorkerProcess(i, worlds) for i, worlds in enumerate(self._parts)]
+    def _launch(self, packed: bytes, timeout_set_by: str = "environment.process_timeout") -> list[dict[str, Any]]:
+        """Start the processes, and let them make their worlds; what they tell of these.
+
+        Args:
+            packed: a pickle of (class of the part of the worlds that is in a process, its own arguments); None for the
+                class is `process_child.PartOfWorlds`.
+            timeout_set_by: the setting, as users know it.
+        """
+        self._workers = [WorkerProcess(i, worlds, timeout_set_by) for i, worlds in enumerate(self._parts)]
         known = {"env": packed, "log_level": log_level(), "total": self.num_worlds}
         each = [{**known, "first": worlds[0], "num_worlds": len(worlds)} for worlds in self._parts]
-        patience = max(self.timeout, STARTING)
-        first, *others = self._ask("make", each, patience)
+        return self._ask("make", each, max(self.timeout, STARTING))
+
+    def _start(self, packed: bytes) -> None:
+        """Start the processes, and let all know what is seen in world 0."""
+        first, *others = self._launch(packed)
         for worlds, other in zip(self._parts[1:], others, strict=True):
             if (other["agents"], other["spaces"]) != (first["agents"], first["spaces"]):
                 self.close()
@@ -92,6 +101,7 @@ class ProcessWorlds(World):
         self.position_size, self.state_size = first["position_size"], first["state_size"]
         self._spaces = first["env_spaces"]
         kept = {key: first[key] for key in ("species", "position_size", "state_size")}
+        patience = max(self.timeout, STARTING)
         self._ask("adopt", [{"about": kept}] * len(others), patience, self._workers[1:])
         self.seeds = [0] * self.num_worlds
 

@@ -42,10 +42,11 @@ class WorkerProcess:
     Args:
         number: of the process.
         worlds: numbers of its worlds.
+        setting: by which users give it more time, as errors say it.
     """
 
-    def __init__(self, number: int, worlds: range) -> None:
-        self.number, self.worlds = number, worlds
+    def __init__(self, number: int, worlds: range, setting: str) -> None:
+        self.number, self.worlds, self._setting = number, worlds, setting
         ours, theirs = socket.socketpair()
         self._notes = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self._notes.truncate(NOTE_SIZE)
@@ -102,7 +103,7 @@ class WorkerProcess:
         where = self._where()
         sentence = (
             f"{self} did not {_SAID[command]} within {patience:g} s{self._at_work()}. It was ended. Where environments "
-            "may take longer, set environment.process_timeout"
+            f"may take longer, set {self._setting}"
         )
         self.kill()
         error = RuntimeError(sentence)
@@ -136,6 +137,7 @@ _SAID = {
     "save": "save its worlds",
     "load": "restore its worlds",
     "render": "draw a picture",
+    "look": "tell how things stand",
 }
 
 

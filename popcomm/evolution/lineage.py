@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import networkx
 import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.evolution.generation import NOBODY, Floats, Generation, Ints
+
+if TYPE_CHECKING:
+    import networkx
 
 Array = NDArray[Any]
 
@@ -49,6 +51,8 @@ def family_tree(table: Mapping[str, Array]) -> networkx.DiGraph:
 
     Nodes bear birth, death (-1: alive when the table ends), founder, and fitness, the last that is known of them.
     """
+    import networkx  # a quarter of a second, which every training would wait for
+
     tree = networkx.DiGraph()
     order = np.argsort(table["generation"], kind="stable")
     for i in order:

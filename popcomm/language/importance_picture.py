@@ -31,7 +31,7 @@ def pairs(numbers: Mapping[str, float], prefix: str = PREFIX) -> tuple[list[str]
 
 def message_importance(senders: Sequence[str], receivers: Sequence[str], matrix: NDArray[Any]) -> Figure:
     """The matrix [S, R] of total variation distances as a heat map; grey: nobody was heard."""
-    figure = card(7.5, 5.5, "Who matters to whom: how far a receiver's policy follows a sender's messages")
+    figure = card(7.5, 5.5, "Who matters to whom: how far a policy moves without a message")
     axes = figure.subplots()
     dress(axes, "", "receiver", "sender", grid=None)
     heatmap(axes, matrix, "total variation distance", vmin=0, vmax=max(0.05, float(np.nanmax(matrix))))

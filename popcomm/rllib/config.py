@@ -17,6 +17,7 @@ from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
 from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.graph import links_of
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.plan import Plan, messages_of, plan_of
@@ -109,6 +110,9 @@ class PopulationPPOConfig(Settings):
         reflexes: Sequence[object] = NotProvided,
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
+        rounds: int = NotProvided,
+        gate: str | Mapping[str, object] | None = NotProvided,
+        budget: int | Mapping[str, object] | None = NotProvided,
         vocabulary: Mapping[str, object] | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
@@ -141,6 +145,16 @@ class PopulationPPOConfig(Settings):
             capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
                 for three standard deviations of the load when all speak (four times what is said where R >= 1).
             inbox: K, of them, that an agent can hear. None: all that it may expect.
+            rounds: R, messages that agents exchange within a step, on the same observation, before they act: each is
+                heard in the next round, and the last one by those who act. Networks run R + 1 times in a step, their
+                memory going on. 0: a message is heard one step after it was sent.
+            gate: "receiver": listeners open and shut every number of a message by their own state; "sender": speaking
+                is a decision, learned by policy gradients as actions are (IC3Net); "both"; or {"kind": one of these,
+                "price": c}, what a message that goes out costs, in units of reward, in what is learned from (not in
+                what is logged). None: all that is said goes out and comes in.
+            budget: K, messages that a listener takes in a step or round: the most urgent, by a priority that senders
+                learn; or {"messages": K, "patience": W, "price": c}: after W refusals in a row a sender comes first,
+                and a message costs c times its priority (`popcomm.channels.gates`). None: all.
             vocabulary: of symbols: {"first": n, "schedule": ...}: n of them may be said at first, and more as the
                 schedule's strength falls from 1 to 0, where all may (`popcomm.channels.vocabulary`). None: all, always.
         """
@@ -154,6 +168,9 @@ class PopulationPPOConfig(Settings):
             reflexes=reflexes,
             channel_capacity=capacity,
             channel_inbox=inbox,
+            channel_rounds=rounds,
+            channel_gate=gate,
+            channel_budget=budget,
             vocabulary=vocabulary,
         )
 
@@ -404,7 +421,7 @@ class PopulationPPOConfig(Settings):
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
-                (`language/importance`, and of each pair of seats or species; `popcomm.rollout.importance`).
+                (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -465,6 +482,7 @@ class PopulationPPOConfig(Settings):
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                     "scales": scales,
                     "taught": taught,
+                    "links": links_of(plan, name),
                 },
                 load_state_path=paths.get(name),
             )

@@ -39,8 +39,11 @@ MEASURES = ("replaced", "removed", "value_replaced", "value_removed")
 class Importance(NamedTuple):
     """Who matters to whom: means over messages, [N (sender), N (receiver)] float64; nan where nobody was heard.
 
-    A change of a policy is a total variation distance, 0 ... 1. One of a value is in deviations of the returns, as
-    networks have them; where a central critic values states, networks' own values were never trained and mean nothing.
+    A sender that is sure of what it says would hardly have said anything else: what it says then matters little as
+    "replaced", however much its listeners need it, and as much as ever as "removed", which tells pairs apart at the end
+    of a training. A change of a policy is a total variation distance, 0 ... 1. One of a value is in deviations of the
+    returns, as networks have them; where a central critic values states, networks' own values were never trained and
+    mean nothing.
     """
 
     replaced: np.ndarray  # of the policy, in expectation over what the sender would have said otherwise
@@ -89,6 +92,7 @@ class ImportanceSums:
             {key: seating.to_worlds(values)[: self.worlds] for key, values in memory.items()},
             torch.as_tensor(turn.members[name][: self.worlds], device=turn.seen.alive.device),
             _first(turn.mail, self.worlds),
+            self.players.open_symbols,
         )
 
     def _ask(self, name: str, scene: Scene, turn: Turn) -> None:
@@ -129,9 +133,8 @@ class ImportanceSums:
 
     def _said(self, name: str, turn: Turn) -> Tensor | None:
         """[B, N_s, ...], what networks that speak symbol by symbol are told that they said."""
-        if turn.acts[name].message is None:
-            return None
-        return turn.seatings[name].to_worlds(turn.acts[name].message)[: self.worlds]
+        message = turn.acts[name].message
+        return None if message is None else turn.seatings[name].to_worlds(message)[: self.worlds]
 
     def _might_say(self, scenes: Mapping[str, Scene], turn: Turn) -> Alternatives:
         kind = self.channel.messages
@@ -148,7 +151,7 @@ class ImportanceSums:
         found = together(parts, [species.num_seats for species in self.players.layout.species.values()])
         messages = found.messages
         if self.channel.noise:
-            messages = kind.corrupt(messages, self.channel.noise, self._generator)
+            messages = self.channel.transmit(messages, self._generator, self.players.open_symbols)
         return found._replace(messages=as_symbols(kind, messages) if self.players.in_play else messages)
 
     @property
@@ -156,10 +159,11 @@ class ImportanceSums:
         """What was found so far."""
         shape = self.counts.shape
         means = [np.divide(row, self.counts, out=np.full(shape, np.nan), where=self.counts > 0) for row in self.sums]
-        return Importance(*means, self.counts.copy())
+        return Importance._make([*means, self.counts.copy()])
 
     def scalars(self) -> dict[str, float]:
-        """Numbers for the log: means over all messages, and of each pair of seats, or of species where seats are many.
+        """Numbers for the log: means over all messages; and of each pair of seats, or of species where seats are many,
+        that of messages that are missing, which sure speakers have, too.
 
         {"importance", "importance_removed", "value_importance", "importance/<sender>/<receiver>"}; nothing where nobody
         was heard.
@@ -175,7 +179,7 @@ class ImportanceSums:
         groups = _groups(self.players)
         for (sender, rows), (receiver, columns) in ((a, b) for a in groups.items() for b in groups.items()):
             if count := self.counts[rows, columns].sum():
-                told[f"importance/{sender}/{receiver}"] = self.sums[0, rows, columns].sum() / count
+                told[f"importance/{sender}/{receiver}"] = self.sums[1, rows, columns].sum() / count
         return {name: float(value) for name, value in told.items()}
 
 
@@ -194,7 +198,8 @@ def _first(mail: Mail | None, worlds: int) -> Mail | None:
     if mail is None:
         return None
     log = None if mail.log is None else LogOf(*(values[:worlds] for values in mail.log))
-    return Mail(mail.messages[:worlds], mail.slots[:worlds], mail.mask[:worlds], log=log, hears=mail.hears)
+    gate = None if mail.gate is None else mail.gate[:worlds]
+    return Mail(mail.messages[:worlds], mail.slots[:worlds], mail.mask[:worlds], log=log, hears=mail.hears, gate=gate)
 
 
 def message_importance(
@@ -243,6 +248,8 @@ def check_inboxes(players: Players) -> None:
 def _no_inboxes(players: Players) -> Iterator[str]:
     if players.channel is None:
         yield "this population is silent"
+    elif players.in_rounds:
+        yield "in rounds what is said in one depends on what was heard in those before"
     elif players.channel.topology.latents:
         yield "through topology routed nobody hears a message of its own"
     for name, actor in players.actors.items():

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from popcomm.errors import UserError
 from popcomm.theory.checks import Array, matrix, probabilities, whole_numbers
@@ -87,6 +86,8 @@ def progeny_moments(M: Any) -> tuple[Array, Array]:
 
 def _classes(M: Array) -> tuple[NDArray[np.int32], Array]:
     """Every agent's strongly connected class [N], and every class's spectral radius [C]."""
+    from scipy.sparse.csgraph import connected_components  # trainings begin without it
+
     count, label = connected_components(M > 0, directed=True, connection="strong")
     radius = np.empty(count)
     sizes = np.bincount(label, minlength=count)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.fft import next_fast_len
 from scipy.special import comb
 
 from popcomm.checks import at_least_zero, between
@@ -72,6 +71,8 @@ def stationary_load(rate: float, p: Any) -> StationaryLoad:
         UserError: rate below 0, p is not [N] in [0, 1], m >= 1 (a load without end), or a load so wide that its
             distribution has more than 2**24 values.
     """
+    from scipy.fft import next_fast_len  # trainings begin without it
+
     rate, p = at_least_zero("rate", rate), probabilities(p)
     if p.ndim != 1:
         raise UserError(f"p has shape {p.shape}, and must be [N]")

@@ -7,7 +7,6 @@ from math import exp, expm1, inf, log
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array
 
 from popcomm.checks import between
@@ -58,6 +57,8 @@ class LoadByType:
         Raises:
             UserError: loss not in (0, 1], or heard is not [N] in [0, 1].
         """
+        from scipy.optimize import minimize_scalar  # trainings begin without it
+
         loss = between("loss", loss, np.finfo(np.float64).tiny, 1)
         weights = self._weights(heard)
         if not (weights * self.mean).any():

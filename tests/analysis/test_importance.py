@@ -20,7 +20,7 @@ def test_a_run_whose_listeners_were_asked_has_a_matrix(tmp_path) -> None:
     section = message_importance(RunFolder.read(tmp_path / "run"))
     assert section.picture is not None
     assert "a matters most, to b, whose policy moves by 0.40" in section.findings[0]
-    assert "by 0.200, and by 0.300 where the message is missing" in section.findings[1]
+    assert "by 0.300 so, and by 0.200 with what the sender might have said" in section.findings[1]
 
 
 def test_a_run_whose_listeners_were_not_asked_says_so(tmp_path) -> None:

@@ -1,0 +1,290 @@
+"""What is a message to be credited with? Four credits of messages that are learned as actions, at equal samples.
+
+    python -m popcomm.analysis.experiments.message_credit --out runs/message_credit [--seeds 5] [--docs docs] [--quick]
+
+Every seat sees one of a few kinds and must name, a step later, the kind that one other seat saw; all hear all, and all
+are paid the mean. So it is known whose messages matter to whom, and what is measured of a trained population
+(`popcomm.rollout.importance`) is held against it. Each run has a process of its own; its result is appended to
+results.jsonl, and runs that are there are not made again. Writes message_credit.md, .png and .json into the folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from popcomm.analysis.experiments.figures import seeds_and_mean
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options
+from popcomm.analysis.experiments.intervals import difference, mean_interval
+from popcomm.analysis.experiments.local_training import LocalTraining
+from popcomm.analysis.experiments.planted_edges import planted_sources
+from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
+from scipy.stats import rankdata
+from torch import Tensor
+
+from popcomm.agents.contract import AgentSpec
+from popcomm.agents.mlp import MLPAgent
+from popcomm.agents.population import PopulationLinear
+from popcomm.channels import Inbox
+from popcomm.envs.episodic_world import EpisodicWorld
+from popcomm.envs.world import Species
+from popcomm.language.drawing import BLUE, GREEN, MUTED, ORANGE, card, dress, heatmap, legend
+from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.release import population_of
+from popcomm.rollout.importance import message_importance
+from popcomm.schedules import Clock
+
+NAME = "message_credit"
+SEATS, KINDS, SYMBOLS = 5, 3, 3
+STEPS, QUICK_STEPS = 40_000, 6_000  # environment steps of a run
+LOOKS, WORLDS, FRAGMENT = 12, 64, 12
+CREDITS = ("step", "next", "receivers", "counterfactual")
+TITLES = {
+    "step": "from its own step on (`step`)",
+    "next": "from the next step on (`next`)",
+    "receivers": "what became of those who heard it (`receivers`)",
+    "counterfactual": "beside what its sender would have said otherwise (`counterfactual`)",
+}
+COLOURS = {"step": MUTED, "next": ORANGE, "receivers": GREEN, "counterfactual": BLUE}
+ENOUGH = 0.95  # AUC
+
+Record = Mapping[str, Any]
+
+
+class AskedWorld(EpisodicWorld):
+    """N seats see one of K kinds each, and must name a step later what one other seat saw; all are paid the mean.
+
+    Who must name whose kind is drawn once, from `layout_seed`. Observation [K + N + 2]: the kind (one-hot; zeros in the
+    second step), who I am, and the step (one-hot; zeros when it is over).
+    """
+
+    name, kept = "asked", (*EpisodicWorld.kept, "kinds")
+
+    def __init__(
+        self, num_worlds: int = 1, device: Any = "cpu", seats: int = SEATS, kinds: int = KINDS, layout_seed: int = 0
+    ) -> None:
+        super().__init__(num_worlds, device, 2)
+        self.num_labels = kinds
+        self.sources = planted_sources(seats, seats, layout_seed)
+        self.species = {"seat": Species("seat", 0, seats, kinds + seats + 2, spaces.Discrete(kinds))}
+        self._kinds: Tensor | None = None
+
+    def _begin(self, worlds: Tensor) -> None:
+        drawn = torch.randint(self.num_labels, (self.num_worlds, self.num_agents), generator=self._generator)
+        self._kinds = self._renewed(self._kinds, drawn, worlds)
+
+    def _play(self, actions: dict[str, Tensor], spoken: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert self._kinds is not None
+        answering = self._age == 1
+        right = (actions["seat"] == self._kinds[:, self.sources]).float().mean(1, keepdim=True)
+        return (right * answering.unsqueeze(1)).repeat(1, self.num_agents), answering
+
+    def _labels(self) -> Tensor:
+        assert self._kinds is not None
+        return torch.where((self._age == 0).unsqueeze(1), self._kinds, -1)
+
+    def _observe(self) -> dict[str, Tensor]:
+        assert self._kinds is not None
+        seen = F.one_hot(self._kinds, self.num_labels) * (self._age == 0).view(-1, 1, 1)
+        who = torch.eye(self.num_agents).expand(self.num_worlds, -1, -1)
+        step = F.one_hot(self._age, 3)[:, :2].unsqueeze(1).expand(-1, self.num_agents, -1)
+        return {"seat": torch.cat([seen, who, step], -1).float()}
+
+
+class BySlot(MLPAgent):
+    """An MLPAgent that knows from whom it hears: what stands in each slot of the inbox has weights of its own.
+
+    Args:
+        spec: what the network must know of its place.
+        hidden: width of every hidden layer.
+    """
+
+    def __init__(self, spec: AgentSpec, hidden: int = 32) -> None:
+        super().__init__(spec, hidden)
+        self.heard = PopulationLinear(spec.members, spec.inbox_size * hidden, 2 * hidden, bias=False)
+
+    def _pool(self, inbox: Inbox) -> Tensor:
+        """[P, R, K hidden]."""
+        return (self.activation(self.encoder(inbox)) * inbox.mask.unsqueeze(-1)).flatten(-2)
+
+
+# ---- runs ----
+
+
+def planned(options: Options) -> list[Trial]:
+    """Seeds outermost: a stop leaves whole sets of arms."""
+    steps = QUICK_STEPS if options.quick else STEPS
+    return [
+        Trial(options.out / RESULTS, {"credit": credit, "seed": seed, "env_steps": steps}, train)
+        for seed, credit in itertools.product(range(1, options.seeds + 1), CREDITS)
+    ]
+
+
+def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
+    return results_of(trials)
+
+
+def settings(credit: str, seed: int) -> PopulationPPOConfig:
+    """The configuration of a run; who must name whose kind is another one for every seed."""
+    return (
+        PopulationPPOConfig()
+        .environment(AskedWorld, env_config={"layout_seed": seed})
+        .communication(
+            messages={"kind": "symbols", "vocab_size": SYMBOLS, "length": 1},
+            topology={"kind": "full"},
+            gradient="reinforce",
+            credit=credit,
+        )
+        .population(agent=BySlot, members=SEATS, seating="fixed")
+        .training(
+            lr=3e-3, gamma=0.9, lambda_=0.9, entropy_coeff=0.01, message_entropy_coeff=0.01, num_epochs=4,
+            minibatch_size=WORLDS, message_balance_coeff=0.0,
+        )
+        .env_runners(num_worlds_per_env_runner=WORLDS, rollout_fragment_length=FRAGMENT)
+        .debugging(seed=seed)
+    )  # fmt: skip
+
+
+def train(credit: str, seed: int, env_steps: int) -> Record:
+    """One run, measured on its way and at its end; `seconds` is CPU time of its iterations."""
+    training = LocalTraining(settings(credit, seed), 256)
+    curve, seconds = [{"env_steps": 0, "score": score(training)}], 0.0
+    for number in range(1, LOOKS + 1):
+        began = time.process_time()
+        while training.env_steps < env_steps * number / LOOKS:
+            training.iterate()
+        seconds += time.process_time() - began
+        curve.append({"env_steps": training.env_steps, "score": score(training)})
+    population = population_of(training.config, training.learner.networks, Clock(training.env_steps), [])
+    found = message_importance(population, num_steps=12, seed=seed)
+    known = matters(seed)
+    return {
+        "score": curve[-1]["score"],
+        "auc": auc(found.replaced, known),
+        "auc_removed": auc(found.removed, known),
+        "auc_value": auc(found.value_replaced, known),
+        "curve": curve,
+        "importance": found.removed,
+        "matters": known,
+        "seconds": seconds,
+    }
+
+
+def score(training: LocalTraining) -> float:
+    """Share of the kinds that are named right, by the likeliest choices."""
+    return float(training.evaluate(False)[0].mean())
+
+
+# ---- measures ----
+
+
+def matters(layout_seed: int, seats: int = SEATS) -> NDArray[np.bool_]:
+    """[N (sender), N (receiver)], whose kind each must name."""
+    found = np.zeros((seats, seats), bool)
+    found[planted_sources(seats, seats, layout_seed).numpy(), np.arange(seats)] = True
+    return found
+
+
+def auc(values: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
+    """How likely a pair that matters has a higher value than one that does not: the area under the ROC curve.
+
+    Pairs with nan do not count; the statistic of Mann and Whitney (1947), ties as halves.
+
+    >>> auc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True]))
+    0.875
+    """
+    real = np.isfinite(values)
+    ranks, truth = rankdata(values[real]), known[real]
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """{credit: its runs by seed}, in the order of CREDITS."""
+    runs = arms_of(records, lambda r: r["credit"])
+    return {credit: runs[credit] for credit in CREDITS if credit in runs}
+
+
+def area(record: Record) -> float:
+    """The mean score over the training."""
+    return float(np.mean([point["score"] for point in record["curve"]]))
+
+
+def claims(groups: Mapping[str, Sequence[Record]]) -> list[Claim]:
+    found = []
+    ours = groups.get("counterfactual", [])
+    for other in ("step", "next", "receivers"):
+        beside = groups.get(other, [])
+        seeds = sorted({r["seed"] for r in ours} & {r["seed"] for r in beside})
+        if len(seeds) < 2:
+            continue
+        first, second = ([area(r) for r in runs if r["seed"] in seeds] for runs in (ours, beside))
+        gain = difference(first, second)
+        text = f"Counterfactual credit learns faster than `{other}`: mean score over the training ({len(seeds)} seeds)"
+        found.append(Claim(text, gain.shown(3), gain.paired.low > 0))
+    learned = [r for runs in groups.values() for r in runs if r["score"] > 0.9]
+    if learned:
+        least = min(r["auc_removed"] for r in learned)
+        text = f"Importance of missing messages finds who mattered: AUC {ENOUGH} in all {len(learned)} runs above 0.9"
+        found.append(Claim(text, f"at least {least:.3f}", least >= ENOUGH))
+    return found
+
+
+# ---- figure and page ----
+
+
+def draw(records: Sequence[Record]) -> Figure:
+    """Scores over the training, every seed thin; and the importance found in a run beside what is known."""
+    groups = grouped(records)
+    figure = card(12, 4.6, "What a message is credited with")
+    left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
+    dress(left, "Kinds named right", "environment steps", "share, likeliest choices")
+    for credit, runs in groups.items():
+        curves = [tuple(np.array([p[key] for p in r["curve"]], float) for key in ("env_steps", "score")) for r in runs]
+        seeds_and_mean(left, curves, COLOURS[credit], "-", credit)
+    left.axhline(1 / KINDS, color=MUTED, linewidth=1, linestyle=":")
+    legend(left, loc="best")
+    shown = max(records, key=lambda r: r["score"])
+    dress(right, f"Importance: {shown['credit']}, seed {shown['seed']}", "receiver", "sender", grid=None)
+    heatmap(right, np.array(shown["importance"], float), "total variation distance", vmin=0)
+    for sender, receiver in np.argwhere(np.array(shown["matters"], bool)):
+        right.text(receiver, sender, "x", ha="center", va="center", color="white", fontweight="bold")
+    return figure
+
+
+def page(records: Sequence[Record]) -> dict[str, Any]:
+    groups = grouped(records)
+
+    def shown(runs: Sequence[Record], key: str) -> str:
+        values = [area(r) if key == "area" else r[key] for r in runs]
+        return f"{np.mean(values):.3f} {mean_interval(values).shown(3)}"
+
+    return {
+        "records": records,
+        "groups": groups,
+        "claims": claims(groups),
+        "titles": TITLES,
+        "shown": shown,
+        "seats": SEATS,
+        "kinds": KINDS,
+        "chance": 1 / KINDS,
+        "steps": records[0]["env_steps"],
+    }
+
+
+EXPERIMENT = Experiment(
+    NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, seeds=5, quick=1
+)
+main = EXPERIMENT.main
+
+if __name__ == "__main__":
+    sys.exit(main())

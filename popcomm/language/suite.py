@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from popcomm.errors import UserError, unknown
 from popcomm.language import articulation, basics, compositionality, dictionary, laws, populations, signalling
-from popcomm.language.arrays import as_classes, sample
+from popcomm.language.arrays import NOT_SENT, as_classes, sample
 from popcomm.language.corpora import Corpus
 from popcomm.language.measured import Measured
 from popcomm.language.mutual_information import information
@@ -84,18 +84,18 @@ def _row(name: str, value: Measured, unit: str) -> Row:
 
 
 def meaningful(corpus: Corpus) -> Corpus:
-    """The rows that have a meaning: all but those whose only attribute is a negative integer."""
+    """The rows that have a meaning: all but those whose attributes are all -1, or whose only one is negative."""
     meant = corpus.meanings
     assert meant is not None
-    if meant.shape[1] > 1 or not np.issubdtype(meant.dtype, np.integer):
+    if not np.issubdtype(meant.dtype, np.integer):
         return corpus
-    return at(corpus, np.flatnonzero(meant[:, 0] >= 0))
+    return at(corpus, np.flatnonzero((meant != NOT_SENT).any(1) if meant.shape[1] > 1 else meant[:, 0] >= 0))
 
 
 def at(corpus: Corpus, rows: Array) -> Corpus:
     """Some of the rows."""
     arrays: dict[str, Any] = {key: v[rows] for key, v in corpus._asdict().items() if isinstance(v, np.ndarray)}
-    return corpus._replace(**arrays)
+    return corpus._replace(**arrays, table=None)
 
 
 def _structure(name: str, shuffles: int, lower: bool = False) -> Callable[[Corpus, int], Found]:
@@ -131,6 +131,7 @@ def _alike(corpus: Corpus) -> str:
 
 def _information(about: str) -> Callable[[Corpus, int], Found]:
     def measured(corpus: Corpus, seed: int) -> Found:
+        corpus = meaningful(corpus) if about == "meanings" else corpus
         told, streams = getattr(corpus, about), corpus.streams
         streams = np.arange(len(corpus.messages)) if streams is None else streams
         told = told[:, 0] if told.ndim == 2 and told.shape[1] == 1 else told

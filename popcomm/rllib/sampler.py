@@ -64,6 +64,7 @@ class Sampler:
             players.channel,
             max(1, config.num_env_runners),
             taken=bool(config.conversation_every),
+            attributes=rollout.world.label_attributes,
         )
         self.count_anew()
 

@@ -207,7 +207,7 @@ def _teaching(corpus: Corpus, seed: int) -> Found:
     yield "", populations.ease_of_teaching(told.meanings, told.messages, seed=seed)
 
 
-_DEALT = "meanings dealt anew"
+DEALT = "meanings dealt anew"  # of measures of structure
 _LATER = "labels of other streams"
 _TABLE = (
     Metric(
@@ -220,24 +220,24 @@ _TABLE = (
         "actions of other streams", "Jaques et al. 2019", ("actions",), _information("actions"),
     ),
     Metric(
-        "topographic_similarity", "are similar meanings told alike?", "-1 ... 1", "rho", _DEALT,
+        "topographic_similarity", "are similar meanings told alike?", "-1 ... 1", "rho", DEALT,
         "Brighton & Kirby 2006", ("meanings",), _structure("topographic_similarity", CONTROLS),
     ),
     Metric(
-        "positional_disentanglement", "is each position about one attribute?", "0 ... 1", "", _DEALT,
+        "positional_disentanglement", "is each position about one attribute?", "0 ... 1", "", DEALT,
         "Chaabouni et al. 2020", ("meanings",), _structure("positional_disentanglement", CONTROLS),
     ),
     Metric(
-        "bag_of_symbols_disentanglement", "is each symbol about one attribute?", "0 ... 1", "", _DEALT,
+        "bag_of_symbols_disentanglement", "is each symbol about one attribute?", "0 ... 1", "", DEALT,
         "Chaabouni et al. 2020", ("meanings",), _structure("bag_of_symbols_disentanglement", CONTROLS),
     ),
     Metric(
         "tree_reconstruction_error", "how far messages are from sums of their attributes' parts (low is good)",
-        "0 ... 1", "", _DEALT, "Andreas 2019", ("meanings",),
+        "0 ... 1", "", DEALT, "Andreas 2019", ("meanings",),
         _structure("tree_reconstruction_error", FEW_SHUFFLES, lower=True),
     ),
     Metric(
-        "context_independence", "is there a symbol for each attribute value?", "0 ... 1", "", _DEALT,
+        "context_independence", "is there a symbol for each attribute value?", "0 ... 1", "", DEALT,
         "Bogin et al. 2018", ("meanings",), _structure("context_independence", FEW_SHUFFLES),
     ),
     Metric(

@@ -7,7 +7,7 @@ is read once for all of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -61,7 +61,12 @@ class Answer(NamedTuple):
 
     def unflattened(self, count: int) -> Answer:
         """Copies k M as [k, M], M = count."""
-        return Answer(*(None if values is None else values.unflatten(2, (-1, count)) for values in self))
+        return self.each(lambda values: values.unflatten(2, (-1, count)))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Answer:
+        """What is there, changed."""
+        message, said = (None if values is None else change(values) for values in (self.message, self.said))
+        return Answer(change(self.logits), change(self.value), message, said)
 
 
 class _Posts(NamedTuple):
@@ -132,7 +137,7 @@ def lived(scene: Scene, said: Tensor | None = None) -> tuple[Answer, dict[str, T
         said: [B, N_s, *message shape], what it said, for networks that speak symbol by symbol; None: the likeliest.
     """
     given, memory = _asked(scene, _as_it_is(scene, 1), 1, said)
-    return Answer(*(None if values is None else values.squeeze(2) for values in given)), memory
+    return given.each(lambda values: values.squeeze(2)), memory
 
 
 def _as_it_is(scene: Scene, copies: int) -> tuple[_Posts, Tensor, Tensor] | None:
@@ -247,8 +252,8 @@ def _asked(
     output = agent_step(
         scene.network.agent, spec, obs, inbox, memory, told, generator, greedy=greedy, open_symbols=many
     )
-    parts = (output.action_logits, output.value, output.message, output.said)
-    found = Answer(*(None if v is None else seating.to_worlds(v).unflatten(1, (-1, copies)) for v in parts))
+    answer = Answer(output.action_logits, output.value, output.message, output.said)
+    found = answer.each(lambda values: seating.to_worlds(values).unflatten(1, (-1, copies)))
     return found, {name: seating.to_worlds(values) for name, values in output.state.items()} if copies == 1 else {}
 
 

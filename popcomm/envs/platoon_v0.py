@@ -128,7 +128,9 @@ class PlatoonWorld(EpisodicWorld):
         self.state_size = 5 * self.num_agents
         kinds = [KINDS[name] for name, s in self.species.items() for _ in range(s.num_seats)]
         # [K, N], a row for each field.
-        self.kinds = Kind(*torch.tensor(list(zip(*kinds, strict=True)), dtype=torch.float32, device=self.device))
+        self.kinds: Kind[Tensor] = Kind._make(
+            torch.tensor(list(zip(*kinds, strict=True)), dtype=torch.float32, device=self.device)
+        )
         self._saves = torch.arange(self.num_agents, device=self.device) >= trucks + cars  # [N] bool
         table = torch.zeros(6, self.num_agents, device=self.device)
         table[FASTER], table[SPRINT] = self.kinds.faster, 2.0 * self.kinds.faster

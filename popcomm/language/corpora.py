@@ -103,7 +103,7 @@ def _of_conversations(path: Path, table: pa.Table, end_symbol: int | None) -> Co
     symbols = padded(spoken, "symbols")
     if symbols is None:
         raise UserError(f"'{path}' holds no messages of symbols: its agents are silent, or say vectors")
-    when = {name: _known(spoken, name) for name in ("sender", "step", "episode", "world")}
+    when = {name: _known(spoken, name) for name in ("sender", "round", "step", "episode", "world")}
     keys = [values for values in when.values() if values is not None]
     order = np.lexsort(keys) if keys else np.arange(len(symbols))
     label = spoken["label"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)

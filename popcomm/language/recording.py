@@ -1,4 +1,4 @@
-"""Conversations in Parquet: one row per agent and step of the worlds that are recorded."""
+"""Conversations in Parquet: one row per agent and step, and round, of the worlds that are recorded."""
 
 from __future__ import annotations
 
@@ -35,11 +35,20 @@ SCHEMA = pa.schema(
         _field("world", pa.int64(), "which copy of the environment", "number, from 0"),
         _field("episode", pa.int64(), "of that world", "number, from 0"),
         _field("step", pa.int64(), "in the episode", "environment steps, from 0"),
+        _field(
+            "round",
+            pa.int64(),
+            "of the step, where messages are exchanged in rounds: each has a row of its own, with the same "
+            "observation, action and reward; null where a message is heard one step later",
+            "number, from 0",
+        ),
         _field("sender", pa.int64(), "the seat whose row this is, whether it spoke or not", "seat, from 0"),
         _field("member", pa.int64(), "the individual on that seat: its place on the species' member axis", "from 0"),
         _field("species", pa.string(), "the kind of agent on that seat", "name"),
         _field("generation", pa.int64(), "selections before it was said; 0 where there are none", "generations"),
-        _field("receivers", pa.list_(pa.int64()), "who heard the message one step later", "seats"),
+        _field(
+            "receivers", pa.list_(pa.int64()), "who heard the message one step later, or in the step itself", "seats"
+        ),
         _field(
             "weights",
             pa.list_(pa.float32()),

@@ -56,6 +56,8 @@ class LanguageMetrics:
         attributes: Tensor | None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        import scipy.stats  # noqa: F401 - metrics import it when they need it, and loading it is no cost of theirs
+
         assert plan.message_kind is not None
         self.settings, self.plan, self.kind, self.clock = settings, plan, plan.message_kind, clock
         self.attributes = None if attributes is None else attributes.cpu().numpy()
@@ -87,7 +89,7 @@ class LanguageMetrics:
         found: dict[str, float] = {}
         for name in due:
             if corpus is not None and all(getattr(corpus, need) is not None for need in METRICS[name].needs):
-                rows, _ = measure(corpus, [name], seed)
+                rows, _ = measure(corpus, [name], seed, tested=False)
                 found |= {row.name.replace(".", "/"): row.value for row in rows if math.isfinite(row.value)}
             now = self.clock()
             self.spent[name] += now - start
@@ -100,7 +102,8 @@ def sampled(
 ) -> Corpus | None:
     """At most SAMPLE messages of whole fragments, of worlds and rows that are drawn from `seed`; None: none was said.
 
-    Streams are the episodes of worlds, and speakers members, or seats where one network speaks on all of them.
+    Where messages are exchanged in rounds they are those of the last. Streams are the episodes of worlds, and speakers
+    members, or seats where one network speaks on all of them.
     """
     speakers, kind = speaking_species(plan), plan.message_kind
     assert kind is not None

@@ -133,9 +133,8 @@ class ImportanceSums:
 
     def _said(self, name: str, turn: Turn) -> Tensor | None:
         """[B, N_s, ...], what networks that speak symbol by symbol are told that they said."""
-        if turn.acts[name].message is None:
-            return None
-        return turn.seatings[name].to_worlds(turn.acts[name].message)[: self.worlds]
+        message = turn.acts[name].message
+        return None if message is None else turn.seatings[name].to_worlds(message)[: self.worlds]
 
     def _might_say(self, scenes: Mapping[str, Scene], turn: Turn) -> Alternatives:
         kind = self.channel.messages
@@ -160,7 +159,7 @@ class ImportanceSums:
         """What was found so far."""
         shape = self.counts.shape
         means = [np.divide(row, self.counts, out=np.full(shape, np.nan), where=self.counts > 0) for row in self.sums]
-        return Importance(*means, self.counts.copy())
+        return Importance._make([*means, self.counts.copy()])
 
     def scalars(self) -> dict[str, float]:
         """Numbers for the log: means over all messages; and of each pair of seats, or of species where seats are many,
@@ -249,6 +248,8 @@ def check_inboxes(players: Players) -> None:
 def _no_inboxes(players: Players) -> Iterator[str]:
     if players.channel is None:
         yield "this population is silent"
+    elif players.in_rounds:
+        yield "in rounds what is said in one depends on what was heard in those before"
     elif players.channel.topology.latents:
         yield "through topology routed nobody hears a message of its own"
     for name, actor in players.actors.items():

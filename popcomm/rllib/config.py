@@ -407,6 +407,7 @@ class PopulationPPOConfig(Settings):
         checkpoint_every: int = NotProvided,
         keep_checkpoints: int | None = NotProvided,
         importance_every: int = NotProvided,
+        metrics: Sequence[str] = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -422,6 +423,8 @@ class PopulationPPOConfig(Settings):
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
                 (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).
+            metrics: of `popcomm language`, such as ["topographic_similarity"], as `language/<metric>`: of at most 500
+                messages of the first runner, each as often as all of them together cost 3 % of the time.
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -431,6 +434,7 @@ class PopulationPPOConfig(Settings):
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
             importance_every=importance_every,
+            language_metrics=metrics,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

@@ -105,7 +105,8 @@ class Recording:
         talk, draw = _due(iteration, config.conversation_every), _due(iteration, config.picture_every)
         rows = transcript_rows(algorithm, talk) if talk or draw else {}
         if talk and rows:
-            write_conversations(conversation_path(run_dir, iteration), rows, config.layout.torus)
+            told = rows | {"generation": generations.before(rows["iteration"], config)}
+            write_conversations(conversation_path(run_dir, iteration), told, config.layout.torus)
         if draw and rows:
             self._draw(writer, config, rows, steps)
         writer.flush()

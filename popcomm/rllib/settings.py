@@ -47,6 +47,7 @@ class Settings(PPOConfig):
     # Settings that came later, for configs in checkpoints from before.
     message_credit: str | None = "step"
     importance_every: int = 0
+    language_metrics: Sequence[str] = ()
     learn_from: str = "rewards"
     rare_action_share: float | None = 0.0
     quality_coeff: float | None = 0.0

@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from popcomm.envs.world import WorldStep
+from popcomm.rllib import generations
 from popcomm.rllib.transcript import STEPS_KEPT
+from tests.rllib.test_reflexes import ToldWorld
 from tests.rllib.test_rollout import clock_config, runner_of
 
 EVENT = ("world", "episode", "step", "sender")
@@ -166,3 +170,36 @@ def test_members_and_rewards_in_a_transcript_are_those_of_the_fragment() -> None
             assert speaker["members"][world, step, sender] == member
             assert speaker["rewards"][world, step, sender] == reward
             assert speaker["messages"][world, step + 1, sender].tolist() == list(symbols)
+
+
+class Parted(ToldWorld):
+    """Its three labels are made of two attributes, and the last seat has none."""
+
+    label_attributes = torch.tensor([[0, 0], [0, 1], [1, 0]])
+
+    def _say(self, *args: Any) -> WorldStep:
+        step = super()._say(*args)
+        assert step.labels is not None
+        labels = torch.where(torch.arange(self.num_agents) == 3, -1, step.labels)
+        self.last = step._replace(labels=labels)
+        return self.last
+
+
+def test_what_labels_are_made_of_stands_beside_them_for_all_seats_that_have_one() -> None:
+    config = clock_config(agent="mlp").environment(Parted)
+    runner = runner_of(config.recording(run_dir="somewhere", conversation_worlds=2))
+    runner.sample()
+    rows = runner.transcript.rows()
+    parts = Parted.label_attributes.tolist()
+    assert set(rows["label"].tolist()) == {-1, 0, 1, 2}
+    for label, sender, meaning in zip(rows["label"], rows["sender"], rows["meaning"], strict=True):
+        assert (label < 0) == (sender == 3)
+        assert meaning is None if label < 0 else meaning.tolist() == parts[label]
+
+
+def test_the_generation_of_a_step_is_how_many_selections_went_before() -> None:
+    """Selections are at the end of iterations 3 and 6."""
+    iterations, config = np.arange(1, 8), clock_config(agent="mlp", members=8)
+    assert generations.before(iterations, config).tolist() == [0] * 7
+    config.survival(strategy={"kind": "top_k", "k": 2}, every=3)
+    assert generations.before(iterations, config).tolist() == [0, 0, 0, 1, 1, 1, 2]

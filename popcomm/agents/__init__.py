@@ -10,6 +10,7 @@ from popcomm.agents.flare import FlareAttention, FlareBlock
 from popcomm.agents.flare_memory import FlareMemory
 from popcomm.agents.flare_mixing import effective_rank, spectral_gap
 from popcomm.agents.gru import GRUAgent
+from popcomm.agents.heterogeneous import HeterogeneousAgent
 from popcomm.agents.ic3net import IC3NetAgent
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.mlp import MLPAgent
@@ -38,6 +39,7 @@ AGENTS: dict[str, type] = {
     "commnet": CommNetAgent,
     "ic3net": IC3NetAgent,
     "tarmac": TarMACAgent,
+    "heterogeneous": HeterogeneousAgent,
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "FlareBlock",
     "FlareMemory",
     "GRUAgent",
+    "HeterogeneousAgent",
     "IC3NetAgent",
     "MLPAgent",
     "MessageEncoder",

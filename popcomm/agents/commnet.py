@@ -57,7 +57,8 @@ class CommNetAgent(HiddenState, Pretrained, nn.Module):
         for layer in (self.see, self.keep):
             orthogonal_layer_(layer, 1.0, generator)
         self._add_hearing(hidden, generator)
-        self._add_heads(seen, START_SCALE, hidden, urgency, generator)
+        self._add_heads(seen, START_SCALE, urgency, generator)
+        self._add_message_head(START_SCALE, True, generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """{"h"}, [P, rows, hidden] zeros."""

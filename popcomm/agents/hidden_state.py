@@ -57,39 +57,39 @@ class HiddenState:
         if "receiver" in self.spec.gates:
             self.gate = ReceiverGate(self.spec.members, self.hidden_size, width, generator)
 
-    def _add_heads(
-        self, seen: int, scale: float, says: int | None, urgency: Any, generator: torch.Generator | None
-    ) -> None:
-        """Policy, critic, message head and manner.
-
-        Args:
-            seen: numbers seen.
-            scale: root mean square of h at the start.
-            says: numbers in what is said where it can be h itself; None: a head is always wanted.
-        """
+    def _add_heads(self, seen: int, scale: float, urgency: Any, generator: torch.Generator | None) -> None:
+        """Policy, critic and manner. seen: numbers seen; scale: root mean square of h at the start."""
         spec, h = self.spec, self.hidden_size
         self.policy = PopulationLinear(spec.members, h, spec.action_params_size, generator=generator)
         orthogonal_layer_(self.policy, POLICY_GAIN * USUAL_SCALE / scale, generator)
         self.critic = PopulationMLP(spec.members, seen + h, h, 1, gain=1.0, generator=generator)
-        if spec.sends is not None and not (type(spec.sends) is Vectors and spec.sends.size == says):
-            size = math.prod(spec.sends.params_shape)
-            self.message_head = PopulationLinear(spec.members, h, size, generator=generator)
-            start_message_head_(self.message_head, scale, generator)
         check_urgency(spec, urgency)
         if spec.manners:
             self.manner = Manner(spec, h, urgency, generator)
+
+    def _add_message_head(self, scale: float, itself: bool, generator: torch.Generator | None) -> None:
+        """What is said, unless it is h itself. itself: whether it may be; scale: root mean square of h at the start."""
+        kind, h = self.spec.sends, self.hidden_size
+        if kind is None or (itself and type(kind) is Vectors and kind.size == h):
+            return
+        self.message_head = PopulationLinear(self.spec.members, h, math.prod(kind.params_shape), generator=generator)
+        start_message_head_(self.message_head, scale, generator)
 
     def _mean_heard(self, inbox: Inbox, hidden: Tensor, aux: dict[str, Tensor]) -> Tensor:
         """[P, R, width], the mean over the real messages, as far as they are let in; zero where there is none.
 
         hidden: [P, R, H], of the step before, by which the gate opens.
         """
-        heard = self.encoder(inbox)
+        heard = self._gated(self.encoder(inbox), inbox, hidden, aux)
+        weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
+        return (heard * weight.unsqueeze(-1)).sum(-2)
+
+    def _gated(self, heard: Tensor, inbox: Inbox, hidden: Tensor, aux: dict[str, Tensor]) -> Tensor:
+        """heard [P, R, K, width], as far as it is let in."""
         if "receiver" in self.spec.gates:
             heard, openness = self.gate(hidden, heard)
             aux["openness"] = openness * inbox.mask
-        weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
-        return (heard * weight.unsqueeze(-1)).sum(-2)
+        return heard
 
     def _output(
         self,
@@ -106,11 +106,14 @@ class HiddenState:
             aux["seen"] = seen
         message, sends = None, self.spec.sends
         if sends is not None:
-            said = self.message_head(hidden) if hasattr(self, "message_head") else hidden
-            message = said.unflatten(-1, sends.params_shape)
+            message = self._said(hidden).unflatten(-1, sends.params_shape)
         logits, value = later(obs) if undecided else self.decide(obs, aux)
         manner = self.manner(hidden, obs) if self.spec.manners else None
         return AgentOutput(logits, message, value, state, aux, manner=manner)
+
+    def _said(self, hidden: Tensor) -> Tensor:
+        """hidden [P, R, H] -> [P, R, numbers in a message's parameters]."""
+        return self.message_head(hidden) if hasattr(self, "message_head") else hidden
 
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """obs [P, R, O], unless what was seen is in `aux` of those rows -> action logits [P, R, A], values [P, R]."""

@@ -59,7 +59,8 @@ class IC3NetAgent(HiddenState, Pretrained, nn.Module):
         self.lstm = PopulationLSTMCell(p, hidden, hidden, generator=generator)
         start_memory_(self.lstm, generator)
         self._add_hearing(hidden, generator)
-        self._add_heads(seen, START_SCALE, hidden, urgency, generator)
+        self._add_heads(seen, START_SCALE, urgency, generator)
+        self._add_message_head(START_SCALE, True, generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """{"h", "c"}, [P, rows, hidden] zeros each."""

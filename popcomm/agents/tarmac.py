@@ -73,7 +73,8 @@ class TarMACAgent(HiddenState, Pretrained, nn.Module):
             self._add_gate(self.value, generator)
         else:
             self._add_hearing(self.signature + self.value, generator)
-        self._add_heads(seen, START_SCALE, None, urgency, generator)
+        self._add_heads(seen, START_SCALE, urgency, generator)
+        self._add_message_head(START_SCALE, False, generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """{"h"}, [P, rows, hidden] zeros."""
@@ -98,9 +99,7 @@ class TarMACAgent(HiddenState, Pretrained, nn.Module):
     def _attend(self, inbox: Inbox, hidden: Tensor, aux: dict[str, Tensor]) -> Tensor:
         """hidden [P, R, H], of the step before -> what is heard [P, R, value]."""
         signatures, values = inbox.read(self._read).split([self.signature, self.value], -1)
-        if "receiver" in self.spec.gates:
-            values, openness = self.gate(hidden, values)
-            aux["openness"] = openness * inbox.mask
+        values = self._gated(values, inbox, hidden, aux)
         scores = (signatures * self.query(hidden).unsqueeze(-2)).sum(-1) * self.signature**-0.5
         # A row without messages has equal scores, hence no NaN.
         weights = scores.masked_fill(~inbox.mask, -1e9).softmax(-1) * inbox.mask

@@ -187,8 +187,8 @@ class PopulationPPOConfig(Settings):
         """Choose the population. The first four are one value for all, or {species: value, "default": value}.
 
         Args:
-            agent: "symbolic", "mlp", "gru", "tiny", "bottom_up", "commnet", "ic3net", "tarmac", a class that keeps the
-                contract of `popcomm.agents.contract`, or "module:Class".
+            agent: "symbolic", "mlp", "gru", "tiny", "bottom_up", "commnet", "ic3net", "tarmac",
+                "heterogeneous", a class that keeps the contract of `popcomm.agents.contract`, or "module:Class".
             members: individuals with weights of their own, P per species; 1 is parameter sharing.
             agent_config: keyword arguments of the agent's constructor.
             critic: "independent", or "central": the value is a function of the world's latent state too.

@@ -26,6 +26,7 @@ SMALL = {
     "commnet": {"hidden": 16},
     "ic3net": {"hidden": 16},
     "tarmac": {"hidden": 16},
+    "heterogeneous": {"features": [24, 16]},
 }
 KINDS = {
     "symbols": Symbols(5, 3),

@@ -20,6 +20,7 @@ from popcomm.analysis.sections import closer, counted, missing, no_talk
 
 POINTS = 200  # of a curve
 SHOWN = 20  # rows of a table that stands in the place of a picture
+NAMES = ("curves", "conversation", "symbol", "exchanges", "pair")
 NO_MEASURE = ("iteration", "env_steps", "agent_steps", "time_s")
 
 

@@ -96,8 +96,8 @@ def _learning(found: Comparison) -> Section:
     return Section(
         "learning_curves", title, "Choose a measure below; a band is how sure a mean is.",
         findings, _same_seeds(found), picture=png(figure), widget="curves",
-        computed="Means over the runs of a condition that got as far, with 95 % t intervals; between the steps at which "
-        "a run measured it is a straight line.",
+        computed="Means over the runs of a condition that got as far, with 95 % t intervals; between the steps at "
+        "which a run measured it is a straight line.",
         change="runs with seeds of their own",
     )  # fmt: skip
 

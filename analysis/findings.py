@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib
 import numpy as np
-from popcomm.analysis import closer, gates, importance, lineages, listeners, members
+from popcomm.analysis import closer, gates, graphs, importance, lineages, listeners, members
 from popcomm.analysis.collapses import collapses
 from popcomm.analysis.page import Section
 from popcomm.analysis.run_folder import Conversations, RunFolder
@@ -25,6 +26,8 @@ CONTROLS = 99  # of what symbols tell of what was seen
 ORDERED = 5_000  # symbols that are looked at for their order
 
 
+# Names are a user's, and a "$" in one begins no formula.
+@matplotlib.rc_context({"text.parse_math": False})
 def all_sections(run: RunFolder, data: dict[str, Any]) -> list[Section]:
     """Every section of the report, in the order of the page.
 
@@ -40,6 +43,7 @@ def all_sections(run: RunFolder, data: dict[str, Any]) -> list[Section]:
         listeners.topology,
         listeners.attention_hubs,
         importance.message_importance,
+        graphs.learned_graph,
         gates.gates,
     )
     first, *others = (make(run) for make in makers)

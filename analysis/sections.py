@@ -126,6 +126,13 @@ QUESTIONS = {
         "in which they were asked.",
         "more iterations in which listeners are asked (recording.importance_every), or other seeds",
     ),
+    "learned_graph": Question(
+        "Which links were learned?",
+        "A line that falls to 0 is a link that was shut: its price was higher than what it was good for. One that "
+        "comes back was needed after all. What is shut when the graph is pruned stays so, and costs nothing any more.",
+        "Strengths of the links (weights of those who hear) after every iteration; 0 is a link that is shut.",
+        "another price (communication.topology), or other seeds",
+    ),
     "gates": Question(
         "Who lets in what, and who may speak?",
         "Dark cells are senders that a receiver shuts out. A short bar is a sender that keeps silent where it might "

@@ -51,9 +51,12 @@ class Browser:
 
     def close(self) -> None:
         """End the process, and remove what it wrote."""
-        os.close(self._out)
-        self.process.terminate()
-        self.process.wait(PATIENCE)
+        os.close(self._out)  # it ends with its pipe
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(PATIENCE)
         os.close(self._in)
         shutil.rmtree(self.home, ignore_errors=True)
 

@@ -20,6 +20,8 @@ UPWARDS = {
     ("popcomm.cli.train", "popcomm.analysis.report"),
     ("popcomm.cli.main", "popcomm.analysis.sweep_report"),
     ("popcomm.cli.main", "popcomm.analysis.comparison_report"),
+    ("popcomm.cli.main", "popcomm.analysis.watched"),
+    ("popcomm.cli.main", "popcomm.analysis.watching"),
     ("popcomm.cli.sweep", "popcomm.analysis.sweep_report"),
 }
 # Imports inside functions, and why they wait.

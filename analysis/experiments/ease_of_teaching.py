@@ -137,10 +137,11 @@ def claims(records: Sequence[Record]) -> list[Claim]:
     """What was to be shown, as far as there are runs."""
     groups, found = grouped(records), []
     for moment, words in MOMENTS.items():
-        pairs = (at(moment, groups.get(arm, ())) for arm in ("liquid", "none"))
-        gap = paired(*pairs, lambda one: one["ease"])
+        first, second = (at(moment, groups.get(arm, ())) for arm in ("liquid", "none"))
+        gap = paired(first, second, lambda one: one["ease"])
         if gap is not None:
-            text = f"Fresh listeners learn the language of a liquid population faster, {words}"
+            seeds = len({one["seed"] for one in first} & {one["seed"] for one in second})
+            text = f"Fresh listeners learn the language of a liquid population faster, {words} ({seeds} seeds)"
             found.append(Claim(text, gap.shown(3), gap.paired.low > 0))
     return found
 

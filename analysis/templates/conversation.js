@@ -4,7 +4,8 @@ popcomm.widgets.conversation = (root, data, choice) => {
   const worlds = [...new Set(talk.episodes.map((one) => one.world))].sort((a, b) => a - b);
   const there = () => talk.episodes.filter((one) => one.world === choice.world);
   const first = talk.episodes[0];
-  if (!talk.episodes.some((one) => one.world === choice.world && one.episode === choice.episode))
+  // Until a reader has chosen something, the newest episode is shown.
+  if (!choice.touched || !talk.episodes.some((one) => one.world === choice.world && one.episode === choice.episode))
     Object.assign(choice, {world: first.world, episode: first.episode, step: null, speaker: choice.speaker || "all"});
   const name = (row) => talk.who === "member" ? `member ${talk.agents[rows.agent[row]]}` : `seat ${talk.agents[rows.agent[row]]}`;
   const numbers = (values) => values ? values.map((v) => v === null ? "-" : v).join(" ") : "";
@@ -52,8 +53,8 @@ popcomm.widgets.conversation = (root, data, choice) => {
   };
 
   let timer = null;
-  const stop = () => { clearInterval(timer); timer = null; };
-  popcomm.undo.push(stop);
+  if (choice.stop) choice.stop();
+  const stop = choice.stop = () => { clearInterval(timer); timer = null; };
   const show = () => {
     stop();
     const one = there().find((other) => other.episode === choice.episode);
@@ -66,6 +67,7 @@ popcomm.widgets.conversation = (root, data, choice) => {
     const mark = el("span", {class: "cursor"});
     const go = (step) => {
       choice.step = step;
+      choice.touched = choice.touched || begun;
       const place = steps.indexOf(step);
       slider.value = place;
       where.textContent = `step ${step} (${place + 1} of ${steps.length}), iteration ${one.iteration}`;
@@ -104,7 +106,9 @@ popcomm.widgets.conversation = (root, data, choice) => {
         popcomm.button("on", "on", () => { stop(); move(1); }), where),
       slider, el("div", {class: "strips"}, strip(one, steps, go), mark), list);
     go(choice.step);
+    begun = true;
   };
+  let begun = false;
   // Other pictures send a reader to a message.
   popcomm.lookAt = (row) => {
     const one = talk.episodes.find((other) => other.start <= row && row < other.stop);

@@ -75,10 +75,9 @@ popcomm.lines = (xName, yName, series) => {
     svg.addEventListener("pointerdown", point);
     holder.replaceChildren(svg);
   };
-  // The width is known once the holder is on the page.
-  requestAnimationFrame(draw);
-  addEventListener("resize", draw);
-  popcomm.undo.push(() => removeEventListener("resize", draw));
+  // Also for the first time: the width is known once the holder is on the page.
+  let drawn = -1;
+  new ResizeObserver(() => { if (holder.clientWidth !== drawn) { drawn = holder.clientWidth; draw(); } }).observe(holder);
   const key = series.length > 1 || (series[0] && series[0].label) ? popcomm.el("p", {class: "key"}, series.map((s, i) =>
     popcomm.el("span", null, popcomm.svg("svg", {width: 14, height: 10},
       popcomm.svg("rect", {width: 14, height: 4, y: 3, fill: popcomm.colours[i % popcomm.colours.length]})), ` ${s.label}`))) : null;

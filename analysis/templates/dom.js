@@ -1,6 +1,6 @@
 "use strict";
 // What all scripts of a page use. Texts enter as text nodes alone, so that nothing that a run holds becomes markup.
-const popcomm = {widgets: {}, choices: {}, data: {}, undo: []};
+const popcomm = {widgets: {}, choices: {}, data: {}};
 
 popcomm.filled = (element, attributes, children) => {
   for (const [name, value] of Object.entries(attributes || {})) {

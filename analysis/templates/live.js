@@ -16,20 +16,27 @@ popcomm.replace = async () => {
   fresh.querySelectorAll("script[type='application/json']").forEach((one) => document.body.append(one));
 };
 popcomm.ask = async () => {
-  const {live} = popcomm, status = document.getElementById("live");
+  const {live} = popcomm;
   if (popcomm.busy) return;
   try {
     const told = await (await fetch(`/live.json?seen=${encodeURIComponent(live.seen)}`)).json();
-    if (told.version !== undefined && live.version !== null && told.version !== live.version) await popcomm.replace();
+    const another = live.version !== null && live.version !== told.version;
     live.version = told.version;
+    if (another) {
+      await popcomm.replace();
+      popcomm.start();
+      // Pictures take longer than numbers: those in the page may be older than what was told before.
+      live.seen = "";
+      return popcomm.ask();
+    }
     if (told.seen !== live.seen) {
       live.seen = told.seen;
       popcomm.start(told.data);
       popcomm.standing(told.standing);
     }
-    status.textContent = told.status;
+    document.getElementById("live").textContent = told.status;
   } catch (error) {
-    status.textContent = "No answer: popcomm watch has ended. What is here stays.";
+    document.getElementById("live").textContent = "No answer: popcomm watch has ended. What is here stays.";
   }
 };
 popcomm.watch = async () => {

@@ -7,7 +7,7 @@ is read once for all of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -41,6 +41,7 @@ class Scene(NamedTuple):
     memory: dict[str, Tensor]  # {name: [B, N_s, ...]}, at its start where a life begins
     members: Tensor  # [B, N_s] int64
     mail: Mail | None  # what is under way; None in silence
+    open_symbols: int | None = None  # how many may be said; None: all
 
 
 class Alternatives(NamedTuple):
@@ -60,7 +61,12 @@ class Answer(NamedTuple):
 
     def unflattened(self, count: int) -> Answer:
         """Copies k M as [k, M], M = count."""
-        return Answer(*(None if values is None else values.unflatten(2, (-1, count)) for values in self))
+        return self.each(lambda values: values.unflatten(2, (-1, count)))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Answer:
+        """What is there, changed."""
+        message, said = (None if values is None else change(values) for values in (self.message, self.said))
+        return Answer(change(self.logits), change(self.value), message, said)
 
 
 class _Posts(NamedTuple):
@@ -131,7 +137,7 @@ def lived(scene: Scene, said: Tensor | None = None) -> tuple[Answer, dict[str, T
         said: [B, N_s, *message shape], what it said, for networks that speak symbol by symbol; None: the likeliest.
     """
     given, memory = _asked(scene, _as_it_is(scene, 1), 1, said)
-    return Answer(*(None if values is None else values.squeeze(2) for values in given)), memory
+    return given.each(lambda values: values.squeeze(2)), memory
 
 
 def _as_it_is(scene: Scene, copies: int) -> tuple[_Posts, Tensor, Tensor] | None:
@@ -238,21 +244,26 @@ def _asked(
     seating = Seating(spread(scene.members), spec.members)
     obs = seating.to_members(spread(scene.obs))
     memory = {name: seating.to_members(spread(values)) for name, values in scene.memory.items()}
-    inbox = None if heard is None else _inbox(*heard, seating)
+    gate = None if scene.mail is None or scene.mail.gate is None else scene.mail.gate[:, scene.seats]
+    strengths = None if gate is None else _copied(gate, copies)
+    inbox = None if heard is None else _inbox(*heard, strengths, seating)
     told = None if said is None else seating.to_members(spread(said))
+    greedy, many = told is None and generator is None, scene.open_symbols
     output = agent_step(
-        scene.network.agent, spec, obs, inbox, memory, told, generator, greedy=told is None and generator is None
+        scene.network.agent, spec, obs, inbox, memory, told, generator, greedy=greedy, open_symbols=many
     )
-    parts = (output.action_logits, output.value, output.message, output.said)
-    found = Answer(*(None if v is None else seating.to_worlds(v).unflatten(1, (-1, copies)) for v in parts))
+    answer = Answer(output.action_logits, output.value, output.message, output.said)
+    found = answer.each(lambda values: seating.to_worlds(values).unflatten(1, (-1, copies)))
     return found, {name: seating.to_worlds(values) for name, values in output.state.items()} if copies == 1 else {}
 
 
-def _inbox(posts: _Posts, slots: Tensor, mask: Tensor, seating: Seating) -> Inbox:
-    """Inboxes of all copies; slots and mask: [B, N_s, V, K]."""
+def _inbox(posts: _Posts, slots: Tensor, mask: Tensor, strengths: Tensor | None, seating: Seating) -> Inbox:
+    """Inboxes of all copies; slots, mask and strengths of links: [B, N_s, V, K]."""
     direct = torch.ones_like(posts.sources, dtype=torch.bool) if posts.direct is None else posts.direct
     log = LogOf(posts.sources, direct)
-    inbox = inbox_of(Mail(posts.messages, slots.flatten(1, 2), mask.flatten(1, 2), log=log), seating, slice(None))
+    gate = None if strengths is None else strengths.flatten(1, 2)
+    mail = Mail(posts.messages, slots.flatten(1, 2), mask.flatten(1, 2), log=log, gate=gate)
+    inbox = inbox_of(mail, seating, slice(None))
     if posts.direct is not None:
         return inbox
     if isinstance(inbox, Inbox):

@@ -33,7 +33,8 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
     soft = None if soft is None else soft.flatten(0, 1)
     if seating.members == 1:
         soft = kept_finite(soft)
-    inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft, direct)
+    gate = None if mail.gate is None else seating.to_members(mail.gate[:, seats])
+    inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft, direct, gate)
     return _as_inbox(inbox, seating.members)
 
 
@@ -52,7 +53,7 @@ def _as_inbox(posted: PostedInbox, members: int) -> Inbox:
     if members == 1 and posted.index.numel() >= len(posted.posted):
         return cast(Inbox, posted)  # it has all that an Inbox has
     soft = posted.soft if members == 1 else kept_finite(posted.soft, members)
-    return Inbox(posted.messages, posted.senders, posted.mask, soft, posted.direct)
+    return Inbox(posted.messages, posted.senders, posted.mask, soft, posted.direct, posted.gate)
 
 
 def kept_finite(soft: Tensor | None, members: int = 1) -> Tensor | None:

@@ -29,6 +29,7 @@ class Mail(NamedTuple):
     soft: Tensor | None = None  # [B, N, *features shape], the differentiable form of what each seat said
     hears: Tensor | None = None  # [B, N] bool, who listens; only where there are no inboxes (`Routed`)
     log: LogOf | None = None
+    gate: Tensor | None = None  # [B, N, K], by how much what is heard is multiplied, where a graph is learned
 
     @property
     def senders(self) -> Tensor:
@@ -51,7 +52,8 @@ class Mail(NamedTuple):
         """The same on a device."""
         log = None if self.log is None else LogOf(*(values.to(device) for values in self.log))
         soft, hears = (None if values is None else values.to(device) for values in (self.soft, self.hears))
-        return Mail(self.messages.to(device), self.slots.to(device), self.mask.to(device), soft, hears, log)
+        gate = None if self.gate is None else self.gate.to(device)
+        return Mail(self.messages.to(device), self.slots.to(device), self.mask.to(device), soft, hears, log, gate)
 
 
 def _of_slots(values: Tensor, slots: Tensor) -> Tensor:

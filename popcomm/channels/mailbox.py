@@ -17,7 +17,7 @@ from popcomm.channels.gates import make_budget, make_gates
 from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
-from popcomm.channels.topology import Topology
+from popcomm.channels.topology import Learned, Topology
 from popcomm.channels.vocabulary import make_vocabulary, narrowed, points, widened
 from popcomm.checks import number, whole
 from popcomm.errors import UserError
@@ -40,10 +40,17 @@ class Inbox(NamedTuple):
     soft: Tensor | None = None  # [..., K, *features shape], the senders' differentiable form; None without gradients
     # [..., K] bool, what the sender itself said one step before; None: all. Repeated and published words are not.
     direct: Tensor | None = None
+    # [..., K] float, by how much what is read is multiplied: strengths of links that are learned; None: 1.
+    gate: Tensor | None = None
 
     def read(self, function: Reading) -> Tensor:
         """A function of single messages on all of them: (messages, soft) -> [..., K, features]."""
-        return function(self.messages, self.soft)
+        return gated(function(self.messages, self.soft), self.gate)
+
+
+def gated(read: Tensor, gate: Tensor | None) -> Tensor:
+    """What was read of messages [..., K, features], as much of it as links are strong."""
+    return read if gate is None else read * gate.unsqueeze(-1).to(read.dtype)
 
 
 class PostedInbox:
@@ -59,6 +66,7 @@ class PostedInbox:
         mask: [1, R, K] bool.
         posted_soft: [M, *features shape], differentiable, or None.
         direct: [1, R, K] bool, or None.
+        gate: [1, R, K], or None.
     """
 
     def __init__(
@@ -69,9 +77,10 @@ class PostedInbox:
         mask: Tensor,
         posted_soft: Tensor | None = None,
         direct: Tensor | None = None,
+        gate: Tensor | None = None,
     ) -> None:
         self.posted, self.index, self.posted_soft = posted, index, posted_soft
-        self.senders, self.mask, self.direct = senders, mask, direct
+        self.senders, self.mask, self.direct, self.gate = senders, mask, direct, gate
 
     def _gather(self, values: Tensor) -> Tensor:
         return values.index_select(0, self.index.flatten()).view(*self.index.shape, *values.shape[1:])
@@ -86,7 +95,7 @@ class PostedInbox:
 
     def read(self, function: Reading) -> Tensor:
         soft = None if self.posted_soft is None else self.posted_soft.unsqueeze(0)
-        return self._gather(function(self.posted.unsqueeze(0), soft).squeeze(0))
+        return gated(self._gather(function(self.posted.unsqueeze(0), soft).squeeze(0)), self.gate)
 
 
 class RoutedInbox:
@@ -224,6 +233,11 @@ class Channel:
                     "heard one step later; use rounds 0"
                 )
             check_together(self.reflexes)
+            if isinstance(topology, Learned):
+                raise UserError(
+                    "communication.topology learned makes links stronger and weaker, and a log of words has none; use "
+                    "it without reflexes, capacity and inbox"
+                )
             if topology.schedule is not None:
                 raise UserError(
                     f"communication.topology {type(topology).__name__} changes while training goes on, and a log of "

@@ -15,6 +15,7 @@ from popcomm.channels.gates import MIDDLE, serve
 from popcomm.channels.links import Links
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Channel
+from popcomm.channels.topology import Learned
 from popcomm.errors import UserError
 from popcomm.schedules import Clock, Schedule
 
@@ -132,7 +133,21 @@ class Session:
 
     def _posted(self, slots: Tensor, mask: Tensor, hears: Tensor) -> Mail:
         """Mail without a log."""
-        return Mail(self.transmitted, slots, mask, hears=hears if self.channel.topology.latents else None)
+        topology = self.channel.topology
+        gate = topology.gate(slots) if isinstance(topology, Learned) else None
+        return Mail(self.transmitted, slots, mask, hears=hears if topology.latents else None, gate=gate)
+
+    def relink(self, strengths: Tensor, pruned: bool) -> None:
+        """Take a learned graph as it is now (`Learned.follow`), also for what is heard in this step."""
+        topology = self.channel.topology
+        assert isinstance(topology, Learned)
+        topology.follow(strengths, pruned)
+        self.channel.inbox_size = topology.inbox_size(self.channel.num_agents)
+        if self.mail is not None:
+            slots, mask = self.mail.slots, self.mail.mask
+            if slots.shape[-1] > self.channel.inbox_size:
+                slots, mask = topology.narrowed(Links(slots, mask))
+            self.mail = self.mail._replace(slots=slots, mask=mask, gate=topology.gate(slots))
 
     @property
     def deprives(self) -> bool:

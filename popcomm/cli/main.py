@@ -184,6 +184,24 @@ def report(
 
 
 @app.command()
+def watch(
+    run: RunFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0: a free one.")] = 0,
+) -> None:
+    """Serve RUN's report on loopback while training goes on: what is new appears by itself. Ctrl-C ends it."""
+    from popcomm.analysis.watched import Watched  # type: ignore[import-not-found]
+    from popcomm.analysis.watching import Server  # type: ignore[import-not-found]
+    from popcomm.cli.run_folder import existing_run
+
+    watched = Watched(existing_run(run))
+    with Server(watched, port) as server:
+        watched.start()
+        typer.echo(f"watching {run} at {server.url} (Ctrl-C ends it)")
+        sys.stdout.flush()
+        server.serve_forever()
+
+
+@app.command()
 def language(
     source: Annotated[
         Path,

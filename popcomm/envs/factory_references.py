@@ -23,7 +23,7 @@ class Randomly:
 
     def __call__(self, world: FactoryWorld) -> Actions:
         return {
-            name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self._generator)  # type: ignore[attr-defined]
+            name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self._generator)
             for name, s in world.species.items()
         }
 

@@ -198,6 +198,7 @@ class FactoryWorld(EpisodicWorld):
         queue, lost = self._take_orders(queue - made, orders)
         down = (now.down - 1).clamp(min=0)
         down = torch.where(repairs, self.repair_steps - 1, torch.where(breaks, self.break_steps, down))
+        assert self._repairs is not None
         self._repairs = torch.where(now.works, repairs, self._repairs)
         self._machines = Machines(
             temperature=temperature,

@@ -12,7 +12,7 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 from torch import Tensor
 
-from popcomm.channels import Channel, Inbox, MessageKind, Symbols, Topology, make_topology, message_kind
+from popcomm.channels import Channel, Inbox, Learned, MessageKind, Symbols, Topology, make_topology, message_kind
 from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.session import Session
@@ -100,6 +100,11 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
     if graph.latents:
         raise UserError(
             "topology routed has no inboxes, which with_messages fills; use full, ring, chain, k_nearest or custom"
+        )
+    if isinstance(graph, Learned):
+        raise UserError(
+            "topology learned is learned by popcomm's trainer, whose networks hear as much as links are strong; use "
+            "full, ring, chain, k_nearest or custom"
         )
     check_parallel(env)
     seats = len(env.possible_agents)

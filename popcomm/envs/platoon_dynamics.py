@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import NamedTuple  # generic ones need Python 3.11
 
 HOLD, FASTER, SLOWER, BRAKE, MERGE, SPRINT = range(6)
 ACTIONS = ("hold", "faster", "slower", "brake", "merge", "sprint")
@@ -15,23 +16,28 @@ HEATING = 43e6  # J / kg, of diesel and petrol
 SLIPSTREAM, SLIP_LENGTH = 0.4, 20.0  # share of the drag that is saved right behind another, and m in which it fades
 MARGIN = 2.0  # m that must be free before and behind who merges
 
+A = TypeVar("A", float, Tensor)
 
-class Kind(NamedTuple):
-    """A species of vehicle. An acceleration is what its wheels may do; its engine may have less."""
 
-    mass: float  # kg
-    length: float  # m
-    wish: float  # m / s, the speed at which it is not late
-    top: float  # m / s, never exceeded
-    faster: float  # m / s^2, of these actions
-    slower: float
-    brake: float
-    power: float  # W, of the engine
-    drag: float  # m^2, drag coefficient times front
-    rolling: float  # resistance, as a share of the weight
-    efficiency: float  # work at the wheels per heat of the fuel
-    view: float  # m, how far ahead it sees
-    mirror: float  # m, how far back on the other lane
+class Kind(NamedTuple, Generic[A]):
+    """A species of vehicle; of Tensors, all seats of a world, [N] each.
+
+    An acceleration is what its wheels may do; its engine may have less.
+    """
+
+    mass: A  # kg
+    length: A  # m
+    wish: A  # m / s, the speed at which it is not late
+    top: A  # m / s, never exceeded
+    faster: A  # m / s^2, of these actions
+    slower: A
+    brake: A
+    power: A  # W, of the engine
+    drag: A  # m^2, drag coefficient times front
+    rolling: A  # resistance, as a share of the weight
+    efficiency: A  # work at the wheels per heat of the fuel
+    view: A  # m, how far ahead it sees
+    mirror: A  # m, how far back on the other lane
 
 
 KINDS = {

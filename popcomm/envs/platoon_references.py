@@ -27,7 +27,7 @@ class Randomly:
 
     def __call__(self, world: PlatoonWorld) -> Actions:
         return {
-            name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self._generator)  # type: ignore[attr-defined]
+            name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self._generator)
             for name, s in world.species.items()
         }
 
@@ -46,7 +46,7 @@ def keep_right(world: PlatoonWorld) -> Actions:
 class Told:
     """All know where emergency vehicles are, on which lane, and how critical it is, `delay` steps late.
 
-    Those less than 200 m ahead of one on a mission go and stay where it does not. All others overtake as in `alone`. It
+    Those less than 300 m ahead of one on a mission go and stay where it does not. All others overtake as in `alone`. It
     is a script, and a little more may be possible.
     """
 

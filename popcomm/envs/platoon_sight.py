@@ -43,7 +43,7 @@ def observed(
     lane: Tensor,
     speed: Tensor,
     around: tuple[Neighbours, Neighbours, Neighbours],
-    kinds: Kind,
+    kinds: Kind[Tensor],
 ) -> dict[str, Tensor]:
     """{species: [B, N, O]}, what every seat would observe if it were of that species.
 

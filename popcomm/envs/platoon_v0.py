@@ -116,7 +116,7 @@ class PlatoonWorld(EpisodicWorld):
         crash_penalty: float = 20.0,
         fuel_price: float = 0.005,
         assist: bool = True,
-        reward_share: float = 0.8,
+        reward_share: float = 0.5,
     ) -> None:
         _check_ranges(locals())
         super().__init__(num_worlds, device, max_steps)
@@ -128,7 +128,9 @@ class PlatoonWorld(EpisodicWorld):
         self.state_size = 5 * self.num_agents
         kinds = [KINDS[name] for name, s in self.species.items() for _ in range(s.num_seats)]
         # [K, N], a row for each field.
-        self.kinds = Kind(*torch.tensor(list(zip(*kinds, strict=True)), dtype=torch.float32, device=self.device))
+        self.kinds: Kind[Tensor] = Kind._make(
+            torch.tensor(list(zip(*kinds, strict=True)), dtype=torch.float32, device=self.device)
+        )
         self._saves = torch.arange(self.num_agents, device=self.device) >= trucks + cars  # [N] bool
         table = torch.zeros(6, self.num_agents, device=self.device)
         table[FASTER], table[SPRINT] = self.kinds.faster, 2.0 * self.kinds.faster

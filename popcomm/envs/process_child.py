@@ -178,7 +178,7 @@ def main(socket: int, notes: int) -> None:
             part.close()
 
 
-def _made(page: mmap.mmap, env: bytes, log_level: int, **which: int) -> Any:
+def _made(page: mmap.mmap, env: bytes, log_level: int, **which: Any) -> Any:
     make_part, arguments = pickle.loads(env)
     logging.getLogger("popcomm.envs").setLevel(log_level)
 
@@ -186,7 +186,8 @@ def _made(page: mmap.mmap, env: bytes, log_level: int, **which: int) -> Any:
         NOTE.pack_into(page, 0, world, step, seed)
 
     note(-1, 0, 0)
-    return (make_part or PartOfWorlds)(*arguments, note=note, **which)
+    make: Callable[..., Any] = make_part or PartOfWorlds
+    return make(*arguments, note=note, **which)
 
 
 def _answer(obey: Callable[..., Any], command: str, arguments: dict[str, Any]) -> tuple[str, Any]:

@@ -116,7 +116,7 @@ def make_grid(size: int, folder: Path) -> Path:
     ahead and right, then left, of one street, and of the other.
     """
     home, file = _package("sumo"), folder / f"grid{size}x{size}.net.xml"
-    command = [
+    command: list[str | Path] = [
         home / "bin" / "netgenerate", "--grid", f"--grid.number={size}", f"--grid.length={STREET}",
         f"--grid.attach-length={STREET}", "--default.lanenumber=1", "--turn-lanes=1",
         f"--turn-lanes.length={LEFT_LANE}", "--tls.guess", "--tls.guess.threshold=0", "--no-turnarounds", "-o", file,

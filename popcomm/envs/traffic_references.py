@@ -90,7 +90,7 @@ def main(nets: list[str], seeds: int = 2) -> None:
     """Print a row for each network and script: means over seeds, an hour each."""
     for net in nets:
         size = {"net": "grid", "size": int(net[4:])} if net[4:].isdigit() and net.startswith("grid") else {"net": net}
-        world = TrafficWorld(**size)  # type: ignore[arg-type]
+        world = TrafficWorld(**size)
         scripts: dict[str, Script] = {
             "random": Randomly(), "fixed time": FixedTime(), "max-pressure": MaxPressure(world)
         }  # fmt: skip

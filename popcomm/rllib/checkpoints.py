@@ -101,7 +101,8 @@ def read_state(path: Path, trust: bool) -> tuple[dict[str, Any], list[str]]:
     Raises:
         CheckpointError: damaged, from before states were written without pickles, or no such component.
     """
-    folder, parts = path.absolute(), []
+    folder = path.absolute()
+    parts: list[str] = []
     while not (folder / MANIFEST).is_file() and folder != folder.parent:
         parts.insert(0, folder.name)
         folder = folder.parent

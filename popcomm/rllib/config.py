@@ -17,6 +17,7 @@ from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib import validation
 from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.graph import links_of
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.module import PopulationMultiRLModule, PopulationRLModule
 from popcomm.rllib.plan import Plan, messages_of, plan_of
@@ -482,6 +483,7 @@ class PopulationPPOConfig(Settings):
                     "seed": seed_of(self.seed, MODULE_BRANCH, index),
                     "scales": scales,
                     "taught": taught,
+                    "links": links_of(plan, name),
                 },
                 load_state_path=paths.get(name),
             )

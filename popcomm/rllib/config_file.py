@@ -61,8 +61,9 @@ def read(folder: Path) -> Settings:
     config = cls(algo_class=algorithm)
     # A setting that came later is what it was before it did.
     for name in [name for name in vars(config) if hasattr(Settings, name) and name not in settings]:
-        del vars(config)[name]
-    vars(config).update(settings)
+        delattr(config, name)
+    for name, value in settings.items():
+        object.__setattr__(config, name, value)
     return config
 
 

@@ -25,7 +25,8 @@ from popcomm.agents.step import reset_state
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import gather_seats
 from popcomm.channels.messages import MessageKind
-from popcomm.rllib.fragment import Fragment, Steps, carried
+from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols
+from popcomm.rllib.graph import graph_of
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import Plan, SpeciesPlan
 from popcomm.rllib.ppo import Reduce, member_moments
@@ -90,6 +91,7 @@ def counterfactual_credit(
     """
     kind = plan.message_kind
     assert kind is not None
+    graph = graph_of(plan.channel, plan.layout, modules)
     walks = {name: _Walk(modules[name], a, plan.species[name]) for name, a in arrays.items()}
     worlds, length = advantages[0].shape[:2]
     seats = plan.layout.num_agents
@@ -98,6 +100,8 @@ def counterfactual_credit(
     other: Alternatives | None = None
     for t in range(length):
         mail = _mail([walk.steps for walk in walks.values()], t)
+        if graph is not None:
+            mail = mail._replace(gate=graph.gate(mail.slots))
         for walk in walks.values():
             walk.step(t, mail)
         for walk, gained in zip(walks.values(), advantages, strict=True):
@@ -111,8 +115,8 @@ def counterfactual_credit(
         if t < length - 1:
             other = _alternatives(walks, kind, generator)
             if plan.channel is not None and plan.channel.noise:
-                heard = kind.corrupt(other.messages, plan.channel.noise, generator)
-                other = other._replace(messages=heard)
+                many = next(iter(walks.values())).open_symbols
+                other = other._replace(messages=plan.channel.transmit(other.messages, generator, many))
     return values[..., :-1], counts[..., :-1] > 0
 
 
@@ -145,7 +149,7 @@ class _Walk:
         self.speaks = module.spec.sends is not None
         self.decides = plan.speaks_by_reinforce  # by its messages, too
         self.actions = action_distribution(plan.species.action_space)
-        self.memory = carried(arrays)
+        self.memory, self.open_symbols = carried(arrays), open_symbols(arrays)
 
     def step(self, t: int, mail: Mail) -> None:
         """Live through step t: what it met, and what it made of it."""
@@ -156,7 +160,7 @@ class _Walk:
             rows = {name: seating.to_members(values) for name, values in memory.items()}
             rows = reset_state(self.module.agent, rows, seating.to_members(self.steps.at(t, "first")))
             memory = {name: seating.to_worlds(values) for name, values in rows.items()}
-        self.scene = Scene(self.module, self.seats, self.steps.at(t, "obs"), memory, members, mail)
+        self.scene = Scene(self.module, self.seats, self.steps.at(t, "obs"), memory, members, mail, self.open_symbols)
         self.given, self.memory = lived(self.scene, self._said)
 
     @property

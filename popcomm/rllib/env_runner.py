@@ -25,7 +25,8 @@ from popcomm.envs.world import World
 from popcomm.rllib.callbacks import RunnerCallbacks
 from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.episodes import Episodes
-from popcomm.rllib.fragment import as_batch
+from popcomm.rllib.fragment import as_batch, packed
+from popcomm.rllib.graph import graph_of, relink
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import plan_of, surroundings
 from popcomm.rllib.rollout_statistics import RolloutStatistics
@@ -211,6 +212,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         told = self.statistics.performance if performance is None else performance
         self.rollout.follow(Clock(env_steps, told), fades or [])
         self.transcript.begin_fragment(iteration, env_steps)
+        self.relink()
         if not self.rollout.started:
             self.sampler.begin()
         fragments, stepped = self.sampler.sample()
@@ -218,6 +220,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         batch = as_batch(fragments, stepped)
         self.callbacks.call("on_sample_end", samples=batch)
         return batch
+
+    def relink(self) -> None:
+        """Send through the learned graph as the weights have it now; nothing where none is learned."""
+        relink(self.rollout.players.session, graph_of(self.channel, self.layout, dict(self.module.items())))
 
     def sample_or_say_why(
         self,
@@ -239,7 +245,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             if self.config.restart_failed_sub_environments:
                 self._make_worlds_anew()
             return failure
-        sent = ray.put(batch) if by_reference else batch
+        sent = ray.put(packed(batch)) if by_reference else batch
         measured = {name: float(value) for name, value in self.statistics.performance.items()}
         members = self.statistics.read_members()
         return Sampled(

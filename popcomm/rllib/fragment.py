@@ -20,6 +20,8 @@ from popcomm.envs.world import Species
 
 STATE_IN = "state_in."
 EARLIER = "earlier_"
+# Arrays of int64, unless messages or actions are real numbers, that hold small numbers.
+WHOLE_NUMBERS = ("actions", "answers", "log_sources", "members", "messages", "senders", "sent")
 Place = tuple[int, int, int]
 A = TypeVar("A", np.ndarray, Tensor)
 
@@ -229,6 +231,33 @@ class Steps:
 def as_batch(fragments: Mapping[str, Fragment[np.ndarray]], env_steps: int) -> MultiAgentBatch:
     """The batch that travels by reference to the learners."""
     return MultiAgentBatch({name: SampleBatch(arrays) for name, arrays in fragments.items()}, env_steps=env_steps)
+
+
+def packed(batch: MultiAgentBatch) -> MultiAgentBatch:
+    """For the way to the learners: symbols, seats, members and actions in one byte or two, where these hold them.
+
+    `widened` undoes it. Most of a fragment with messages are such numbers, and int64 has eight bytes for each.
+    """
+    parts = {
+        name: SampleBatch({key: _small(array) if key in WHOLE_NUMBERS else array for key, array in part.items()})
+        for name, part in batch.policy_batches.items()
+    }
+    return MultiAgentBatch(parts, env_steps=batch.env_steps())
+
+
+def _small(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.int64 or not array.size:
+        return array
+    least, most = int(array.min()), int(array.max())
+    for kind in (np.uint8, np.int16):
+        if np.iinfo(kind).min <= least and most <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array
+
+
+def widened(key: str, values: Tensor) -> Tensor:
+    """An array of `packed` as the learner computes with it."""
+    return values.long() if key in WHOLE_NUMBERS and values.dtype in (torch.uint8, torch.int16) else values
 
 
 def not_finite(fragments: Mapping[str, Fragment[np.ndarray]], keys: Sequence[str]) -> tuple[str, str, Place] | None:

@@ -28,8 +28,9 @@ from popcomm.rllib.estimates import of_steps as _of_steps
 from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
 from popcomm.rllib.fragment import plain
 from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
+from popcomm.rllib.graph import graph_of
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
-from popcomm.rllib.learning_statistics import Totals, log_iteration, log_measures
+from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
 from popcomm.rllib.lessons import teachers
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
@@ -74,11 +75,13 @@ class PopulationPPOLearner(PPOTorchLearner):
         if config.compile_agents:
             for module in self.networks.values():
                 module.agent.compile()
+        self.graph = graph_of(self.plan.channel, self.plan.layout, self.networks)
         self.unroller = Unroller(
             self.networks,
             {name: s.seats for name, s in self.species.items()},
             self.plan.message_kind,
             self.plan.carries_gradients,
+            self.graph,
         )
         self._otherwise = torch.Generator(self.device)  # what senders might have said
         self.guards = {
@@ -195,6 +198,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         self._end_lessons()
         log_iteration(self.metrics, totals, arrays, self.guards, updates, self._reduce)
         log_measures(self.metrics, {name: network.agent for name, network in self.networks.items()})
+        if self.graph is not None:
+            self.graph.settle(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+            log_graph(self.metrics, self.graph, self.networks)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
 
@@ -309,6 +315,8 @@ class PopulationPPOLearner(PPOTorchLearner):
             losses[name], logged = self.losses[name](
                 arrays[name], run, entropy_coeff, arrays, reduce, diagnose, shown.get(name), self._asked
             )
+            price = None if self.graph is None else self.graph.penalty(name, self._workers)
+            losses[name] = losses[name] if price is None else losses[name] + price
             sums = totals.setdefault(name, {})
             for key, value in logged.items():
                 sums.setdefault(key, []).append(value.detach())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED, NUM_ENV_STEPS_TRAINED
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
+from popcomm.agents.graph import LearnedGraph
 from popcomm.rllib.gradients import MemberGuard
 from popcomm.rllib.ppo import Reduce, explained_variance
 from popcomm.rllib.shares import Arrays
@@ -64,3 +65,10 @@ def log_measures(metrics: MetricsLogger, agents: Mapping[str, Any]) -> None:
         if hasattr(agent, "measures"):
             for name, value in agent.measures().items():
                 metrics.log_value((species, name), value, window=1)
+
+
+def log_graph(metrics: MetricsLogger, graph: LearnedGraph, names: Iterable[str]) -> None:
+    """Log how strong the links into each species are. names: of the species."""
+    for species in names:
+        for name, value in graph.measures(species).items():
+            metrics.log_value((species, name), value, window=1)

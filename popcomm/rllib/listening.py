@@ -14,7 +14,7 @@ from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
 from popcomm.agents.variation import total_variation
-from popcomm.channels import Channel
+from popcomm.channels import Channel, Learned
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species
@@ -63,13 +63,14 @@ class Moved(NamedTuple):
         swap = self.swap
         if swap.differing is None or swap.senders is None:
             return None, None
-        distance, asked = torch.zeros(swap.changed.shape), torch.zeros_like(swap.changed, device="cpu")
+        asked = torch.zeros_like(swap.changed, device="cpu")
+        distance = torch.zeros(asked.shape, dtype=torch.float32)
         for name, (far, who) in self.each.items():
             distance[:, species[name].seats], asked[:, species[name].seats] = far.cpu(), who.cpu()
         links = swap.differing.cpu() & asked.unsqueeze(-1)
         seats = swap.senders.cpu().clamp(max=asked.shape[1] - 1).flatten(1)
         count, total = torch.zeros_like(distance), torch.zeros_like(distance)
-        count.scatter_add_(1, seats, links.flatten(1).float())
+        count.scatter_add_(1, seats, links.flatten(1).to(count.dtype))
         total.scatter_add_(1, seats, (links * distance.unsqueeze(-1)).flatten(1))
         return count.numpy(), total.numpy()
 
@@ -219,7 +220,9 @@ class Listening:
             differing = differs.gather(1, chosen.flatten(1)).view_as(mask) & mask
             changed = differing.any(2)
         twofold = None if hears is None else twice(hears)
-        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log)
+        topology = self.channel.topology
+        gate = topology.gate(twice(chosen)) if isinstance(topology, Learned) else None
+        mail = Mail(torch.cat([said, other]), twice(chosen), twice(mask), hears=twofold, log=log, gate=gate)
         if differing is not None:
             senders = mail.senders.chunk(2)[0]
             differing = differing & mail.said.chunk(2)[0]  # repetitions and published words are nobody's

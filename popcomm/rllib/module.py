@@ -15,6 +15,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
 from popcomm.agents.contract import AgentSpec
+from popcomm.agents.graph import LinkWeights
 from popcomm.agents.population import PopulationLinear
 from popcomm.agents.quality import QualityHead
 from popcomm.errors import UserError
@@ -44,8 +45,8 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     """One species: P members' networks, an optional central critic, the running statistics of their returns.
 
     model_config: {"spec": AgentSpec, "agent": class, "agent_config": dict, "critic": str, "quality": bool,
-    "seed": int, "scales": {hyper-parameter: [P]}, "taught": bool}. The weights are a function of the seed and of
-    nothing else.
+    "seed": int, "scales": {hyper-parameter: [P]}, "taught": bool, "links": (L, first strength)}. The weights are a
+    function of the seed and of nothing else.
     """
 
     spec: AgentSpec
@@ -65,6 +66,9 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             if config.get("quality"):
                 self.quality = QualityHead(self.spec.members, self.agent.features_size, self.spec.action_space)
         self.returns = ReturnNormaliser(self.spec.members)
+        # Strengths of the links by which it hears, where a graph is learned.
+        links = config.get("links")
+        self.links = None if links is None else LinkWeights(self.spec.members, *links)
         # [P] float64 each: a member's own value of a hyper-parameter, as a multiple of the setting (`.survival`).
         for key, values in config.get("scales", {}).items():
             self.register_buffer(scale_name(key), torch.as_tensor(values, dtype=torch.float64))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from popcomm.envs.species import SpeciesLike
 from popcomm.references import reference_to
+from popcomm.rllib.graph import graph_of
 from popcomm.rllib.plan import Plan, gate_of, plan_of
 from popcomm.rllib.settings import Settings
 from popcomm.rollout.members import Members
 from popcomm.rollout.population import Population
-from popcomm.rollout.recipes import ChannelRecipe, EnvRecipe
+from popcomm.rollout.recipes import ChannelRecipe, EnvRecipe, as_json
 from popcomm.schedules import Clock
 
 
@@ -42,7 +45,7 @@ def population_of(
     if plan.channel is not None:
         channel = ChannelRecipe(
             plan.channel.messages,
-            settings.channel_topology,
+            _topology(settings, plan, modules),
             settings.message_dropout,
             settings.message_noise,
             settings.reflexes,
@@ -72,6 +75,16 @@ def population_of(
         settings.num_worlds_per_env_runner,
         settings.seed,
     )
+
+
+@torch.no_grad()
+def _topology(settings: Settings, plan: Plan, modules: Mapping[str, Any]) -> Any:
+    """Who hears whom; of a graph that is learned the links as they are now."""
+    graph = graph_of(plan.channel, plan.layout, modules)
+    if graph is None:
+        return settings.channel_topology
+    of = as_json("communication.topology.of", graph.topology.of)
+    return {"kind": "learned", "of": of, "strengths": graph.strengths().cpu().tolist()}
 
 
 def _species(settings: Settings, plan: Plan) -> SpeciesLike | None:

@@ -40,17 +40,21 @@ class Rows:
             flat = flat.index_select(0, self.index)
         return flat.view(self.members, -1, *values.shape[3:])
 
-    def sent(self, kind: Any) -> Tensor:
-        """What was said at each step, before the channel's noise, as a message of `spoken`."""
+    def sent(self) -> Tensor:
+        """What was said at each step, before the channel's noise."""
         if "said" not in self._known:
-            self._known["said"] = points(kind, self.gather(said_in(self.arrays)), self.open_symbols)
+            self._known["said"] = self.gather(said_in(self.arrays))
         return self._known["said"]
+
+    def sent_as(self, kind: Any) -> Tensor:
+        """The same as messages of the kind of `spoken`. kind: of the channel."""
+        return points(kind, self.sent(), self.open_symbols)
 
     def sent_in_rounds(self, kind: Any) -> list[Tensor]:
         """The same of every round of a step, [P, T R, ...] each, first to last."""
         key = EARLIER + ("sent" if "sent" in self.arrays else "messages")
         earlier = self[key].unbind(2) if key in self.arrays else ()
-        return [*(points(kind, said, self.open_symbols) for said in earlier), self.sent(kind)]
+        return [*(points(kind, said, self.open_symbols) for said in earlier), self.sent_as(kind)]
 
     def drawn_in_rounds(self) -> list[tuple[Drawn, Tensor]]:
         """How messages were said, and where that was decided at all, [P, T R] each; of every round, first to last."""

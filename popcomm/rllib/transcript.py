@@ -282,7 +282,7 @@ class Transcript:
         if self.channel is None or known is None or known.senders is None:
             return None, None
         nobody = _Reception(np.zeros_like(known.senders), np.zeros(known.senders.shape, bool), known.attention)
-        whole = [h or nobody for h in heard]
+        whole = _as_wide([h or nobody for h in heard])
         attention = [h.attention for h in whole if h.attention is not None]
         return heard_by(
             np.concatenate([h.senders for h in whole if h.senders is not None]),
@@ -312,6 +312,17 @@ class Transcript:
         moments = [_Moment(**{**m, "heard": m["heard"] and _Reception(*m["heard"])}) for m in state["moments"]]
         self.moments = deque(moments, maxlen=self.moments.maxlen)
         self.episode, self.clock, self._opens = state["episode"], state["clock"], False
+
+
+def _as_wide(heard: list[_Reception]) -> list[_Reception]:
+    """With as many slots each, empty ones in place of those that a graph has lost meanwhile."""
+    sizes = [h.senders.shape[-1] for h in heard if h.senders is not None]
+    if len(set(sizes)) < 2:
+        return heard
+    return [
+        _Reception(*(None if v is None else np.pad(v, ((0, 0), (0, 0), (0, max(sizes) - v.shape[-1]))) for v in h))
+        for h in heard
+    ]
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput, AgentSpec, decides_later
 from popcomm.agents.deferred import together
+from popcomm.agents.graph import LearnedGraph
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
@@ -109,12 +110,14 @@ class Unroller:
         seats: {species: slice of the world's seats}.
         messages: the kind of message, or None.
         through: whether gradients flow from receivers to senders.
+        graph: by whose links they hear, where it is learned.
     """
 
     modules: Mapping[str, PopulationRLModule]
     seats: Mapping[str, slice]
     messages: MessageKind | None
     through: bool
+    graph: LearnedGraph | None = None
     specs: dict[str, AgentSpec] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,7 +202,8 @@ class Unroller:
         hears = None
         if any(spec.latents for spec in self.specs.values()):
             hears = ~side_by_side([get(arrays, "first") for arrays in fragment])
-        return Mail(said[0], senders, mask, soft, hears)
+        gate = None if self.graph is None else self.graph.gate(senders)
+        return Mail(said[0], senders, mask, soft, hears, gate=gate)
 
     def _step_by_step(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
         """Step t hears what the graph said at step t - 1: stored samples forward, gradients back to the senders."""
@@ -347,18 +351,19 @@ class _Walk:
         if not self.inboxes:
             return None
         senders = torch.cat([i.senders for i in self.inboxes], 1)
+        gate = None if self.inboxes[0].gate is None else torch.cat([i.gate for i in self.inboxes], 1)
         mask = torch.cat([i.mask for i in self.inboxes], 1)
         posted = isinstance(self.inboxes[0], PostedInbox)
         softs = [i.posted_soft if posted else i.soft for i in self.inboxes] if with_soft else []
         direct = None if self.inboxes[0].direct is None else torch.cat([i.direct for i in self.inboxes], 1)
         if not posted:
             messages = torch.cat([i.messages for i in self.inboxes], 1)
-            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].messages, 3, 1), direct)
+            return Inbox(messages, senders, mask, _joined(softs, self.inboxes[0].messages, 3, 1), direct, gate)
         count = len(self.inboxes[0].posted)
         index = torch.cat([i.index + t * count for t, i in enumerate(self.inboxes)], 1)
         messages = torch.cat([i.posted for i in self.inboxes])
         posted_softs = _joined(softs, self.inboxes[0].posted, 1, 0)
-        return cast(Inbox, PostedInbox(messages, index, senders, mask, posted_softs, direct))
+        return cast(Inbox, PostedInbox(messages, index, senders, mask, posted_softs, direct, gate))
 
 
 def _joined(softs: list[Tensor | None], first: Tensor, leading: int, axis: int) -> Tensor | None:

@@ -15,6 +15,7 @@ from popcomm.checks import count, number, one_of, positive, true_or_false
 from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
+from popcomm.rllib.graph import check_graph
 from popcomm.rllib.message_learning import check_credit, check_gates, check_gradient, check_importance, check_relaxed
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
@@ -78,6 +79,7 @@ def check(settings: Settings) -> Plan:
     _check_supervision(settings, plan)
     check_credit(settings, plan)
     check_importance(settings, plan)
+    check_graph(plan)
     check_relaxed(plan)
     check_sharing(plan)
     _check_minibatch(settings, plan)

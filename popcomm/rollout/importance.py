@@ -92,6 +92,7 @@ class ImportanceSums:
             {key: seating.to_worlds(values)[: self.worlds] for key, values in memory.items()},
             torch.as_tensor(turn.members[name][: self.worlds], device=turn.seen.alive.device),
             _first(turn.mail, self.worlds),
+            self.players.open_symbols,
         )
 
     def _ask(self, name: str, scene: Scene, turn: Turn) -> None:
@@ -132,9 +133,8 @@ class ImportanceSums:
 
     def _said(self, name: str, turn: Turn) -> Tensor | None:
         """[B, N_s, ...], what networks that speak symbol by symbol are told that they said."""
-        if turn.acts[name].message is None:
-            return None
-        return turn.seatings[name].to_worlds(turn.acts[name].message)[: self.worlds]
+        message = turn.acts[name].message
+        return None if message is None else turn.seatings[name].to_worlds(message)[: self.worlds]
 
     def _might_say(self, scenes: Mapping[str, Scene], turn: Turn) -> Alternatives:
         kind = self.channel.messages
@@ -151,7 +151,7 @@ class ImportanceSums:
         found = together(parts, [species.num_seats for species in self.players.layout.species.values()])
         messages = found.messages
         if self.channel.noise:
-            messages = kind.corrupt(messages, self.channel.noise, self._generator)
+            messages = self.channel.transmit(messages, self._generator, self.players.open_symbols)
         return found._replace(messages=as_symbols(kind, messages) if self.players.in_play else messages)
 
     @property
@@ -159,7 +159,7 @@ class ImportanceSums:
         """What was found so far."""
         shape = self.counts.shape
         means = [np.divide(row, self.counts, out=np.full(shape, np.nan), where=self.counts > 0) for row in self.sums]
-        return Importance(*means, self.counts.copy())
+        return Importance._make([*means, self.counts.copy()])
 
     def scalars(self) -> dict[str, float]:
         """Numbers for the log: means over all messages; and of each pair of seats, or of species where seats are many,
@@ -198,7 +198,8 @@ def _first(mail: Mail | None, worlds: int) -> Mail | None:
     if mail is None:
         return None
     log = None if mail.log is None else LogOf(*(values[:worlds] for values in mail.log))
-    return Mail(mail.messages[:worlds], mail.slots[:worlds], mail.mask[:worlds], log=log, hears=mail.hears)
+    gate = None if mail.gate is None else mail.gate[:worlds]
+    return Mail(mail.messages[:worlds], mail.slots[:worlds], mail.mask[:worlds], log=log, hears=mail.hears, gate=gate)
 
 
 def message_importance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +100,11 @@ def test_attention_listens_to_what_the_features_ask_for() -> None:
 def test_it_says_what_does_not_fit(config: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         HeterogeneousAgent(spec_of(), **config)
+
+
+def test_what_was_saved_keeps_the_body_of_its_species(tmp_path: Path) -> None:
+    agent = HeterogeneousAgent(spec_of("actuator"), aggregation="attention", generator=generator())
+    again = HeterogeneousAgent.from_pretrained(agent.save_pretrained(tmp_path / "agent"))
+    obs, inbox = random(P, R, OBS), inbox_of()
+    assert torch.equal(agent(obs, inbox, {}).action_logits, again(obs, inbox, {}).action_logits)
+    assert again.body.layers[0].weight.shape[-1] == 64  # type: ignore[union-attr]

@@ -323,6 +323,10 @@ def test_a_page_without_configuration_is_still_a_page(tmp_path, text_only):
     assert page.count("data:image/png") == 6
 
 
+def test_a_dollar_in_a_name_begins_no_formula(tmp_path):
+    assert report(tmp_path / "run", species=("$\\frac$", "b"), agents=4, worlds=1, steps=6)[1] >= {"topology"}
+
+
 def test_what_users_wrote_is_escaped(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

@@ -34,6 +34,7 @@ def schools() -> list[dict[str, Any]]:
 
 def test_languages_are_compared_where_both_runs_of_a_seed_came_to_the_moment() -> None:
     equal, late = ease_of_teaching.claims(schools())
+    assert equal.text.endswith("at equal understanding (2 seeds)")
     assert equal.holds
     assert equal.measured == "+0.200 [+0.200, +0.200]"
     assert not late.holds

@@ -115,7 +115,9 @@ def test_a_run_folder_that_cannot_be_made_is_told(capsys: pytest.CaptureFixture[
     assert "--run-dir r" in complaint(capsys, "train", "swarm", "--run-dir", "r")
 
 
-@pytest.mark.parametrize("command", [["report", "r"], ["play", "r"], ["evaluate", "r"], ["export", "r", "x"]])
+@pytest.mark.parametrize(
+    "command", [["report", "r"], ["watch", "r"], ["play", "r"], ["evaluate", "r"], ["export", "r", "x"]]
+)
 def test_a_folder_that_is_no_run_is_told(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     assert complaint(capsys, *command).startswith("r holds no run (no config.yaml)")
 

@@ -33,6 +33,7 @@ def config(agent: str = "mlp", vocabulary: Any = CLOSED, **rest: Any) -> Any:
 
 HEADS = {
     "reinforce": {"agent": "mlp", "gradient": "reinforce"},
+    "counterfactual": {"agent": "mlp", "gradient": "reinforce", "noise": 0.3, "credit": "counterfactual"},
     "straight_through": {"agent": "mlp", "gradient": "straight_through"},
     "relaxed": {"agent": "mlp", "gradient": "relaxed"},
     "symbol by symbol": {

@@ -51,6 +51,7 @@ COMMANDS_OF_POPCOMM = {
     "sweep",
     "channel",
     "report",
+    "watch",
     "play",
     "evaluate",
     "export",

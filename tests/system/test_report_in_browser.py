@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from popcomm.analysis.comparison_report import write_comparison
 from popcomm.analysis.conversation import browsed
 from popcomm.analysis.report import write_report
 from popcomm.analysis.run_folder import RunFolder
+from popcomm.analysis.watched import Watched
+from popcomm.analysis.watching import Server
 
 from popcomm.language import progress
 from popcomm.language.recording import conversation_path, write_conversations
@@ -218,6 +221,47 @@ def test_several_runs_stand_beside_each_other_and_tell_their_intervals(
     assert re.search(
         r"training\.lr=0\.5.* \(2\): [\d.]+ \[[\d.]+, [\d.]+\] at", browser.text("#learning_curves .readout")
     )
+
+
+def test_what_is_new_appears_on_a_watched_page_without_a_reload(browser: Browser, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", worlds=2, agents=4, vocab=16, length=3, iterations=12)
+    watched = Watched(run)
+    with Server(watched, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        browser.size(380, 800)
+        browser.open(server.url)
+        browser.run("window.loaded = 'once'")
+        browser.wait("document.getElementById('live').innerText.includes('iteration 12')", 20)
+        browser.choose("#curves [data-control=measure]", "losses/entropy")
+        browser.choose("#conversation [data-control=world]", 1)
+        browser.choose("#conversation [data-control=step]", 4)
+        # Numbers, at once ...
+        progress.append(run / "progress.jsonl", {"iteration": 13, "env_steps": 99999, "losses/entropy": 0.125})
+        watched.look()
+        browser.wait("document.getElementById('live').innerText.includes('iteration 13')", 20)
+        assert "13" in browser.text("table[data-table='Where it stands'] td")
+        # ... a new conversation, which takes no choice from the reader ...
+        table = RunFolder.read(run).talk.table
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+        later = {name: [value + 1 for value in columns[name]] for name in ("iteration", "env_steps", "episode")}
+        write_conversations(conversation_path(run, 13), columns | later)
+        watched.look()
+        browser.wait("document.querySelectorAll('#conversation [data-control=episode] option').length == 2", 20)
+        assert browser.text("#conversation .where").startswith("step 4 (5 of 24), iteration 12")
+        # ... and pictures, when they are drawn.
+        assert not browser.run("!!document.querySelector('#symbol_use img')")
+        watched.draw()
+        browser.wait("!!document.querySelector('#symbol_use img')", 30)
+        assert browser.text("#conversation .where").startswith("step 4 (5 of 24), iteration 12")
+        assert browser.run("document.querySelector('#curves select').value") == "losses/entropy"
+        assert browser.run("window.loaded") == "once"
+        assert browser.errors == []
+        assert {url.partition("live.json")[0] for url in elsewhere(browser)} == {server.url}
+        assert browser.wider_than_the_window() == 0
+        server.shutdown()
+        thread.join()
+    browser.wait("document.getElementById('live').innerText.includes('has ended')", 20)
 
 
 def test_what_users_wrote_stays_text(browser: Browser, tmp_path: Path) -> None:

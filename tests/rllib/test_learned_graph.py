@@ -1,0 +1,210 @@
+"""A learned graph: who hears whom is trained, pruned, and the same for runners, learners and what is released."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from popcomm.agents.graph import RATE, LearnedGraph, LinkWeights
+from popcomm.channels import Learned, make_topology
+from popcomm.channels.mailbox import Inbox, PostedInbox
+from popcomm.envs import with_messages
+from popcomm.envs.relay_v0 import parallel_env
+from popcomm.errors import UserError
+from popcomm.rllib.fragment import as_tensors
+from popcomm.rllib.release import population_of
+from popcomm.schedules import Clock
+from tests.rllib.test_credit import config_of
+from tests.rllib.test_learner import learner_of, update
+from tests.rllib.test_rollout import clock_config, runner_of
+
+SHUT = -0.2 / RATE  # a weight whose link is shut at a threshold of .5
+
+
+def graph_config(**topology: Any) -> Any:
+    config = config_of("step", lr=3e-3, num_epochs=2, entropy_coeff=0.01)
+    links = {"kind": "learned", "between": "seats", "price": 0.0, **topology}
+    return config.communication(gradient="straight_through", credit=None, topology=links)
+
+
+def trained(config: Any, iterations: int, learner: Any = None, runner: Any = None) -> tuple[Any, Any]:
+    config.validate()
+    learner, runner = learner or learner_of(config), runner or runner_of(config)
+    for iteration in range(iterations):
+        runner.module.set_state(learner.module.get_state())
+        update(learner, runner, iteration, runner.num_env_steps_sampled_lifetime)
+    return learner, runner
+
+
+def links(learner: Any) -> list[list[float]]:
+    """[[seat 0 hears seat 0, seat 0 hears seat 1], ...]."""
+    return learner.networks["pair"].links.probability.view(2, 2).tolist()
+
+
+def test_a_shut_link_is_heard_as_nothing_and_has_the_gradient_of_an_open_one() -> None:
+    weights = LinkWeights(2, 3, 0.6)
+    assert weights.probability.tolist() == pytest.approx([0.6] * 3)
+    weights.weight.data[:, 1] = SHUT
+    weights.pruned[:, 2] = True
+    strengths = weights.strengths(0.5)
+    assert strengths.tolist() == pytest.approx([0.6, 0.0, 0.0])
+    strengths.sum().backward()
+    assert weights.weight.grad is not None
+    slope = weights.weight.grad[0]
+    assert slope[1] == pytest.approx(RATE * weights.probability[1].item() * (1 - weights.probability[1].item()) / 2)
+    assert slope[0] > 0
+    assert slope[2] == 0
+    assert torch.equal(weights.weight.grad[0], weights.weight.grad[1])
+
+
+def test_both_kinds_of_inbox_read_as_much_as_links_are_strong() -> None:
+    posted = torch.tensor([[1.0], [2.0], [4.0]])
+    index, mask = torch.tensor([[[1, 2], [0, 2]]]), torch.ones(1, 2, 2, dtype=torch.bool)
+    gate = torch.tensor([[[0.5, 0.0], [1.0, 0.25]]])
+    expected = [[1.0, 0.0], [1.0, 1.0]]
+    lazy = PostedInbox(posted, index, index, mask, gate=gate)
+    for inbox in (lazy, Inbox(lazy.messages, index, mask, gate=gate)):
+        assert inbox.read(lambda messages, soft: messages)[0, ..., 0].tolist() == expected
+
+
+def test_a_link_that_helps_opens_again_after_it_was_shut() -> None:
+    learner, runner = trained(graph_config(start=0.6), 18)
+    weight = learner.networks["pair"].links.weight
+    with torch.no_grad():
+        weight.fill_(SHUT)
+    assert learner.graph.open_links == 0
+    trained(learner.config, 15, learner, runner)
+    heard_by_0, heard_by_1 = links(learner)
+    assert heard_by_1[0] > 0.5
+    assert heard_by_0[1] < heard_by_1[0]
+
+
+def test_a_price_shuts_links_that_nobody_needs_and_stops_at_the_budget() -> None:
+    learner, _ = trained(graph_config(price=0.02), 40)
+    heard_by_0, heard_by_1 = links(learner)
+    assert heard_by_0[1] < 0.5 < heard_by_1[0]
+    free, _ = trained(graph_config(price=0.02, budget=2), 1)
+    assert free.graph.penalty("pair") is None
+
+
+@pytest.mark.parametrize("agent", ["mlp", "symbolic", "gru"])
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_learner_hears_what_the_runner_heard(agent: str, members: int) -> None:
+    """The log-probabilities of what was done, by the learner's unroll, with links of different strengths."""
+    config = clock_config(agent=agent, members=members).communication(topology={"kind": "learned", "between": "seats"})
+    runner, learner = runner_of(config), learner_of(config)
+    for network in learner.networks.values():
+        torch.nn.init.normal_(network.links.weight, generator=torch.Generator().manual_seed(1), std=0.2)
+    for _ in range(2):
+        runner.module.set_state(learner.module.get_state())
+        arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
+    with torch.no_grad():
+        run = learner._unroll(arrays)
+    for name, unrolled in run.items():
+        decided = learner.losses[name].decided(arrays[name], unrolled)
+        alive = arrays[name]["alive"]
+        torch.testing.assert_close(decided["action_logp"][alive], arrays[name]["action_logp"][alive], atol=2e-5, rtol=0)
+
+
+def test_pruned_links_are_out_of_the_inbox_from_the_next_fragment_on() -> None:
+    config = clock_config(agent="mlp").communication(
+        topology={"kind": "learned", "between": "seats", "prune_at": 1, "price": 0.0}
+    )
+    config.validate()
+    learner, runner = learner_of(config), runner_of(config)
+    runner.sample()
+    for network in learner.networks.values():
+        network.links.weight.data.view(1, 2, 4)[:, :, 1:] = SHUT  # seat 0 alone is heard
+    for steps, width in ((0, 3), (9, 3), (18, 1)):
+        runner.module.set_state(learner.module.get_state())
+        batch = runner.sample()
+        a = batch.policy_batches["listener"]
+        assert a["senders"].shape[-1] == width
+        if width == 1:
+            assert set(a["senders"][a["inbox_mask"]]) == {0}
+            assert a["inbox_mask"].any()
+        arrays = [batch]
+        learner.update_from_fragments(arrays, [runner.num_worlds], 0, {"num_env_steps_sampled_lifetime": steps})
+    strengths = learner.graph.strengths()
+    assert learner.graph.pruned
+    assert ((strengths > 0).sum() == 3).item()
+    assert learner.graph.penalty("listener") is None
+
+
+def test_a_run_state_and_weights_go_on_after_pruning_bit_for_bit() -> None:
+    config = clock_config(agent="gru").communication(topology={"kind": "learned", "between": "seats", "prune_at": 1})
+    runner, learner = runner_of(config), learner_of(config)
+    with torch.no_grad():
+        for network in learner.networks.values():
+            network.links.weight[:, ::2] = SHUT
+    learner.graph.settle(1)
+    runner.module.set_state(learner.module.get_state())
+    runner.sample()
+    state, other = runner.run_state(), runner_of(config)
+    other.module.set_state(runner.module.get_state())
+    other.set_run_state(state)
+    ours, theirs = runner.sample(), other.sample()
+    for name, part in ours.policy_batches.items():
+        for key, values in part.items():
+            np.testing.assert_array_equal(values, theirs.policy_batches[name][key], err_msg=key)
+
+
+def test_what_is_released_has_the_graph_of_its_training() -> None:
+    learner, _ = trained(graph_config(), 2)
+    with torch.no_grad():
+        learner.networks["pair"].links.weight.view(1, 2, 2)[:, 0, 1] = SHUT
+    population = population_of(learner.config, learner.networks, Clock(0), [])
+    assert population.channel is not None
+    told = population.channel.to_json()["topology"]
+    again = make_topology(told)
+    assert isinstance(again, Learned)
+    assert again.is_given
+    torch.testing.assert_close(again.strengths, learner.graph.strengths().detach())
+    rollout = population.rollout(worlds=4)
+    rollout.begin()
+    for _ in range(2):
+        turn, _ = rollout.step()
+    assert turn.mail is not None
+    assert not turn.mail.mask[:, 0].any()
+    assert turn.mail.gate[:, 1].unique().tolist() == pytest.approx([links(learner)[1][0]])
+
+
+def test_between_species_all_of_a_species_are_heard_alike() -> None:
+    config = clock_config(agent="mlp", members=2).communication(topology="learned")
+    config.validate()
+    graph = learner_of(config).graph
+    assert isinstance(graph, LearnedGraph)
+    graph.links["listener"].weight.data[:, 0] = SHUT  # speakers first
+    strengths = graph.strengths()
+    assert strengths[:2, 2:].abs().max() == 0
+    torch.testing.assert_close(strengths[2:, 2:], 0.9 * (1 - torch.eye(2)))
+    told = graph.measures("listener")
+    assert told["graph/speaker/listener"] == 0
+    assert told["graph/open"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"threshold": 1.0}, "communication.topology.threshold is 1.0, and must lie between 0 and 1"),
+        ({"start": 0}, "communication.topology.start is 0, and must lie between 0 and 1"),
+        ({"between": "seat"}, "communication.topology.between is 'seat'; did you mean 'seats'"),
+        ({"price": -1}, "communication.topology.price is -1"),
+        ({"budget": 3, "price": 0}, "budget is 3, and price is 0"),
+        ({"prune_at": 0}, "communication.topology.prune_at is 0"),
+        ({"of": {"kind": "routed"}}, "communication.topology.of is Routed"),
+        ({"strengths": [[0.0, 2.0], [0.0, 0.0]]}, "strengths must be numbers between 0 and 1"),
+        ({"strengths": [0.0]}, r"strengths has shape \(1,\)"),
+    ],
+)
+def test_a_graph_that_cannot_be_is_told(settings: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        make_topology({"kind": "learned", **settings})
+
+
+def test_environments_for_others_have_no_graph_to_learn() -> None:
+    with pytest.raises(UserError, match="topology learned is learned by popcomm's trainer"):
+        with_messages(parallel_env(), {"kind": "symbols", "vocab_size": 2, "length": 1}, "learned")

@@ -20,10 +20,11 @@ START_SCALE = 0.6
 
 
 class CommNetAgent(HiddenState, Pretrained, nn.Module):
-    """CommNet (Sukhbaatar, Szlam & Fergus 2016, equations 1 and 2, with the skip connection of section 2.3).
+    """The hidden state is the message, and the mean is heard: CommNet (Sukhbaatar, Szlam & Fergus 2016).
 
-    h <- tanh(E o + H h + C mean(m)), of the observation o, the own hidden state h and the messages m that were heard,
-    each of which is its sender's hidden state. In silence the last term does not exist.
+    Equations 1 and 2, with the skip connection of section 2.3: h <- tanh(E o + H h + C mean(m)), of the observation o,
+    the own hidden state h and the messages m that were heard, each of which is its sender's hidden state. In silence
+    the last term does not exist.
 
     With `communication(rounds=K)` these are the K communication steps of the paper, one module for all of them; with
     rounds = 0 a communication step is a step of the world (section 2.3, temporal recurrence).

@@ -21,7 +21,7 @@ START_SCALE = 0.4
 
 
 class IC3NetAgent(HiddenState, Pretrained, nn.Module):
-    """IC3Net (Singh, Jain & Sukhbaatar 2019, section 3).
+    """An LSTM that decides in every step whether it speaks: IC3Net (Singh, Jain & Sukhbaatar 2019, section 3).
 
     h, s <- LSTM(tanh(E o) + C mean(m), h, s), of the observation o and the messages m that were heard, each of which is
     its sender's hidden state h. Whether a message goes out is a decision of its sender, from h, learned by policy

@@ -19,17 +19,17 @@ from popcomm.errors import UserError
 
 # Root mean square of the hidden state at the start.
 START_SCALE = 0.4
-# Numbers in a signature and in a value, as in the paper (appendix).
+# Numbers in a signature and in a value, as in the paper.
 SIGNATURE, VALUE = 16, 32
 
 
 class TarMACAgent(HiddenState, Pretrained, nn.Module):
-    """TarMAC, targeted multi-agent communication (Das et al. 2019, section 4.2, equations 3 to 5).
+    """Listeners attend to the messages whose signature answers their query: TarMAC (Das et al. 2019, section 4.2).
 
-    A message is a signature k and a value v, both linear in the sender's hidden state. A listener asks with a query q,
-    linear in its hidden state before the step, and hears sum_i a_i v_i with a = softmax(q . k_i / sqrt(|k|)) over the
-    messages that reach it, of the inbox alone: it does not hear itself. A GRU takes in what is seen and heard. Several
-    rounds are `communication(rounds=R)`, through which the GRU goes on.
+    Equations 3 to 5. A message is a signature k and a value v, both linear in the sender's hidden state. A listener
+    asks with a query q, linear in its hidden state before the step, and hears sum_i a_i v_i with
+    a = softmax(q . k_i / sqrt(|k|)) over the messages that reach it, of the inbox alone: it does not hear itself. A GRU
+    takes in what is seen and heard. Several rounds are `communication(rounds=R)`, through which the GRU goes on.
 
     Where messages are vectors, their first `signature` numbers are the signature and the others the value. Of other
     kinds both are read from the message by one linear layer of the listener's.

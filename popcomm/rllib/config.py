@@ -151,7 +151,8 @@ class PopulationPPOConfig(Settings):
             gate: "receiver": listeners open and shut every number of a message by their own state; "sender": speaking
                 is a decision, learned by policy gradients as actions are (IC3Net); "both"; or {"kind": one of these,
                 "price": c}, what a message that goes out costs, in units of reward, in what is learned from (not in
-                what is logged). None: all that is said goes out and comes in.
+                what is logged). "none": all that is said goes out and comes in; None: so, but that "ic3net" has its
+                sender's gate.
             budget: K, messages that a listener takes in a step or round: the most urgent, by a priority that senders
                 learn; or {"messages": K, "patience": W, "price": c}: after W refusals in a row a sender comes first,
                 and a message costs c times its priority (`popcomm.channels.gates`). None: all.
@@ -187,8 +188,8 @@ class PopulationPPOConfig(Settings):
         """Choose the population. The first four are one value for all, or {species: value, "default": value}.
 
         Args:
-            agent: "symbolic", "mlp", "gru", "tiny", "bottom_up", a class that keeps the contract of
-                `popcomm.agents.contract`, or "module:Class".
+            agent: "symbolic", "mlp", "gru", "tiny", "bottom_up", "commnet", "ic3net", "tarmac",
+                "heterogeneous", a class that keeps the contract of `popcomm.agents.contract`, or "module:Class".
             members: individuals with weights of their own, P per species; 1 is parameter sharing.
             agent_config: keyword arguments of the agent's constructor.
             critic: "independent", or "central": the value is a function of the world's latent state too.

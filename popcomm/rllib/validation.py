@@ -21,6 +21,7 @@ from popcomm.rllib.message_learning import check_credit, check_gates, check_grad
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.sharing import check_sharing
 from popcomm.rllib.training_schedules import TrainingSchedules
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.schedules import Gated
@@ -82,6 +83,7 @@ def check(settings: Settings) -> Plan:
     check_metrics(settings, plan)
     check_graph(plan)
     check_relaxed(plan)
+    check_sharing(plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
     check_unsupported(settings, plan)

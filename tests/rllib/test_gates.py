@@ -209,6 +209,17 @@ def test_a_recipe_of_a_channel_with_gates_can_be_written_down() -> None:
     assert set(ChannelRecipe(kind, FULL).to_json()).isdisjoint({"gate", "budget", "rounds"})
 
 
+@pytest.mark.parametrize(
+    ("gate", "names"),
+    [(None, ("sender",)), ("none", ()), ("receiver", ("receiver",)), ("both", ("receiver", "sender"))],
+)
+def test_ic3net_has_its_senders_gate_unless_another_is_chosen(gate: Any, names: tuple[str, ...]) -> None:
+    config = whisper(2, 1, VECTORS, "ic3net", hidden=8).communication(gate=gate)
+    config.validate()
+    assert config.plan.channel.gates.names == names
+    assert config.plan.species["player"].spec.gates == names
+
+
 def test_the_spec_of_a_network_with_gates_survives_as_json() -> None:
     spec = networks(runner_of(gated(gate="both", budget=2, rounds=1)))["swarm"].spec
     assert (spec.gates, spec.urgency, spec.rounds) == (("receiver", "sender"), True, 1)

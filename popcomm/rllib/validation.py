@@ -17,6 +17,7 @@ from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.graph import check_graph
 from popcomm.rllib.message_learning import check_credit, check_gradient, check_importance, check_relaxed
+from popcomm.rllib.overlap import check_overlap
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
@@ -80,6 +81,7 @@ def check(settings: Settings) -> Plan:
     check_importance(settings, plan)
     check_graph(plan)
     check_relaxed(plan)
+    check_overlap(settings, plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
     check_unsupported(settings, plan)

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from popcomm.analysis import closer, graphs, importance, lineages, listeners, members
+from popcomm.analysis import closer, gates, graphs, importance, lineages, listeners, members
 from popcomm.analysis.collapses import collapses
 from popcomm.analysis.page import Section
 from popcomm.analysis.run_folder import Conversations, RunFolder
@@ -44,6 +44,7 @@ def all_sections(run: RunFolder, data: dict[str, Any]) -> list[Section]:
         listeners.attention_hubs,
         importance.message_importance,
         graphs.learned_graph,
+        gates.gates,
     )
     first, *others = (make(run) for make in makers)
     return [first, *closer.sections(run, data), *others, *lineages.sections(run)]

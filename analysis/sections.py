@@ -133,6 +133,15 @@ QUESTIONS = {
         "Strengths of the links (weights of those who hear) after every iteration; 0 is a link that is shut.",
         "another price (communication.topology), or other seeds",
     ),
+    "gates": Question(
+        "Who lets in what, and who may speak?",
+        "Dark cells are senders that a receiver shuts out. A short bar is a sender that keeps silent where it might "
+        "speak, or whose messages yield to more urgent ones.",
+        "Means over the last tenth of the iterations: of receivers' gates over all numbers of all messages, of "
+        "senders' over the steps in which they may speak, of priorities over what was said. More than eight seats "
+        "stand for their species.",
+        "runs with and without the gates, over several seeds",
+    ),
     "family_tree": Question(
         "Who has children, and whose lines are left?",
         "Left: a colour that widens is a line that spreads; when one takes all, what is left of the diversity is what "

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from popcomm.agents.activations import activation_function
 from popcomm.agents.block_sparse import BlockSparseLinear
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
-from popcomm.agents.growing import Flops, flops_of_block, grow_pool
+from popcomm.agents.growing import Flops, flops_of_block, grow_pool, look_every
 from popcomm.agents.growth_criteria import rows_of
 from popcomm.agents.growth_rule import GrowthRule
 from popcomm.agents.message_encoder import MessageEncoder
@@ -261,6 +261,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
         """Whether the gradients that follow are looked at."""
         now = int(self.iterations)
         looks = on and self.rule.looks is not None and now >= self.rule.warm_up and not self.rule.is_over(now)
+        self._update, self._every = 0, 1
         for layer in self.layers.values():
             layer.watching, layer.seen = looks, []
 
@@ -270,11 +271,12 @@ class BottomUpNetwork(Pretrained, nn.Module):
         if criterion is None:
             return self.iterations.new_zeros(1, dtype=torch.float32)
         nothing = self._layers("actor")[0].weight.new_zeros(criterion.parts, self.networks, self.seats, self.seats)
-        found = []
+        found, seen = [], any(layer.seen for layer in layers)
+        self._update, self._every = self._update + 1, look_every(self.layers) if seen else self._every
         for layer in layers:
             rows = rows_of(layer.seen, self.networks)
             found.append(nothing if rows is None else criterion.statistics(rows).to(nothing.dtype))
-            layer.seen = []
+            layer.watching, layer.seen = (layer.watching or self._every > 1) and self._update % self._every == 0, []
         return torch.stack(found, 1)
 
     def grow(self, sums: Tensor, generator: torch.Generator) -> dict[nn.Parameter, Tensor]:

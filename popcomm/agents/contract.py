@@ -45,6 +45,11 @@ class AgentSpec(Sighted):
     # O numbers.
     observation_space: spaces.Space | None = None
     seating: str = "shuffled"  # how members come to seats (`popcomm.agents.seating.SeatingRule`)
+    # R, messages that are exchanged on one observation before anybody acts: `forward` is then called R + 1 times in a
+    # step, its state going on from call to call. In the first nothing is heard, and of the last nothing is said.
+    rounds: int = 0
+    gates: tuple[str, ...] = ()  # "receiver", "sender": which gates it has (`popcomm.agents.gates`)
+    urgency: bool = False  # whether its messages have a priority
 
     def __post_init__(self) -> None:
         space = self.observation_space
@@ -67,6 +72,11 @@ class AgentSpec(Sighted):
     def receives(self) -> MessageKind | None:
         """The kind of message it hears; None if it never does: such a network gets no inbox."""
         return self.messages if self.hears else None
+
+    @property
+    def manners(self) -> bool:
+        """Whether it decides if a message goes out, or how urgent it is."""
+        return self.sends is not None and ("sender" in self.gates or self.urgency)
 
     @property
     def action_params_size(self) -> int:
@@ -127,6 +137,8 @@ class AgentOutput(NamedTuple):
     # [P, R, *message shape], the message itself, from networks that speak symbol by symbol: `message` then holds the
     # distribution of every symbol given those before it in `said`.
     said: Tensor | None = None
+    # [P, R, 3], whether and how urgently it speaks (`popcomm.agents.gates.Manner`), where `spec.manners` asks for it.
+    manner: Tensor | None = None
 
 
 def later(obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,6 +164,8 @@ class AuxiliaryBatch(NamedTuple):
     sender_obs_mask: Tensor | None  # [P, R, K, sender_obs_size] bool, the numbers that are real
     world_state: Tensor | None  # [P, R, S]
     mask: Tensor  # [P, R] bool, rows that an agent lived
+    # ([P, R, *params_shape], said [P, R, ...] or None) of every round of a step but the last, which is in the outputs.
+    earlier: tuple[tuple[Tensor, Tensor | None], ...] = ()
     # [P, R], differentiable: `expense` of what was said (`MessageKind`), where the unroll has it anyway.
     expense: Tensor | None = None
 
@@ -180,6 +194,8 @@ class Agent(Protocol):
     and `value` are `later(obs)`, and the trainer gets them for the rows of all steps at once from
     `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
     `decides_unseen = True` where `decide` does not look at obs, which is empty then.
+    `gates_messages = True` on the class of those that have the gates that `spec.gates` names, and a `manner` where
+    `spec.manners` (`popcomm.agents.gates`); how open a receiver's gates are is "openness" [P, R, K] in `aux`.
     `without_gradient: tuple[str, ...]`, names of parameters that are meant to have none: `agent_api_test` of
     `popcomm.agents.testing`, which holds an agent against all this, asks for one on every other.
 

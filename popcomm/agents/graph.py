@@ -138,9 +138,11 @@ class LearnedGraph:
         told = {"graph/open": float(opened.float().mean())} if len(opened) else {}
         own = links.strengths(self.topology.threshold).detach()
         if self.topology.between == "species":
-            for sender, value in zip(self.layout.species, own.tolist(), strict=True):
-                if self.layout.species[sender].speaks:
-                    told[f"graph/{sender}/{name}"] = value
+            told |= {
+                f"graph/{sender}/{name}": value
+                for (sender, species), value in zip(self.layout.species.items(), own.tolist(), strict=True)
+                if species.speaks
+            }
         elif self.layout.num_agents <= SEATS:
             agents, receivers = self.layout.agents, self.layout.agents[self.layout.species[name].seats]
             for seat, row in enumerate(self._by_seat(own, len(receivers)).tolist()):

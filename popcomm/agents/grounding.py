@@ -80,8 +80,12 @@ class Grounding:
         if weights["reconstruction"] and self._has_senders(batch):
             losses["reconstruction"] = masked_mse(*self._reconstruct(batch))
         if weights["message_cost"] and outputs.message is not None:
-            cost = self._message_cost(outputs.message, outputs.said) if batch.expense is None else batch.expense
-            losses["message_cost"] = masked_mean(cost, batch.mask)
+            if batch.expense is not None:
+                costs = [masked_mean(batch.expense, batch.mask)]
+            else:  # of what was said in every round
+                said = ((outputs.message, outputs.said), *batch.earlier)
+                costs = [masked_mean(self._message_cost(*one), batch.mask) for one in said]
+            losses["message_cost"] = costs[0] if len(costs) == 1 else torch.stack(costs).sum(0)
         return losses
 
     def auxiliary_counts(self, batch: AuxiliaryBatch) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from popcomm.agents.block_sparse import BlockSparseLinear
+from popcomm.agents.growth_criteria import SEATS, most_rows
 from popcomm.agents.growth_rule import GrowthRule, Pool
+
+# Share of the operations of updates that looking at their gradients may take: with two epochs, of which the first is
+# looked at, half of it.
+LOOK = 0.08
 
 
 class Flops(NamedTuple):
@@ -27,6 +33,24 @@ def flops_of_block(layer: BlockSparseLinear, name: str) -> Flops:
     """Of one block of a layer and one row. name: "actor.0" and so on; a first layer's observations need no gradient."""
     once = 2.0 * layer.in_features * layer.out_features
     return Flops(once, once if name.endswith(".0") else 2 * once)
+
+
+def look_every(layers: Mapping[str, BlockSparseLinear]) -> int:
+    """Every which update of an iteration to look at, told by one that the layers were just watched in: 1 is all.
+
+    A look at R rows takes about 2 N R^2 (N + in + out) operations in each layer of a network; skipping updates brings
+    them down to `LOOK`. Updates are of worlds drawn by chance, so what is summed up is biased by nothing. Fewer rows
+    would tell less for the same time: what a look tells and what it takes both go with R^2, and its overhead does not.
+    Up to SEATS seats all are looked at: they need what there is to be seen, and are no great part of a training.
+    """
+    update = look = 0.0
+    for name, layer in layers.items():
+        rows = sum(call.inputs.shape[1] for call in layer.seen)
+        kept = min(rows, most_rows(layer.networks, layer.nodes))
+        update += flops_of_block(layer, name).total * (layer.nodes + len(layer.senders)) * rows
+        look += 2.0 * layer.nodes * kept**2 * (layer.seats + layer.in_features + layer.out_features)
+    seats = next(iter(layers.values())).seats
+    return 1 if seats <= SEATS or not update else math.ceil(look / (LOOK * update))
 
 
 def grow_pool(

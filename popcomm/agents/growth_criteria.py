@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,6 +37,11 @@ class Rows(NamedTuple):
         return self._replace(inputs=(self.inputs - mean) * lived)
 
 
+def most_rows(networks: int, nodes: int) -> int:
+    """The most rows of a batch that are looked at, with G networks of G N nodes."""
+    return min(ROWS, ROWS * SEATS * networks // nodes)
+
+
 def rows_of(seen: Sequence[Captured], networks: int) -> Rows | None:
     """What a layer was seen doing in the calls of an update, evenly thinned out; None: too little to compare.
 
@@ -46,16 +52,25 @@ def rows_of(seen: Sequence[Captured], networks: int) -> Rows | None:
     if chunks < 2:
         return None
     nodes = len(seen[0].inputs)
-    most = min(ROWS, ROWS * SEATS * networks // nodes) // chunks
+    most = most_rows(networks, nodes) // chunks
+    counts = [len(call.inputs[0]) // chunks for call in seen]  # rows of a chunk in each call
+    kept = min(sum(counts), max(most, 1))
+    which = torch.arange(kept) * (sum(counts) - 1) // max(kept - 1, 1)
     parts = []
     for tensors in zip(*seen, strict=True):
-        split = [values[:, : values.shape[1] // chunks * chunks].unflatten(1, (chunks, -1)) for values in tensors]
-        whole = torch.cat(split, 2)
-        count = whole.shape[2]
-        if count > max(most, 1):
-            whole = whole[:, :, torch.linspace(0, count - 1, max(most, 1)).long()]
-        parts.append(whole.float().unflatten(0, (networks, -1)))
+        # Thinned out before it is copied: a batch can be a hundred times what is looked at.
+        some = [
+            values[:, : count * chunks].unflatten(1, (chunks, -1)).index_select(2, here.to(values.device))
+            for values, count, here in zip(tensors, counts, _by_call(which, counts), strict=True)
+        ]
+        parts.append(torch.cat(some, 2).float().unflatten(0, (networks, -1)))
     return Rows(*parts)
+
+
+def _by_call(which: Tensor, counts: list[int]) -> list[Tensor]:
+    """Numbers of rows, counted over all calls, as numbers within each call."""
+    starts = [0, *accumulate(counts)]
+    return [which[(which >= start) & (which < end)] - start for start, end in pairwise(starts)]
 
 
 def squared_norms(rows: Rows, apart: bool = False) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.convolution import make_eye
 from popcomm.agents.message_encoder import lookup
-from popcomm.agents.population import PopulationGRUCell, PopulationLinear, PopulationMLP
+from popcomm.agents.population import PopulationGRUCell, PopulationLinear, PopulationMLP, linear
 from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.speech import AutoregressiveSpeech
 from popcomm.agents.start import POLICY_GAIN
@@ -54,20 +54,29 @@ class MessageReader(nn.Module):
     def forward(self, inbox: Inbox) -> Tensor:
         return inbox.read(self._read)
 
+    def _step(self, symbol: Tensor, state: Tensor | None) -> Tensor:
+        """symbol [P, R, 3 hidden] out of a table -> [P, R, hidden]."""
+        bias = self.cell.bias_ih
+        return self.cell.step(symbol + (bias if len(bias) == 1 else bias.unsqueeze(1)), state)
+
     def _read(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         """messages [P, ..., L] int64, soft [P, ..., L, V] or None -> [P, ..., hidden]."""
         between = messages.shape[1:-1]
         softs = None if soft is None else soft.unsqueeze(-2)
-        embedded = lookup(self.symbols, messages.unsqueeze(-1), softs).flatten(1, -3)
-        first, *rest = embedded.unbind(-2)
-        state = self.cell(first, None)
+        # Of few symbols the cell's own product is made in the table, once for all who read them.
+        fold = self.symbols.size(1) <= messages[0].numel()
+        # Without the bias, which is no symbol's own: `soft` would get a gradient of it.
+        table = linear(self.symbols, self.cell.weight_ih) if fold else self.symbols
+        feed = self._step if fold else self.cell
+        first, *rest = lookup(table, messages.unsqueeze(-1), softs).flatten(1, -3).unbind(-2)
+        state = feed(first, None)
         if self.ends:
             there = sent(messages).flatten(1, -2).unsqueeze(-1)
             for position, symbol in enumerate(rest, 1):
-                state = torch.where(there[:, :, position], self.cell(symbol, state), state)
+                state = torch.where(there[:, :, position], feed(symbol, state), state)
             return state.unflatten(1, between)
         for symbol in rest:
-            state = self.cell(symbol, state)
+            state = feed(symbol, state)
         return state.unflatten(1, between)
 
 

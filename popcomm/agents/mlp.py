@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from popcomm.agents.activations import activation_function
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch, later
 from popcomm.agents.convolution import make_eye
+from popcomm.agents.gates import Manner, ReceiverGate, check_urgency
 from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationLinear, orthogonal_, orthogonal_layer_
 from popcomm.agents.pretrained import Pretrained
@@ -36,6 +38,7 @@ class MLPAgent(Pretrained, nn.Module):
         activation: "tanh" or "relu".
         encoder: "cnn", a small convolutional network for pictures, which actor and critic share; "flat", their numbers
             as they are; None: "cnn" where there are pictures (`popcomm.agents.convolution`).
+        urgency: where the priority of its messages comes from, under a budget (`popcomm.agents.gates.Manner`).
         generator: source of the initial weights; torch's default one if None.
 
     Raises:
@@ -43,7 +46,7 @@ class MLPAgent(Pretrained, nn.Module):
     """
 
     has_auxiliary_losses = False
-    gives_features = takes_relaxed = True
+    gives_features = takes_relaxed = gates_messages = True
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class MLPAgent(Pretrained, nn.Module):
         activation: str = "tanh",
         generator: torch.Generator | None = None,
         encoder: str | None = None,
+        urgency: Any = None,
     ) -> None:
         super().__init__()
         whole("agent_config.hidden", hidden, 1)
@@ -70,10 +74,15 @@ class MLPAgent(Pretrained, nn.Module):
         if spec.receives is not None:
             self.encoder = MessageEncoder(p, spec.receives, hidden, generator=generator)
             self.heard = PopulationLinear(p, hidden, 2 * hidden, bias=False, generator=generator)
+            if "receiver" in spec.gates:
+                self.gate = ReceiverGate(p, hidden, hidden, generator)
         if spec.sends is not None:
             params = math.prod(spec.sends.params_shape)
             self.message_head = PopulationLinear(p, hidden, params, generator=generator)
             start_message_head_(self.message_head, START_SCALE, generator)
+        check_urgency(spec, urgency)
+        if spec.manners:
+            self.manner = Manner(spec, hidden, urgency, generator)
 
     def _start(self, generator: torch.Generator | None) -> None:
         for half in self.first.weight.data.chunk(2, -1):
@@ -100,26 +109,33 @@ class MLPAgent(Pretrained, nn.Module):
         `aux` has "features", the actor's second hidden layer, and "judged", the critic's first one, [P, R, hidden].
         """
         first = self.first(obs if self.eye is None else self.eye(obs))
+        aux: dict[str, Tensor] = {}
         if inbox is not None and self.spec.receives is not None:
-            first = first + self.heard(self._pool(inbox))
+            first = first + self.heard(self._pool(inbox, first, aux))
         # Views: the second layers read their half where it lies.
         actor, critic = self.activation(first).chunk(2, -1)
         actor = self.activation(self.actor(actor))
         message = None
         if self.spec.sends is not None:
             message = self.message_head(actor).unflatten(-1, self.spec.sends.params_shape)
-        aux = {"features": actor, "judged": critic}
+        aux |= {"features": actor, "judged": critic}
         logits, value = later(obs) if undecided else self.decide(obs, aux)
-        return AgentOutput(logits, message, value, {}, aux)
+        manner = self.manner(actor, obs) if self.spec.manners else None
+        return AgentOutput(logits, message, value, {}, aux, manner=manner)
 
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """`aux` of rows, whose obs are not looked at -> action logits [P, R, A], values [P, R]."""
         value = self.value_head(self.activation(self.critic(aux["judged"]))).squeeze(-1)
         return self.policy_head(aux["features"]), value
 
-    def _pool(self, inbox: Inbox) -> Tensor:
-        """[P, R, hidden], the mean over real messages; zero where there is none."""
+    def _pool(self, inbox: Inbox, first: Tensor, aux: dict[str, Tensor]) -> Tensor:
+        """[P, R, hidden], the mean over real messages, as far as they are let in; zero where there is none.
+
+        first: [P, R, 2 hidden], what is seen, before the first activation.
+        """
         heard = self.activation(self.encoder(inbox))
+        if "receiver" in self.spec.gates:
+            heard, aux["openness"] = self.gate(self.activation(first[..., : self.hidden]), heard)
         weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
         return (heard * weight.unsqueeze(-1)).sum(-2)
 

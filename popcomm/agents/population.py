@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from popcomm.agents import deferred
-from popcomm.agents.activations import activation_function, tanh
+from popcomm.agents.activations import activation_function
+from popcomm.agents.recurrent_steps import GRUStep, LSTMStep, gru_step, lstm_step
 from popcomm.errors import UserError, unknown
-
-sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 
 
 def uniform(bound: float, *shape: int, generator: torch.Generator | None = None) -> nn.Parameter:
@@ -139,13 +138,19 @@ class PopulationGRUCell(_RecurrentCell):
     gates = 3
 
     def forward(self, x: Tensor, h: Tensor | None) -> Tensor:
-        width = 2 * self.hidden_size
-        from_x = linear(x, self.weight_ih, self.bias_ih)
+        return self.step(self.fed(x), h)
+
+    def fed(self, x: Tensor) -> Tensor:
+        """x [P, R, in] -> [P, R, 3H], what `step` takes of it: of a table of symbols once for all who read them."""
+        return linear(x, self.weight_ih, self.bias_ih)
+
+    def step(self, from_x: Tensor, h: Tensor | None) -> Tensor:
+        """`fed` [P, R, 3H] and h [P, R, H] -> h [P, R, H]."""
         from_h = self.bias_hh.unsqueeze(1) if h is None else linear(h, self.weight_hh, self.bias_hh)
-        reset, update = (from_x[..., :width] + from_h[..., :width]).sigmoid().chunk(2, -1)
-        new = tanh(torch.addcmul(from_x[..., width:], reset, from_h[..., width:]))
-        # The state may be wider than the gates: autocast computes products in bfloat16 and leaves states as they are.
-        return new - update * new if h is None else torch.lerp(new, h.to(new.dtype), update.to(new.dtype))
+        if torch.is_autocast_enabled(from_x.device.type):
+            # The state may be wider than the gates: products are made in bfloat16, and states stay as they are.
+            return gru_step(from_x, from_h, None if h is None else h.to(from_x.dtype))[0]
+        return GRUStep.apply(from_x, from_h, h)
 
 
 class PopulationLSTMCell(_RecurrentCell):
@@ -164,7 +169,7 @@ class PopulationLSTMCell(_RecurrentCell):
         if torch.is_autocast_enabled(h.device.type):
             # Products in bfloat16 are autograd's to follow.
             gates = torch.baddbmm(torch.baddbmm(bias, torch.cat(parts, -1), self.weight_ih), h, self.weight_hh)
-            h, c, *_ = _lstm_step(gates, c)
+            h, c, *_ = lstm_step(gates, c)
             return h, c
         weights: tuple[Tensor, Tensor] = (self.weight_ih, self.weight_hh)
         collected = None
@@ -172,78 +177,7 @@ class PopulationLSTMCell(_RecurrentCell):
         if now is not None and h.size(0) > 1:
             (from_x, (weight_ih,)), (from_h, (weight_hh,)) = map(now.products, weights)
             weights, collected = (weight_ih, weight_hh), (from_x, from_h)
-        return _LSTMStep.apply(collected, h, c, *weights, bias, *parts)
-
-
-def _lstm_step(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What follows the products.
-
-    Args:
-        gates: [P, R, 4H] before their nonlinearities, in the order input, forget, new, output.
-        c: [P, R, H].
-
-    Returns:
-        h and c [P, R, H], the gates after their nonlinearities, tanh(c).
-    """
-    enter, forget, new, leave = gates.unflatten(-1, (4, -1)).unbind(-2)
-    opened = torch.stack([enter.sigmoid(), forget.sigmoid(), tanh(new), leave.sigmoid()], -2)
-    enter, forget, new, leave = opened.unbind(-2)
-    c = torch.addcmul(enter * new, forget, c)
-    shown = tanh(c)
-    return leave * shown, c, opened, shown
-
-
-class _LSTMStep(torch.autograd.Function):
-    """A cell as one node of the graph where autograd makes fifteen: in small networks they are what an update costs.
-
-    Parts of x without a gradient, such as observations, are spared the product that would make one.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        collected: tuple[deferred.Products, deferred.Products] | None,
-        h: Tensor,
-        c: Tensor,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias: Tensor,
-        *parts: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        x = torch.cat(parts, -1)
-        gates = torch.baddbmm(torch.baddbmm(bias, x, weight_ih), h, weight_hh)
-        after_h, after_c, opened, shown = _lstm_step(gates, c)
-        ctx.save_for_backward(x, h, c, weight_ih, weight_hh, opened, shown)
-        ctx.sizes, ctx.collected = [part.size(-1) for part in parts], collected
-        return after_h, after_c
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, to_h: Tensor, to_c: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, c, weight_ih, weight_hh, opened, shown = ctx.saved_tensors
-        enter, forget, new, leave = opened.unbind(-2)
-        # A sum, and no in-place one: the gradient that comes in may be another's too.
-        to_c = to_c + tanh_backward(to_h * leave, shown)
-        gates = (
-            sigmoid_backward(to_c * new, enter),
-            sigmoid_backward(to_c * c, forget),
-            tanh_backward(to_c * enter, new),
-            sigmoid_backward(to_h * shown, leave),
-        )
-        to_gates, need = torch.cat(gates, -1), ctx.needs_input_grad[1:]
-        rows = weight_ih.split(ctx.sizes, 1)
-        to_parts = [torch.bmm(to_gates, w.mT) if needed else None for w, needed in zip(rows, need[5:], strict=True)]
-        for inputs, products in zip((x, h), ctx.collected or (), strict=False):
-            products.add(inputs, to_gates)
-        return (
-            None,
-            torch.bmm(to_gates, weight_hh.mT) if need[0] else None,
-            to_c * forget if need[1] else None,
-            None if ctx.collected else torch.bmm(x.mT, to_gates),
-            None if ctx.collected else torch.bmm(h.mT, to_gates),
-            to_gates.sum(1, keepdim=weight_ih.size(0) > 1),
-            *to_parts,
-        )
+        return LSTMStep.apply(collected, h, c, *weights, bias, *parts)
 
 
 class PopulationMLP(nn.Module):

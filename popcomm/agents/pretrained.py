@@ -223,7 +223,7 @@ def _fitted(stored: AgentSpec, wanted: AgentSpec, folder: Path, of_seats: bool) 
         UserError: the agent cannot act there.
     """
     # Of what an agent observes only the numbers count, as long as its network has the stored shapes.
-    free = {"inbox_size", "num_agents", "species", "seat_species", "observation_space"}
+    free = {"inbox_size", "num_agents", "rounds", "species", "seat_species", "observation_space"}
     free |= set() if of_seats else {"num_seats", "seating"}
     here, there = spec_to_json(wanted), spec_to_json(stored)
     for key in (key for key in there if key not in free):
@@ -256,7 +256,7 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
     messages = spec.messages
     plain["action_space"] = space_to_json(spec.action_space)
     plain["observation_space"] = _form(spec.observation_space)
-    plain["seat_species"] = list(spec.seat_species)
+    plain["seat_species"], plain["gates"] = list(spec.seat_species), list(spec.gates)
     plain["messages"] = None if messages is None else kind_to_json(messages)
     return plain
 
@@ -273,6 +273,7 @@ def spec_from_json(data: Mapping[str, Any]) -> AgentSpec:
         "action_space": space_from_json(data["action_space"]),
         "observation_space": None if seen is None else space_from_json(seen),
         "seat_species": tuple(data.get("seat_species", ())),
+        "gates": tuple(data.get("gates", ())),
     }
     return AgentSpec(**{**data, **made})
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from popcomm.agents.message_encoder import lookup
 from popcomm.agents.population import PopulationEmbedding, PopulationGRUCell, PopulationLinear, uniform
 from popcomm.agents.start import start_message_head_
 from popcomm.channels.ending import sent
@@ -132,21 +134,32 @@ class AutoregressiveSpeech(nn.Module):
 
     def _recite(self, state: Tensor, said: Tensor) -> Tensor:
         """Teacher forcing: embeddings and logits of all L positions in one product each, only the GRU in turn."""
-        fed = [self.start.unsqueeze(1), *self.symbols(said[..., :-1]).unbind(-2)]
-        states = []
-        for symbol in fed:
-            state = self.cell(symbol, state)
+        fed = self._fed(state)
+        state = self.cell(self.start.unsqueeze(1), state)
+        states = [state]
+        for symbol in said[..., :-1].unbind(-1):
+            state = self.cell.step(fed(symbol), state)
             states.append(state)
         return self.out(torch.stack(states, -2))
+
+    def _fed(self, state: Tensor) -> Callable[[Tensor], Tensor]:
+        """What makes of symbols [P, R] what the cell takes of them, [P, R, 3H]; state: [P, R, H].
+
+        Of fewer symbols than rows its product is made in the table, once for all rows and positions.
+        """
+        if self.symbols.weight.size(1) > state.size(1):
+            return lambda symbol: self.cell.fed(self.symbols(symbol))
+        table = self.cell.fed(self.symbols.weight)
+        return lambda symbol: lookup(table, symbol.unsqueeze(-1))
 
     def _speak(
         self, state: Tensor, generator: torch.Generator | None, greedy: bool, open_symbols: int | None
     ) -> tuple[Tensor, Tensor]:
         logits: list[Tensor] = []
         message: list[Tensor] = []
-        fed = self.start.unsqueeze(1)
+        look, fed = self._fed(state), self.cell.fed(self.start.unsqueeze(1))
         for _ in range(self.length):
-            state = self.cell(fed, state)
+            state = self.cell.step(fed, state)
             logits.append(self.out(state))
             # What was said is a fact without a gradient; noise in bfloat16 would be too coarse to sample with.
             now = closed(logits[-1].detach().float(), open_symbols)
@@ -154,7 +167,7 @@ class AutoregressiveSpeech(nn.Module):
             if self.kind.ends and message:  # nothing is said after an end, and nothing fed, as when it is told again
                 symbol = symbol * sent(torch.stack([*message, symbol], -1))[..., -1]
             message.append(symbol)
-            fed = self.symbols(symbol)
+            fed = look(symbol)
         return torch.stack(logits, -2), torch.stack(message, -1)
 
 

@@ -42,7 +42,7 @@ def agent_step(
             how["open_symbols"] = _told_of(agent, open_symbols)
     output = agent(spec.numbers(obs), inbox, state, **how)
     if spec.sends is None:
-        return output._replace(message=None, said=None)
+        return output._replace(message=None, said=None, manner=None)
     if open_symbols is None or output.message is None:
         return output
     return output._replace(message=closed(output.message, open_symbols))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from popcomm.agents.attention import attend
 from popcomm.agents.contract import AgentOutput, AgentSpec, later
 from popcomm.agents.convolution import make_eye
 from popcomm.agents.distributions import action_distribution
+from popcomm.agents.gates import Manner, ReceiverGate, check_urgency
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
@@ -59,6 +61,7 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         encoder: "cnn", a small convolutional network for pictures; "flat", their numbers as they are; None: "cnn" where
             there are pictures (`popcomm.agents.convolution`). What it makes of them takes the observation's place in 1
             and 4; what is predicted and reconstructed of pictures is means over 8 x 8 parts.
+        urgency: where the priority of its messages comes from, under a budget (`popcomm.agents.gates.Manner`).
         generator: source of the initial weights; torch's default one if None.
 
     A loss whose weight is 0 is not computed.
@@ -68,7 +71,7 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
     """
 
     hears_routed = True
-    gives_features = takes_relaxed = True
+    gives_features = takes_relaxed = gates_messages = True
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         cost_weight: float = 0.001,
         generator: torch.Generator | None = None,
         encoder: str | None = None,
+        urgency: Any = None,
     ) -> None:
         super().__init__()
         _check(hidden_dim, num_heads)
@@ -103,6 +107,11 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
             start_message_head_(self.message_head, START_SCALE, generator)
         if spec.receives is not None:
             self.encoder = MessageEncoder(p, spec.receives, h, generator=generator)
+        if spec.receives is not None and "receiver" in spec.gates:
+            self.gate = ReceiverGate(p, h, h, generator)
+        check_urgency(spec, urgency)
+        if spec.manners:
+            self.manner = Manner(spec, h, urgency, generator)
         if spec.receives is not None and spec.latents:
             self.hearing = RoutedHearing(p, h, num_heads, spec.latents, generator)
         elif spec.receives is not None:
@@ -135,7 +144,8 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         elif isinstance(inbox, RoutedInbox):
             context = inbox.hear(self.hearing, hidden, self._encoded)
         else:
-            context, aux["attention"] = self._attend(hidden, inbox)
+            context, told = self._attend(hidden, inbox)
+            aux |= told
         next_state = {"h": hidden, "c": cell}
         if self.spec.receives is not None:
             next_state["context"] = context
@@ -145,7 +155,8 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         if self.spec.sends is not None:
             message = self.message_head(thought).unflatten(-1, self.spec.sends.params_shape)
         logits, value = later(obs) if undecided else self.decide(obs, aux)
-        return AgentOutput(logits, message, value, next_state, aux)
+        manner = self.manner(thought, obs) if self.spec.manners else None
+        return AgentOutput(logits, message, value, next_state, aux, manner=manner)
 
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """obs [P, R, O], unless what was seen is in `aux` of those rows -> action logits [P, R, A], values [P, R]."""
@@ -155,14 +166,17 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
     def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         return tanh(self.encoder.encode(messages, soft))
 
-    def _attend(self, hidden: Tensor, inbox: Inbox) -> tuple[Tensor, Tensor]:
-        """hidden [P, R, H] -> context [P, R, H], attention [P, R, K] averaged over heads.
+    def _attend(self, hidden: Tensor, inbox: Inbox) -> tuple[Tensor, dict[str, Tensor]]:
+        """hidden [P, R, H] -> context [P, R, H], {"attention": [P, R, K] averaged over heads, "openness": of gates}.
 
         Keys and values are one: head j reads the j-th part of each encoded message, and the query decides which of its
         numbers it looks at, so products with K * R rows are not needed.
         """
-        context, weights = attend(inbox.read(self._encoded), self.query(hidden), inbox.mask, self.num_heads)
-        return context, weights.mean(-1)
+        heard, told = inbox.read(self._encoded), {}
+        if "receiver" in self.spec.gates:
+            heard, told["openness"] = self.gate(hidden, heard)
+        context, weights = attend(heard, self.query(hidden), inbox.mask, self.num_heads)
+        return context, {"attention": weights.mean(-1), **told}
 
 
 def _check(hidden_dim: int, num_heads: int) -> None:

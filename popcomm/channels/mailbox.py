@@ -13,6 +13,7 @@ from torch import Tensor
 from popcomm.channels.broadcast.air import Air
 from popcomm.channels.broadcast.dimensions import dimensions
 from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
+from popcomm.channels.gates import make_budget, make_gates
 from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
@@ -166,6 +167,9 @@ class Channel:
     `noise` corrupts what is transmitted, the same for all who hear it (`MessageKind.corrupt`). Dead seats neither send
     nor hear, and nothing crosses the start of an episode.
 
+    With `rounds` R above 0 nothing crosses a step either: agents exchange R messages on the same observation before
+    they act, each heard in the next round, and the last one by those who act (`Session.converse`).
+
     Where reflexes act, or a capacity or inbox is given, messages are words and go through the air of every world
     (`popcomm.channels.broadcast.air`, made by `open`): a shared log of at most `capacity` transmissions a step, of
     which a receiver hears `inbox` at most. Otherwise `connect` says whose message is in whose inbox.
@@ -175,7 +179,8 @@ class Channel:
 
     Raises:
         UserError: a topology that needs positions in an environment without any, or one that does not fit its agents;
-            reflexes, a capacity or an inbox with messages that are no words; a vocabulary that does not fit.
+            reflexes, a capacity or an inbox with messages that are no words, or in rounds; rounds below 0; gates or a
+            budget that do not fit the rest (`popcomm.channels.gates`); a vocabulary that does not fit.
     """
 
     def __init__(
@@ -190,6 +195,9 @@ class Channel:
         reflexes: Sequence[Reflex | dict[str, Any] | str] = (),
         capacity: int | None = None,
         inbox: int | None = None,
+        rounds: int = 0,
+        gate: Any = None,
+        budget: Any = None,
         vocabulary: Any = None,
     ) -> None:
         if topology.needs_positions and not has_positions:
@@ -204,8 +212,9 @@ class Channel:
         self.messages, self.topology, self.torus = messages, topology, torus
         self.dropout, self.noise = dropout, noise
         self.vocabulary = make_vocabulary(vocabulary, messages)
-        self.num_agents = num_agents
+        self.num_agents, self.rounds = num_agents, whole("communication.rounds", rounds, 0)
         self.inbox_size = topology.inbox_size(num_agents)
+        self.gates, self.budget = make_gates(gate), make_budget(budget)
         self.reflexes = _reflexes(reflexes)
         self.size = None
         asked = {"capacity": capacity, "inbox": inbox}
@@ -217,6 +226,12 @@ class Channel:
                 cause = "reflexes" if self.reflexes else given[0]
                 told = "symbols" if isinstance(messages, RelaxedSymbols) else messages.kind
                 raise UserError(f"communication.{cause} act on words, and messages are {told}; use kind words")
+            if rounds:
+                cause = "reflexes" if self.reflexes else given[0]
+                raise UserError(
+                    f"communication.rounds is {rounds}, and communication.{cause} asks for a log, whose words are "
+                    "heard one step later; use rounds 0"
+                )
             check_together(self.reflexes)
             if isinstance(topology, Learned):
                 raise UserError(
@@ -228,14 +243,36 @@ class Channel:
                     f"communication.topology {type(topology).__name__} changes while training goes on, and a log of "
                     "words is sized for one that stays; use it without reflexes, capacity and inbox"
                 )
+            for key, asked_for in (("gate", gate), ("budget", budget)):
+                if asked_for is not None:
+                    raise UserError(
+                        f"communication.{key} is {asked_for!r}, and reflexes, capacity and inbox make a log, which has "
+                        "rules of its own; use one or the other"
+                    )
             self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
             self.inbox_size = self.size.inbox
             self.open(1, 0)  # what does not fit says so now
+        self._limit()
+
+    def _limit(self) -> None:
+        """Inboxes as small as the budget."""
+        served = self.budget.messages
+        if self.topology.latents and (self.gates.receiver or served is not None):
+            key = "budget" if served is not None else "gate"
+            raise UserError(f"communication.{key} is of single messages, and topology routed has none; use another")
+        if served is None:
+            return
+        if served >= self.inbox_size:
+            raise UserError(
+                f"communication.budget is {served}, and an agent hears at most {self.inbox_size} others, so that "
+                f"nobody is ever refused; use less than {self.inbox_size}, or leave it out"
+            )
+        self.inbox_size = served
 
     @property
     def takes_turns(self) -> bool:
-        """Whether a reflex may take an agent's turn to speak."""
-        return any(reflex.takes_turn for reflex in self.reflexes)
+        """Whether who may speak does not always: a reflex takes its turn, or its gate is shut."""
+        return self.gates.sender or any(reflex.takes_turn for reflex in self.reflexes)
 
     def open(self, num_worlds: int, seed: int) -> Air | None:
         """The air of B worlds; None where every message simply goes to its receivers' inboxes."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from popcomm.channels.broadcast.reflexes import Reflex
+from popcomm.channels.gates import MIDDLE, serve
 from popcomm.channels.links import Links
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Channel
@@ -36,8 +37,9 @@ class Session:
     """A channel in use by B worlds.
 
     In every step: `forget` the worlds whose episode begins, `deliver` what was said one step before to those who hear
-    now, ask who is `deprived`, and `send` what agents say. Messages go from seats to inboxes, or through a log
-    (`Channel.open`); whoever has a session need not know which.
+    now, ask who is `deprived`, and `send` what agents say. In rounds (`Channel.rounds`) `converse` takes the place of
+    that `deliver`, and what is sent is delivered in the same step, over and over. Messages go from seats to inboxes, or
+    through a log (`Channel.open`); whoever has a session need not know which.
 
     Args:
         channel: what it is a session of.
@@ -77,6 +79,9 @@ class Session:
         kind, seats = self.channel.messages, (self.num_worlds, self.channel.num_agents)
         self.transmitted = torch.zeros(*seats, *kind.shape, dtype=kind.dtype, device=self._device)
         self._sent = torch.zeros(seats, dtype=torch.bool, device=self._device)
+        self._priority = torch.full(seats, MIDDLE, device=self._device)
+        self._waited = torch.zeros(seats, dtype=torch.int64, device=self._device)
+        self._served = torch.zeros(4, dtype=torch.float64, device=self._device)  # see _read_served
 
     def seed(self, seed: int) -> None:
         """Start all over: the future is a function of the seed, and only what schedules observed is kept."""
@@ -90,6 +95,7 @@ class Session:
         if self.air is not None:
             self.air.forget(worlds.cpu().numpy())
         self._sent = self._sent & ~worlds.unsqueeze(1)
+        self._waited = self._waited.masked_fill(worlds.unsqueeze(1), 0)
 
     def deliver(self, present: Tensor, hears: Tensor, positions: Tensor | None = None) -> Mail:
         """What was said one step before reaches those who hear now.
@@ -104,8 +110,26 @@ class Session:
             self.mail = self.air.deliver(present.cpu().numpy(), hears.cpu().numpy(), where).to(self._device)
             return self.mail
         links = self.channel.connect(self._sent & present, hears, positions, self._generator)
-        self.mail = self._posted(*self.channel.topology.thinned(links, self._strength), hears)
+        self.mail = self._posted(*self._admitted(self.channel.topology.thinned(links, self._strength)), hears)
         return self.mail
+
+    def _admitted(self, links: Links) -> Links:
+        """The links that the budget leaves."""
+        if self.channel.budget.messages is None:
+            return links
+        served = serve(links, self._priority, self._waited, self._sent, self.channel.budget)
+        self._waited = served.waited
+        taken, refused, steps, longest = self._served
+        counts = taken + served.links.mask.sum(), refused + served.refused.sum(), steps + 1
+        self._served = torch.stack([*counts, torch.maximum(longest, served.waited.max().double())])
+        return served.links
+
+    def converse(self, hears: Tensor, positions: Tensor | None = None) -> Mail:
+        """The rounds of a step begin: nobody has said anything yet. The arguments are those of `deliver`."""
+        self._sent, served = torch.zeros_like(self._sent), self._served
+        mail = self.deliver(self._sent, hears, positions)
+        self._served = served  # there was nothing to be served
+        return mail
 
     def _posted(self, slots: Tensor, mask: Tensor, hears: Tensor) -> Mail:
         """Mail without a log."""
@@ -136,17 +160,20 @@ class Session:
             return []
         return [Deprivation(mask, perceiving(reflex, self.air.rng)) for reflex, mask in self.air.deprived()]
 
-    def send(self, messages: Tensor, able: Tensor, lively: Tensor) -> Tensor:
+    def send(self, messages: Tensor, able: Tensor, lively: Tensor, priority: Tensor | None = None) -> Tensor:
         """Agents say their messages.
 
         Args:
             messages: [B, N, *message shape].
             able: [B, N] bool, who may: it lives, its kind speaks, and it is its turn.
             lively: [B] bool, worlds in which somebody lives.
+            priority: [B, N] in [0, 1], where there is a budget.
 
         Returns:
             [B, N] bool, who could: `able`, but for those whose turn a reflex took.
         """
+        if priority is not None:
+            self._priority = priority
         if self.air is None:
             self.transmitted = self.channel.transmit(messages, self._generator, self.open_symbols)
             self._sent = able & self.channel.messages.spoken(self.transmitted)
@@ -209,10 +236,21 @@ class Session:
         own: dict[str, float] = {} if self._schedule is None else {"topology_strength": self._strength}
         if self.open_symbols is not None:
             own["open_symbols"] = self.open_symbols
+        own |= self._read_served()
         if self.air is None:
             return own
         strengths = {f"{name}_strength": strength for name, strength in self.air.strengths().items()}
         return {**self.air.traffic.read(), **strengths, **own}
+
+    def _read_served(self) -> dict[str, float]:
+        """Of a budget: {"served", "refused": messages and listeners in a step of a world, in the mean; "longest_wait":
+        the most messages of a sender in a row that nobody took}."""
+        taken, refused, steps, longest = self._served.tolist()
+        if not steps:
+            return {}
+        self._served = torch.zeros_like(self._served)
+        worlds = steps * self.num_worlds
+        return {"served": taken / worlds, "refused": refused / worlds, "longest_wait": longest}
 
     # ---- checkpoints ----
 
@@ -224,6 +262,8 @@ class Session:
         state: dict[str, Any] = {"transmitted": self.transmitted.cpu(), "links": links}
         if self.mail.hears is not None:
             state["hears"] = self.mail.hears.cpu()
+        if self.channel.budget.messages is not None:
+            state["waited"] = self._waited.cpu()
         if self.air is not None and self.mail.log is not None:
             words, slots, mask = self.mail[:3]
             heard = tuple(values.cpu() for values in (words, *self.mail.log, slots, mask))
@@ -233,6 +273,8 @@ class Session:
     def set_state(self, state: Mapping[str, Any], hears: Tensor) -> None:
         """Go on from a `get_state` that is not empty. hears: [B, N] bool, as `deliver` was told."""
         self.transmitted = state["transmitted"].to(self._device)
+        if "waited" in state:
+            self._waited = state["waited"].to(self._device)
         if self.air is None:
             slots, mask = (values.to(self._device) for values in state["links"])
             # Checkpoints of before there was selection do not say who was deafened.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from popcomm.language import progress
 from popcomm.manifest import find
 
 PROGRESS, CHECKPOINTS = "progress.jsonl", "checkpoints"
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 # What a run keeps for its life: its weights have the shapes of these, and its records speak of these.
 OF_A_LIFE = (
     "environment.env",
@@ -105,6 +109,34 @@ def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
         identify(run_dir)
     except OSError as error:
         raise UserError(f"--run-dir {run_dir} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def run_folder_told(run_dir: Path) -> Iterator[None]:
+    """Within, a disk that is full or gone is told in a sentence.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _of_the_disk(error)
+        if reason is None:
+            raise
+        raise UserError(
+            f"--run-dir {run_dir} cannot be written any more: {reason}; what was saved is there, and popcomm train "
+            f"--run-dir {run_dir} --resume goes on from it when there is room"
+        ) from error
+
+
+def _of_the_disk(error: BaseException) -> str | None:
+    """What an error says of a disk; None where it is of something else. Libraries in C and Rust say it in words."""
+    for number in OF_DISKS:
+        reason = os.strerror(number)
+        if getattr(error, "errno", None) == number or reason in str(error) or f"os error {number})" in str(error):
+            return reason
+    return None
 
 
 def checkpoint_path(run_dir: Path, iteration: int) -> Path:

@@ -23,6 +23,7 @@ from popcomm.cli.run_folder import (
     checkpoint_path,
     newest_checkpoint,
     open_run_dir,
+    run_folder_told,
     seconds_until,
 )
 from popcomm.cli.run_lock import taken
@@ -114,7 +115,8 @@ def _run(
             for note in notes:
                 display.say(note)
             _introduce(document, algo, run_dir, checkpoint, display)
-            summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
+            with run_folder_told(run_dir):
+                summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
         finally:
             algo.stop()
     summary["report"] = None if summary["interrupted"] else _report(run_dir)

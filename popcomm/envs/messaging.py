@@ -16,7 +16,7 @@ from popcomm.channels import Channel, Inbox, Learned, MessageKind, Symbols, Topo
 from popcomm.channels.broadcast.reflexes import Reflex
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.session import Session
-from popcomm.checks import number
+from popcomm.checks import number, whole
 from popcomm.envs.deprivation import check_spaces, perceived
 from popcomm.envs.foreign import backing_world, check_parallel, position_source
 from popcomm.envs.foreign_answers import reset_env, step_env
@@ -33,12 +33,15 @@ def with_messages(
     reflexes: Sequence[Reflex | dict[str, Any]] = (),
     capacity: int | None = None,
     inbox: int | None = None,
+    rounds: int = 0,
 ) -> MessagingEnv:
     """A message channel on a ParallelEnv: agents speak with their actions, and hear with the next observations.
 
     Seat i, in `senders` and `last_links`, is `possible_agents[i]`. A message is heard one step after it was sent, by
     those who act then and acted before; the words of an agent that has died meanwhile are lost with it. What is not
     real in an inbox (`mask` 0) is zeros, and so is what follows the end of a message of Symbols with an end symbol.
+    That is `communication(rounds=0)`: a step has one action, and so one message. Agents that are to exchange messages
+    within a step train on the environment itself, with `communication(rounds=R)`.
     With K messages of L symbols out of V, or of D numbers, the spaces are
 
     layout "dict": actions {"action": the environment's, "message": [L] int64 or [D] float32}; observations
@@ -61,6 +64,7 @@ def with_messages(
             the mean reward of an agent, and at whatever `report` is told.
         capacity: L, transmissions of words that the channel holds in a step; None: enough for almost all.
         inbox: K, of them, that an agent can hear; None: all that it may expect.
+        rounds: 0; others are refused.
 
     With reflexes K is larger than the number of others: what is heard may be the agent's own words, repetitions (its
     sender is who repeated it), and words that nobody said, whose sender is N.
@@ -71,6 +75,11 @@ def with_messages(
             `popcomm.envs.foreign.position_source`), spaces that cannot be flat; in `step`, an action or message that
             does not fit its space; in `reset` and `step`, answers of an older API.
     """
+    if whole("rounds", rounds, 0):
+        raise UserError(
+            f"rounds is {rounds}, and a ParallelEnv takes one action of an agent in a step, with one message in it, "
+            "heard one step later; use rounds=0, or train on the environment itself with communication(rounds=...)"
+        )
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     channel = _channel(parallel_env, messages, topology, reflexes=reflexes, capacity=capacity, inbox=inbox)

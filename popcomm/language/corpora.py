@@ -86,8 +86,9 @@ def _of_run(path: Path, end_symbol: int | None) -> Corpus:
     symbols = padded(spoken, "symbols")
     if symbols is None:
         raise UserError(f"'{path}' holds no messages of symbols: its agents are silent, or say vectors")
-    frame = spoken.select(["world", "episode", "step", "sender", "member"]).to_pandas()
-    order = np.lexsort((frame["sender"], frame["step"], frame["episode"], frame["world"]))
+    frame = spoken.select(["world", "episode", "step", "round", "sender", "member"]).to_pandas()
+    rounds = frame["round"].fillna(0)
+    order = np.lexsort((frame["sender"], rounds, frame["step"], frame["episode"], frame["world"]))
     labels = spoken["label"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)[order]
     action = _single(spoken["action"].to_pylist())
     return Corpus(

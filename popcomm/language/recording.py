@@ -1,4 +1,4 @@
-"""Conversations in Parquet: one row per agent and step of the worlds that are recorded."""
+"""Conversations in Parquet: one row per agent and step, and round, of the worlds that are recorded."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ SCHEMA = pa.schema(
         ("world", pa.int64()),
         ("episode", pa.int64()),
         ("step", pa.int64()),  # in the episode
+        # Of the step, from 0, where messages are exchanged in rounds: each has a row of its own, with the same
+        # observation, action and reward. Null where a message is heard one step later.
+        ("round", pa.int64()),
         ("sender", pa.int64()),  # seat
         ("member", pa.int64()),
         ("species", pa.string()),
-        ("receivers", pa.list_(pa.int64())),  # seats that heard the message one step later
+        ("receivers", pa.list_(pa.int64())),  # seats that heard the message one step later, or in the step itself
         ("weights", pa.list_(pa.float32())),  # attention that each receiver gave it; null without attention
         # Null in silence and where messages are vectors. Of words their bits, or the index in a lexicon, 0 for silence.
         # Of messages with an end symbol what was sent, the end (0) included.

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from popcomm.agents.openness import openness
+from popcomm.channels.messages import told
 from popcomm.rllib.ppo import Reduce
 
 # Weight of the pull at symbols that are hardly said, beside the entropy; and how seldom is hardly.
@@ -50,3 +55,46 @@ def evenness(
         pull = pull.index_select(0, group.flatten()).view_as(shares)
     least = RARE * positions if sent is None else RARE * sent.sum(-1)
     return torch.where(mask, (shares * pull).sum((-1, -2)) - least, 0.0)
+
+
+def kept_in_use(
+    kind: Any,
+    params: Tensor,
+    said: Tensor | None,
+    group: Tensor,
+    groups: int,
+    voices: Tensor,
+    reduce: Reduce,
+    mean: Callable[[Tensor], Tensor],
+    weights: Mapping[str, float],
+) -> tuple[Tensor, Tensor]:
+    """What keeps all symbols of a species in use, and makes each of them sure.
+
+    Args:
+        kind: of the messages.
+        params: [P, R, *params_shape], of what was said.
+        said: [P, R, ...], the same of networks that speak symbol by symbol.
+        group, groups: as `evenness` takes them.
+        voices: [P, R] bool, rows whose message went out.
+        reduce: sum over learners.
+        mean: [P, R] -> the sum over members of the mean over their rows.
+        weights: {"message_balance", "message_sharpness"}.
+
+    Returns:
+        the loss, and how evenly symbols are used (nats), summed over members.
+    """
+
+    def voiced(values: Tensor) -> Tensor:
+        return mean(torch.where(voices, values, 0.0))
+
+    params = params.float()
+    share = kind.share(params, **told(kind, said)).detach() if getattr(kind, "ends", False) else None
+    spread = mean(evenness(kind.probabilities(params), group, groups, voices, reduce, share))
+    total = -weights["message_balance"] * spread
+    if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
+        open_ = openness(kind.log_drawn(params))
+        total = total - weights["message_balance"] * voiced((open_ if share is None else open_ * share).sum(-1))
+    if weights["message_sharpness"]:
+        unsure = kind.entropy(params, **told(kind, said))
+        total = total + weights["message_sharpness"] * voiced(unsure)
+    return total, spread

@@ -110,6 +110,9 @@ class PopulationPPOConfig(Settings):
         reflexes: Sequence[object] = NotProvided,
         capacity: int | None = NotProvided,
         inbox: int | None = NotProvided,
+        rounds: int = NotProvided,
+        gate: str | Mapping[str, object] | None = NotProvided,
+        budget: int | Mapping[str, object] | None = NotProvided,
         vocabulary: Mapping[str, object] | None = NotProvided,
     ) -> PopulationPPOConfig:
         """Choose the channel.
@@ -142,6 +145,16 @@ class PopulationPPOConfig(Settings):
             capacity: L, transmissions of words that a world holds in a step; what is above is dropped. None: enough
                 for three standard deviations of the load when all speak (four times what is said where R >= 1).
             inbox: K, of them, that an agent can hear. None: all that it may expect.
+            rounds: R, messages that agents exchange within a step, on the same observation, before they act: each is
+                heard in the next round, and the last one by those who act. Networks run R + 1 times in a step, their
+                memory going on. 0: a message is heard one step after it was sent.
+            gate: "receiver": listeners open and shut every number of a message by their own state; "sender": speaking
+                is a decision, learned by policy gradients as actions are (IC3Net); "both"; or {"kind": one of these,
+                "price": c}, what a message that goes out costs, in units of reward, in what is learned from (not in
+                what is logged). None: all that is said goes out and comes in.
+            budget: K, messages that a listener takes in a step or round: the most urgent, by a priority that senders
+                learn; or {"messages": K, "patience": W, "price": c}: after W refusals in a row a sender comes first,
+                and a message costs c times its priority (`popcomm.channels.gates`). None: all.
             vocabulary: of symbols: {"first": n, "schedule": ...}: n of them may be said at first, and more as the
                 schedule's strength falls from 1 to 0, where all may (`popcomm.channels.vocabulary`). None: all, always.
         """
@@ -155,6 +168,9 @@ class PopulationPPOConfig(Settings):
             reflexes=reflexes,
             channel_capacity=capacity,
             channel_inbox=inbox,
+            channel_rounds=rounds,
+            channel_gate=gate,
+            channel_budget=budget,
             vocabulary=vocabulary,
         )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from popcomm.rllib.fragment import Fragment
+from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.ppo import Reduce, standardise
 
@@ -25,7 +25,12 @@ def add_receivers_credit(
         reduce: sum over learners.
     """
     goes_on = torch.cat([a["alive"] & ~a["terminated"] for a in arrays.values()], 2)
-    credit = receivers_credit(torch.cat(list(advantages), 2), *senders_of(arrays), goes_on)
+    every, links = torch.cat(list(advantages), 2), senders_of(arrays)
+    at_once = plan.channel is not None and plan.channel.rounds > 0
+    if at_once:
+        credit = credit_at_once(every, *links, torch.cat([a["alive"] for a in arrays.values()], 2))
+    else:
+        credit = receivers_credit(every, *links, goes_on)
     for name, a in arrays.items():
         kind, members = plan.species[name].species, plan.species[name].members
         if not kind.speaks:
@@ -70,15 +75,34 @@ def receivers_credit(advantages: Tensor, senders: Tensor, mask: Tensor, goes_on:
     return Credit(values / counts.clamp(min=1), counts > 0)
 
 
+def credit_at_once(advantages: Tensor, senders: Tensor, mask: Tensor, lived: Tensor) -> Credit:
+    """The same of messages that are said in rounds: whoever hears one acts in the step in which it is said, and its
+    doing is in that step's advantage of theirs; who hears an agent in several rounds counts as often.
+
+    The arguments are those of `receivers_credit`, K the inboxes of all rounds.
+    """
+    seats, slots = advantages.shape[2], senders.shape[3]
+    target = torch.where(mask & lived.unsqueeze(-1), senders, seats).flatten(2)
+    gained = advantages.unsqueeze(-1).expand(-1, -1, -1, slots).flatten(2)
+    nothing = advantages.new_zeros(*advantages.shape[:2], seats + 1)
+    values = nothing.scatter_add(2, target, gained)[..., :-1]
+    counts = nothing.scatter_add(2, target, torch.ones_like(gained))[..., :-1]
+    return Credit(values / counts.clamp(min=1), counts > 0)
+
+
 def senders_of(fragment: Mapping[str, Fragment[Tensor]]) -> tuple[Tensor, Tensor]:
     """Whose messages stand in all inboxes of a fragment, and which are real: [B, T, N, K] each, all seats in order.
 
-    Of a log of transmissions only what the sender itself said one step before counts.
+    Of a log of transmissions only what the sender itself said one step before counts. K is that of all rounds.
     """
     arrays = list(fragment.values())
     mask = torch.cat([a["inbox_mask"] for a in arrays], 2)
     if "slots" not in arrays[0]:
-        return torch.cat([a["senders"] for a in arrays], 2), mask
+        senders = torch.cat([a["senders"] for a in arrays], 2)
+        if "earlier_senders" in arrays[0]:
+            before, real = (torch.cat([plain(a)["earlier_" + k] for a in arrays], 2) for k in ("senders", "inbox_mask"))
+            senders, mask = torch.cat([before.flatten(3), senders], 3), torch.cat([real.flatten(3), mask], 3)
+        return senders, mask
     slots = torch.cat([a["slots"] for a in arrays], 2).long()
     flat = slots.flatten(2)
     sources, direct = (

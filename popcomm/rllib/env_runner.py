@@ -25,7 +25,7 @@ from popcomm.envs.world import World
 from popcomm.rllib.callbacks import RunnerCallbacks
 from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.episodes import Episodes
-from popcomm.rllib.fragment import as_batch
+from popcomm.rllib.fragment import as_batch, packed
 from popcomm.rllib.graph import graph_of, relink
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import plan_of, surroundings
@@ -245,7 +245,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             if self.config.restart_failed_sub_environments:
                 self._make_worlds_anew()
             return failure
-        sent = ray.put(batch) if by_reference else batch
+        sent = ray.put(packed(batch)) if by_reference else batch
         measured = {name: float(value) for name, value in self.statistics.performance.items()}
         members = self.statistics.read_members()
         return Sampled(

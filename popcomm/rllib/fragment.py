@@ -19,6 +19,9 @@ from popcomm.channels.messages import reparameterised
 from popcomm.envs.world import Species
 
 STATE_IN = "state_in."
+EARLIER = "earlier_"
+# Arrays of int64, unless messages or actions are real numbers, that hold small numbers.
+WHOLE_NUMBERS = ("actions", "answers", "log_sources", "members", "messages", "senders", "sent")
 Place = tuple[int, int, int]
 A = TypeVar("A", np.ndarray, Tensor)
 
@@ -28,6 +31,9 @@ class Fragment(TypedDict, Generic[A]):
 
     Rows of `obs`, `values` and `first` count T + 1: the last is what follows the fragment. Rows of `messages` count
     T + 1 too: the first holds what was transmitted one step before the fragment, row t + 1 what was at step t.
+    Where messages are exchanged in R rounds within a step, those are of the last round: `senders` at t say who heard
+    what row t + 1 of `messages` holds. Of the R - 1 rounds before, arrays have names that begin with EARLIER, and the
+    rounds as an axis after the seats.
     Recurrent state at the start has keys of the network's own, after STATE_IN: [B, N, ...] (`carried`).
     """
 
@@ -51,9 +57,18 @@ class Fragment(TypedDict, Generic[A]):
     log_words: NotRequired[A]  # [B, T, L]
     log_sources: NotRequired[A]  # [B, T, L] int64
     log_direct: NotRequired[A]  # [B, T, L] bool
-    message_logp: NotRequired[A]  # [B, T, N] float32, nats; where it is asked for
+    message_logp: NotRequired[A]  # [B, T, N] float32, nats, of all rounds together; where it is asked for
     message_noise: NotRequired[A]  # [B, T, N, ...] float32, of reparameterised kinds
     sent: NotRequired[A]  # [B, T, N, ...], where the channel is noisy
+    # Where gates or a budget ask how messages are said.
+    opens: NotRequired[A]  # [B, T, N] int8, whether the message went out; -1 where nobody decided that
+    haste: NotRequired[A]  # [B, T, N] float32, the logit of its priority
+    manner_logp: NotRequired[A]  # [B, T, N] float32, nats, of both, of all rounds together
+    earlier_messages: NotRequired[A]  # [B, T, N, R - 1, ...], where R is 2 or more; so are all of these
+    earlier_senders: NotRequired[A]  # [B, T, N, R - 1, K] int64
+    earlier_inbox_mask: NotRequired[A]  # [B, T, N, R - 1, K] bool
+    earlier_message_noise: NotRequired[A]  # [B, T, N, R - 1, ...] float32
+    earlier_sent: NotRequired[A]  # [B, T, N, R - 1, ...]
     voiced: NotRequired[A]  # [B, T, N] bool, where the world says who may speak
     open_symbols: NotRequired[A]  # [B] int64, how many could be said, the same in all; where a vocabulary grows
     action_mask: NotRequired[A]  # [B, T, N, A] bool, where the world says what is allowed
@@ -104,6 +119,10 @@ class FragmentLayout:
     """Whether actions are learned from the world's answers, so that these are kept."""
     capacity: int = 0
     """L, entries of a world's log of transmissions; 0 where there is none."""
+    rounds: int = 0
+    """R, in which messages are exchanged within a step; 0: they are heard in the next one."""
+    manners: bool = False
+    """Whether it is decided if messages go out, or how urgent they are."""
     open_symbols: int | None = None
     """How many symbols may be said; None: all, always."""
 
@@ -154,6 +173,11 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
             arrays["voiced"] = np.empty((b, t, n), np.bool_)
         if layout.noisy:
             arrays["sent"] = np.empty((b, t, n, *kind.shape), dtype)
+        if layout.manners and species.speaks:
+            arrays["opens"] = np.empty((b, t, n), np.int8)
+            arrays["haste"], arrays["manner_logp"] = (np.empty((b, t, n), np.float32) for _ in range(2))
+        if layout.rounds > 1:
+            plain(arrays).update(_earlier(arrays, (b, t, n, layout.rounds - 1)))
     if species.has_action_mask:
         actions = species.action_space
         size = int(actions.n) if isinstance(actions, spaces.Discrete) else int(actions.nvec.sum())
@@ -161,6 +185,13 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
     if layout.supervised and species.has_answers:
         arrays["answers"] = action_array(species.action_space, (b, t, n))
     return arrays
+
+
+def _earlier(arrays: Fragment[np.ndarray], leading: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Empty arrays [B, T, N, R - 1, ...] for what is said and heard in the rounds before the last."""
+    keys = ("messages", "senders", "inbox_mask", "message_noise", "sent", "opens", "haste")
+    kept = {key: values for key, values in plain(arrays).items() if key in keys}
+    return {EARLIER + key: np.empty((*leading, *v.shape[3:]), v.dtype) for key, v in kept.items()}
 
 
 def as_tensors(arrays: Fragment[np.ndarray]) -> Fragment[Tensor]:
@@ -184,14 +215,49 @@ class Steps:
             self._known[key] = self.arrays[key].transpose(0, 1).contiguous()
         return self._known[key][t]
 
-    def said_at(self, t: int) -> Tensor:
-        """[B, N, ...], what was said at step t, before the channel's noise."""
-        return self.at(t, "sent") if "sent" in self else self.at(t + 1, "messages")
+    def said_at(self, t: int, before: int = 0) -> Tensor:
+        """[B, N, ...], what was said at step t, before the channel's noise, so many rounds before the last."""
+        return self.of_round(t, "sent" if "sent" in self else "messages", before)
+
+    def of_round(self, t: int, key: str, before: int) -> Tensor:
+        """[B, N, ...], a row of what was said in step t or heard of it, so many rounds before the last."""
+        if before:
+            return self.at(t, EARLIER + key)[:, :, -before]
+        if key == "messages":  # its last T rows
+            t += self.arrays[key].shape[1] - self.arrays["alive"].shape[1]
+        return self.at(t, key)
 
 
 def as_batch(fragments: Mapping[str, Fragment[np.ndarray]], env_steps: int) -> MultiAgentBatch:
     """The batch that travels by reference to the learners."""
     return MultiAgentBatch({name: SampleBatch(arrays) for name, arrays in fragments.items()}, env_steps=env_steps)
+
+
+def packed(batch: MultiAgentBatch) -> MultiAgentBatch:
+    """For the way to the learners: symbols, seats, members and actions in one byte or two, where these hold them.
+
+    `widened` undoes it. Most of a fragment with messages are such numbers, and int64 has eight bytes for each.
+    """
+    parts = {
+        name: SampleBatch({key: _small(array) if key in WHOLE_NUMBERS else array for key, array in part.items()})
+        for name, part in batch.policy_batches.items()
+    }
+    return MultiAgentBatch(parts, env_steps=batch.env_steps())
+
+
+def _small(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.int64 or not array.size:
+        return array
+    least, most = int(array.min()), int(array.max())
+    for kind in (np.uint8, np.int16):
+        if np.iinfo(kind).min <= least and most <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array
+
+
+def widened(key: str, values: Tensor) -> Tensor:
+    """An array of `packed` as the learner computes with it."""
+    return values.long() if key in WHOLE_NUMBERS and values.dtype in (torch.uint8, torch.int16) else values
 
 
 def not_finite(fragments: Mapping[str, Fragment[np.ndarray]], keys: Sequence[str]) -> tuple[str, str, Place] | None:

@@ -12,12 +12,14 @@ from torch import Tensor
 from popcomm.agents.seating import Seating
 from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
+from popcomm.channels.manner import log_prob
 from popcomm.channels.vocabulary import narrowed, points
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
-from popcomm.rllib.fragment import STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
+from popcomm.rllib.fragment import EARLIER, STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
 from popcomm.rllib.supervision import supervised_rewards
 from popcomm.rollout import Players, Thought, Turn
+from popcomm.rollout.rounds import Round
 
 
 class FragmentWriter:
@@ -102,6 +104,8 @@ class FragmentWriter:
                     view["voiced"][:, t] = turn.voice[:, seats]
                 if "sent" in view:
                     view["sent"][:, t] = turn.sent[:, seats]
+            for number, one in enumerate(turn.rounds[:-1]):
+                _write_round(view, name, (t, number), one, seats, turn.seatings[name], _may_speak(turn, seats))
 
     def _write_act(self, name: str, t: int, turn: Turn) -> None:
         """What a species chose, and how likely and how good that was."""
@@ -121,10 +125,33 @@ class FragmentWriter:
             assert output.message is not None
             assert act.message is not None
             kind, many = self.channel.messages, self.open_symbols
-            said = points(kind, act.message, many)
-            params = output.message if many is None else output.message[..., :many]
-            log_prob = narrowed(kind, many).log_prob(params, said)
+            said = [(one.outputs[name].message, one.said[name].message) for one in turn.rounds[:-1]]
+            total = torch.zeros_like(output.value)
+            for params, message in [*said, (output.message, act.message)]:
+                assert params is not None
+                assert message is not None
+                narrow = params if many is None else params[..., :many]
+                total = total + narrowed(kind, many).log_prob(narrow, points(kind, message, many))
+            log_prob = total
             view["message_logp"][:, t] = seating.to_worlds(log_prob)
+
+        if "opens" in view:
+            self._write_manner(name, t, turn)
+
+    def _write_manner(self, name: str, t: int, turn: Turn) -> None:
+        """Whether messages went out, how urgent they were, and how likely that was."""
+        view, act, seating = self.views[name], turn.acts[name], turn.seatings[name]
+        gated, decides = "sender" in self.modules[name].spec.gates, _may_speak(turn, self.layout.species[name].seats)
+        assert act.drawn is not None
+        view["opens"][:, t] = torch.where(decides, seating.to_worlds(act.drawn.opens).to(torch.int8), -1)
+        view["haste"][:, t] = seating.to_worlds(act.drawn.haste)
+        said = [(one.outputs[name].manner, one.said[name].drawn) for one in turn.rounds[:-1]]
+        total = torch.zeros(decides.shape, device=decides.device)
+        for manner, drawn in [*said, (act.thought.output.manner, act.drawn)]:
+            assert manner is not None
+            assert drawn is not None
+            total = total + seating.to_worlds(log_prob(manner, drawn, gated))
+        view["manner_logp"][:, t] = torch.where(decides, total, 0.0)
 
     def _value(self, name: str, thought: Thought, step: WorldStep, seating: Seating) -> Tensor:
         """[B, N_s], normalised."""
@@ -137,7 +164,7 @@ class FragmentWriter:
         """[B, N], those that are learned from."""
         seen = turn.seen
         if not self.supervised or seen.answers is None:
-            return after.rewards
+            return after.rewards if turn.fees is None else after.rewards - turn.fees
         logits = {n: turn.seatings[n].to_worlds(act.thought.output.action_logits) for n, act in turn.acts.items()}
         distributions = {name: actor.distribution for name, actor in self.actors.items()}
         return supervised_rewards(
@@ -203,8 +230,48 @@ def _shape(
         takes_turns,
         supervised,
         channel.size.capacity if channel and channel.size else 0,
+        channel.rounds if channel else 0,
+        bool(channel and (channel.gates.sender or channel.budget.ranks)),
         open_symbols,
     )
+
+
+def _may_speak(turn: Turn, seats: slice) -> Tensor:
+    """[B, N_s] bool, who decides whether it speaks."""
+    alive = turn.seen.alive[:, seats]
+    return alive if turn.seen.speaks is None else alive & turn.seen.speaks[:, seats]
+
+
+def _write_round(
+    view: Fragment[Tensor],
+    name: str,
+    place: tuple[int, int],
+    one: Round,
+    seats: slice,
+    seating: Seating,
+    decides: Tensor,
+) -> None:
+    """What a species said in a round that was not the last, and what it then heard.
+
+    Args:
+        place: step and round.
+        decides: [B, N_s] bool, who may speak.
+    """
+    t, number = place
+    noise, drawn = one.said[name].noise, one.said[name].drawn
+    rows = {
+        "messages": one.transmitted[:, seats],
+        "sent": one.sent[:, seats],
+        "senders": one.mail.slots[:, seats],
+        "inbox_mask": one.mail.mask[:, seats],
+        "message_noise": 0.0 if noise is None else seating.to_worlds(noise),
+    }
+    if drawn is not None:
+        opens = seating.to_worlds(drawn.opens).to(torch.int8)
+        rows |= {"opens": torch.where(decides, opens, -1), "haste": seating.to_worlds(drawn.haste)}
+    for key, values in rows.items():
+        if EARLIER + key in view:
+            plain(view)[EARLIER + key][:, t, :, number] = values
 
 
 def _write_mail(view: Fragment[Tensor], t: int, mail: Mail, seats: slice) -> None:

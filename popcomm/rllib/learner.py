@@ -307,9 +307,8 @@ class PopulationPPOLearner(PPOTorchLearner):
             if not self.should_module_be_updated(name):
                 continue
             entropy_coeff = self.entropy_coeff_schedulers_per_module[name].get_current_value()
-            teacher = shown[name].outputs if name in shown else None
             losses[name], logged = self.losses[name](
-                arrays[name], run, entropy_coeff, arrays, reduce, diagnose, teacher, self._asked
+                arrays[name], run, entropy_coeff, arrays, reduce, diagnose, shown.get(name), self._asked
             )
             price = None if self.graph is None else self.graph.penalty(name, self._workers)
             losses[name] = losses[name] if price is None else losses[name] + price

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,6 +46,7 @@ def lesson_loss(
     allowed: Tensor | None,
     weight: Tensor,
     generator: torch.Generator,
+    earlier: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> Tensor:
     """Cross-entropy (nats) of what teachers do and say, on the rows that their pupils lived.
 
@@ -57,6 +58,7 @@ def lesson_loss(
         allowed: [P, R, A] bool, or None.
         weight: [P, R], rows that were lived, one over their number each.
         generator: of the samples.
+        earlier: parameters of what pupils and teachers say in the rounds before the last, [P, R, ...] each.
 
     Returns:
         The sum over the members that are taught.
@@ -66,7 +68,8 @@ def lesson_loss(
     actions = distribution.sample(logits, generator, allowed)
     loss = -distribution.log_prob(pupil.action_logits.float(), actions, allowed)
     if pupil.message is not None and teacher.message is not None:
-        loss = loss + _of_messages(module.spec.messages, pupil.message.float(), teacher.message.float(), generator)
+        for own, shown in [*earlier, (pupil.message, teacher.message)]:
+            loss = loss + _of_messages(module.spec.messages, own.float(), shown.float(), generator)
     taught = (module.lessons_left > 0).unsqueeze(1) & (weight > 0)
     return torch.where(taught, loss * weight, 0.0).sum()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from popcomm.channels import Channel, Learned
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species
-from popcomm.rllib.fragment import Fragment, plain
+from popcomm.rllib.fragment import EARLIER, Fragment, plain
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.module import PopulationRLModule
 
@@ -34,7 +34,7 @@ SAME = 1e-3
 class Swap(NamedTuple):
     """What 2 W worlds hear: W as it was, and the same W with the messages of their partners."""
 
-    mail: Mail  # [2 W, ...]
+    mails: Sequence[Mail]  # [2 W, ...], of every time that networks think in a step: one, or R + 1 in R rounds
     changed: Tensor  # [W, N] bool, seats that hear something else
     # [W, N, K], whose messages of their own differ, and those seats; None where there are no inboxes.
     differing: Tensor | None = None
@@ -168,19 +168,35 @@ class Listening:
         seating = Seating(twice(self._get(arrays, "members", device)), spec.members)
         obs, first = (seating.to_members(twice(self._get(arrays, key, device))) for key in ("obs", "first"))
         state = {k: seating.to_members(twice(v)) for k, v in self._states.get(name, {}).items()}
-        inbox = inbox_of(swap.mail, seating, seats)
-        output = agent_step(agent, spec, obs, inbox, reset_state(agent, state, first), greedy=True)
+        state = reset_state(agent, state, first)
+        for mail in swap.mails:
+            output = agent_step(agent, spec, obs, inbox_of(mail, seating, seats), state, greedy=True)
+            state = output.state
         before, after = seating.to_worlds(output.action_logits).float().chunk(2)
         mask = self._get(arrays, "action_mask", device) if "action_mask" in arrays else None
         asked = swap.changed[:, seats] & self._get(arrays, "alive", device)
         return total_variation(distribution, before, after, mask), asked
 
     def _swapped(self, fragments: Fragments, device: torch.device) -> Swap:
-        """Everybody's message becomes that of a partner world; who hears whom stays."""
-        every = list(fragments.values())
+        """Everybody's messages become those of a partner world; who hears whom stays."""
+        assert self.channel is not None
+        if not self.channel.rounds:
+            return self._swapped_of(fragments, device, "")
+        swaps = [self._swapped_of(fragments, device, "", 0)]
+        for before in range(1, self.channel.rounds):
+            swaps.insert(0, self._swapped_of(fragments, device, EARLIER, before))
+        silence = swaps[0].mails[0]
+        mails = [silence._replace(mask=torch.zeros_like(silence.mask)), *(swap.mails[0] for swap in swaps)]
+        return Swap(mails, torch.stack([swap.changed for swap in swaps]).any(0))
+
+    def _swapped_of(self, fragments: Fragments, device: torch.device, of: str, before: int = 0) -> Swap:
+        """The same of one time, so many rounds before the last. of: what the names of its arrays begin with."""
+        every, in_rounds = list(fragments.values()), self.channel is not None and self.channel.rounds > 0
 
         def get(key: str) -> Tensor:
-            return torch.cat([self._get(arrays, key, device) for arrays in every], 1)
+            parts = [self._get(arrays, of + key, device, in_rounds and key == "messages") for arrays in every]
+            joined = torch.cat(parts, 1)
+            return joined[:, :, -before] if before else joined
 
         assert self.channel is not None
         mask, log = get("inbox_mask"), None
@@ -197,7 +213,7 @@ class Listening:
         differs = ((said - other).abs() > SAME).flatten(2).any(2) if said.dim() > 2 else said != other
         hears = differing = senders = None
         if self.channel.topology.latents:
-            hears = ~get("first")
+            hears = torch.ones_like(mask[..., 0]) if in_rounds else ~get("first")
             # Everybody hears all others.
             changed = (differs.sum(1, keepdim=True) > differs.long()) & hears
         else:
@@ -210,11 +226,13 @@ class Listening:
         if differing is not None:
             senders = mail.senders.chunk(2)[0]
             differing = differing & mail.said.chunk(2)[0]  # repetitions and published words are nobody's
-        return Swap(mail, changed, differing, senders)
+        return Swap([mail], changed, differing, senders)
 
-    def _get(self, arrays: Fragment[np.ndarray], key: str, device: torch.device) -> Tensor:
-        """Rows of those who are asked, [W, ...]."""
-        return torch.from_numpy(plain(arrays)[key][self.worlds, self._times]).to(device)
+    def _get(self, arrays: Fragment[np.ndarray], key: str, device: torch.device, later: bool = False) -> Tensor:
+        """Rows of those who are asked, [W, ...]. later: whether those that T + 1 rows have for what is said then."""
+        values = plain(arrays)[key]
+        times = self._times + (values.shape[1] - self.length if later else 0)
+        return torch.from_numpy(values[self.worlds, times]).to(device)
 
     def get_state(self) -> dict[str, int]:
         """Between fragments: when to ask next."""

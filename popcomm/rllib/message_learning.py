@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from popcomm.agents import AGENTS
 from popcomm.channels import message_kind
 from popcomm.channels.kinds import gradients_of
 from popcomm.channels.messages import reparameterised
@@ -65,8 +66,16 @@ def check_credit(settings: Settings, plan: Plan) -> None:
 
 
 def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
-    if settings.message_credit not in (None, "next", "counterfactual") and any(
-        s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks
+    rounds = plan.channel.rounds if plan.channel is not None else 0
+    if rounds and credit in ("next", "counterfactual"):
+        raise UserError(
+            f"communication.credit is '{credit}', which looks one step ahead, and in communication.rounds = {rounds} a "
+            "message is heard in the step in which it is said; use 'step' or 'receivers'"
+        )
+    if (
+        not rounds
+        and settings.message_credit not in (None, "next", "counterfactual")
+        and any(s.settings.gamma == 0 for s in plan.species.values() if s.species.speaks)
     ):
         raise UserError(
             f"training.gamma is 0, and under communication.credit '{credit}' messages, heard one step later, then get "
@@ -81,7 +90,7 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
             "use 'step'"
         )
     # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
-    if settings.rollout_fragment_length < 2 and not settings.in_evaluation:
+    if not rounds and settings.rollout_fragment_length < 2 and not settings.in_evaluation:
         raise UserError(
             f"env_runners.rollout_fragment_length is 1, and communication.credit '{credit}' looks one step ahead: at "
             "least 2"
@@ -105,6 +114,35 @@ def _check_asked(what: str, plan: Plan, instead: str) -> None:
             )
 
 
+def check_gates(settings: Settings, plan: Plan) -> None:
+    """Whether networks have the gates that are asked for, and their decisions something to learn from."""
+    channel = plan.channel
+    if channel is None or not (channel.gates.names or channel.budget.ranks):
+        return
+    key = "gate" if channel.gates.names else "budget"
+    what = f"communication.{key} is {settings.channel_gate if key == 'gate' else settings.channel_budget!r}"
+    for name, species in plan.species.items():
+        if not getattr(species.agent_class, "gates_messages", False):
+            able = " or ".join(repr(known) for known, one in AGENTS.items() if getattr(one, "gates_messages", False))
+            raise UserError(
+                f"{what}, and population.agent {species.agent_class.__name__} of species '{name}' has no gates; use "
+                f"{able}"
+            )
+        decides = species.species.speaks and (channel.gates.sender or channel.budget.ranks)
+        if decides and species.settings.gamma == 0 and not channel.rounds:
+            raise UserError(
+                f"training.gamma is 0, and {what}, so that a decision to speak, heard one step later, gets no credit; "
+                "use a gamma above 0, or communication.rounds"
+            )
+    if channel.gates.sender and channel.rounds > 1 and plan.gradient == "reinforce":
+        raise UserError(
+            f"{what}, and with communication.gradient 'reinforce' the messages of communication.rounds = "
+            f"{channel.rounds} are one decision, which is not made where one of them is not said; use another gradient"
+        )
+    if settings.learn_from == "answers" and (channel.gates.price or channel.budget.price):
+        raise UserError(f"{what}, and training.learn_from 'answers' replaces the rewards that a price is taken from")
+
+
 def check_importance(settings: Settings, plan: Plan) -> None:
     """Whether there is somebody to be asked how much messages matter."""
     every = settings.importance_every
@@ -113,6 +151,8 @@ def check_importance(settings: Settings, plan: Plan) -> None:
     what = f"recording.importance_every is {every}"
     if not settings.conversation_worlds:
         raise UserError(f"{what}, and recording.conversation_worlds is 0, so there is no world to ask in; at least 1")
+    if plan.channel is not None and plan.channel.rounds:
+        raise UserError(f"{what}, and communication.rounds is {plan.channel.rounds}, in which it is not known; use 0")
     if plan.routed:
         raise UserError(f"{what}, and through topology routed nobody hears a message of its own; leave it out")
     _check_asked(what, plan, "leave it out")

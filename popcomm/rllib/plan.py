@@ -244,6 +244,10 @@ def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, s
         "topology": channel and channel.topology,
         "reflexes": channel and [reflex.name for reflex in channel.reflexes],
     }
+    if channel is not None and channel.rounds:  # checkpoints of before there were any do not say so
+        parts["rounds"] = channel.rounds
+    if channel is not None and (channel.gates.names or channel.budget.ranks):
+        parts |= {"gate": channel.gates, "budget": channel.budget}
     # Where objects do not say what they are, their address would differ in every process; and symbols of checkpoints of
     # before had no end.
     return {name: re.sub(r" at 0x[0-9a-f]+|, end_symbol=False", "", repr(value)) for name, value in parts.items()}
@@ -270,6 +274,9 @@ def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) 
         settings.reflexes,
         settings.channel_capacity,
         settings.channel_inbox,
+        settings.channel_rounds,
+        settings.channel_gate,
+        settings.channel_budget,
         settings.vocabulary,
     )
 
@@ -288,6 +295,9 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
         num_agents=layout.num_agents + bool(channel and channel.size),
         sender_obs_size=max(s.glimpse_size for s in layout.species.values()),
         seating=seating,
+        rounds=channel.rounds if channel else 0,
+        gates=channel.gates.names if channel else (),
+        urgency=bool(channel and channel.budget.ranks),
         seat_species=tuple(name for name, s in layout.species.items() for _ in range(s.num_seats)),
     )
 
@@ -317,7 +327,7 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
         critic=of_species("population.critic", settings.critic, species),
         gradient=gradient,
         # Where nothing else would count, what is heard a step later does.
-        credit=settings.message_credit or ("next" if settings.gamma == 0 else "step"),
+        credit=settings.message_credit or ("next" if settings.gamma == 0 and not spec.rounds else "step"),
         quality_weight=quality,
         balance_weight=balance,
         sharpness=sharpness,

@@ -281,7 +281,7 @@ def _pictures(config: Settings, rows: dict[str, Any]) -> dict[str, Any]:
     heard = [i for i, receivers in enumerate(rows.get("receivers") or []) if len(receivers)]
     if heard:
         last = heard[-1]
-        moment = ("world", "episode", "step")
+        moment = [name for name in ("world", "episode", "step", "round") if name in rows]
         same = [i for i in heard if all(rows[name][i] == rows[name][last] for name in moment)]
         links = np.array([(rows["sender"][i], r) for i in same for r in rows["receivers"][i]])
         weights = rows.get("weights")

@@ -51,6 +51,9 @@ def population_of(
             settings.reflexes,
             settings.channel_capacity,
             settings.channel_inbox,
+            settings.channel_rounds,
+            settings.channel_gate,
+            settings.channel_budget,
             settings.vocabulary,
         )
     assert settings.world is not None

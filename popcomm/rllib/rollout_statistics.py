@@ -31,6 +31,7 @@ from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
 from popcomm.rllib.fragment import Fragment, open_symbols
+from popcomm.rllib.gate_statistics import GateStatistics
 from popcomm.rllib.listening import Moved, count_moves
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.speaking import speaking
@@ -70,6 +71,7 @@ class RolloutStatistics:
         self.lengths: Tensor | None = None  # [B]
         self.finished: list[tuple[np.ndarray, np.ndarray]] = []  # returns [E, N], lengths [E]
         self.labels: list[Tensor] = []
+        self.gates = GateStatistics(layout)
         self.attention: list[Tensor] = []  # of steps: weights of top neighbours, added up, and how many listened
         self.counts: dict[str, Any] = {}
         self.language: dict[str, float] = {}
@@ -91,6 +93,7 @@ class RolloutStatistics:
         if step.labels is not None:
             self.labels.append(step.labels)
         self._count_members(turn, following)
+        self.gates.step(turn)
         count_games(self.members, turn, self.layout, self.whole)
         if bool(over.any()):
             returns = self.returns[over].cpu().numpy()
@@ -169,6 +172,9 @@ class RolloutStatistics:
             self._count_agreement(fragments, self.channel.messages)
             if self._speakers():
                 self.language |= speaking(fragments, self._speakers(), self.labels, self.channel.messages)
+        if self.channel is not None:
+            asks = self.channel.gates.sender, self.channel.budget.ranks
+            self.language |= self.gates.read(fragments, asks)
         if self.attention:
             total, listeners = torch.stack(self.attention, 1).double()
             if bool((listeners > 0).any()):

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from popcomm.channels.manner import Drawn
 from popcomm.channels.vocabulary import narrowed, points
-from popcomm.rllib.fragment import Fragment, open_symbols, plain
+from popcomm.rllib.fragment import EARLIER, Fragment, open_symbols, plain
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.unroll import said_in
@@ -48,6 +49,20 @@ class Rows:
     def sent_as(self, kind: Any) -> Tensor:
         """The same as messages of the kind of `spoken`. kind: of the channel."""
         return points(kind, self.sent(), self.open_symbols)
+
+    def sent_in_rounds(self, kind: Any) -> list[Tensor]:
+        """The same of every round of a step, [P, T R, ...] each, first to last."""
+        key = EARLIER + ("sent" if "sent" in self.arrays else "messages")
+        earlier = self[key].unbind(2) if key in self.arrays else ()
+        return [*(points(kind, said, self.open_symbols) for said in earlier), self.sent_as(kind)]
+
+    def drawn_in_rounds(self) -> list[tuple[Drawn, Tensor]]:
+        """How messages were said, and where that was decided at all, [P, T R] each; of every round, first to last."""
+        earlier = []
+        if EARLIER + "opens" in self.arrays:
+            earlier = list(zip(*(self[EARLIER + key].unbind(2) for key in ("opens", "haste")), strict=True))
+        every = [*earlier, (self["opens"], self["haste"])]
+        return [(Drawn(opens > 0, haste), opens >= 0) for opens, haste in every]
 
     def spoken(self, kind: Any, params: Tensor) -> tuple[Any, Tensor]:
         """The kind of message and the parameters [P, T R, ...] in float32, of the symbols alone that may be said."""

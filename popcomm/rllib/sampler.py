@@ -112,7 +112,7 @@ class Sampler:
                 self.episodes.step(turn, after)
             self._previous_obs = turn.seen.observations
         # Where gamma is 0 nothing is bootstrapped, which spares a step of the network.
-        thoughts = {name: players.think(name) for name, foresees in self._foresees.items() if foresees}
+        thoughts = players.foresee([name for name, foresees in self._foresees.items() if foresees])
         for thought in thoughts.values():
             self.statistics.listened(thought)
         writer.last(players, thoughts)

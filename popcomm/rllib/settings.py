@@ -61,6 +61,9 @@ class Settings(PPOConfig):
     reflexes: Sequence[Reflex | dict[str, object] | str] = ()
     channel_capacity: int | None = None
     channel_inbox: int | None = None
+    channel_rounds: int = 0
+    channel_gate: object = None
+    channel_budget: object = None
     vocabulary: Mapping[str, object] | None = None
     survival_given: frozenset[str] = frozenset()  # keys of `survival` that were said
     survival_strategy: object = None
@@ -115,6 +118,9 @@ class Settings(PPOConfig):
         self.reflexes = ()
         self.channel_capacity = None
         self.channel_inbox = None
+        self.channel_rounds = 0
+        self.channel_gate = None
+        self.channel_budget = None
         self.vocabulary = None
         self.agent: BySpecies[str | type] = "symbolic"
         self.members: BySpecies[int] = 1

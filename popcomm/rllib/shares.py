@@ -10,7 +10,7 @@ import torch
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
-from popcomm.rllib.fragment import Fragment, mapped, plain, take_rows
+from popcomm.rllib.fragment import Fragment, mapped, plain, take_rows, widened
 
 Arrays = dict[str, Fragment[Tensor]]
 
@@ -44,8 +44,8 @@ def load_share(
     base = first or 0
     share = take_rows(mine, start - base, stop - base)
     # What species share is one tensor here, too.
-    distinct = {id(array): array for arrays in share.values() for array in plain(arrays).values()}
-    tensors = {place: _tensor(array).to(device) for place, array in distinct.items()}
+    distinct = {id(array): (key, array) for arrays in share.values() for key, array in plain(arrays).items()}
+    tensors = {place: widened(key, _tensor(array).to(device)) for place, (key, array) in distinct.items()}
     return {name: mapped(arrays, lambda array: tensors[id(array)]) for name, arrays in share.items()}
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from popcomm.agents.contract import Agent, AgentOutput, AuxiliaryBatch
 from popcomm.agents.distributions import ActionDistribution
-from popcomm.agents.openness import openness
+from popcomm.channels.manner import log_prob
 from popcomm.channels.messages import MessageKind, told
 from popcomm.envs.world import Species
-from popcomm.rllib.balance import evenness
+from popcomm.rllib.balance import kept_in_use
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.lessons import lesson_loss
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import SpeciesPlan
 from popcomm.rllib.ppo import Reduce, same, surrogate, value_error
+from popcomm.rllib.round_walk import Spoken
 from popcomm.rllib.rows import Rows as _Rows
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.supervision import answer_log_prob, due
@@ -32,6 +33,7 @@ class _Likelihoods(NamedTuple):
     entropy: Tensor  # of their distribution
     message_log_prob: Tensor | None  # of the messages, under reinforce
     message_entropy: Tensor | None
+    manner_log_prob: Tensor | None = None  # whether and how urgently they were said
 
 
 class SpeciesLoss:
@@ -58,7 +60,7 @@ class SpeciesLoss:
         world: Mapping[str, Fragment[Tensor]],
         reduce: Reduce,
         diagnose: bool,
-        teacher: AgentOutput | None = None,
+        teacher: SpeciesUnroll | None = None,
         asked: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss summed over members of means over their rows.
@@ -84,7 +86,9 @@ class SpeciesLoss:
             return torch.where(mask, values, 0.0).mul(weight).sum()
 
         rows = _Rows(arrays, run.places, members)
-        likelihoods = self._likelihoods(output, rows, diagnose)
+        likelihoods = self._likelihoods(run, rows, diagnose)
+        if run.outputs.manner is not None:
+            likelihoods = likelihoods._replace(manner_log_prob=self._manner_log_prob(run, rows))
         value = mean(rows.where_known(self._value_error(output, rows)))
         policy, logged = self._policy_loss(likelihoods, rows, mean)
         entropy_mean = mean(likelihoods.entropy)
@@ -104,7 +108,10 @@ class SpeciesLoss:
             loss, logged = loss + supervised, logged | told
         if teacher is not None and asked is not None:
             allowed = rows.optional("action_mask")
-            lesson = lesson_loss(self.module, self.distribution, output, teacher, allowed, weight, asked)
+            earlier = [(own.params, shown.params) for own, shown in zip(run.earlier, teacher.earlier, strict=True)]
+            lesson = lesson_loss(
+                self.module, self.distribution, output, teacher.outputs, allowed, weight, asked, earlier
+            )
             loss, logged["lesson_loss"] = loss + lesson, lesson.detach() / members
         extra, extra_logged = self._own_losses(arrays, run, rows, world, mask, counts, reduce, diagnose)
         return loss + extra, {**logged, **extra_logged, "total_loss": (loss + extra) / members}
@@ -165,7 +172,6 @@ class SpeciesLoss:
             total, logged["quality_loss"] = total + weights["quality"] * quality, quality / members
         if output.message is None:
             return total, logged
-        kind, params = rows.spoken(self.messages, output.message)
         voices = rows.voices(run.mask)
 
         def voiced(values: Tensor) -> Tensor:
@@ -173,23 +179,39 @@ class SpeciesLoss:
             return mean(torch.where(voices, values, 0.0))
 
         if config.message_kl_coeff and "message_logp" in rows.arrays:
-            moved = kind.log_prob(params, rows.sent_as(self.messages)) - rows["message_logp"]
+            moved = self._said_log_prob(run, rows) - rows["message_logp"]
             kl = voiced(moved.exp() - 1 - moved)
             total, logged["message_kl"] = total + weights["message_kl"] * kl, kl / members
         if self.plan.balance_weight:
-            balance = weights["message_balance"]
             per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
             groups = rows.groups(run.places, per_seat)
-            share = _share(kind, params, output)
-            spread = mean(evenness(kind.probabilities(params), *groups, voices, reduce, share))
-            total, logged["message_balance"] = total - balance * spread, spread / members
-            if hasattr(kind, "log_drawn"):  # numbers of a DRU want to be far apart
-                open_ = openness(kind.log_drawn(params))
-                total = total - balance * voiced((open_ if share is None else open_ * share).sum(-1))
-            if weights["message_sharpness"]:
-                unsure = kind.entropy(params, **told(kind, output.said))
-                total = total + weights["message_sharpness"] * voiced(unsure)
+            # Each round has symbols of its own to keep in use.
+            parts = [
+                kept_in_use(
+                    *rows.spoken(self.messages, spoken.params), spoken.said, *groups, voices, reduce, mean, weights
+                )
+                for spoken in _spoken(run)
+            ]
+            total = total + torch.stack([loss for loss, _ in parts]).sum(0)
+            logged["message_balance"] = torch.stack([spread for _, spread in parts]).mean(0) / members
         return total, logged
+
+    def _manner_log_prob(self, run: SpeciesUnroll, rows: _Rows) -> Tensor:
+        """[P, R] nats, of whether and how urgently messages were said in all rounds."""
+        gated, total = "sender" in self.module.spec.gates, torch.zeros_like(run.outputs.value, dtype=torch.float32)
+        for spoken, (drawn, decided) in zip(_spoken(run), rows.drawn_in_rounds(), strict=True):
+            assert spoken.manner is not None
+            total = total + torch.where(decided, log_prob(spoken.manner, drawn, gated), 0.0)
+        return total
+
+    def _said_log_prob(self, run: SpeciesUnroll, rows: _Rows) -> Tensor:
+        """[P, R] nats, of what was said in all rounds."""
+        assert self.messages is not None
+        parts = []
+        for spoken, sent in zip(_spoken(run), rows.sent_in_rounds(self.messages), strict=True):
+            kind, params = rows.spoken(self.messages, spoken.params)
+            parts.append(kind.log_prob(params, sent))
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
     def decided(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs: {"action_logp", "message_logp"}, [B, T, N] each.
@@ -197,13 +219,13 @@ class SpeciesLoss:
         Those of messages only where the fragment has them. What nobody lived keeps what the fragment holds.
         """
         rows = _Rows(arrays, run.places, self.module.spec.members)
-        likelihoods, params = self._likelihoods(run.outputs, rows), run.outputs.message
+        likelihoods = self._likelihoods(run, rows)
         said = likelihoods.message_log_prob
-        if said is None and params is not None and "message_logp" in arrays:  # kept to hold them to what they were
-            kind, params = rows.spoken(self.messages, params)
-            said = kind.log_prob(params, rows.sent_as(self.messages))
+        if said is None and run.outputs.message is not None and "message_logp" in arrays:  # kept to hold them to that
+            said = self._said_log_prob(run, rows)
         result = {}
-        for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said)):
+        manner = None if run.outputs.manner is None else self._manner_log_prob(run, rows)
+        for key, values in (("action_logp", likelihoods.log_prob), ("message_logp", said), ("manner_logp", manner)):
             if values is not None:
                 lived = run.mask.reshape(-1)
                 places = torch.arange(lived.numel(), device=lived.device) if run.places is None else run.places
@@ -217,21 +239,25 @@ class SpeciesLoss:
     def _is_supervised(self, rows: _Rows) -> bool:
         return "answers" in rows.arrays
 
-    def _likelihoods(self, output: AgentOutput, rows: _Rows, diagnose: bool = False) -> _Likelihoods:
+    def _likelihoods(self, run: SpeciesUnroll, rows: _Rows, diagnose: bool = False) -> _Likelihoods:
+        output = run.outputs
         logits = output.action_logits.float()
         mask = rows.optional("action_mask")
         log_prob, entropy = self.distribution.log_prob_and_entropy(logits, rows["actions"], mask)
         if self.messages is None or output.message is None:
             return _Likelihoods(log_prob, entropy, None, None)
-        kind, params = rows.spoken(self.messages, output.message)
         message = None
         if self._acts_by_message(output):
-            message = _voiced(kind.log_prob(params, rows.sent_as(self.messages)), rows)
+            message = _voiced(self._said_log_prob(run, rows), rows)
         rewarded = bool(self.config.message_entropy_coeff)
         if not rewarded and not diagnose:  # it is a tenth of an update
             return _Likelihoods(log_prob, entropy, message, None)
         with torch.set_grad_enabled(rewarded):
-            uncertain = kind.entropy(params, **told(kind, output.said))
+            each = []
+            for spoken in _spoken(run):
+                kind, params = rows.spoken(self.messages, spoken.params)
+                each.append(kind.entropy(params, **told(kind, spoken.said)))
+            uncertain = each[0] if len(each) == 1 else torch.stack(each).sum(0)
             return _Likelihoods(log_prob, entropy, message, _voiced(uncertain, rows))
 
     def _policy_loss(
@@ -252,6 +278,12 @@ class SpeciesLoss:
                 decisions = [(new + said[0], old + said[1], advantage)]
             else:
                 decisions.append(said)
+        if likelihoods.manner_log_prob is not None:
+            new, old = likelihoods.manner_log_prob, rows["manner_logp"]
+            if decisions and acts:
+                decisions[0] = (decisions[0][0] + new, decisions[0][1] + old, decisions[0][2])
+            else:
+                decisions.append((new, old, rows["advantages"]))
         # Something to log, where nothing is decided.
         total = likelihoods.log_prob.new_zeros(())
         logged = {"approx_kl": total, "clipfrac": total}
@@ -295,7 +327,7 @@ class SpeciesLoss:
         if not getattr(agent, "has_auxiliary_losses", True):
             # The targets are gathered for nobody else, and with an inbox they are larger than all the rest.
             return total, logged
-        batch = auxiliary_batch(arrays, run, rows, world, self.species)
+        batch = auxiliary_batch(arrays, run, rows, world, self.species, self.module.spec.rounds)
         losses = agent.auxiliary_losses(batch, run.outputs)
         # A network averages over the rows it is given; with several learners that is its share of all rows.
         rows_share = mask.sum(1) / counts
@@ -311,14 +343,15 @@ class SpeciesLoss:
         return total, logged
 
 
+def _spoken(run: SpeciesUnroll) -> list[Spoken]:
+    """What a species that speaks said, round after round; once where there are none."""
+    assert run.outputs.message is not None
+    return [*run.earlier, Spoken(run.outputs.message, run.outputs.said, run.outputs.manner)]
+
+
 def _voiced(values: Tensor, rows: _Rows) -> Tensor:
     """[P, R]; 0 where a seat may not speak, and its message is no decision."""
     return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
-
-
-def _share(kind: Any, params: Tensor, output: AgentOutput) -> Tensor | None:
-    """[P, R, positions], how likely each position of a message is sent, without gradient; None: all are, always."""
-    return kind.share(params, **told(kind, output.said)).detach() if getattr(kind, "ends", False) else None
 
 
 def _shares(agent: Agent, batch: AuxiliaryBatch, reduce: Reduce) -> dict[str, Tensor]:
@@ -335,12 +368,13 @@ def auxiliary_batch(
     rows: _Rows,
     world: Mapping[str, Fragment[Tensor]],
     species: Mapping[str, Species],
+    rounds: int = 0,
 ) -> AuxiliaryBatch:
-    """Targets for a network's own losses, in the order of its rows. species: all of the world."""
+    """Targets for a network's own losses, in the order of its rows. species: all of the world; rounds: of a step."""
     alive, first = arrays["alive"], arrays["first"]
     # The row after a life's last step has its final observation; only a new life's first one must not be predicted.
     next_mask = alive & ~first[:, 1:]
-    sender_obs, sender_mask = _what_senders_saw(run, rows, world, species)
+    sender_obs, sender_mask = _what_senders_saw(run, rows, world, species, rounds)
     return AuxiliaryBatch(
         obs=rows["obs"],
         next_obs=rows.gather(arrays["obs"][:, 1:]),
@@ -351,12 +385,17 @@ def auxiliary_batch(
         sender_obs_mask=sender_mask,
         world_state=rows.world_state(),
         mask=run.mask,
+        earlier=tuple((spoken.params, spoken.said) for spoken in run.earlier),
         expense=run.expense,
     )
 
 
 def _what_senders_saw(
-    run: SpeciesUnroll, rows: _Rows, world: Mapping[str, Fragment[Tensor]], species: Mapping[str, Species]
+    run: SpeciesUnroll,
+    rows: _Rows,
+    world: Mapping[str, Fragment[Tensor]],
+    species: Mapping[str, Species],
+    rounds: int,
 ) -> tuple[Tensor | None, Tensor | None]:
     """What the sender of every heard message saw when it spoke, [P, T R, K, Omax], and which numbers are real.
 
@@ -367,8 +406,9 @@ def _what_senders_saw(
     width = max(species[name].glimpse_size for name in world)
     seen, real = [], []
     for name, a in world.items():
-        # One step before: the carried observation, then those of steps 0 ... T - 2.
-        before = torch.cat([a["previous_obs"].unsqueeze(1), a["obs"][:, : rows.length - 1]], 1)
+        # One step before: the carried observation, then those of steps 0 ... T - 2. In rounds, in the same step.
+        previous = torch.cat([a["previous_obs"].unsqueeze(1), a["obs"][:, : rows.length - 1]], 1)
+        before = a["obs"][:, : rows.length] if rounds else previous
         before = species[name].glimpse(before)
         missing = width - before.shape[-1]
         seen.append(torch.nn.functional.pad(before, (0, missing)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ STEPS_KEPT = 256
 
 
 class _Moment(NamedTuple):
-    """One step of the recorded worlds; all arrays [W, N, ...]."""
+    """One step of the recorded worlds, or one round of it; all arrays [W, N, ...]."""
 
     iteration: int
     env_steps: int  # of all runners together, this step included
@@ -42,10 +43,11 @@ class _Moment(NamedTuple):
     labels: np.ndarray | None
     positions: np.ndarray | None
     heard: _Reception | None  # what became of what was said, one step later; None: not known yet
+    round: int | None = None  # of the step, where messages are exchanged in rounds
 
 
 class _Reception(NamedTuple):
-    """Who heard what one step after it was said."""
+    """Who heard what one step after it was said, or in its round."""
 
     senders: np.ndarray | None  # [W, N, K]; None where nobody is linked to anybody
     mask: np.ndarray | None  # [W, N, K] bool
@@ -67,7 +69,8 @@ class Transcript:
         self, worlds: int, layout: WorldLayout, channel: Channel | None, runners: int = 1, taken: bool = True
     ) -> None:
         self.worlds, self.layout, self.channel, self.runners, self.taken = worlds, layout, channel, runners, taken
-        self.moments: deque[_Moment] = deque(maxlen=STEPS_KEPT)
+        rounds = 0 if channel is None else channel.rounds
+        self.moments: deque[_Moment] = deque(maxlen=STEPS_KEPT * max(1, rounds))
         self.episode = np.full(worlds, -1)
         self.clock = np.zeros(worlds, int)
         self.iteration = self.env_steps = 0
@@ -102,26 +105,39 @@ class Transcript:
         self._arrived(turn.mail, there, self._attention(outputs, turn.seatings))
         self.episode = self.episode + opened
         self.clock = np.where(opened, 0, self.clock)
-        self.moments.append(
-            _Moment(
-                self.iteration,
-                self.env_steps,
-                _array(seen.alive[:w]),
-                self.episode,
-                self.clock,
-                {k: _array(self.layout.species[k].glimpse(v[:w])) for k, v in seen.observations.items()},
-                {k: _array(v[:w]) for k, v in turn.bounded.items()},
-                np.concatenate([m[:w] for m in turn.members.values()], 1).copy(),
-                _array(after.rewards[:w]),
-                None if turn.sent is None else _array(turn.sent[:w]),
-                self._may_speak(turn),
-                self._entropy(outputs, turn.seatings),
-                None if seen.labels is None else _array(seen.labels[:w]),
-                None if seen.positions is None else _array(seen.positions[:w]),
-                None,
-            )
+        moment = _Moment(
+            self.iteration,
+            self.env_steps,
+            _array(seen.alive[:w]),
+            self.episode,
+            self.clock,
+            {k: _array(self.layout.species[k].glimpse(v[:w])) for k, v in seen.observations.items()},
+            {k: _array(v[:w]) for k, v in turn.bounded.items()},
+            np.concatenate([m[:w] for m in turn.members.values()], 1).copy(),
+            _array(after.rewards[:w]),
+            None if turn.sent is None else _array(turn.sent[:w]),
+            self._may_speak(turn),
+            self._entropy(outputs, turn.seatings),
+            None if seen.labels is None else _array(seen.labels[:w]),
+            None if seen.positions is None else _array(seen.positions[:w]),
+            None,
         )
+        self.moments.extend(self._rounds(moment, turn) if turn.rounds else [moment])
         self.clock = self.clock + seen.alive[:w].any(1).cpu().numpy()
+
+    def _rounds(self, moment: _Moment, turn: Turn) -> Iterator[_Moment]:
+        """The moment of a step once for every round of it, each with what was said in it and who heard that."""
+        there = turn.seen.alive[: self.worlds].cpu().numpy()
+        outputs = [one.outputs for one in turn.rounds]
+        listeners = [*outputs[1:], {name: act.thought.output for name, act in turn.acts.items()}]
+        for number, (one, spoken, listening) in enumerate(zip(turn.rounds, outputs, listeners, strict=True)):
+            yield moment._replace(
+                round=number,
+                said=_array(one.sent[: self.worlds]),
+                voiced=moment.voiced if moment.voiced is None else _array(one.voice[: self.worlds]),
+                entropy=self._entropy(spoken, turn.seatings),
+                heard=self._reception(one.mail, there, self._attention(listening, turn.seatings)),
+            )
 
     def _may_speak(self, turn: Turn) -> np.ndarray | None:
         """[W, N] bool; None where all may, always."""
@@ -151,12 +167,14 @@ class Transcript:
         self._attends = attention is not None
         if not self.moments or self.moments[-1].heard is not None:
             return
-        heard = _Reception(None, None, None)
-        if mail is not None and mail.hears is None:  # without inboxes all hear all
-            links = mail.links
-            mask = _array(links.mask[: self.worlds]) & there[:, :, None]
-            heard = _Reception(_array(links.senders[: self.worlds]), mask, attention)
-        self.moments[-1] = self.moments[-1]._replace(heard=heard)
+        self.moments[-1] = self.moments[-1]._replace(heard=self._reception(mail, there, attention))
+
+    def _reception(self, mail: Mail | None, there: np.ndarray, attention: np.ndarray | None) -> _Reception:
+        if mail is None or mail.hears is not None:  # without inboxes all hear all
+            return _Reception(None, None, None)
+        links = mail.links
+        mask = _array(links.mask[: self.worlds]) & there[:, :, None]
+        return _Reception(_array(links.senders[: self.worlds]), mask, attention)
 
     def _entropy(self, outputs: dict[str, AgentOutput], seatings: dict[str, Seating]) -> np.ndarray | None:
         if self.channel is None:
@@ -196,7 +214,7 @@ class Transcript:
         last = self.iteration if until is None else until
         known = [moment for moment in self.moments if moment.heard is not None and moment.iteration <= last]
         waiting = [moment for moment in self.moments if moment.heard is None or moment.iteration > last]
-        self.moments = deque(waiting, maxlen=STEPS_KEPT)
+        self.moments = deque(waiting, maxlen=self.moments.maxlen)
         return self._table(known)
 
     def rows(self) -> dict[str, Any]:
@@ -224,6 +242,7 @@ class Transcript:
             "world": np.tile(np.repeat(np.arange(worlds), seats), size),
             "episode": np.repeat(np.concatenate([moment.episode for moment in moments]), seats),
             "step": np.repeat(np.concatenate([moment.step for moment in moments]), seats),
+            "round": None if moments[0].round is None else np.repeat([m.round for m in moments], worlds * seats),
             "sender": np.tile(np.arange(seats), size * worlds),
             "species": np.tile([n for n, s in self.layout.species.items() for _ in range(s.num_seats)], size * worlds),
             "receivers": receivers,
@@ -295,7 +314,7 @@ class Transcript:
         if state["worlds"] != self.worlds:
             raise ValueError(f"a transcript of {state['worlds']} worlds cannot go on with {self.worlds}")
         moments = [_Moment(**{**m, "heard": m["heard"] and _Reception(*m["heard"])}) for m in state["moments"]]
-        self.moments = deque(moments, maxlen=STEPS_KEPT)
+        self.moments = deque(moments, maxlen=self.moments.maxlen)
         self.episode, self.clock, self._opens = state["episode"], state["clock"], False
 
 

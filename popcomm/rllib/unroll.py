@@ -21,6 +21,15 @@ from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
 from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain
 from popcomm.rllib.module import PopulationRLModule
+from popcomm.rllib.round_walk import (
+    Spoken,
+    along_rows,
+    folded,
+    joined_expenses,
+    joined_rounds,
+    side_by_side,
+    walk_rounds,
+)
 
 S = TypeVar("S", bound=Container[str])
 
@@ -74,11 +83,6 @@ def _row(t: int, steps: Steps, key: str) -> Tensor:
     return steps.at(t, key)
 
 
-def _together(parts: Sequence[Tensor]) -> Tensor:
-    """What all species have, [B, N_s, ...] each, as [B, N, ...]."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
-
-
 def _heard_later(soft: Tensor, before: Tensor) -> Tensor:
     """What is said at step t [B, T, ...] is heard at t + 1; at step 0 `before` is, [B, ...], from another fragment."""
     return torch.cat([before.unsqueeze(1), soft[:, :-1]], 1)
@@ -93,6 +97,8 @@ class SpeciesUnroll(NamedTuple):
     places: Tensor | None
     mask: Tensor  # [P, T R] bool, rows that an agent lived
     expense: Tensor | None = None  # [P, T R], of what was said, where gradients go through its softmax anyway
+    # What was said in the rounds of each step, first to last, but for the last one, which stands in the outputs.
+    earlier: tuple[Spoken, ...] = ()
 
 
 @dataclass
@@ -116,10 +122,13 @@ class Unroller:
 
     def __post_init__(self) -> None:
         self.specs = {name: module.spec for name, module in self.modules.items()}
+        self.rounds = max(spec.rounds for spec in self.specs.values())
 
     def run(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
         """fragment {species: arrays of `fragment.allocate` as tensors} -> {species: SpeciesUnroll}."""
         recurrent = any(carried(arrays) for arrays in fragment.values())
+        if self.rounds:  # within a step; nothing but memories links the steps
+            return self._round_by_round(fragment if recurrent else {n: folded(a) for n, a in fragment.items()})
         # A gradient crosses one step at most where no species both hears and speaks.
         relayed = any(spec.hears and spec.speaks for spec in self.specs.values())
         if recurrent or (self.through and self.messages is not None and relayed):
@@ -186,13 +195,13 @@ class Unroller:
             return None
         first = fragment[0]
         keys = ("slots", "inbox_mask") if "slots" in first else ("senders", "inbox_mask", "messages")
-        senders, mask, *said = (_together([get(arrays, key) for arrays in fragment]) for key in keys)
+        senders, mask, *said = (side_by_side([get(arrays, key) for arrays in fragment]) for key in keys)
         if "slots" in first:  # the log is the same in the arrays of all species
             log = LogOf(get(first, "log_sources"), get(first, "log_direct"))
             return Mail(get(first, "log_words"), senders, mask, soft, log=log)
         hears = None
         if any(spec.latents for spec in self.specs.values()):
-            hears = ~_together([get(arrays, "first") for arrays in fragment])
+            hears = ~side_by_side([get(arrays, "first") for arrays in fragment])
         gate = None if self.graph is None else self.graph.gate(senders)
         return Mail(said[0], senders, mask, soft, hears, gate=gate)
 
@@ -208,7 +217,16 @@ class Unroller:
                 for name, walk in walks.items():
                     walk.step(t, mail, self.seats[name])
                 if self.through and self.messages is not None:
-                    soft = _together([walk.soft(t, self.messages) for walk in walks.values()])
+                    soft = side_by_side([walk.soft(t, self.messages) for walk in walks.values()])
+        return {name: walk.joined(self.through) for name, walk in walks.items()}
+
+    def _round_by_round(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
+        """What is said in a step is heard in it; see `popcomm.rllib.round_walk`."""
+        assert self.messages is not None
+        walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
+        routed = any(spec.latents for spec in self.specs.values())
+        with together():
+            walk_rounds(walks, self.seats, self.rounds, self.messages, self.through, routed)
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 
@@ -219,7 +237,7 @@ class _Walk:
         self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
         self.arrays, self.steps = arrays, Steps(arrays)
         self.open_symbols = open_symbols(arrays)
-        self.length = arrays["alive"].shape[1]
+        self.length, self.rounds = arrays["alive"].shape[1], module.spec.rounds
         # One look at the whole fragment instead of a synchronisation at every step.
         self.opens = arrays["first"][:, : self.length].flatten(2).any(2).any(0).tolist()
         self.decides_later = decides_later(self.agent)
@@ -228,26 +246,30 @@ class _Walk:
         self._seat(0)
         self.state = {name: self.seating.to_members(value) for name, value in carried(arrays).items()}
         self.outputs: list[AgentOutput] = []
+        self.spoken: list[AgentOutput] = []  # of all rounds of all steps
         self.inboxes: list[Any] = []  # all PostedInbox, or all Inbox
         self.seen: list[Tensor] = []
         self.indices: list[Tensor] = []
         self.masks: list[Tensor] = []
         self.expenses: list[Tensor | None] = []
 
-    def step(self, t: int, mail: Mail | None, seats: slice) -> None:
+    def open(self, t: int) -> None:
+        """Step t begins: who sits where, and whose memory starts anew."""
         if self.opens[t] and t:
             self._reseat(t)
-        seating = self.seating
-        state = self.state
         if self.opens[t]:
-            state = reset_state(self.agent, state, seating.to_members(self.steps.at(t, "first")))
-        inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
-        said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t))
-        obs = seating.to_members(self.steps.at(t, "obs"))
-        output = agent_step(
-            self.agent, self.spec, obs, inbox, state, said, undecided=self.decides_later, open_symbols=self.open_symbols
-        )
-        self.state = output.state
+            first = self.seating.to_members(self.steps.at(t, "first"))
+            self.state = reset_state(self.agent, self.state, first)
+
+    def step(self, t: int, mail: Mail | None, seats: slice) -> None:
+        """Step t, with what is heard in it; where there are rounds, what follows them."""
+        if not self.rounds:
+            self.open(t)
+        seating = self.seating
+        output, inbox, obs = self._think(t, mail, seats, 0)
+        if self.rounds:  # and nothing is said any more
+            spoken = self.spoken[-1]
+            output = output._replace(message=spoken.message, said=spoken.said, manner=spoken.manner)
         self.outputs.append(output._replace(state={}))
         if _single(inbox) is not None:
             self.inboxes.append(inbox)
@@ -255,16 +277,33 @@ class _Walk:
         self.indices.append(self._index + t * seating.num_seats)
         self.masks.append(seating.row_mask(self.steps.at(t, "alive")))
 
-    def soft(self, t: int, kind: MessageKind) -> Tensor:
-        """The differentiable form [B, N_s, *features shape] of what was said at step t, the last; zeros of the mute."""
-        params = self.outputs[-1].message
+    def speak(self, t: int, before: int, mail: Mail, seats: slice) -> None:
+        """Say what was said in a round of step t, so many rounds before the last, with what was heard until then."""
+        output, _, _ = self._think(t, mail, seats, before)
+        self.spoken.append(output._replace(state={}, aux={}))
+
+    def _think(self, t: int, mail: Mail | None, seats: slice, before: int) -> tuple[AgentOutput, Inbox | None, Tensor]:
+        """(output, inbox [P, R, K, ...], obs [P, R, O]); memory goes on."""
+        seating = self.seating
+        inbox = inbox_of(mail, seating, seats) if mail is not None and self.spec.hears else None
+        said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t, before))
+        obs = seating.to_members(self.steps.at(t, "obs"))
+        how: dict[str, Any] = {"undecided": self.decides_later, "open_symbols": self.open_symbols}
+        output = agent_step(self.agent, self.spec, obs, inbox, self.state, said, **how)
+        self.state = output.state
+        return output, inbox, obs
+
+    def soft(self, t: int, kind: MessageKind, before: int = 0) -> Tensor:
+        """The differentiable form [B, N_s, *features shape] of what was said last, in a round of step t; zeros of the
+        mute."""
+        params = (self.spoken or self.outputs)[-1].message
         if params is None:
             return self.arrays["values"].new_zeros(*self.arrays["alive"][:, 0].shape, *kind.features_shape)
         soft, expense = soft_of(
             kind,
             params,
             self.seating,
-            lambda key, ahead: self.steps.at(t + ahead, key),
+            lambda key, _: self.steps.of_round(t, key, before),
             "sent" in self.steps,
             self.pays,
         )
@@ -288,8 +327,8 @@ class _Walk:
 
     def joined(self, with_soft: bool) -> SpeciesUnroll:
         first = self.outputs[0]
-        message = _along_rows([output.message for output in self.outputs])
-        said = _along_rows([output.said for output in self.outputs])
+        message = along_rows([output.message for output in self.outputs])
+        said = along_rows([output.said for output in self.outputs])
         aux = {key: torch.cat([o.aux[key] for o in self.outputs], 1) for key in first.aux}
         if self.decides_later:
             seen = torch.cat(self.seen, 1)
@@ -297,13 +336,14 @@ class _Walk:
         else:
             logits = torch.cat([o.action_logits for o in self.outputs], 1)
             value = torch.cat([o.value for o in self.outputs], 1)
-        outputs = AgentOutput(logits, message, value, {}, aux, said)
+        outputs = AgentOutput(logits, message, value, {}, aux, said, along_rows([o.manner for o in self.outputs]))
         return SpeciesUnroll(
             outputs,
             self._joined_inbox(with_soft),
             torch.cat(self.indices, 1).reshape(-1),
             torch.cat(self.masks, 1),
-            _along_rows(self.expenses),
+            joined_expenses(self.expenses, self.length),
+            joined_rounds(self.spoken, self.length),
         )
 
     def _joined_inbox(self, with_soft: bool) -> Inbox | None:
@@ -326,14 +366,9 @@ class _Walk:
         return cast(Inbox, PostedInbox(messages, index, senders, mask, posted_softs, direct, gate))
 
 
-def _along_rows(values: Sequence[Tensor | None]) -> Tensor | None:
-    """[P, R, ...] of every step -> [P, T R, ...]; None where there are none."""
-    there = [value for value in values if value is not None]
-    return torch.cat(there, 1) if there else None
-
-
 def _joined(softs: list[Tensor | None], first: Tensor, leading: int, axis: int) -> Tensor | None:
-    """Joined along an axis. The messages of step 0 come from before the fragment and carry no gradient.
+    """Joined along an axis. The messages of step 0 come from before the fragment and carry no gradient, unless they are
+    said in the step itself, in rounds.
 
     Where a soft form is the message itself they stand for themselves; elsewhere its values are not looked at.
 
@@ -345,6 +380,8 @@ def _joined(softs: list[Tensor | None], first: Tensor, leading: int, axis: int) 
     known = [soft for soft in softs if soft is not None]
     if not known:
         return None
+    if len(known) == len(softs):
+        return torch.cat(known, axis)
     form = known[0].shape[leading:]
     itself = first.shape[leading:] == form
     opening = first.to(known[0].dtype) if itself else known[0].new_zeros(*first.shape[:leading], *form)

@@ -16,7 +16,7 @@ from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.graph import check_graph
-from popcomm.rllib.message_learning import check_credit, check_gradient, check_importance, check_relaxed
+from popcomm.rllib.message_learning import check_credit, check_gates, check_gradient, check_importance, check_relaxed
 from popcomm.rllib.overlap import check_overlap
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
@@ -137,6 +137,7 @@ def _check_communication(settings: Settings, plan: Plan) -> None:
     if plan.message_kind is None:
         return  # silence, whatever else a channel would have had
     check_gradient(settings.messages, plan)
+    check_gates(settings, plan)
 
 
 def _check_measures(settings: Settings, channel: Channel | None, num_labels: int) -> None:

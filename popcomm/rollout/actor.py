@@ -15,6 +15,7 @@ from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
 from popcomm.channels import Inbox, MessageKind
 from popcomm.channels.mail import Mail
+from popcomm.channels.manner import Drawn, draw
 from popcomm.channels.messages import reparameterised
 from popcomm.envs.world import Species, WorldStep
 from popcomm.errors import UserError
@@ -35,6 +36,14 @@ class Thought(NamedTuple):
     output: AgentOutput  # [P, R, ...]
 
 
+class Utterance(NamedTuple):
+    """What a species says; see `Act`."""
+
+    message: Tensor | None
+    noise: Tensor | None
+    drawn: Drawn | None
+
+
 class Act(NamedTuple):
     """What a species made of a step, and what it chose."""
 
@@ -43,6 +52,7 @@ class Act(NamedTuple):
     mask: Tensor | None  # [P, R, A] bool, the actions that were allowed, where the world says so
     message: Tensor | None  # [P, R, *message shape]; None in silence, and of species that never speak
     noise: Tensor | None  # [P, R, *noise shape] of reparameterised messages; None of others, and of the likeliest
+    drawn: Drawn | None = None  # [P, R] each, whether the message goes out, and how urgent it is; None: all do
 
 
 class Actor:
@@ -81,22 +91,39 @@ class Actor:
         memory: dict[str, Tensor],
         explore: bool,
         open_symbols: int | None = None,
+        again: bool = False,
+        said: Tensor | None = None,
     ) -> Thought:
-        """Run the networks. memory: {name: [P, R, ...]}; where a life begins it is put back to its start.
+        """Run the networks.
 
-        open_symbols: how many symbols may be said; None: all.
+        Args:
+            memory: {name: [P, R, ...]}; where a life begins it is put back to its start.
+            explore: whether networks that speak symbol by symbol sample.
+            open_symbols: how many symbols may be said; None: all.
+            again: whether they thought about this step before, in an earlier round, so that no life begins.
+            said: [P, R, *message shape], what was said, where nothing more is; None: they say something.
         """
         agent, spec = self.network.agent, self.network.spec
         obs = seating.to_members(step.observations[self.species.name])
-        memory = reset_state(agent, memory, seating.to_members(step.first[:, self.species.seats]))
+        if not again:
+            memory = reset_state(agent, memory, seating.to_members(step.first[:, self.species.seats]))
         inbox = None if mail is None or not spec.hears else inbox_of(mail, seating, self.species.seats)
-        output = agent_step(
-            agent, spec, obs, inbox, memory, generator=self.generator, greedy=not explore, open_symbols=open_symbols
-        )
+        how: dict[str, Any] = {"generator": self.generator, "greedy": not explore, "open_symbols": open_symbols}
+        output = agent_step(agent, spec, obs, inbox, memory, said, **how)
         return Thought(obs, inbox, output)
 
-    def choose(self, thought: Thought, step: WorldStep, seating: Seating, explore: bool) -> Act:
-        """Sample actions and messages, or take the likeliest ones where there is nothing to `explore`."""
+    def choose(
+        self,
+        thought: Thought,
+        step: WorldStep,
+        seating: Seating,
+        explore: bool,
+        said: Utterance | None = None,
+    ) -> Act:
+        """Sample actions and messages, or take the likeliest ones where there is nothing to `explore`.
+
+        said: the message, where it was said before, in rounds.
+        """
         name, logits = self.species.name, thought.output.action_logits
         mask = None
         if step.action_masks is not None and name in step.action_masks:
@@ -104,8 +131,17 @@ class Actor:
         actions = (
             self.distribution.sample(logits, self.generator, mask) if explore else self.distribution.mode(logits, mask)
         )
-        message, noise = self._say(thought.output, explore)
-        return Act(thought, actions, mask, message, noise)
+        said = self.say(thought.output, explore) if said is None else said
+        return Act(thought, actions, mask, *said)
+
+    def say(self, output: AgentOutput, explore: bool) -> Utterance:
+        """A message, and what is decided beside it."""
+        message, noise = self._say(output, explore)
+        if output.manner is None:
+            return Utterance(message, noise, None)
+        return Utterance(
+            message, noise, draw(output.manner, "sender" in self.network.spec.gates, explore, self.generator)
+        )
 
     def _say(self, output: AgentOutput, explore: bool) -> tuple[Tensor | None, Tensor | None]:
         """A message [P, R, *message shape] and the noise that it was made with."""

@@ -248,6 +248,8 @@ def check_inboxes(players: Players) -> None:
 def _no_inboxes(players: Players) -> Iterator[str]:
     if players.channel is None:
         yield "this population is silent"
+    elif players.in_rounds:
+        yield "in rounds what is said in one depends on what was heard in those before"
     elif players.channel.topology.latents:
         yield "through topology routed nobody hears a message of its own"
     for name, actor in players.actors.items():

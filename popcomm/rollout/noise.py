@@ -80,6 +80,11 @@ class Adversarial(Hindrance):
     kind = "adversarial"
 
     def of_players(self, players: Players) -> None:
+        if players.in_rounds:
+            raise UserError(
+                "noise is of kind 'adversarial', which knows what was heard before it changes what is seen, and in "
+                "communication.rounds nothing is yet; use another kind"
+            )
         generator = torch.Generator(players.generator.device)
         generator.manual_seed(players.seeds.sampling ^ 1)
         players.adversary = lambda those: self.attacked(those, generator)

@@ -23,7 +23,7 @@ class Saying(NamedTuple):
     member: int  # of its species
     message: list[int] | list[float]  # symbols; numbers of messages that have none
     bits: bool  # whether the symbols are bits
-    receivers: list[str] | None  # who hears it in the next step; None: all others, or, of a log, whoever picks it up
+    receivers: list[str] | None  # in the next step or round; None: all others, or, of a log, who picks it up
 
     def __str__(self) -> str:
         """One line, symbol by symbol."""
@@ -90,19 +90,27 @@ def frames(population: Playable, num_steps: int = 100, seed: int = 0, greedy: bo
 
 
 def sayings(rollout: Rollout, turn: Turn) -> list[Saying]:
-    """What is said in world 0 in a turn that was just stepped, in the order of seats; silence is left out."""
-    players = rollout.players
-    if turn.sent is None or players.channel is None:
+    """What is said in world 0 in a turn that was just stepped, in the order of rounds and seats, without silence."""
+    if turn.sent is None:
         return []
-    kind, links = players.channel.messages, heard_links(players.mail)
-    spoken = (turn.voice & kind.spoken(turn.sent))[0].tolist()
+    if turn.rounds:
+        return [saying for one in turn.rounds for saying in _said(rollout, turn, one.sent, one.voice, one.mail)]
+    return _said(rollout, turn, turn.sent, turn.voice, rollout.players.mail)
+
+
+def _said(rollout: Rollout, turn: Turn, sent: torch.Tensor, voice: torch.Tensor, mail: Mail | None) -> list[Saying]:
+    """sent: [B, N, *message shape]; voice: [B, N] bool; mail: where it is heard."""
+    players = rollout.players
+    assert players.channel is not None
+    kind, links = players.channel.messages, heard_links(mail)
+    spoken = (voice & kind.spoken(sent))[0].tolist()
     agents, found = players.layout.agents, []
     for name, species in players.layout.species.items():
         for seat in range(species.start, species.stop):
             if spoken[seat]:
                 heard = None if links is None else [agents[r] for s, r in links.tolist() if s == seat]
                 member = int(turn.members[name][0, seat - species.start])
-                found.append(Saying(agents[seat], member, *_symbols(kind, turn.sent[0, seat]), heard))
+                found.append(Saying(agents[seat], member, *_symbols(kind, sent[0, seat]), heard))
     return found
 
 

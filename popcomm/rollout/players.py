@@ -12,7 +12,9 @@ from torch import Tensor
 from popcomm.agents.seating import SHUFFLED, Seating, SeatingRule, draw, redraw
 from popcomm.agents.step import reset_state
 from popcomm.channels import Channel
+from popcomm.channels.gates import MIDDLE
 from popcomm.channels.mail import Mail
+from popcomm.channels.manner import Drawn
 from popcomm.channels.session import Session
 from popcomm.channels.vocabulary import narrowed, points, widened
 from popcomm.envs.layout import WorldLayout
@@ -20,6 +22,7 @@ from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
 from popcomm.rollout.actor import Act, Actor, Network, Thought
 from popcomm.rollout.interference import Interference, as_symbols
+from popcomm.rollout.rounds import Round, exchange
 from popcomm.rollout.seeds import Seeds
 from popcomm.schedules import Clock
 
@@ -40,6 +43,10 @@ class Turn(NamedTuple):
     seatings: dict[str, Seating]
     memories: dict[str, dict[str, Tensor]]  # {species: {name: [P, R, ...]}}, with which they came to this step
     reopened: np.ndarray  # [B] bool, worlds whose episode began with this step; but for those of `begin`
+    # What was said before anybody acted (`Channel.rounds`); the messages above are then those of the last round, the
+    # mail is theirs, and the loads are of all rounds.
+    rounds: tuple[Round, ...] = ()
+    fees: Tensor | None = None  # [B, N] float32, what gates and budgets charge, in units of reward; None: nothing
 
 
 class Players:
@@ -62,6 +69,7 @@ class Players:
         session: the channel in use; None in silence.
         members, seatings: {species: [B, N_s] int64}, who sits where, and the way between the orders.
         memories: {species: {name: [P, R, ...]}}.
+        speaks, hears: [N] bool, seats of species that ever do.
         in_play: whether messages that are real numbers in training are the symbols that they stand for.
         interference: what becomes of messages on their way, beside the channel's own noise; None: nothing.
         adversary: what becomes of observations, where somebody knows the networks; None: nothing.
@@ -91,8 +99,8 @@ class Players:
             for name, species in layout.species.items()
         }
         every = layout.species.values()
-        self._speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in every]).to(device)  # [N]
-        self._hears = torch.cat([torch.full((s.num_seats,), s.hears) for s in every]).to(device)  # [N]
+        self.speaks = torch.cat([torch.full((s.num_seats,), s.speaks) for s in every]).to(device)  # [N]
+        self.hears = torch.cat([torch.full((s.num_seats,), s.hears) for s in every]).to(device)  # [N]
         self.reseed(seeds)
 
     def reseed(self, seeds: Seeds) -> None:
@@ -136,21 +144,36 @@ class Players:
     def arrive(self, step: WorldStep) -> None:
         """Take in what the worlds say: what is perceived and heard now."""
         self.now = step = self._perceived(step)
-        if self.session is None:
+        if self.session is None or self.in_rounds:  # which begin when somebody thinks about the step
             return
         alive, first = step.alive, step.first
         # Who died alone is not heard any more; at the end of an episode all are, for the value of its last row.
         there = ~first & (alive | ~alive.any(1, keepdim=True))
         self.session.forget((first | ~alive).all(1) & first.any(1))
-        self.session.deliver(there & self._speaks, self._hears & ~first, step.positions)
+        self.session.deliver(there & self.speaks, self.hears & ~first, step.positions)
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether messages are exchanged within steps."""
+        return self.channel is not None and self.channel.rounds > 0
 
     @torch.no_grad()
     def think(self, name: str) -> Thought:
-        """What a species makes of the present step; nothing is chosen, and its memories stay as they were."""
+        """What a species makes of the present step; no action is chosen, and its memories stay as they were."""
+        return self.foresee([name])[name]
+
+    @torch.no_grad()
+    def foresee(self, names: Sequence[str]) -> dict[str, Thought]:
+        """{species: what it makes of the present step}; see `think`."""
         assert self.now is not None, "begin first"
-        return self.actors[name].think(
-            self.now, self.mail, self.seatings[name], self.memories[name], self.explore, self.open_symbols
-        )
+        if self.in_rounds:
+            thoughts = exchange(self, self.now).thoughts if names else {}
+            return {name: thoughts[name] for name in names}
+        return {name: self._thought(name, self.now) for name in names}
+
+    def _thought(self, name: str, step: WorldStep) -> Thought:
+        seating, memory = self.seatings[name], self.memories[name]
+        return self.actors[name].think(step, self.mail, seating, memory, self.explore, self.open_symbols)
 
     @torch.no_grad()
     def act(self) -> Turn:
@@ -160,26 +183,37 @@ class Players:
         if self.reopened.any():
             self._reseat(self.reopened)
         step = step if self.adversary is None else self.adversary(self)
-        mail, memories, acts = self.mail, dict(self.memories), {}
+        talk = exchange(self, step) if self.in_rounds else None
+        mail, memories, acts, said = self.mail, dict(self.memories), {}, None
         for name, actor in self.actors.items():
-            thought = actor.think(step, mail, self.seatings[name], memories[name], self.explore, self.open_symbols)
+            if talk is None:
+                thought = self._thought(name, step)
+            else:
+                thought, said = talk.thoughts[name], talk.rounds[-1].said[name]
             self.memories[name] = thought.output.state
-            acts[name] = actor.choose(thought, step, self.seatings[name], self.explore)
+            acts[name] = actor.choose(thought, step, self.seatings[name], self.explore, said)
         actions = {name: self.seatings[name].to_worlds(act.actions) for name, act in acts.items()}
         # Networks learn from what they chose, worlds get it in their bounds.
         bounded = {name: self.actors[name].bounds.of(chosen) for name, chosen in actions.items()}
-        voice = step.alive & self._speaks
+        voice = step.alive & self.speaks
         voice = voice if step.speaks is None else voice & step.speaks
-        sent = transmitted = loads = None
-        if self.session is not None:
-            sent = heard = self._all_said(acts)
+        sent = transmitted = loads = fees = None
+        if talk is not None:
+            sent, transmitted, voice = talk.rounds[-1].sent, talk.rounds[-1].transmitted, talk.rounds[-1].voice
+            loads, fees = talk.loads(), talk.fees
+        elif self.session is not None:
+            sent = heard = self.all_said({name: act.message for name, act in acts.items()})
+            opens, priority = self.manners({name: act.drawn for name, act in acts.items()})
+            voice = voice if opens is None else voice & opens
             if self.interference is not None:
-                heard, voice = self._interfered(sent, voice)
-            voice = self.session.send(heard, voice, step.alive.any(1))
+                heard, voice = self.interfered(sent, voice)
+            voice = self.session.send(heard, voice, step.alive.any(1), priority)
+            fees = self.fees(voice, priority)
             transmitted, loads = self.session.transmitted, self.session.channel.messages.load(sent) * voice
         turn = Turn(
             step, mail, acts, actions, bounded, sent, transmitted, voice, loads,
-            dict(self.members), dict(self.seatings), memories, self.reopened,
+            dict(self.members), dict(self.seatings), memories, self.reopened, () if talk is None else talk.rounds,
+            fees,
         )  # fmt: skip
         # After a row in which nobody lives comes the first of a new episode.
         self.reopened = ~step.alive.any(1).cpu().numpy()
@@ -190,7 +224,7 @@ class Players:
         """How many symbols of a growing vocabulary may be said now; None: all."""
         return None if self.session is None else self.session.open_symbols
 
-    def _interfered(self, sent: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
+    def interfered(self, sent: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
         """What becomes of messages on their way; of noise come symbols that are open."""
         assert self.channel is not None
         assert self.interference is not None
@@ -203,22 +237,46 @@ class Players:
         """What is heard now; None in silence."""
         return None if self.session is None else self.session.mail
 
-    def _all_said(self, acts: Mapping[str, Act]) -> Tensor:
-        """The messages of all seats, [B, N, *message shape]; zeros of species that never speak."""
+    def manners(self, drawn: Mapping[str, Drawn | None]) -> tuple[Tensor | None, Tensor | None]:
+        """Whose message goes out [B, N] bool, and how urgent it is, [B, N] in [0, 1]; None where that is not asked."""
+        if self.channel is None or not (self.channel.gates.sender or self.channel.budget.ranks):
+            return None, None
+        opens, priority = [], []
+        for name, one in drawn.items():
+            shape = (self.num_worlds, self.layout.species[name].num_seats)
+            to_worlds = self.seatings[name].to_worlds
+            opens.append(self.speaks.new_ones(shape) if one is None else to_worlds(one.opens))
+            middle = torch.full(shape, MIDDLE, device=self._device)
+            priority.append(middle if one is None else to_worlds(one.haste).sigmoid())
+        return torch.cat(opens, 1), torch.cat(priority, 1)
+
+    def fees(self, voice: Tensor, priority: Tensor | None) -> Tensor | None:
+        """[B, N], what those whose message goes out are charged; None: nothing. The arguments are those of `send`."""
+        if self.channel is None or not (self.channel.gates.price or self.channel.budget.price):
+            return None
+        fee = self.channel.gates.price * voice.float()
+        return fee if priority is None else fee + self.channel.budget.price * priority * voice
+
+    def all_said(self, messages: Mapping[str, Tensor | None]) -> Tensor:
+        """The messages of all seats, [B, N, *message shape]; zeros of species that never speak.
+
+        Args:
+            messages: {species: [P, R, *message shape]}.
+        """
         assert self.channel is not None
         kind, parts = self.channel.messages, []
-        for name, act in acts.items():
+        for name, message in messages.items():
             species = self.layout.species[name]
             if not species.speaks:
                 shape = (self.num_worlds, species.num_seats, *kind.shape)
                 parts.append(torch.zeros(shape, dtype=kind.dtype, device=self._device))
-            elif act.message is None:
+            elif message is None:
                 agent = type(self.actors[name].network.agent).__name__
                 raise UserError(
                     f"population.agent {agent} gave no message for species '{name}', and there is a channel"
                 )
             else:
-                parts.append(self.seatings[name].to_worlds(act.message))
+                parts.append(self.seatings[name].to_worlds(message))
         said = torch.cat(parts, 1)
         return as_symbols(kind, said) if self.in_play else said
 
@@ -313,7 +371,7 @@ class Players:
         if "members" not in state:
             return
         if self.session is not None:
-            heard = self._hears.expand(self.num_worlds, -1)
+            heard = self.hears.expand(self.num_worlds, -1)
             self.session.set_state(state, heard if step is None else heard & ~step.first)
         if step is None:
             return

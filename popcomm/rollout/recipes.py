@@ -31,6 +31,9 @@ class ChannelRecipe:
     reflexes: Sequence[Any] = ()
     capacity: int | None = None
     inbox: int | None = None
+    rounds: int = 0
+    gate: Any = None
+    budget: Any = None
     vocabulary: Any = None
 
     def make(self, layout: WorldLayout) -> Channel:
@@ -46,6 +49,9 @@ class ChannelRecipe:
             self.reflexes,
             self.capacity,
             self.inbox,
+            self.rounds,
+            self.gate,
+            self.budget,
             self.vocabulary,
         )
 
@@ -56,6 +62,8 @@ class ChannelRecipe:
             UserError: objects that cannot be written down.
         """
         rest = {"dropout": self.dropout, "noise": self.noise, "capacity": self.capacity, "inbox": self.inbox}
+        later = {"rounds": self.rounds or None, "gate": self.gate, "budget": self.budget}
+        rest |= {key: as_json(f"communication.{key}", value) for key, value in later.items() if value is not None}
         named = {"topology": self.topology, "reflexes": list(self.reflexes)}
         if self.vocabulary is not None:
             named["vocabulary"] = self.vocabulary

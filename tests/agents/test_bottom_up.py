@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,10 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from popcomm.agents import AgentSpec, BottomUpNetwork
+from popcomm.agents import AgentSpec, BottomUpNetwork, bottom_up
+from popcomm.agents.block_sparse import BlockSparseLinear, Captured
 from popcomm.agents.contract import member_rows
+from popcomm.agents.growing import look_every
 from popcomm.agents.reindex import reindex
 from popcomm.agents.testing import agent_api_test
 from popcomm.channels import Inbox, Symbols
@@ -191,6 +194,39 @@ def test_statistics_are_of_the_calls_that_were_watched() -> None:
         assert layer.weight.grad is not None
         torch.testing.assert_close(norms.diagonal(), layer.weight.grad.square().sum((1, 2)))
     assert not agent.growth_statistics().any()  # they are told once
+
+
+def test_where_a_look_takes_long_only_some_updates_of_an_iteration_are_looked_at(monkeypatch: Any) -> None:
+    agent = made()
+    monkeypatch.setattr(bottom_up, "look_every", lambda layers: 3)
+    for _ in range(2):  # iterations
+        agent.watch(True)
+        told = []
+        for _ in range(7):
+            sum(part.square().sum() for part in act(agent, observed(SPEC))).backward()
+            told.append(bool(agent.growth_statistics().any()))
+        assert told == [True, False, False, True, False, False, True]
+    agent.watch(False)
+    sum(part.square().sum() for part in act(agent, observed(SPEC))).backward()
+    assert not agent.growth_statistics().any()
+
+
+def test_how_often_is_looked_follows_from_what_an_update_takes() -> None:
+    """128 seats, blocks of 64 x 64, 64 rows: without edges 6 * 64^2 * 128 * 64 operations, and with all 128 times as
+    many; a look takes 2 * 128 * 64^2 * 256."""
+
+    def every(seats: int, edges: bool) -> int:
+        layer = BlockSparseLinear(1, seats, 64, 64)
+        if edges:
+            pairs = (~torch.eye(seats, dtype=torch.bool)).nonzero()
+            layer.connect(pairs[:, 1], pairs[:, 0])
+        rows = torch.zeros(seats, 64, 64)
+        layer.seen = [Captured(rows, rows)]
+        return look_every({"actor.1": layer})
+
+    assert every(128, edges=False) == math.ceil(2 * 128 * 64**2 * 256 / (0.08 * 6 * 64**2 * 128 * 64))
+    assert every(128, edges=True) == 1
+    assert every(32, edges=False) == 1
 
 
 def test_a_network_that_will_not_grow_is_not_hooked() -> None:

@@ -136,6 +136,16 @@ def test_batches_are_thinned_out_evenly_and_more_so_where_seats_are_many() -> No
     assert first.diff().min() >= 7
 
 
+def test_thinned_rows_are_those_of_all_calls_in_their_order() -> None:
+    """A step in each of 100 calls and 100 steps in another: of 200 rows of a world 64, the first and the last too."""
+    calls = [call(*(1000 * world + step for world in range(8))) for step in range(100)]
+    calls.append(call(*(1000 * world + 100 + step for world in range(8) for step in range(100))))
+    found = rows_of(calls, 1)
+    assert found is not None
+    steps = [199 * i // 63 for i in range(64)]
+    assert found.inputs[0, 0, :, :, 0].tolist() == [[1000 * world + step for step in steps] for world in range(8)]
+
+
 def test_of_one_world_there_is_nothing_to_compare() -> None:
     assert rows_of([call(0)], 1) is None
     assert rows_of([], 1) is None

@@ -249,3 +249,12 @@ def test_it_keeps_the_contract_of_agents() -> None:
 def test_what_it_cannot_be_is_refused(changes: dict[str, Any], sizes: dict[str, int], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         GRUAgent(spec_of(**changes), **sizes)
+
+
+def test_few_and_many_rows_are_read_the_same() -> None:
+    """Of many rows the products with symbols are made in the table, of fewer rows than symbols they are not."""
+    reader, inbox = reader_of(), inbox_of()
+    few = Inbox(*(part[:, :1, :1] for part in inbox[:3]))
+    assert few.messages[0].numel() < KIND.vocab_size <= inbox.messages[0].numel()
+    again = Inbox(*(part.expand(-1, 8, *part.shape[2:]) for part in few[:3]))
+    torch.testing.assert_close(reader(again), reader(few).expand(-1, 8, -1, -1), atol=1e-12, rtol=1e-12)

@@ -143,7 +143,7 @@ def test_fades_follow_the_clock_and_are_handed_on() -> None:
     other.set_fades(session.fades())
     with pytest.raises(
         UserError,
-        match=r"has 2 schedules of communication.reflexes and topology, and this configuration has 1; restore",
+        match=r"has 2 schedules of communication.reflexes, topology and vocabulary, and this configuration has 1;",
     ):
         other.set_fades([{}, {}])
 

@@ -115,6 +115,9 @@ def test_credit_is_scaled_for_each_member_and_not_centred() -> None:
 KINDS = {
     "memory, noise and several members": lambda: clock_config(agent="gru", members=3, noise=0.1),
     "members who spell": lambda: clock_config(agent="gru", members=1, env_config={"death": 2}),
+    "a vocabulary that grows": lambda: clock_config(agent="gru", members=1, noise=0.1).communication(
+        vocabulary={"first": 2, "schedule": {"kind": "linear", "begin": 0, "end": 1000}}
+    ),
     "several symbols": lambda: clock_config(messages={"kind": "symbols", "vocab_size": 4, "length": 3}),
 }
 

@@ -219,7 +219,7 @@ def test_symbols_said_one_by_one_are_as_likely_to_the_learner_as_to_the_runner(m
             log_prob = runner.distributions[name].log_prob(run.outputs.action_logits, rows["actions"])
             torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
             if runner.layout.species[name].speaks:
-                said = config.message_kind.log_prob(run.outputs.message, rows.sent(config.message_kind))
+                said = config.message_kind.log_prob(run.outputs.message, rows.sent())
                 torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)
                 assert rows["message_logp"][mask].std() > 0
 

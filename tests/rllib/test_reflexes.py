@@ -252,7 +252,7 @@ def test_the_unroll_repeats_what_the_runner_did(
             torch.testing.assert_close(run.outputs.value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)
             assert ("message_logp" in arrays[name]) == (gradient == "reinforce")
             if gradient == "reinforce":
-                said = kind.log_prob(run.outputs.message, rows.sent(kind))
+                said = kind.log_prob(run.outputs.message, rows.sent())
                 assert said[mask].isfinite().all()
                 torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)
             assert int(mask.sum()) == int(arrays[name]["alive"].sum())

@@ -14,8 +14,9 @@ from popcomm.channels.broadcast.air import Air
 from popcomm.envs.testing import world_api_test
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
-from popcomm.rllib.fragment import as_tensors, nbytes, take_rows
+from popcomm.rllib.fragment import WHOLE_NUMBERS, as_tensors, nbytes, packed, take_rows
 from popcomm.rllib.rows import Rows
+from popcomm.rllib.shares import load_share
 from popcomm.rllib.unroll import Unroller
 from tests.rllib.worlds import BanditWorld, ClockWorld
 
@@ -103,7 +104,7 @@ def test_the_unroll_repeats_what_the_runner_did(agent: str, members: int, messag
             torch.testing.assert_close(value[mask], rows["values"][mask], atol=1e-5, rtol=1e-5)
             if messages is SYMBOLS:
                 kind = config.message_kind
-                said = kind.log_prob(run.outputs.message, rows.sent(kind))
+                said = kind.log_prob(run.outputs.message, rows.sent())
                 torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)
             assert int(mask.sum()) == int(arrays[name]["alive"].sum())
 
@@ -204,6 +205,28 @@ def test_take_rows_joins_batches_along_the_worlds() -> None:
     shares = take_rows(batches, 9, 15)
     assert shares["speaker"]["world_state"] is shares["listener"]["world_state"]
     np.testing.assert_array_equal(shares["speaker"]["world_state"][3:], parts_of(batches[1], "world_state")[:3])
+
+
+@pytest.mark.parametrize("messages", [SYMBOLS, {"kind": "vectors", "size": 3}, {"kind": "words", "bits": 12}])
+def test_what_travels_in_few_bytes_arrives_as_it_was(messages: Any) -> None:
+    runner = runner_of(clock_config(messages=messages))
+    batch = runner.sample()
+    small = packed(batch)
+    for name, part in small.policy_batches.items():
+        assert not {key for key in WHOLE_NUMBERS if key in part and part[key].dtype == np.int64}, name
+    assert nbytes(small) < nbytes(batch)
+    there, here = (load_share([b], [runner.num_worlds], 0, 1, 1, "cpu") for b in (small, batch))
+    for name, arrays in here.items():
+        assert arrays.keys() == there[name].keys()
+        for key, values in arrays.items():
+            torch.testing.assert_close(there[name][key], values, rtol=0, atol=0)  # their types, too
+
+
+def test_numbers_that_need_more_than_two_bytes_keep_theirs() -> None:
+    runner = runner_of(clock_config())
+    batch = runner.sample()
+    batch.policy_batches["speaker"]["members"][0, 0, 0] = 2**15
+    assert packed(batch).policy_batches["speaker"]["members"].dtype == np.int64
 
 
 def test_noise_keeps_what_was_sent_beside_what_was_heard() -> None:

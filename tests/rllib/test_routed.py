@@ -72,7 +72,7 @@ def test_the_unroll_repeats_what_the_runner_did(agent: str) -> None:
             rows, mask = Rows(arrays[name], run.places, 1), run.mask
             log_prob = runner.distributions[name].log_prob(run.outputs.action_logits, rows["actions"])
             torch.testing.assert_close(log_prob[mask], rows["action_logp"][mask], atol=1e-5, rtol=1e-5)
-            said = config.message_kind.log_prob(run.outputs.message, rows.sent(config.message_kind))
+            said = config.message_kind.log_prob(run.outputs.message, rows.sent())
             torch.testing.assert_close(said[mask], rows["message_logp"][mask], atol=1e-5, rtol=1e-5)
 
 

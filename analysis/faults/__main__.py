@@ -1,0 +1,58 @@
+"""`python -m popcomm.analysis.faults`: bring faults about, look at what the user reads, and print what they cost.
+
+Each file operation of a small run once with a kill and once with a full disk takes about ten minutes, the faults on Ray
+half a minute each.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before torch and Ray are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from popcomm.analysis.faults import local_run, matrix
+
+FILES = "files"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Try what was asked for; the first fault that ends otherwise than it should raises."""
+    parser = argparse.ArgumentParser(prog="python -m popcomm.analysis.faults", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=[FILES, *matrix.FAULTS], default=[FILES, *matrix.FAULTS])
+    parser.add_argument("--every", type=int, default=1, help="of file operations, each, or only every so many")
+    options = parser.parse_args(arguments)
+    for name in options.only:
+        with tempfile.TemporaryDirectory(prefix="faults_") as folder:
+            if name == FILES:
+                _try_file_operations(Path(folder), options.every)
+            else:
+                told = matrix.try_out(name, Path(folder))
+                cost = "it ended" if told.seconds is None else f"{told.seconds:.1f} s"
+                print(f"{told.fault} | {told.said} | exit code {told.code} | {cost}", flush=True)
+
+
+def _try_file_operations(folder: Path, every: int) -> None:
+    whole = local_run.run(folder / "whole")
+    expected = local_run.records(folder / "whole")
+    first = next(i for i, done in enumerate(whole.operations, 1) if done.startswith("os.rename /checkpoints/."))
+    for at in range(first + 2, len(whole.operations) - 2, every):
+        for fault in (local_run.kill, local_run.disk_full):
+            run_dir = folder / f"{fault.__name__}_{at}"
+            local_run.run(run_dir, fault=fault, at=at, lasting=True)
+            ended = local_run.run(run_dir, resume=True)
+            same = ended.code == 0 and local_run.records(run_dir) == expected
+            verdict = "goes on as if it had not been" if same else "DIFFERS"
+            print(f"{fault.__name__} at {at}, {whole.operations[at - 1]}: {verdict}", flush=True)
+            assert same, ended.printed
+
+
+if __name__ == "__main__":
+    main()

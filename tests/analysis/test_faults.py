@@ -1,0 +1,64 @@
+"""Faults at a file operation: a run that is killed, or whose disk is full, goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from popcomm.analysis.faults import local_run
+from popcomm.analysis.faults.local_run import FAILED, Ended, Records
+
+KILLED = -9
+# Operations of a run that are tried here, of all; `python -m popcomm.analysis.faults` tries each.
+TRIED = 3
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Records, int]:
+    """How a run ends that nothing happens to, what it leaves, and after how many operations it has a checkpoint."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    ended = local_run.run(folder)
+    assert ended.code == 0, ended.printed
+    first = next(i for i, done in enumerate(ended.operations, 1) if done.startswith("os.rename /checkpoints/."))
+    return ended, local_run.records(folder), first
+
+
+def moments(whole: tuple[Ended, Records, int], seed: int) -> list[int]:
+    ended, _, first = whole
+    # The last operations give up the folder.
+    return sorted(random.Random(seed).sample(range(first + 2, len(ended.operations) - 3), TRIED))
+
+
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(whole: tuple[Ended, Records, int], tmp_path: Path) -> None:
+    for at in moments(whole, 1):
+        run_dir = tmp_path / str(at)
+        assert local_run.run(run_dir, fault=local_run.kill, at=at).code == KILLED
+        ended = local_run.run(run_dir, resume=True)
+        assert ended.code == 0, ended.printed
+        assert local_run.records(run_dir) == whole[1], whole[0].operations[at - 1]
+
+
+def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
+    whole: tuple[Ended, Records, int], tmp_path: Path
+) -> None:
+    for at in moments(whole, 2):
+        run_dir = tmp_path / str(at)
+        ended = local_run.run(run_dir, fault=local_run.disk_full, at=at, lasting=True)
+        assert ended.code == FAILED
+        said = f"UserError: --run-dir {run_dir} cannot be written any more: No space left on device; what was saved"
+        assert ended.printed.splitlines()[-1].startswith(said)
+        ended = local_run.run(run_dir, resume=True)
+        assert ended.code == 0, ended.printed
+        assert local_run.records(run_dir) == whole[1], whole[0].operations[at - 1]
+
+
+def test_a_run_that_is_killed_before_its_first_checkpoint_has_nothing_to_go_on_from(
+    whole: tuple[Ended, Records, int], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    assert local_run.run(run_dir, fault=local_run.kill, at=whole[2]).code == KILLED
+    ended = local_run.run(run_dir, resume=True)
+    assert ended.code == FAILED
+    assert "UserError: " in ended.printed
+    assert "holds no valid checkpoint" in ended.printed

@@ -1,0 +1,215 @@
+"""Gates and budgets: what is let in, what goes out, and who is served."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from popcomm.analysis.experiments.local_training import LocalTraining
+
+from popcomm.agents.contract import AgentSpec
+from popcomm.agents.distributions import action_distribution
+from popcomm.agents.gates import Manner
+from popcomm.agents.pretrained import spec_from_json, spec_to_json
+from popcomm.channels.vectors import Vectors
+from popcomm.errors import UserError
+from popcomm.rllib.rows import Rows
+from popcomm.rllib.species_loss import SpeciesLoss
+from popcomm.rollout.recipes import ChannelRecipe
+from tests.rllib.test_rollout import runner_of
+from tests.rllib.test_rounds import RELAXED, SYMBOLS, VECTORS, networks, stirred, swarm, tensors, unrolled, whisper
+
+FULL = {"kind": "full"}
+
+
+def gated(agent: str = "mlp", messages: Any = RELAXED, rounds: int = 0, members: int = 2, **more: Any) -> Any:
+    return swarm(rounds, messages, more.pop("topology", FULL), agent, members, **more)
+
+
+@pytest.mark.parametrize(
+    ("agent", "messages", "rounds", "more"),
+    [
+        ("mlp", RELAXED, 0, {"gate": "both"}),
+        ("symbolic", VECTORS, 0, {"gate": "both", "budget": 2}),
+        ("mlp", SYMBOLS, 0, {"gate": "sender", "gradient": "reinforce"}),
+        ("symbolic", RELAXED, 2, {"gate": {"kind": "both", "price": 0.1}, "budget": {"messages": 1, "price": 0.2}}),
+        ("mlp", SYMBOLS, 1, {"gradient": "reinforce", "budget": 1, "topology": {"kind": "k_nearest", "k": 2}}),
+    ],
+)
+def test_the_unroll_finds_every_decision_as_likely_as_the_rollout(
+    agent: str, messages: Any, rounds: int, more: dict[str, Any]
+) -> None:
+    runner = stirred(runner_of(gated(agent, messages, rounds, **more)))
+    runner.sample()
+    arrays = tensors(runner.sample())
+    run, network = unrolled(runner, arrays)["swarm"], networks(runner)["swarm"]
+    plan, rows = runner.plan.species["swarm"], Rows(arrays["swarm"], run.places, network.spec.members)
+    law = action_distribution(plan.species.action_space)
+    found = {"action_logp": law.log_prob(run.outputs.action_logits, rows["actions"], None)}
+    if network.spec.manners:
+        found["manner_logp"] = SpeciesLoss(network, plan, law)._manner_log_prob(run, rows)
+        assert bool((arrays["swarm"]["manner_logp"][arrays["swarm"]["alive"]] != 0).any())
+    for key, values in found.items():
+        torch.testing.assert_close(values[run.mask], rows[key][run.mask], rtol=1e-5, atol=1e-5)
+
+
+def test_nobody_hears_whose_gate_is_shut() -> None:
+    runner = runner_of(gated(gate="sender"))
+    network = networks(runner)["swarm"]
+    with torch.no_grad():
+        network.agent.manner.door.weight.zero_()
+        network.agent.manner.door.bias.fill_(-50.0)
+    arrays = runner.sample().policy_batches["swarm"]
+    assert not arrays["inbox_mask"].any()
+    assert not arrays["voiced"].any()
+    assert set(np.unique(arrays["opens"])) <= {-1, 0}
+    assert runner.statistics.language["sender_gate"] == 0.0
+
+
+def test_a_shut_receiver_gate_lets_nothing_in_and_says_so() -> None:
+    runner = stirred(runner_of(gated("symbolic", gate="receiver", members=1)))
+    with torch.no_grad():
+        networks(runner)["swarm"].agent.gate.of_state.bias.fill_(-200.0)
+    runner.sample()
+    language = runner.statistics.language
+    assert language["receiver_gate"] == pytest.approx(0.0, abs=1e-6)
+    assert language["listening"] == pytest.approx(0.0, abs=1e-5)
+    names = runner.layout.agents
+    assert {k for k in language if k.startswith("receiver_gate/")} == {
+        f"receiver_gate/{a}/{b}" for a in names for b in names if a != b
+    }
+
+
+def test_a_message_that_goes_out_costs_its_price_in_what_is_learned_from_alone() -> None:
+    free = runner_of(gated(gate="sender", messages=VECTORS)).sample().policy_batches["swarm"]
+    runner = runner_of(gated(gate={"kind": "sender", "price": 0.25}, messages=VECTORS))
+    dear = runner.sample().policy_batches["swarm"]
+    spoke = dear["opens"] > 0
+    assert 0.1 < spoke.mean() < 0.95
+    np.testing.assert_allclose(dear["rewards"], free["rewards"] - 0.25 * spoke, atol=1e-6)
+
+
+def test_a_budget_fills_inboxes_with_the_most_urgent() -> None:
+    runner = stirred(runner_of(gated(budget=1, members=1)))
+    arrays = runner.sample().policy_batches["swarm"]
+    assert arrays["senders"].shape[-1] == 1
+    priority, compared = arrays["haste"], 0
+    for t in range(1, 7):
+        on_air = arrays["alive"][:, t - 1] & ~arrays["first"][:, t]
+        for world, seat in np.argwhere(arrays["inbox_mask"][:, t, :, 0]):
+            others = [n for n in range(4) if n != seat and on_air[world, n]]
+            assert arrays["senders"][world, t, seat, 0] == max(others, key=lambda n: priority[world, t - 1, n])
+            compared += 1
+    assert compared > 50
+    measured = runner.rollout.players.session.measures()
+    assert measured["refused"] == pytest.approx(2 * measured["served"], rel=0.2)  # three others, one is served
+
+
+def test_a_price_closes_the_gate_of_who_has_nothing_to_say() -> None:
+    """Of two seats only the first sees the digit; the second's message is worth nothing to anybody. Three digits need
+    no more than two messages, where silence is the third: the first speaks two times in three."""
+    config = whisper(2, 1, RELAXED, "mlp", hidden=32)
+    config.communication(topology=FULL, gate={"kind": "sender", "price": 0.2}).training(lr=1e-2)
+    training = LocalTraining(config, evaluation_worlds=256)
+    for _ in range(40):
+        training.iterate()
+    language = training.runner.statistics.language
+    assert language["sender_gate/player_1"] < 0.2
+    assert 0.5 < language["sender_gate/player_0"] < 0.8
+    assert training.point().greedy > 0.9
+
+
+def test_the_urgent_learn_to_be_served_first() -> None:
+    """Two of three seats can be heard by the last, one message only: that of who sees the digit is worth hearing."""
+    config = whisper(3, 1, RELAXED, "mlp", hidden=32)
+    config.communication(topology=FULL, budget=1).training(lr=1e-2)
+    training = LocalTraining(config, evaluation_worlds=256)
+    for _ in range(40):
+        training.iterate()
+    language = training.runner.statistics.language
+    assert language["priority/player_0"] > language["priority/player_1"] + 0.2
+    assert training.point().greedy > 0.9
+
+
+def test_a_runner_with_gates_and_a_budget_goes_on_bit_for_bit() -> None:
+    config = gated("symbolic", gate="both", budget={"messages": 1, "patience": 2})
+    one, other = runner_of(config), runner_of(config)
+    one.sample()
+    state = one.run_state()
+    expected = tensors(one.sample())["swarm"]
+    other.set_run_state(state)
+    found = tensors(other.sample())["swarm"]
+    for key, values in expected.items():
+        assert torch.equal(values, found[key]), key
+
+
+def spec_of(**more: Any) -> AgentSpec:
+    runner = runner_of(gated(budget=1, members=1))
+    return networks(runner)["swarm"].spec
+
+
+def test_urgency_is_learned_or_constant_or_read_from_parts_of_the_observation() -> None:
+    spec, features, obs = spec_of(), torch.randn(1, 5, 8), torch.randn(1, 5, 10)
+    always = Manner(spec, 8, urgency=0.5)(features, obs)
+    assert always[..., 1].sigmoid().unique().tolist() == [0.5]
+    assert not always[..., 2].any()  # and is not drawn
+    assert not list(Manner(spec, 8, urgency=0.5).parameters())
+    read = Manner(spec, 8, urgency=[0, 3])
+    other = obs.clone()
+    other[..., [0, 3]] += 1
+    assert torch.equal(read(features, obs), read(torch.randn(1, 5, 8), obs))
+    assert not torch.equal(read(features, obs), read(features, other))
+
+
+def test_what_does_not_fit_is_told() -> None:
+    for settings, said in (
+        ({"gate": "recever"}, r"communication\.gate.*receiver"),
+        ({"gate": {"kind": "sender", "price": -1}}, "communication.gate.price is -1"),
+        ({"gate": {"kind": "receiver", "price": 1}}, "who listens pays nothing"),
+        ({"gate": 3}, "communication.gate is 3"),
+        ({"budget": 0}, "communication.budget is 0"),
+        ({"budget": 3}, "an agent hears at most 3 others"),
+        ({"budget": {"patience": 3}}, "must say how many 'messages'"),
+        ({"budget": 1, "topology": {"kind": "routed"}}, "communication.budget is of single messages"),
+    ):
+        with pytest.raises(UserError, match=said):
+            gated("symbolic", members=1, **settings).validate()
+    with pytest.raises(UserError, match="has no gates; use 'symbolic' or 'mlp'"):
+        gated("tiny", gate="sender").validate()
+    config = gated(gate="sender").training(gamma=0.0)
+    with pytest.raises(UserError, match=r"training\.gamma is 0"):
+        config.validate()
+    spec = spec_of()
+    for urgency, said in ((1.5, "agent_config.urgency is 1.5"), ([99], "names column 99"), (["speed"], "the part")):
+        with pytest.raises(UserError, match=said):
+            Manner(spec, 8, urgency=urgency)
+    with pytest.raises(UserError, match=r"without communication\.budget"):
+        runner_of(gated().population(agent_config={"hidden": 16, "urgency": 0.3}))
+
+
+def test_policies_with_gates_learn_from_their_decisions() -> None:
+    training = LocalTraining(gated(gate="both", budget=2, members=1), evaluation_worlds=8)
+    agent = training.learner.networks["swarm"].agent
+    before = {name: values.detach().clone() for name, values in agent.named_parameters()}
+    training.iterate()
+    still = {name for name, values in agent.named_parameters() if torch.equal(values, before[name])}
+    assert not still
+
+
+def test_a_recipe_of_a_channel_with_gates_can_be_written_down() -> None:
+    kind = Vectors(2)
+    recipe = ChannelRecipe(kind, FULL, gate={"kind": "sender", "price": 0.1}, budget=2, rounds=1)
+    told = recipe.to_json()
+    assert (told["gate"], told["budget"], told["rounds"]) == ({"kind": "sender", "price": 0.1}, 2, 1)
+    assert ChannelRecipe(kind, **told) == replace(recipe, reflexes=[])
+    assert set(ChannelRecipe(kind, FULL).to_json()).isdisjoint({"gate", "budget", "rounds"})
+
+
+def test_the_spec_of_a_network_with_gates_survives_as_json() -> None:
+    spec = networks(runner_of(gated(gate="both", budget=2, rounds=1)))["swarm"].spec
+    assert (spec.gates, spec.urgency, spec.rounds) == (("receiver", "sender"), True, 1)
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec

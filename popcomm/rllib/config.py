@@ -348,6 +348,7 @@ class PopulationPPOConfig(Settings):
         *,
         num_worlds_per_env_runner: int = NotProvided,
         step_timeout_s: float | None = NotProvided,
+        overlap: bool = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """Rollouts.
@@ -357,10 +358,16 @@ class PopulationPPOConfig(Settings):
             step_timeout_s: seconds after which a step of all of them counts as hanging, and is interrupted with an
                 error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
                 found when nothing came of it in `sample_timeout_s`.
+            overlap: let remote runners sample the next fragment while the learners update from the last one
+                (`popcomm.rllib.overlap`). They then act with weights that are one update old, which PPO's ratio
+                corrects. Where a generation of `survival` ends nothing is sampled ahead. Not with `num_env_runners` 0,
+                autocast, or networks that grow.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
-        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s)
+        return self._set(
+            num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s, overlap=overlap
+        )
 
     def acceleration(
         self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided

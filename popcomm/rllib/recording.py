@@ -175,6 +175,7 @@ class Recording:
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
         scalars |= algorithm.schedules.scalars() | algorithm.attendance.scalars(result)
+        scalars |= algorithm.ahead.scalars()
         return scalars | _losses(algorithm.learner_statistics(result))
 
 
@@ -262,9 +263,9 @@ def transcript_rows(algorithm: Algorithm, taken: bool) -> dict[str, Any]:
     """
 
     def rows(runner: PopulationEnvRunner) -> dict[str, Any]:
-        return runner.transcript.take() if taken else runner.transcript.rows()
+        return runner.transcript.take(iteration) if taken else runner.transcript.rows()
 
-    group = algorithm.env_runner_group
+    group, iteration = algorithm.env_runner_group, algorithm.iteration
     if algorithm.config.num_env_runners == 0:
         return rows(group.local_env_runner)
     patience = algorithm.config.sample_timeout_s

@@ -211,13 +211,17 @@ class Transcript:
                 parts.append(torch.zeros(self.worlds, species.num_seats, self.channel.inbox_size))
         return _array(torch.cat(parts, 1))
 
-    def take(self) -> dict[str, Any]:
+    def take(self, until: int | None = None) -> dict[str, Any]:
         """The rows of all steps since the last call, or of the last STEPS_KEPT; each is handed out once.
 
         A step waits for the next call if it is not known yet who heard what was said in it.
+
+        Args:
+            until: the last iteration whose steps are taken; those that were sampled ahead of it wait. None: all.
         """
-        waiting = [moment for moment in self.moments if moment.heard is None]
-        known = [moment for moment in self.moments if moment.heard is not None]
+        last = self.iteration if until is None else until
+        known = [moment for moment in self.moments if moment.heard is not None and moment.iteration <= last]
+        waiting = [moment for moment in self.moments if moment.heard is None or moment.iteration > last]
         self.moments = deque(waiting, maxlen=self.moments.maxlen)
         return self._table(known)
 

@@ -18,6 +18,7 @@ from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.graph import check_graph
 from popcomm.rllib.language_metrics import check_metrics
 from popcomm.rllib.message_learning import check_credit, check_gates, check_gradient, check_importance, check_relaxed
+from popcomm.rllib.overlap import check_overlap
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
@@ -84,6 +85,7 @@ def check(settings: Settings) -> Plan:
     check_graph(plan)
     check_relaxed(plan)
     check_sharing(plan)
+    check_overlap(settings, plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
     check_unsupported(settings, plan)

@@ -1,36 +1,65 @@
-"""Messages of real numbers: the network's output, with normal noise if asked for."""
+"""Messages of real numbers: the network's output, with normal noise if asked for, or as much as privacy needs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.channels.privacy import Privacy, privacy_of
 from popcomm.channels.relaxed import at_least_float32
 from popcomm.checks import number, whole
+from popcomm.errors import UserError
 
 
 @dataclass(frozen=True)
 class Vectors:
     """A vector of `size` real numbers; with `std` > 0 it is normally distributed around the network's output.
 
+    With `privacy` the output is clipped, and the noise is what (epsilon, delta) takes; no message goes out without,
+    greedy ones neither.
+
     Raises:
-        UserError: a size below one, or a negative std.
+        UserError: a size below one, a negative std, one beside privacy, which sets it, or what Privacy refuses.
     """
 
     size: int
     std: float = 0.0
+    privacy: Privacy | Mapping[str, Any] | None = None
     kind: ClassVar[str] = "vectors"
     gradients: ClassVar[tuple[str, ...]] = ("through",)
 
     def __post_init__(self) -> None:
         whole("messages.size", self.size, 1)
         number("messages.std", self.std, "not be negative", least=0)
+        if self.privacy is not None and self.std:
+            raise UserError(f"messages.std is {self.std}, and follows from messages.privacy; leave one of them out")
+        object.__setattr__(self, "privacy", privacy_of(self.privacy))
+
+    @property
+    def mechanism(self) -> Privacy | None:
+        """What hides what the sender saw; None: nothing does."""
+        return cast("Privacy | None", self.privacy)
+
+    @property
+    def always_drawn(self) -> bool:
+        """Whether a message is never its distribution's mode, not even of those who explore nothing."""
+        return self.privacy is not None
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise on every number."""
+        return self.std if self.mechanism is None else self.mechanism.sigma
+
+    def center(self, params: Tensor) -> Tensor:
+        """What the noise is added to: the output, clipped where it is private. [..., size] -> the same."""
+        return params if self.mechanism is None else self.mechanism.clipped(params)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,7 +83,14 @@ class Vectors:
         return torch.float32
 
     def rule(self) -> str:
-        noise = f" plus normal noise of standard deviation {self.std:g}" if self.std else ""
+        hidden = self.mechanism
+        noise = f" plus normal noise of standard deviation {self.deviation:g}" if self.deviation else ""
+        if hidden is not None:
+            many = f"any {hidden.messages:,} messages of a sender" if hidden.messages > 1 else "a message"
+            noise = (
+                f", clipped to the L2 norm {hidden.clip:g},{noise}: ({hidden.epsilon:g}, {hidden.delta:g})-"
+                f"differential privacy of what {many} were made of"
+            )
         return f"a message is a vector of {self.size} real numbers, the network's output{noise}"
 
     def space(self) -> spaces.Box:
@@ -63,7 +99,7 @@ class Vectors:
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """Nothing is kept of noiseless vectors."""
-        return (self.size,) if self.std else (0,)
+        return (self.size,) if self.deviation else (0,)
 
     def draw_noise(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal noise: [..., size] float32, or [..., 0] of the noiseless distribution."""
@@ -72,32 +108,32 @@ class Vectors:
     def sample_with(self, params: Tensor, noise: Tensor) -> Tensor:
         """params [..., size] and noise -> [..., size], float32 or wider; differentiable in params."""
         params = at_least_float32(params)
-        return params + self.std * noise if self.std else params
+        return self.center(params) + self.deviation * noise if self.deviation else params
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.sample_with(params, self.draw_noise(params, generator))
 
     def mode(self, params: Tensor) -> Tensor:
-        """The mean, float32."""
-        return params.float()
+        """The mean, float32; of private messages, which have to be noisy, a sample by torch's default generator."""
+        return self.sample(params).float() if self.always_drawn else params.float()
 
     def log_prob(self, params: Tensor, messages: Tensor) -> Tensor:
         """Normal log-density summed over the vector; zero for the noiseless distribution, which has no density."""
-        if self.std == 0:
+        if self.deviation == 0:
             return params.new_zeros(params.shape[:-1])
-        z = (messages - params) / self.std
-        return (-0.5 * z.square() - math.log(self.std) - 0.5 * math.log(2 * math.pi)).sum(-1)
+        z = (messages - self.center(params)) / self.deviation
+        return (-0.5 * z.square() - math.log(self.deviation) - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
         """Differential entropy (nats); zero for the noiseless distribution."""
-        if self.std == 0:
+        if self.deviation == 0:
             return params.new_zeros(params.shape[:-1])
-        each = 0.5 * math.log(2 * math.pi * math.e) + math.log(self.std)
+        each = 0.5 * math.log(2 * math.pi * math.e) + math.log(self.deviation)
         return params.new_full(params.shape[:-1], self.size * each)
 
     def soft(self, params: Tensor) -> Tensor:
-        """The output itself, without noise."""
-        return params
+        """The output itself (clipped, where it is private), without noise."""
+        return self.center(params)
 
     def straight_through(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         """The vector itself; `soft` is what the present sender says with the noise that was kept."""

@@ -18,7 +18,7 @@ from popcomm.rllib.env_runner import PopulationEnvRunner
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 120.0  # for env runners to hand out their state
-RUNNER_STATES, CLOCK, SURVIVAL = "runner_states", "clock", "survival"
+RUNNER_STATES, CLOCK, SURVIVAL, LEDGER = "runner_states", "clock", "survival", "ledger"
 
 
 def made(cls: Any, path: PathLike, config: Any, trust: bool) -> Any:
@@ -93,7 +93,7 @@ def own_state(algorithm: Any) -> dict[str, Any]:
         "schedules": algorithm.schedules.get_state(),
     }
     selection = {} if algorithm.survival is None else {SURVIVAL: algorithm.survival.get_state()}
-    return {RUNNER_STATES: runners, CLOCK: clock, **selection}
+    return {RUNNER_STATES: runners, CLOCK: clock, LEDGER: algorithm.ledger.get_state(), **selection}
 
 
 def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
@@ -101,6 +101,7 @@ def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
     clock = state.get(CLOCK, {})  # older checkpoints have none
     algorithm.performance, algorithm.known_fades = clock.get("performance"), clock.get("fades")
     algorithm.schedules.set_state(clock.get("schedules", {}))
+    algorithm.ledger.set_state(state.get(LEDGER, {}))
     if algorithm.survival is not None and SURVIVAL in state:
         algorithm.survival.set_state(state[SURVIVAL])
     saved = dict(state.get(RUNNER_STATES, []))

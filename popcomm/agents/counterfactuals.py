@@ -41,7 +41,7 @@ class Scene(NamedTuple):
     memory: dict[str, Tensor]  # {name: [B, N_s, ...]}, at its start where a life begins
     members: Tensor  # [B, N_s] int64
     mail: Mail | None  # what is under way; None in silence
-    open_symbols: int | None = None  # how many may be said, where a vocabulary grows
+    open_symbols: int | None = None  # how many may be said; None: all
 
 
 class Alternatives(NamedTuple):
@@ -59,8 +59,12 @@ class Answer(NamedTuple):
     message: Tensor | None  # [..., *params shape]
     said: Tensor | None  # [..., *message shape], of networks that speak symbol by symbol
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> Answer:
-        """The same with what `change` makes of every tensor."""
+    def unflattened(self, count: int) -> Answer:
+        """Copies k M as [k, M], M = count."""
+        return self.each(lambda values: values.unflatten(2, (-1, count)))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Answer:
+        """What is there, changed."""
         message, said = (None if values is None else change(values) for values in (self.message, self.said))
         return Answer(change(self.logits), change(self.value), message, said)
 
@@ -133,7 +137,7 @@ def lived(scene: Scene, said: Tensor | None = None) -> tuple[Answer, dict[str, T
         said: [B, N_s, *message shape], what it said, for networks that speak symbol by symbol; None: the likeliest.
     """
     given, memory = _asked(scene, _as_it_is(scene, 1), 1, said)
-    return given.mapped(lambda values: values.squeeze(2)), memory
+    return given.each(lambda values: values.squeeze(2)), memory
 
 
 def _as_it_is(scene: Scene, copies: int) -> tuple[_Posts, Tensor, Tensor] | None:
@@ -180,12 +184,7 @@ def instead(
         here = here.unsqueeze(1)
         replaced = torch.where(here, places.unsqueeze(-1), slots[:, :, None, None]).flatten(2, 3)
         there = (mask[:, :, None, None] & (~here | heard.unsqueeze(-1))).flatten(2, 3)
-        yield (
-            part,
-            _asked(scene, (posts, replaced, there), replaced.shape[2], said)[0].mapped(
-                lambda values: values.unflatten(2, (-1, count))
-            ),
-        )
+        yield part, _asked(scene, (posts, replaced, there), replaced.shape[2], said)[0].unflattened(count)
 
 
 def _heard(scene: Scene) -> Mail:
@@ -249,13 +248,12 @@ def _asked(
     strengths = None if gate is None else _copied(gate, copies)
     inbox = None if heard is None else _inbox(*heard, strengths, seating)
     told = None if said is None else seating.to_members(spread(said))
-    greedy = told is None and generator is None
+    greedy, many = told is None and generator is None, scene.open_symbols
     output = agent_step(
-        scene.network.agent, spec, obs, inbox, memory, told, generator, greedy, open_symbols=scene.open_symbols
+        scene.network.agent, spec, obs, inbox, memory, told, generator, greedy=greedy, open_symbols=many
     )
-    found = Answer(output.action_logits, output.value, output.message, output.said).mapped(
-        lambda values: seating.to_worlds(values).unflatten(1, (-1, copies))
-    )
+    answer = Answer(output.action_logits, output.value, output.message, output.said)
+    found = answer.each(lambda values: seating.to_worlds(values).unflatten(1, (-1, copies)))
     return found, {name: seating.to_worlds(values) for name, values in output.state.items()} if copies == 1 else {}
 
 

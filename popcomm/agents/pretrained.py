@@ -256,7 +256,7 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
     messages = spec.messages
     plain["action_space"] = space_to_json(spec.action_space)
     plain["observation_space"] = _form(spec.observation_space)
-    plain["seat_species"] = list(spec.seat_species)
+    plain["seat_species"], plain["gates"] = list(spec.seat_species), list(spec.gates)
     plain["messages"] = None if messages is None else kind_to_json(messages)
     return plain
 
@@ -273,6 +273,7 @@ def spec_from_json(data: Mapping[str, Any]) -> AgentSpec:
         "action_space": space_from_json(data["action_space"]),
         "observation_space": None if seen is None else space_from_json(seen),
         "seat_species": tuple(data.get("seat_species", ())),
+        "gates": tuple(data.get("gates", ())),
     }
     return AgentSpec(**{**data, **made})
 

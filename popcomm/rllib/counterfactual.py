@@ -115,8 +115,8 @@ def counterfactual_credit(
         if t < length - 1:
             other = _alternatives(walks, kind, generator)
             if plan.channel is not None and plan.channel.noise:
-                heard = plan.channel.transmit(other.messages, generator, next(iter(walks.values())).open_symbols)
-                other = other._replace(messages=heard)
+                many = next(iter(walks.values())).open_symbols
+                other = other._replace(messages=plan.channel.transmit(other.messages, generator, many))
     return values[..., :-1], counts[..., :-1] > 0
 
 

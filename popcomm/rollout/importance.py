@@ -133,8 +133,8 @@ class ImportanceSums:
 
     def _said(self, name: str, turn: Turn) -> Tensor | None:
         """[B, N_s, ...], what networks that speak symbol by symbol are told that they said."""
-        said = turn.acts[name].message
-        return None if said is None else turn.seatings[name].to_worlds(said)[: self.worlds]
+        message = turn.acts[name].message
+        return None if message is None else turn.seatings[name].to_worlds(message)[: self.worlds]
 
     def _might_say(self, scenes: Mapping[str, Scene], turn: Turn) -> Alternatives:
         kind = self.channel.messages
@@ -158,10 +158,8 @@ class ImportanceSums:
     def result(self) -> Importance:
         """What was found so far."""
         shape = self.counts.shape
-        replaced, removed, value_replaced, value_removed = (
-            np.divide(row, self.counts, out=np.full(shape, np.nan), where=self.counts > 0) for row in self.sums
-        )
-        return Importance(replaced, removed, value_replaced, value_removed, self.counts.copy())
+        means = [np.divide(row, self.counts, out=np.full(shape, np.nan), where=self.counts > 0) for row in self.sums]
+        return Importance._make([*means, self.counts.copy()])
 
     def scalars(self) -> dict[str, float]:
         """Numbers for the log: means over all messages; and of each pair of seats, or of species where seats are many,

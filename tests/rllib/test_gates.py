@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.distributions import action_distribution
 from popcomm.agents.gates import Manner
+from popcomm.agents.pretrained import spec_from_json, spec_to_json
 from popcomm.channels.vectors import Vectors
 from popcomm.errors import UserError
 from popcomm.rllib.rows import Rows
@@ -205,3 +207,9 @@ def test_a_recipe_of_a_channel_with_gates_can_be_written_down() -> None:
     assert (told["gate"], told["budget"], told["rounds"]) == ({"kind": "sender", "price": 0.1}, 2, 1)
     assert ChannelRecipe(kind, **told) == replace(recipe, reflexes=[])
     assert set(ChannelRecipe(kind, FULL).to_json()).isdisjoint({"gate", "budget", "rounds"})
+
+
+def test_the_spec_of_a_network_with_gates_survives_as_json() -> None:
+    spec = networks(runner_of(gated(gate="both", budget=2, rounds=1)))["swarm"].spec
+    assert (spec.gates, spec.urgency, spec.rounds) == (("receiver", "sender"), True, 1)
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec

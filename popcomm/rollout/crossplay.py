@@ -80,7 +80,10 @@ def _say(network: Network, kind: Any, views: Tensor, open_symbols: int | None, c
     obs = views.expand(spec.members, *views.shape)
     state = agent.initial_state(len(views))
     output = agent_step(agent, spec, obs, None, state, greedy=True, open_symbols=open_symbols)
-    return likeliest(kind, output.message, chance) if output.said is None else output.said
+    if output.said is not None:
+        return output.said
+    assert output.message is not None
+    return likeliest(kind, output.message, chance)
 
 
 def _answer(network: Network, kind: Any, said: Tensor, views: Tensor) -> Tensor:

@@ -35,5 +35,5 @@ bench: $(READY)
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(BIN)/python -m pip install -q -e ".[dev,envs,vmas,lbforaging,rware,butterfly,optuna,traffic]"
+	$(BIN)/python -m pip install -q -e ".[dev,envs,vmas,lbforaging,rware,butterfly,optuna,privacy,traffic]"
 	touch $@

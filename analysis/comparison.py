@@ -33,6 +33,7 @@ NUMBERS = (
     "evaluation/",
     "world/",
     "channel/",
+    "privacy/",
     "losses/world_r2",
     "language/agreement",
     "language/listening",

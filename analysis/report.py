@@ -86,6 +86,7 @@ def standing(run: RunFolder) -> dict[str, str]:
         "return per world": _number(run.last("charts/episodic_return")),
         "explained variance": _number(run.last("losses/explained_variance")),
         "world model R²": _number(run.last("losses/world_r2")),
+        "privacy spent": _privacy(run),
         "updates left out": _number(run.measured("losses/non_finite_updates").sum() or math.nan, ",.0f"),
         "latest checkpoint": checkpoints[-1] if checkpoints else "none yet",
     }
@@ -101,6 +102,15 @@ def _basis(run: RunFolder) -> str:
     when = f"iteration {last}" if first == last else f"iterations {first} to {last}"
     what = "messages" if run.message_kind else "agent steps, without messages,"
     return f"{run.path} (recorded: {talk.size:,} {what} of {when}; training: means of the last tenth of its iterations)"
+
+
+def _privacy(run: RunFolder) -> str:
+    """(epsilon, delta) by the member that spent most: in an episode, and composed over all that it ever sent."""
+    episode, whole = _number(run.now("privacy/epsilon")), _number(run.now("privacy/epsilon_all"))
+    if not episode:
+        return ""
+    delta = _number(run.now("privacy/delta"))
+    return f"epsilon {episode} in an episode, {whole} in all messages of a member, at delta {delta}"
 
 
 def _worded(value: Any) -> str:

@@ -16,7 +16,7 @@ from popcomm.agents.action_bounds import ActionBounds
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.distributions import action_distribution
 from popcomm.channels.mailbox import Inbox
-from popcomm.channels.messages import MessageKind, Symbols
+from popcomm.channels.messages import MessageKind, Symbols, likeliest
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.words import Words
 from popcomm.envs.flat_spaces import FlatAction, FlatObservation, mask_of
@@ -186,7 +186,7 @@ class Acting:
             silent = self.spec.messages
             return None if silent is None else _shown(silent, torch.zeros(silent.shape, dtype=silent.dtype))
         if said is None:
-            said = kind.mode(output.message) if greedy else kind.sample(output.message, generator)
+            said = likeliest(kind, output.message, generator) if greedy else kind.sample(output.message, generator)
         return _shown(kind, said[0, 0].cpu())
 
     def _numbers(self, own: Any) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from popcomm.channels.vectors import Vectors
 from popcomm.checks import positive, true_or_false, whole
 from popcomm.errors import UserError
 
-__all__ = ["MessageKind", "Symbols", "Vectors", "reparameterised", "told"]
+__all__ = ["MessageKind", "Symbols", "Vectors", "likeliest", "reparameterised", "told"]
 
 
 class MessageKind(Protocol):
@@ -42,7 +42,7 @@ class MessageKind(Protocol):
     True, messages that may end early, `share(params) -> [..., positions]`, how likely each is sent. Of any:
     `expense(params) -> [...]`, differentiable, what agents that are to be brief make small (without it: the sum of the
     absolute values of params); beside it `soft_and_expense(params)`, both of which come cheaper together, or None where
-    they do not.
+    they do not. `always_drawn`, where True, says that messages are drawn even by those who explore nothing.
     """
 
     kind: ClassVar[str]
@@ -125,6 +125,20 @@ class MessageKind(Protocol):
 def reparameterised(kind: object) -> bool:
     """Whether messages of that kind are made anew from kept noise when they are learned from."""
     return getattr(kind, "noise_shape", None) is not None
+
+
+def likeliest(kind: Any, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The messages of those who explore nothing: the mode, or a sample where no message may go out without its noise.
+
+    Args:
+        kind: a MessageKind.
+        params: [..., *params_shape].
+        generator: source of the noise; torch's default one if None.
+
+    Returns:
+        [..., *shape].
+    """
+    return kind.sample(params, generator) if getattr(kind, "always_drawn", False) else kind.mode(params)
 
 
 def told(kind: object, said: Tensor | None) -> dict[str, Tensor]:

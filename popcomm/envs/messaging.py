@@ -97,6 +97,11 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
             f"messages are {kind.kind}, which are real numbers in the trainer alone; an environment has what they are "
             f"in play: Symbols(vocab_size={played.vocab_size}, length={played.length}{end})"
         )
+    if getattr(kind, "privacy", None) is not None:
+        raise UserError(
+            "messages.privacy is a promise of who says them, and an environment delivers what it is given; leave it "
+            "out, or train on the environment itself with communication(messages=...)"
+        )
     if graph.latents:
         raise UserError(
             "topology routed has no inboxes, which with_messages fills; use full, ring, chain, k_nearest or custom"

@@ -102,6 +102,8 @@ PANELS = (
         "1 = full",
     ),
     Panel("Weight of the favourite neighbour", {"language/top_attention": ""}, "share of attention"),
+    Panel("Privacy spent in an episode", {"privacy/epsilon": "by the member that spent most"}, "epsilon"),
+    Panel("Privacy spent in all", {"privacy/epsilon_all": "by the member that spent most"}, "epsilon"),
     Panel("Speed", {"charts/agent_SPS": "agent steps", "charts/SPS": "environment steps"}, "per second"),
 )
 

@@ -37,6 +37,7 @@ from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.plan import plan_of
+from popcomm.rllib.privacy import Ledger, privacy_in
 from popcomm.rllib.recording import Recording
 from popcomm.rllib.release import released
 from popcomm.rllib.survival import Survival
@@ -85,6 +86,7 @@ class PopulationPPO(PPO):
         self.members: dict[str, dict[str, np.ndarray]] = {}
         self.selected: dict[str, dict[str, float]] = {}  # what the last iteration's selection came to, if there was one
         self.survival = Survival(self.plan, config.seed) if self.plan.survival else None
+        self.ledger = Ledger(privacy_in(self.plan.channel))  # of what private messages spent
         self.schedules = TrainingSchedules(config)
         self.attendance = Attendance(config)
         self.ahead = Ahead(config)
@@ -220,6 +222,7 @@ class PopulationPPO(PPO):
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
             self.performance, self.known_fades = _pooled(sampled), sampled[0].fades
             self._count_members([a.members for a in sampled])
+            self.ledger.take(a.private or {} for a in sampled)
         return [a.batch for a in sampled], [a.rows for a in sampled]
 
     def _learn(self, batches: list[Batch], rows: list[int], timesteps: dict[str, int]) -> list[object]:

@@ -55,6 +55,7 @@ class Sampled(NamedTuple):
     fades: list[dict[str, Any]]  # what the schedules of reflexes remember
     members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
     worker_index: int = 0
+    private: dict[str, dict[str, np.ndarray]] | None = None  # messages of these steps (`privacy.MessageCounts.read`)
 
 
 class SamplingFailure(NamedTuple):
@@ -257,6 +258,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             self.fades(),
             members,
             self.worker_index or 0,
+            self.statistics.private.read(),
         )
 
     def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:

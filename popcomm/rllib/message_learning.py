@@ -121,6 +121,11 @@ def check_gates(settings: Settings, plan: Plan) -> None:
         return
     key = "gate" if channel.gates.names else "budget"
     what = f"communication.{key} is {gate_of(settings) if key == 'gate' else settings.channel_budget!r}"
+    if getattr(channel.messages, "mechanism", None) is not None and (channel.gates.sender or channel.budget.ranks):
+        raise UserError(
+            f"{what}, and whether a sender speaks and how urgently tells of what it saw, which messages.privacy does "
+            "not hide; use a gate of the receiver, or leave privacy out"
+        )
     for name, species in plan.species.items():
         if not getattr(species.agent_class, "gates_messages", False):
             able = " or ".join(repr(known) for known, one in AGENTS.items() if getattr(one, "gates_messages", False))

@@ -89,7 +89,7 @@ class Recording:
         run_dir, iteration, steps = Path(config.run_dir), algorithm.iteration, scalars["env_steps"]
         run_dir.mkdir(parents=True, exist_ok=True)
         scalars["iteration"] = iteration
-        members = generations.arrays(algorithm.members)
+        members = generations.arrays(algorithm.members) | algorithm.ledger.arrays()
         progress.append(run_dir / PROGRESS, {**scalars, **generations.in_lines(members)})
         # What this process finds there is that of a training that went on beyond the checkpoint.
         if algorithm.survival is not None and (algorithm.selected or self.writer is None):
@@ -173,6 +173,7 @@ class Recording:
             scalars["charts/agent_episodic_return"] = sampled[EPISODE_RETURN_MEAN] / algorithm.config.layout.num_agents
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
+        scalars |= algorithm.ledger.scalars()
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
         scalars |= algorithm.schedules.scalars() | algorithm.attendance.scalars(result)
         scalars |= algorithm.ahead.scalars()

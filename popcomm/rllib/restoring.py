@@ -18,7 +18,7 @@ from popcomm.rllib.env_runner import PopulationEnvRunner
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 120.0  # for env runners to hand out their state
-RUNNER_STATES, CLOCK, SURVIVAL, AHEAD = "runner_states", "clock", "survival", "ahead"
+RUNNER_STATES, CLOCK, SURVIVAL, LEDGER, AHEAD = "runner_states", "clock", "survival", "ledger", "ahead"
 
 
 def made(cls: Any, path: PathLike, config: Any, trust: bool) -> Any:
@@ -94,7 +94,8 @@ def own_state(algorithm: Any) -> dict[str, Any]:
     }
     selection = {} if algorithm.survival is None else {SURVIVAL: algorithm.survival.get_state()}
     ahead = algorithm.ahead.get_state()
-    return {RUNNER_STATES: runners, CLOCK: clock, **selection, **({AHEAD: ahead} if ahead else {})}
+    own = {RUNNER_STATES: runners, CLOCK: clock, LEDGER: algorithm.ledger.get_state()}
+    return {**own, **selection, **({AHEAD: ahead} if ahead else {})}
 
 
 def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
@@ -102,6 +103,7 @@ def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
     clock = state.get(CLOCK, {})  # older checkpoints have none
     algorithm.performance, algorithm.known_fades = clock.get("performance"), clock.get("fades")
     algorithm.schedules.set_state(clock.get("schedules", {}))
+    algorithm.ledger.set_state(state.get(LEDGER, {}))
     if algorithm.survival is not None and SURVIVAL in state:
         algorithm.survival.set_state(state[SURVIVAL])
     # What was sampled ahead goes with the worlds that it led to.

@@ -34,6 +34,7 @@ from popcomm.rllib.fragment import Fragment, open_symbols
 from popcomm.rllib.gate_statistics import GateStatistics
 from popcomm.rllib.listening import Moved, count_moves
 from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.privacy import MessageCounts
 from popcomm.rllib.speaking import speaking
 from popcomm.rllib.success import count_games
 from popcomm.rollout import Thought, Turn
@@ -72,6 +73,7 @@ class RolloutStatistics:
         self.finished: list[tuple[np.ndarray, np.ndarray]] = []  # returns [E, N], lengths [E]
         self.labels: list[Tensor] = []
         self.gates = GateStatistics(layout)
+        self.private = MessageCounts(layout, channel, members)
         self.attention: list[Tensor] = []  # of steps: weights of top neighbours, added up, and how many listened
         self.counts: dict[str, Any] = {}
         self.language: dict[str, float] = {}
@@ -94,6 +96,7 @@ class RolloutStatistics:
             self.labels.append(step.labels)
         self._count_members(turn, following)
         self.gates.step(turn)
+        self.private.step(turn)
         count_games(self.members, turn, self.layout, self.whole)
         if bool(over.any()):
             returns = self.returns[over].cpu().numpy()
@@ -332,9 +335,11 @@ class RolloutStatistics:
             "lengths": self.lengths,
             "performance": dict(self.performance),
             "whole": self.whole,
+            "private": self.private.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.returns, self.lengths = state["returns"], state["lengths"]
         self.performance = state.get("performance", {})
         self.whole = state.get("whole")  # checkpoints of before there was selection have none
+        self.private.set_state(state.get("private", {}))

@@ -220,7 +220,7 @@ def _check_talk_losses(species: SpeciesPlan) -> None:
 
 def _says_surely(kind: MessageKind) -> bool:
     """Whether a network's output decides a message of that kind, so that it has no probability."""
-    return (isinstance(kind, Vectors) and not kind.std) or (isinstance(kind, Dru) and not kind.noise)
+    return (isinstance(kind, Vectors) and not kind.deviation) or (isinstance(kind, Dru) and not kind.noise)
 
 
 def _check_waiting(settings: Settings, plan: Plan) -> None:

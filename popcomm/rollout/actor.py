@@ -155,7 +155,7 @@ class Actor:
                     f"population.agent {agent} says its messages itself, and {kind.kind} are said by the trainer, "
                     "with noise that it keeps"
                 )
-            if not explore:
+            if not explore and not getattr(kind, "always_drawn", False):
                 return kind.mode(output.message), None
             noise = kind.draw_noise(output.message, self.generator)
             return kind.sample_with(output.message, noise), noise

@@ -11,6 +11,7 @@ from torch import Tensor
 from popcomm.agents.distributions import action_distribution
 from popcomm.agents.step import agent_step
 from popcomm.channels import Inbox
+from popcomm.channels.messages import likeliest
 from popcomm.envs.referential_v0 import ReferentialWorld
 from popcomm.errors import UserError
 from popcomm.rollout.actor import Network
@@ -62,7 +63,7 @@ def cross_play(population: Playable, split: str | None = None, seed: int = 0, ca
     if len(rows) > cap:
         rows = torch.randperm(len(rows), generator=chance)[:cap].sort().values
     seen = world.views(rows, chance)
-    said = _say(speaker, kind, seen.speaker, rollout.players.open_symbols)
+    said = _say(speaker, kind, seen.speaker, rollout.players.open_symbols, chance)
     answers = _answer(listener, kind, said, seen.listener)  # [L, S, M, parts]
     right = answers == seen.answers
     return CrossPlay(
@@ -73,13 +74,16 @@ def cross_play(population: Playable, split: str | None = None, seed: int = 0, ca
     )
 
 
-def _say(network: Network, kind: Any, views: Tensor, open_symbols: int | None) -> Tensor:
+def _say(network: Network, kind: Any, views: Tensor, open_symbols: int | None, chance: torch.Generator) -> Tensor:
     """views [M, O] -> messages [S, M, ...]."""
     agent, spec = network.agent, network.spec
     obs = views.expand(spec.members, *views.shape)
     state = agent.initial_state(len(views))
     output = agent_step(agent, spec, obs, None, state, greedy=True, open_symbols=open_symbols)
-    return kind.mode(output.message) if output.said is None else output.said
+    if output.said is not None:
+        return output.said
+    assert output.message is not None
+    return likeliest(kind, output.message, chance)
 
 
 def _answer(network: Network, kind: Any, said: Tensor, views: Tensor) -> Tensor:

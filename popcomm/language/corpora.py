@@ -117,7 +117,8 @@ def _of_conversations(path: Path, table: pa.Table, end_symbol: int | None) -> Co
     columns = (meanings, streams, speakers, _single(spoken["action"].to_pylist()))
     notes = () if streams is not None else ("rows are taken as independent, since no episodes are known",)
     in_order = [None if column is None else column[order] for column in columns]
-    return Corpus(as_messages(symbols[order], end_symbol), *in_order, notes, ending_with(table, end_symbol))  # type: ignore[arg-type]
+    said, whole = as_messages(symbols[order], end_symbol), ending_with(table, end_symbol)
+    return Corpus._make([said, *in_order, notes, whole])
 
 
 def _exported(path: Path) -> pa.Table | None:

@@ -174,7 +174,7 @@ def _arrays(batch: MultiAgentBatch | ray.ObjectRef) -> dict[str, Any]:
     """A batch as plain arrays, each once; species that share one name the same place."""
     found = ray.get(batch) if isinstance(batch, ray.ObjectRef) else batch
     places: dict[int, int] = {}
-    arrays = []
+    arrays: list[Any] = []
     species: dict[str, dict[str, int]] = {}
     for name, part in found.policy_batches.items():
         species[name] = {}

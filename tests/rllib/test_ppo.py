@@ -270,7 +270,7 @@ def population_loss(
     run = SpeciesUnroll(output, None, None, arrays["alive"].view(1, ROWS))
     agent = SimpleNamespace(auxiliary_losses=lambda batch, outputs: {})
     module = SimpleNamespace(
-        spec=SimpleNamespace(members=1),
+        spec=SimpleNamespace(members=1, rounds=0),
         agent=agent,
         auxiliary_weights={},
         value=lambda value, obs, state: value,
@@ -278,7 +278,7 @@ def population_loss(
         scale=lambda hyperparameter: None,
     )
     config = SimpleNamespace(
-        **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0, message_kl_coeff=0.0, rounds=0,
+        **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0, message_kl_coeff=0.0,
     )  # fmt: skip
     weights = {"quality_weight": 0.0, "balance_weight": 0.0, "sharpness": 0.0, "rare_share": 0.0}
     plan = SimpleNamespace(settings=config, spec=SimpleNamespace(messages=None), gradient="none", **weights)

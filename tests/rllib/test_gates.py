@@ -37,6 +37,9 @@ def gated(agent: str = "mlp", messages: Any = RELAXED, rounds: int = 0, members:
         ("symbolic", VECTORS, 0, {"gate": "both", "budget": 2}),
         ("mlp", SYMBOLS, 0, {"gate": "sender", "gradient": "reinforce"}),
         ("symbolic", RELAXED, 2, {"gate": {"kind": "both", "price": 0.1}, "budget": {"messages": 1, "price": 0.2}}),
+        ("ic3net", VECTORS, 0, {}),
+        ("tarmac", VECTORS, 2, {"gate": "receiver"}),
+        ("commnet", RELAXED, 1, {"gate": "sender"}),
         ("mlp", SYMBOLS, 1, {"gradient": "reinforce", "budget": 1, "topology": {"kind": "k_nearest", "k": 2}}),
     ],
 )

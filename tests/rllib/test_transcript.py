@@ -67,6 +67,17 @@ def test_steps_are_stamped_when_they_are_made() -> None:
         assert np.unique(rows["env_steps"][here]).tolist() == stamps.tolist()
 
 
+def test_what_was_sampled_ahead_waits_for_its_own_iteration() -> None:
+    ahead, in_turn = (recorded(agent="mlp", env_config={"lengths": (3,)}) for _ in range(2))
+    for iteration in (1, 2):
+        ahead.sample(env_steps=0, iteration=iteration)
+    found = [ahead.transcript.take(iteration) for iteration in (1, 2)]
+    assert [np.unique(rows["iteration"]).tolist() for rows in found] == [[1], [2]]
+    for iteration in (1, 2):
+        in_turn.sample(env_steps=0, iteration=iteration)
+    assert events(found[0]) + events(found[1]) == events(in_turn.transcript.take())
+
+
 def test_a_step_of_one_runner_stands_for_one_of_each() -> None:
     runner = recorded(agent="mlp", env_config={"lengths": (6,)})
     runner.transcript.runners = 3

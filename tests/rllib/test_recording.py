@@ -137,6 +137,7 @@ def test_a_run_folder_gets_its_progress_events_and_conversations(tmp_path: Path)
         .communication(messages={"kind": "symbols", "vocab_size": 8, "length": 2}, topology={"kind": "ring", "k": 2})
         .env_runners(num_worlds_per_env_runner=6, rollout_fragment_length=5)
         .recording(run_dir=tmp_path, conversation_every=2, conversation_worlds=3, picture_every=2)
+        .recording(metrics=["topographic_similarity"])
         .debugging(seed=0)
     )
     algorithm = config.build_algo()
@@ -158,6 +159,8 @@ def test_a_run_folder_gets_its_progress_events_and_conversations(tmp_path: Path)
         "language/collapse",
     ):
         assert np.isfinite(lines[name]).all(), name
+    assert np.isfinite(lines["language/topographic_similarity"][0])
+    assert b"language/topographic_similarity" in next((tmp_path / "tensorboard").glob("events.*")).read_bytes()
     table = read_conversations(tmp_path).to_pandas()
     # Both iterations, each stamped with its own steps; the part was written after the second.
     assert len(table) == 2 * 3 * 5 * 4

@@ -21,6 +21,7 @@ from popcomm.envs.checking import EnvCheck
 from popcomm.sources import of_a_source
 
 HERE = "popcomm.analysis.foreign_environments"
+FOR_FILES = ("tictactoe", "connect_four")
 ITERATIONS = 2
 HEADING = "## Held against plain loops"  # what is above it on the page is written by hand, and stays
 

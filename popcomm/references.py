@@ -18,6 +18,8 @@ from popcomm.errors import UserError, nearest, unknown
 
 # What files may name in installed packages: PettingZoo's way to make an environment, and classes of these families.
 ENV_FUNCTIONS = ("env", "parallel_env", "raw_env")
+# What a module of popcomm names in a tuple of this name, as an experiment the functions of its configurations.
+FOR_FILES = "FOR_FILES"
 FAMILIES = ("popcomm", "pettingzoo", "gymnasium", "vmas", "torch.nn", "ray.rllib.callbacks", "ray.rllib.core")
 
 
@@ -53,7 +55,7 @@ def attribute(key: str, reference: str) -> Any:
         if isinstance(found, ModuleType):
             module_name = found.__name__
         found, owner = getattr(found, part), f"{owner}.{part}"
-    if callable(found) and is_installed(module_name) and not _is_meant(found, part):
+    if callable(found) and is_installed(module_name) and not _is_meant(found, part, module_name):
         raise UserError(
             f"{key} '{reference}' is a {'class' if isinstance(found, type) else 'function'} of an installed package, "
             f"of which a file can name environments (classes, and functions called {', '.join(ENV_FUNCTIONS)}) and "
@@ -80,10 +82,11 @@ def is_installed(module_name: str) -> bool:
     return any(path.is_relative_to(Path(sysconfig.get_path(kind)).resolve()) for kind in ("stdlib", "platstdlib"))
 
 
-def _is_meant(found: Any, name: str) -> bool:
+def _is_meant(found: Any, name: str, module_name: str) -> bool:
     """Whether it is something that an installed package has for those who name it in a file."""
     if not isinstance(found, type):
-        return name in ENV_FUNCTIONS
+        own = module_name.partition(".")[0] == "popcomm"
+        return name in ENV_FUNCTIONS or (own and name in getattr(sys.modules[module_name], FOR_FILES, ()))
     families = [f"{base.__module__}." for base in found.__mro__]
     return any(base.startswith(f"{family}.") for base in families for family in FAMILIES)
 

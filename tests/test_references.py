@@ -73,6 +73,12 @@ def test_environments_and_networks_of_installed_packages_can_be_named() -> None:
     assert attribute("environment.env", "popcomm.envs.swarm_v0:parallel_env") is swarm_v0.parallel_env
 
 
+def test_what_a_module_of_popcomm_says_is_for_files_can_be_named() -> None:
+    assert attribute("environment.env", "popcomm.analysis.foreign_environments:tictactoe").__name__ == "tictactoe"
+    with pytest.raises(UserError, match="of an installed package"):
+        attribute("environment.env", "popcomm.analysis.foreign_environments:page")
+
+
 @pytest.mark.parametrize(
     ("reference", "said"),
     [

@@ -44,6 +44,7 @@ LOOKS = 6
 EPISODES = 256  # of an evaluation
 LESSONS = 3  # iterations in which fresh listeners are taught by the speakers of the end
 CHANCE = f"{__name__}:by_chance"
+FOR_FILES = ("by_chance",)
 
 # {world: {arm: overrides of its shipped config}}. In all arms but the first as many members are replaced.
 ARMS: dict[str, dict[str, tuple[str, ...]]] = {

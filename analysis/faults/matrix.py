@@ -81,7 +81,9 @@ LONGER = {"stop.training_iteration": 200}
 FAULTS = {
     "an env runner is killed": Fault(r"env runner \d is lost: .* 1 of 2 sample", LONGER, _kill_one),
     "all env runners are killed": Fault(
-        r"env runner \d is lost: .* 0 of 2 sample", LONGER | {"fault_tolerance.max_empty_iterations": 100}, _kill_all
+        r"env runner \d is lost: .* 0 of 2 sample",
+        LONGER | {"fault_tolerance.max_empty_iterations": 100},
+        _kill_all,
     ),
     "an env runner is killed, and stays away": Fault(
         r"env runner \d is lost: .* stays away",
@@ -132,7 +134,9 @@ def try_out(name: str, folder: Path) -> Told:
     given = [part for key, value in sets.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     command = [sys.executable, "-m", "popcomm.cli.main", "train", str(file), "--run-dir", str(run_dir), *given]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        # Ray would give its processes what others leave over; here it is them who are waited for.
+        environment = {**os.environ, "RAY_worker_niceness": "0"}
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
             if fault.action is not None:
                 _wait_for_lines(run_dir, 3, process)

@@ -14,6 +14,7 @@ import tempfile
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray gives its processes what others leave over)
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="pop")

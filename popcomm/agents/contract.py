@@ -196,6 +196,9 @@ class Agent(Protocol):
     `decides_unseen = True` where `decide` does not look at obs, which is empty then.
     `gates_messages = True` on the class of those that have the gates that `spec.gates` names, and a `manner` where
     `spec.manners` (`popcomm.agents.gates`); how open a receiver's gates are is "openness" [P, R, K] in `aux`.
+    `usual_gate = "sender"` (or another kind) on the class of those that have it where `communication.gate` is left out.
+    `shared_parts: tuple[str, ...]`, names of submodules that are one and the same in the networks of all species of its
+    class (`popcomm.rllib.sharing`); on the class, too, be it empty.
     `without_gradient: tuple[str, ...]`, names of parameters that are meant to have none: `agent_api_test` of
     `popcomm.agents.testing`, which holds an agent against all this, asks for one on every other.
 

@@ -110,6 +110,8 @@ def check_outputs(trial: Trial) -> None:
     shapes = {"action_logits": (p, rows, spec.action_params_size), "value": (p, rows)}
     if spec.sends is not None:
         shapes["message"] = (p, rows, *spec.sends.params_shape)
+    if spec.manners and getattr(trial.agent, "gates_messages", False):
+        shapes["manner"] = (p, rows, 3)
     start = trial.agent.initial_state(rows)
     with torch.no_grad():
         again = trial.run(trial.steps)

@@ -118,10 +118,10 @@ def _losses(trial: Trial, targets: Any, output: AgentOutput) -> dict[str, Tensor
 
 
 def _projected(trial: Trial, output: AgentOutput) -> Tensor:
-    """[P], a random functional of what is learned from: actions, values, and messages."""
+    """[P], a random functional of what is learned from: actions, values, messages, and how they are said."""
     total = torch.zeros(trial.spec.members)
     generator = torch.Generator().manual_seed(trial.seed)
-    for value in (output.action_logits, output.value, output.message):
+    for value in (output.action_logits, output.value, output.message, output.manner):
         if value is not None:
             total = total + (value * torch.randn(value.shape, generator=generator)).flatten(1).sum(1)
     return total

@@ -168,6 +168,7 @@ def named(output: AgentOutput) -> dict[str, Tensor]:
     found = {"action_logits": output.action_logits, "value": output.value}
     found |= {f"state['{name}']": value for name, value in output.state.items()}
     found |= {f"aux['{name}']": value for name, value in output.aux.items()}
+    found |= {} if output.manner is None else {"manner": output.manner}
     return found if output.message is None else {**found, "message": output.message}
 
 

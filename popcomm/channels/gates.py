@@ -36,16 +36,16 @@ class Gates:
 
 
 def make_gates(value: Any) -> Gates:
-    """From None, "receiver", "sender", "both", or {"kind": one of these, "price": c}.
+    """From None or "none", "receiver", "sender", "both", or {"kind": one of these, "price": c}.
 
     Raises:
         UserError: none of these, or a price that is negative or has nobody to pay it.
     """
-    if value is None or isinstance(value, Gates):
-        return value or Gates()
+    if value is None or value == "none" or isinstance(value, Gates):
+        return value if isinstance(value, Gates) else Gates()
     told = {"kind": value} if isinstance(value, str) else value
     if not isinstance(told, Mapping):
-        raise UserError(f"communication.gate is {value!r}, and must be one of {', '.join(KINDS)}, or a mapping")
+        raise UserError(f"communication.gate is {value!r}, and must be one of {', '.join(KINDS)}, none, or a mapping")
     for key in told:
         if key not in ("kind", "price"):
             raise unknown("communication.gate: the key", key, ("kind", "price"))

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from popcomm.language.corpora import Corpus, read_corpus
 from popcomm.language.dictionary import lexicon
+from popcomm.language.exports import check_writable, write_corpus
 from popcomm.language.progress import plain
 from popcomm.language.suite import METRICS, Row, meaningful, measure
 
@@ -72,4 +73,12 @@ def _shown(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"
 
 
-__all__ = ["as_json", "measure", "print_language", "read_corpus", "write_lexicon"]
+__all__ = [
+    "as_json",
+    "check_writable",
+    "measure",
+    "print_language",
+    "read_corpus",
+    "write_corpus",
+    "write_lexicon",
+]

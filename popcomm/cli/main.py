@@ -224,6 +224,10 @@ def language(
         int | None, typer.Option(min=0, metavar="SYMBOL", help="What ends a message; nothing behind it was said.")
     ] = None,
     lexicon: Annotated[Path | None, typer.Option(metavar="FILE", help="The CSV of all words to write.")] = None,
+    exports: Annotated[
+        list[Path] | None,
+        typer.Option("--export", metavar="FILE", help="The corpus to write: .jsonl (XferBench) or .parquet."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of samples and controls.")] = 0,
 ) -> None:
     """Measure the language of a run or a corpus: what it tells, how it is built, who speaks it, beside chance."""
@@ -236,10 +240,14 @@ def language(
         _check_writable(json_file, "--json", ".json")
     if lexicon is not None:
         _check_writable(lexicon, "--lexicon", ".csv")
+    for file in exports or ():
+        measuring.check_writable(file)
     columns = Columns(messages or (), meanings or (), stream, speaker, action)
     corpus = measuring.read_corpus(source, columns, end_symbol)
     if lexicon is not None and corpus.meanings is None:
         raise UserError(f"--lexicon needs meanings, and '{source}' has none")
+    for file in exports or ():
+        typer.echo(f"{file}: {measuring.write_corpus(corpus, file):,} rows")
     rows, left_out = measuring.measure(corpus, metrics, seed)
     measuring.print_language(corpus, rows, left_out, Console(highlight=False), words=not metrics)
     if json_file is not None:

@@ -106,7 +106,8 @@ class PredatorPreyWorld(EpisodicWorld):
         self.num_worlds, self.device = num_worlds, torch.device(device)
         self.level, self.mode, self.ends_together = level, mode, ends_together
         self.size, agents, self.max_steps, self.vision = chosen
-        self.state_size, self.num_labels = 2 + 2 * agents, min(self.size, LABEL_GRID) ** 2
+        self.state_size, side = 2 + 2 * agents, torch.arange(min(self.size, LABEL_GRID))
+        self.num_labels, self.label_attributes = len(side) ** 2, torch.cartesian_prod(side, side)  # row, column
         self._places = _places(self.size).to(self.device)  # [S * S, P], what is told of each cell
         self._next = next_cells(self.size).to(self.device)  # [S * S, 5], where each move leads
         self._in_view = (2 * self.vision + 1) ** 2

@@ -128,6 +128,7 @@ class ReferentialWorld(DrawingWorld):
         check_split(len(self.meanings), split, distractors if self.picking else 0)
         self.state_size = attributes * values
         self.num_labels = len(self.meanings) if len(self.meanings) <= MOST_LABELS else 0
+        self.label_attributes = self.meanings if self.num_labels else None
         # Float64: rounded to float32, the rarest of many meanings would never be drawn.
         odds = told.probabilities(split).cumsum(0)
         self._odds = (odds / odds[-1]).to(self.device)

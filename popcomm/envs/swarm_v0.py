@@ -80,6 +80,7 @@ class SwarmWorld(DrawingWorld):
     position_size = 2
     state_size = STATE_SIZE
     num_labels = LABEL_GRID**2
+    label_attributes = torch.cartesian_prod(torch.arange(LABEL_GRID), torch.arange(LABEL_GRID))  # row, column
 
     def __init__(
         self,

@@ -69,6 +69,12 @@ def check_description(world: World) -> None:
             "it must be Discrete, MultiDiscrete or Box"
         )
         seat = species.stop
+    if (parts := world.label_attributes) is not None:
+        form = (parts.ndim, len(parts), parts.dtype)
+        assert form == (2, world.num_labels, torch.int64), (
+            f"`label_attributes` is {list(parts.shape)} {parts.dtype}, and must be [{world.num_labels}, A] int64, one "
+            "row for each of num_labels"
+        )
     if world.torus is not None:
         assert len(world.torus) == world.position_size, (
             f"`torus` has {len(world.torus)} extents, and positions have {world.position_size} axes"

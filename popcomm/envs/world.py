@@ -96,6 +96,8 @@ class World(ABC):
         position_size: D, 0 where agents have no positions.
         torus: extent of each of the D axes where the world wraps round, or None.
         num_labels: classes in `labels`, 0 where there are none.
+        label_attributes: [num_labels, A] int64, what each label is made of, such as its row and its column: similar
+            meanings have some in common, which measures of structure ask for. None: a label is a whole.
         tells_state: whoever steps the world may set it to False: nobody reads the state then, and `WorldStep.state` may
             be None, where it would cost something.
         reopens_seats: whether a seat whose life ended may open another one before its world is over.
@@ -109,6 +111,7 @@ class World(ABC):
     position_size: int = 0
     torus: tuple[float, ...] | None = None
     num_labels: int = 0
+    label_attributes: Tensor | None = None
     reopens_seats: bool = False
     device: torch.device
 

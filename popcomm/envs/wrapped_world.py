@@ -23,6 +23,7 @@ class WrappedWorld(World):
         self.num_worlds, self.device = world.num_worlds, world.device
         self.state_size, self.position_size, self.torus = world.state_size, world.position_size, world.torus
         self.num_labels, self.reopens_seats = world.num_labels, world.reopens_seats
+        self.label_attributes = world.label_attributes
 
     @property
     def env_spaces(self) -> dict[str, tuple[spaces.Space, spaces.Space]]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
         topographic_similarity,
         tree_reconstruction_error,
     )
+    from popcomm.language.corpora import Corpus, read_corpus
     from popcomm.language.dictionary import lexicon, vocabulary
+    from popcomm.language.exports import write_corpus
     from popcomm.language.importance import counterfactual_importance, importance_matrix
     from popcomm.language.laws import law_of_abbreviation, message_entropy, ngram_entropies, zipf_exponent
     from popcomm.language.mutual_information import information
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Corpus",
     "bag_of_symbols_disentanglement",
     "causal_influence_of_communication",
     "context_independence",
@@ -55,10 +58,12 @@ __all__ = [
     "positional_disentanglement",
     "positive_listening",
     "positive_signalling",
+    "read_corpus",
     "speaker_consistency",
     "topographic_similarity",
     "tree_reconstruction_error",
     "vocabulary",
+    "write_corpus",
     "zipf_exponent",
 ]
 
@@ -71,7 +76,9 @@ _MODULES = {
         "topographic_similarity",
         "tree_reconstruction_error",
     ),
+    "corpora": ("Corpus", "read_corpus"),
     "dictionary": ("lexicon", "vocabulary"),
+    "exports": ("write_corpus",),
     "importance": ("counterfactual_importance", "importance_matrix"),
     "laws": ("law_of_abbreviation", "message_entropy", "ngram_entropies", "zipf_exponent"),
     "mutual_information": ("information",),

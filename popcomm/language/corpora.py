@@ -10,12 +10,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
 from popcomm.errors import UserError, unknown
 from popcomm.language.arrays import as_classes, as_messages
-from popcomm.language.recording import padded, read_conversations
+from popcomm.language.recording import (
+    conversations_of,
+    end_symbol_of,
+    ending_with,
+    filled,
+    padded,
+    read_conversations,
+)
 
 Array = NDArray[Any]
 
@@ -44,11 +53,13 @@ class Corpus(NamedTuple):
     """M messages and what is known of them."""
 
     messages: Array  # [M, L] int64, -1 for what was not sent
-    meanings: Array | None = None  # [M, A], or [M, 1] integers, negative where there is none
+    # [M, A]; integers that are all -1, or negative where A is 1: none.
+    meanings: Array | None = None
     streams: Array | None = None  # [M], rows of one stand in the order of time; None: rows are independent
     speakers: Array | None = None  # [M]
     actions: Array | None = None  # [M]
     notes: tuple[str, ...] = ()  # what was taken for what
+    table: pa.Table | None = None  # conversations with all that is known of them, silent seats included
 
 
 def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | None = None) -> Corpus:
@@ -62,6 +73,8 @@ def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | No
     """
     path, columns = Path(path), columns or Columns()
     if path.is_file() and path.suffix.lower() in TABLES:
+        if not any(columns) and (table := _exported(path)) is not None:
+            return _of_conversations(path, table, end_symbol_of(table) if end_symbol is None else end_symbol)
         return _of_table(path, _read_table(path), columns, end_symbol)
     given = [f"--{name}" for name, value in columns._asdict().items() if value]
     if path.exists() and given:
@@ -81,23 +94,46 @@ def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | No
 def _of_run(path: Path, end_symbol: int | None) -> Corpus:
     if not (path / "conversations").is_dir():
         raise UserError(f"'{path}' is no run folder with conversations: there is no folder conversations in it")
-    table = read_conversations(path)
+    return _of_conversations(path, read_conversations(path), _run_end(path) if end_symbol is None else end_symbol)
+
+
+def _of_conversations(path: Path, table: pa.Table, end_symbol: int | None) -> Corpus:
+    """The messages of a table of conversations, of one seat after another in every step, one episode after another."""
     spoken = table.filter(np.asarray(table["symbols"].is_valid()))
     symbols = padded(spoken, "symbols")
     if symbols is None:
         raise UserError(f"'{path}' holds no messages of symbols: its agents are silent, or say vectors")
-    frame = spoken.select(["world", "episode", "step", "round", "sender", "member"]).to_pandas()
-    rounds = frame["round"].fillna(0)
-    order = np.lexsort((frame["sender"], rounds, frame["step"], frame["episode"], frame["world"]))
-    labels = spoken["label"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)[order]
-    action = _single(spoken["action"].to_pylist())
-    return Corpus(
-        as_messages(symbols[order], _run_end(path) if end_symbol is None else end_symbol),
-        labels[:, None] if (labels >= 0).any() else None,
-        frame.groupby(["world", "episode"]).ngroup().to_numpy()[order],
-        frame["member" if frame["member"].nunique() > 1 else "sender"].to_numpy()[order],
-        None if action is None else action[order],
-    )
+    when = {name: _known(spoken, name) for name in ("sender", "round", "step", "episode", "world")}
+    keys = [values for values in when.values() if values is not None]
+    order = np.lexsort(keys) if keys else np.arange(len(symbols))
+    label = spoken["label"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    meanings = filled(spoken, "meaning")
+    if meanings is None:
+        meanings = label[:, None] if (label >= 0).any() else None
+    places = [when[name] for name in ("world", "episode")]
+    streams = None if any(place is None for place in places) else as_classes(np.stack(places, 1))  # type: ignore[arg-type]
+    member = _known(spoken, "member")
+    speakers = when["sender"] if member is None or (member == member[0]).all() else member
+    columns = (meanings, streams, speakers, _single(spoken["action"].to_pylist()))
+    notes = () if streams is not None else ("rows are taken as independent, since no episodes are known",)
+    in_order = [None if column is None else column[order] for column in columns]
+    said, whole = as_messages(symbols[order], end_symbol), ending_with(table, end_symbol)
+    return Corpus._make([said, *in_order, notes, whole])
+
+
+def _exported(path: Path) -> pa.Table | None:
+    """Conversations as a Parquet of a run, or an export, has them; None: another table."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    try:
+        return conversations_of(pq.read_table(path))
+    except (pa.ArrowException, OSError):
+        return None  # whoever reads it as a table says why not
+
+
+def _known(table: pa.Table, name: str) -> Array | None:
+    """A column of integers; None where one is null."""
+    return None if table[name].null_count else table[name].combine_chunks().to_numpy(zero_copy_only=False)
 
 
 def _run_end(path: Path) -> int | None:
@@ -205,8 +241,9 @@ def _columns(
     if given:
         return list(given)
     lower = {name.lower(): name for name in reversed(list(frame.columns))}
-    if known := [lower[name] for name in names if name in lower]:
-        return known[:1]
+    known = [lower[name] for name in names if name in lower]
+    if known:  # one that is not empty, if there is
+        return [name for name in known if frame[name].notna().any()][:1] or known[:1]
     return [name for name in frame.columns if pattern and re.fullmatch(pattern, name.lower())]
 
 

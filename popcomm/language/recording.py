@@ -17,35 +17,79 @@ from popcomm.errors import UserError
 
 Array = NDArray[Any]
 
+
+def _field(name: str, kind: pa.DataType, about: str, unit: str = "") -> pa.Field:
+    """A column that says itself what it holds, and in which unit."""
+    return pa.field(name, kind, metadata={"about": about, "unit": unit})
+
+
 SCHEMA = pa.schema(
     [
-        ("iteration", pa.int64()),  # in which it was said
-        ("env_steps", pa.int64()),  # of all worlds of all runners, up to the step in which it was said
-        ("world", pa.int64()),
-        ("episode", pa.int64()),
-        ("step", pa.int64()),  # in the episode
-        # Of the step, from 0, where messages are exchanged in rounds: each has a row of its own, with the same
-        # observation, action and reward. Null where a message is heard one step later.
-        ("round", pa.int64()),
-        ("sender", pa.int64()),  # seat
-        ("member", pa.int64()),
-        ("species", pa.string()),
-        ("receivers", pa.list_(pa.int64())),  # seats that heard the message one step later, or in the step itself
-        ("weights", pa.list_(pa.float32())),  # attention that each receiver gave it; null without attention
-        # Null in silence and where messages are vectors. Of words their bits, or the index in a lexicon, 0 for silence.
-        # Of messages with an end symbol what was sent, the end (0) included.
-        ("symbols", pa.list_(pa.int64())),
-        ("vector", pa.list_(pa.float32())),  # null in silence and where messages are symbols or words
-        ("message_entropy", pa.float32()),  # nats
-        ("label", pa.int64()),  # class of what the sender privately perceived, -1 nothing
-        ("observation", pa.list_(pa.float32())),  # of pictures a glimpse: means over 8 x 8 parts
-        ("position", pa.list_(pa.float32())),
-        ("action", pa.list_(pa.float32())),
-        ("reward", pa.float32()),
+        _field("iteration", pa.int64(), "of the training, in which it was said", "iterations, from 1"),
+        _field(
+            "env_steps",
+            pa.int64(),
+            "of all worlds of all runners, up to the step in which it was said",
+            "environment steps",
+        ),
+        _field("world", pa.int64(), "which copy of the environment", "number, from 0"),
+        _field("episode", pa.int64(), "of that world", "number, from 0"),
+        _field("step", pa.int64(), "in the episode", "environment steps, from 0"),
+        _field(
+            "round",
+            pa.int64(),
+            "of the step, where messages are exchanged in rounds: each has a row of its own, with the same "
+            "observation, action and reward; null where a message is heard one step later",
+            "number, from 0",
+        ),
+        _field("sender", pa.int64(), "the seat whose row this is, whether it spoke or not", "seat, from 0"),
+        _field("member", pa.int64(), "the individual on that seat: its place on the species' member axis", "from 0"),
+        _field("species", pa.string(), "the kind of agent on that seat", "name"),
+        _field("generation", pa.int64(), "selections before it was said; 0 where there are none", "generations"),
+        _field(
+            "receivers", pa.list_(pa.int64()), "who heard the message one step later, or in the step itself", "seats"
+        ),
+        _field(
+            "weights",
+            pa.list_(pa.float32()),
+            "attention that each receiver gave the message; null without attention",
+            "share, 0 ... 1",
+        ),
+        _field(
+            "symbols",
+            pa.list_(pa.int64()),
+            "the message: null in silence and where messages are vectors; of words their bits, or the index in a "
+            "lexicon, 0 for silence; of messages with an end symbol what was sent, the end (0) included",
+            "symbols, 0 ... V - 1",
+        ),
+        _field(
+            "vector", pa.list_(pa.float32()), "the message: null in silence and where messages are symbols or words"
+        ),
+        _field("message_entropy", pa.float32(), "of the sender's choice of this message", "nats"),
+        _field(
+            "label",
+            pa.int64(),
+            "what the seat privately perceived, speaker or not, as a class; -1: nothing",
+            "class, from 0",
+        ),
+        _field(
+            "meaning",
+            pa.list_(pa.int64()),
+            "the attributes of the label, where the world knows them; null: it does not, or there is no label",
+            "class of each attribute, from 0",
+        ),
+        _field(
+            "observation",
+            pa.list_(pa.float32()),
+            "what the seat saw, in the world's units; of pictures a glimpse: means over 8 x 8 parts",
+        ),
+        _field("position", pa.list_(pa.float32()), "where it was; null where there are no places", "the world's"),
+        _field("action", pa.list_(pa.float32()), "what it did in this step: the number of a choice, or a vector"),
+        _field("reward", pa.float32(), "what it earned by this step", "the world's"),
     ]
 )
 REQUIRED = ("iteration", "env_steps", "world", "episode", "step", "sender", "member", "species")
-_TORUS = b"popcomm.torus"
+_TORUS, _END = b"popcomm.torus", b"popcomm.end_symbol"
 
 
 def conversation_path(run_dir: Path, iteration: int) -> Path:
@@ -124,6 +168,28 @@ def torus_of(table: pa.Table) -> tuple[float, ...] | None:
     return None if stored is None else tuple(json.loads(stored))
 
 
+def ending_with(table: pa.Table, end_symbol: int | None) -> pa.Table:
+    """The table, which says itself which symbol ends its messages; None: none does."""
+    beside = {key: value for key, value in (table.schema.metadata or {}).items() if key != _END}
+    return table.replace_schema_metadata(beside | ({} if end_symbol is None else {_END: str(end_symbol).encode()}))
+
+
+def end_symbol_of(table: pa.Table) -> int | None:
+    """What was given to `ending_with`."""
+    stored = (table.schema.metadata or {}).get(_END)
+    return None if stored is None else int(stored)
+
+
+def conversations_of(table: pa.Table) -> pa.Table | None:
+    """Any table with the columns that conversations need, as one; None: it has not, or not in the right types."""
+    if not {*REQUIRED, "symbols"} <= set(table.column_names):
+        return None
+    try:
+        return _with_schema(table).replace_schema_metadata(table.schema.metadata)
+    except pa.ArrowException:
+        return None
+
+
 def symbols_said(symbols: Array) -> Array | list[Array]:
     """Messages as they are written: [M, L] integers, or M lists without what was not sent (-1), if that is anywhere."""
     there = symbols >= 0
@@ -136,15 +202,21 @@ def padded(table: pa.Table, name: str) -> Array | None:
     >>> padded(pa.table({"symbols": [[2, 0], [1, 2, 3]]}), "symbols").tolist()
     [[2, 0, -1], [1, 2, 3]]
     """
-    column = table[name].combine_chunks()
-    if len(column) == 0 or column.null_count:
-        return None
+    return None if len(table) == 0 or table[name].null_count else filled(table, name)
+
+
+def filled(table: pa.Table, name: str) -> Array | None:
+    """As `padded`, and rows of -1 for null ones; None: no list holds anything.
+
+    >>> filled(pa.table({"meaning": [[2, 0], None]}), "meaning").tolist()
+    [[2, 0], [-1, -1]]
+    """
     flat, row = ragged(table, name)
     if not len(flat):
         return None
-    lengths = np.bincount(row, minlength=len(column))
+    lengths = np.bincount(row, minlength=len(table))
     start = np.cumsum(lengths) - lengths
-    whole = np.full((len(column), lengths.max()), -1, flat.dtype)
+    whole = np.full((len(table), lengths.max()), -1, flat.dtype)
     whole[row, np.arange(len(flat)) - start[row]] = flat
     return whole
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from popcomm.errors import UserError, unknown
 from popcomm.language import articulation, basics, compositionality, dictionary, laws, populations, signalling
-from popcomm.language.arrays import as_classes, sample
+from popcomm.language.arrays import NOT_SENT, as_classes, sample
 from popcomm.language.corpora import Corpus
 from popcomm.language.measured import Measured
 from popcomm.language.mutual_information import information
@@ -49,11 +49,16 @@ class Metric(NamedTuple):
     null: str  # what chance is; "": none
     source: str
     needs: tuple[str, ...]  # of the corpus, beside messages
-    measure: Callable[[Corpus, int], Found]
+    measure: Callable[[Corpus, int, bool], Found]  # seed, and whether structure is tested against chance
 
 
-def measure(corpus: Corpus, metrics: Sequence[str] | None = None, seed: int = 0) -> tuple[list[Row], list[str]]:
+def measure(
+    corpus: Corpus, metrics: Sequence[str] | None = None, seed: int = 0, tested: bool = True
+) -> tuple[list[Row], list[str]]:
     """All metrics, or those named, that the corpus allows.
+
+    Args:
+        tested: whether measures of structure stand beside chance, which takes a hundred times as long.
 
     Returns:
         (rows, sentences on what was left out and why).
@@ -72,7 +77,7 @@ def measure(corpus: Corpus, metrics: Sequence[str] | None = None, seed: int = 0)
                 raise UserError(reason)
             left_out.append(reason)
             continue
-        for part, value in metric.measure(corpus, seed):
+        for part, value in metric.measure(corpus, seed, tested):
             rows.append(_row(f"{name}.{part}" if part else name, value, metric.unit))
     return rows, left_out
 
@@ -84,24 +89,24 @@ def _row(name: str, value: Measured, unit: str) -> Row:
 
 
 def meaningful(corpus: Corpus) -> Corpus:
-    """The rows that have a meaning: all but those whose only attribute is a negative integer."""
+    """The rows that have a meaning: all but those whose attributes are all -1, or whose only one is negative."""
     meant = corpus.meanings
     assert meant is not None
-    if meant.shape[1] > 1 or not np.issubdtype(meant.dtype, np.integer):
+    if not np.issubdtype(meant.dtype, np.integer):
         return corpus
-    return at(corpus, np.flatnonzero(meant[:, 0] >= 0))
+    return at(corpus, np.flatnonzero((meant != NOT_SENT).any(1) if meant.shape[1] > 1 else meant[:, 0] >= 0))
 
 
 def at(corpus: Corpus, rows: Array) -> Corpus:
     """Some of the rows."""
     arrays: dict[str, Any] = {key: v[rows] for key, v in corpus._asdict().items() if isinstance(v, np.ndarray)}
-    return corpus._replace(**arrays)
+    return corpus._replace(**arrays, table=None)
 
 
-def _structure(name: str, shuffles: int, lower: bool = False) -> Callable[[Corpus, int], Found]:
+def _structure(name: str, shuffles: int, lower: bool = False) -> Callable[[Corpus, int, bool], Found]:
     """A measure of (meanings, messages), on a sample, beside the same with other meanings."""
 
-    def measured(corpus: Corpus, seed: int) -> Found:
+    def measured(corpus: Corpus, seed: int, tested: bool) -> Found:
         told = meaningful(corpus)
         told = at(told, sample(len(told.messages), MOST_PAIRS, seed))
         assert told.meanings is not None
@@ -109,6 +114,9 @@ def _structure(name: str, shuffles: int, lower: bool = False) -> Callable[[Corpu
         if told.meanings.shape[1] == 1:
             value = getattr(compositionality, name)(told.meanings, told.messages)
             yield "", Measured(value, note=note or "with one attribute no two meanings are alike: not tested")
+            return
+        if not tested:
+            yield "", Measured(getattr(compositionality, name)(told.meanings, told.messages), note=note)
             return
         if name == "topographic_similarity":
             value, chance = compositionality.topographic_chance(told.meanings, told.messages, None, shuffles, seed)
@@ -129,8 +137,9 @@ def _alike(corpus: Corpus) -> str:
     return "all meanings are the same" if (corpus.meanings == corpus.meanings[0]).all() else ""
 
 
-def _information(about: str) -> Callable[[Corpus, int], Found]:
-    def measured(corpus: Corpus, seed: int) -> Found:
+def _information(about: str) -> Callable[[Corpus, int, bool], Found]:
+    def measured(corpus: Corpus, seed: int, _: bool) -> Found:
+        corpus = meaningful(corpus) if about == "meanings" else corpus
         told, streams = getattr(corpus, about), corpus.streams
         streams = np.arange(len(corpus.messages)) if streams is None else streams
         told = told[:, 0] if told.ndim == 2 and told.shape[1] == 1 else told
@@ -146,26 +155,26 @@ def _information(about: str) -> Callable[[Corpus, int], Found]:
     return measured
 
 
-def _entropy(corpus: Corpus, _: int) -> Found:
+def _entropy(corpus: Corpus, *_: int) -> Found:
     yield "", Measured(laws.message_entropy(corpus.messages))
 
 
-def _ngrams(corpus: Corpus, _: int) -> Found:
+def _ngrams(corpus: Corpus, *_: int) -> Found:
     for n, bits in enumerate(laws.ngram_entropies(corpus.messages, min(3, corpus.messages.shape[1])).tolist(), 1):
         yield str(n), Measured(bits)
 
 
-def _zipf(corpus: Corpus, seed: int) -> Found:
+def _zipf(corpus: Corpus, seed: int, _: bool) -> Found:
     found = laws.zipf_exponent(corpus.messages, seed=seed)
     yield "", found
     yield "r2", Measured(found.r2, note=found.note)
 
 
-def _abbreviation(corpus: Corpus, seed: int) -> Found:
+def _abbreviation(corpus: Corpus, seed: int, _: bool) -> Found:
     yield "", laws.law_of_abbreviation(corpus.messages, seed=seed)
 
 
-def _articulation(corpus: Corpus, seed: int) -> Found:
+def _articulation(corpus: Corpus, seed: int, _: bool) -> Found:
     told = corpus if corpus.meanings is None else meaningful(corpus)
     told = at(told, sample(len(told.messages), MOST_PAIRS, seed))
     found = articulation.harris_articulation(told.messages, told.meanings, seed=seed)
@@ -176,14 +185,14 @@ def _articulation(corpus: Corpus, seed: int) -> Found:
         yield "c_topsim", Measured(found.c_topsim)
 
 
-def _vocabulary(corpus: Corpus, _: int) -> Found:
+def _vocabulary(corpus: Corpus, *_: int) -> Found:
     told = meaningful(corpus)
     assert told.meanings is not None
     for part, value in dictionary.vocabulary(told.meanings, told.messages)._asdict().items():
         yield part, Measured(value)
 
 
-def _similarity(corpus: Corpus, _: int) -> Found:
+def _similarity(corpus: Corpus, *_: int) -> Found:
     assert corpus.speakers is not None
     told = meaningful(corpus)
     assert told.speakers is not None
@@ -200,13 +209,13 @@ def _similarity(corpus: Corpus, _: int) -> Found:
         yield "", Measured(populations.inter_speaker_similarity(said))
 
 
-def _teaching(corpus: Corpus, seed: int) -> Found:
+def _teaching(corpus: Corpus, seed: int, _: bool) -> Found:
     told = meaningful(corpus)
     assert told.meanings is not None
     yield "", populations.ease_of_teaching(told.meanings, told.messages, seed=seed)
 
 
-_DEALT = "meanings dealt anew"
+DEALT = "meanings dealt anew"  # of measures of structure
 _LATER = "labels of other streams"
 _TABLE = (
     Metric(
@@ -219,24 +228,24 @@ _TABLE = (
         "actions of other streams", "Jaques et al. 2019", ("actions",), _information("actions"),
     ),
     Metric(
-        "topographic_similarity", "are similar meanings told alike?", "-1 ... 1", "rho", _DEALT,
+        "topographic_similarity", "are similar meanings told alike?", "-1 ... 1", "rho", DEALT,
         "Brighton & Kirby 2006", ("meanings",), _structure("topographic_similarity", CONTROLS),
     ),
     Metric(
-        "positional_disentanglement", "is each position about one attribute?", "0 ... 1", "", _DEALT,
+        "positional_disentanglement", "is each position about one attribute?", "0 ... 1", "", DEALT,
         "Chaabouni et al. 2020", ("meanings",), _structure("positional_disentanglement", CONTROLS),
     ),
     Metric(
-        "bag_of_symbols_disentanglement", "is each symbol about one attribute?", "0 ... 1", "", _DEALT,
+        "bag_of_symbols_disentanglement", "is each symbol about one attribute?", "0 ... 1", "", DEALT,
         "Chaabouni et al. 2020", ("meanings",), _structure("bag_of_symbols_disentanglement", CONTROLS),
     ),
     Metric(
         "tree_reconstruction_error", "how far messages are from sums of their attributes' parts (low is good)",
-        "0 ... 1", "", _DEALT, "Andreas 2019", ("meanings",),
+        "0 ... 1", "", DEALT, "Andreas 2019", ("meanings",),
         _structure("tree_reconstruction_error", FEW_SHUFFLES, lower=True),
     ),
     Metric(
-        "context_independence", "is there a symbol for each attribute value?", "0 ... 1", "", _DEALT,
+        "context_independence", "is there a symbol for each attribute value?", "0 ... 1", "", DEALT,
         "Bogin et al. 2018", ("meanings",), _structure("context_independence", FEW_SHUFFLES),
     ),
     Metric(

@@ -35,6 +35,7 @@ from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.privacy import Ledger, privacy_in
 from popcomm.rllib.recording import Recording
@@ -88,6 +89,7 @@ class PopulationPPO(PPO):
         self.ledger = Ledger(privacy_in(self.plan.channel))  # of what private messages spent
         self.schedules = TrainingSchedules(config)
         self.attendance = Attendance(config)
+        self.ahead = Ahead(config)
         self._recording = Recording()
         super().setup(config)
 
@@ -141,10 +143,14 @@ class PopulationPPO(PPO):
             return
         self._empty_iterations = 0
         self.schedules.observe(Clock(began[NUM_ENV_STEPS_SAMPLED_LIFETIME], self.performance or {}))
+        if self._samples_ahead():
+            self.ahead.begin(self.env_runner_group, self._asking(self.iteration + 2))
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self._learn(batches, rows, began)
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         newborn = self._select()
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            self.ahead.finish(self.env_runner_group)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
             self.env_runner_group.sync_weights(
@@ -177,19 +183,34 @@ class PopulationPPO(PPO):
                 pooled[name].merge(state)
         self.members = {name: own.measures() for name, own in pooled.items()}
 
+    def _samples_ahead(self) -> bool:
+        """Whether runners sample while the learners learn: not where others will sit on the seats afterwards."""
+        ends = self.survival is not None and self.survival.due(self.training_iteration + 1)
+        return self.config.overlap and not ends
+
+    def _asking(self, iteration: int) -> Ask:
+        """What a runner is asked, for a fragment of an iteration that begins with the clock as it is now."""
+        clock = (self.env_steps, self.performance, self.known_fades, iteration)
+        by_reference = bool(self.config.num_env_runners or self.config.num_learners)
+        return lambda runner: runner.sample_or_say_why(by_reference, *clock)
+
+    def _answers(self) -> Sequence[Sampled | SamplingFailure]:
+        """Of all runners that sampled, now or ahead of this iteration."""
+        group, ask = self.env_runner_group, self._asking(self.iteration + 1)
+        if self.config.num_env_runners == 0:
+            return [ask(group.local_env_runner)]
+        answers, alive = self.ahead.take(group), self.ahead.alive
+        if answers is None:
+            answers = group.foreach_env_runner(
+                ask, local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
+            )
+            alive = group.healthy_env_runner_ids()
+        self.attendance.take({answer.worker_index for answer in answers}, alive)
+        return answers
+
     def _sample(self) -> tuple[list[Batch], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
-        group = self.env_runner_group
-        clock = (self.env_steps, self.performance, self.known_fades, self.iteration + 1)
-        if self.config.num_env_runners == 0:
-            answers = [group.local_env_runner.sample_or_say_why(bool(self.config.num_learners), *clock)]
-        else:
-            answers = group.foreach_env_runner(
-                lambda runner: runner.sample_or_say_why(True, *clock),
-                local_env_runner=False,
-                timeout_seconds=self.config.sample_timeout_s,
-            )
-            self.attendance.take({answer.worker_index for answer in answers}, group.healthy_env_runner_ids())
+        answers = self._answers()
         for failure in (a for a in answers if isinstance(a, SamplingFailure)):
             message = f"sampling failed in env runner {failure.worker_index}:\n{failure.traceback}"
             if not self.config.restart_failed_sub_environments:
@@ -279,6 +300,7 @@ class PopulationPPO(PPO):
 
     def start_anew(self) -> None:
         """The worlds of all runners begin new episodes, with random numbers that follow from the seed and the steps."""
+        self.ahead.forget()
         self.foreach_sampling_runner(lambda runner: runner.start_anew())
 
     def fades(self) -> list[dict[str, object]]:

@@ -151,7 +151,8 @@ class PopulationPPOConfig(Settings):
             gate: "receiver": listeners open and shut every number of a message by their own state; "sender": speaking
                 is a decision, learned by policy gradients as actions are (IC3Net); "both"; or {"kind": one of these,
                 "price": c}, what a message that goes out costs, in units of reward, in what is learned from (not in
-                what is logged). None: all that is said goes out and comes in.
+                what is logged). "none": all that is said goes out and comes in; None: so, but that "ic3net" has its
+                sender's gate.
             budget: K, messages that a listener takes in a step or round: the most urgent, by a priority that senders
                 learn; or {"messages": K, "patience": W, "price": c}: after W refusals in a row a sender comes first,
                 and a message costs c times its priority (`popcomm.channels.gates`). None: all.
@@ -187,8 +188,8 @@ class PopulationPPOConfig(Settings):
         """Choose the population. The first four are one value for all, or {species: value, "default": value}.
 
         Args:
-            agent: "symbolic", "mlp", "gru", "tiny", "bottom_up", a class that keeps the contract of
-                `popcomm.agents.contract`, or "module:Class".
+            agent: "symbolic", "mlp", "gru", "tiny", "bottom_up", "commnet", "ic3net", "tarmac",
+                "heterogeneous", a class that keeps the contract of `popcomm.agents.contract`, or "module:Class".
             members: individuals with weights of their own, P per species; 1 is parameter sharing.
             agent_config: keyword arguments of the agent's constructor.
             critic: "independent", or "central": the value is a function of the world's latent state too.
@@ -347,6 +348,7 @@ class PopulationPPOConfig(Settings):
         *,
         num_worlds_per_env_runner: int = NotProvided,
         step_timeout_s: float | None = NotProvided,
+        overlap: bool = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """Rollouts.
@@ -356,10 +358,16 @@ class PopulationPPOConfig(Settings):
             step_timeout_s: seconds after which a step of all of them counts as hanging, and is interrupted with an
                 error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
                 found when nothing came of it in `sample_timeout_s`.
+            overlap: let remote runners sample the next fragment while the learners update from the last one
+                (`popcomm.rllib.overlap`). They then act with weights that are one update old, which PPO's ratio
+                corrects. Where a generation of `survival` ends nothing is sampled ahead. Not with `num_env_runners` 0,
+                autocast, or networks that grow.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)
-        return self._set(num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s)
+        return self._set(
+            num_worlds_per_env_runner=num_worlds_per_env_runner, step_timeout_s=step_timeout_s, overlap=overlap
+        )
 
     def acceleration(
         self, autocast: str | None = NotProvided, tf32: bool = NotProvided, compile: bool = NotProvided
@@ -407,6 +415,7 @@ class PopulationPPOConfig(Settings):
         checkpoint_every: int = NotProvided,
         keep_checkpoints: int | None = NotProvided,
         importance_every: int = NotProvided,
+        metrics: Sequence[str] = NotProvided,
     ) -> PopulationPPOConfig:
         """What to write. Intervals are iterations; 0 is never.
 
@@ -422,6 +431,8 @@ class PopulationPPOConfig(Settings):
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
                 (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).
+            metrics: of `popcomm language`, such as ["topographic_similarity"], as `language/<metric>`: of at most 500
+                messages of the first runner, each as often as all of them together cost 3 % of the time.
         """
         return self._set(
             run_dir=None if run_dir is None else run_dir if run_dir is NotProvided else str(run_dir),
@@ -431,6 +442,7 @@ class PopulationPPOConfig(Settings):
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
             importance_every=importance_every,
+            language_metrics=metrics,
         )
 
     def _set(self, **values: object) -> PopulationPPOConfig:

@@ -276,6 +276,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         players = self.rollout.players
         players.seeds = players.seeds._replace(world=int(players.seating_rng.integers(2**63)))
 
+    @property
+    def has_sampled(self) -> bool:
+        """Whether this process has sampled, or goes on from one that had."""
+        return not self._new
+
     def expect_weights(self) -> None:
         """Take the next weights whatever their number: an older checkpoint is about to be restored."""
         self._weights_seq_no = 0

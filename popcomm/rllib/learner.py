@@ -44,6 +44,7 @@ from popcomm.rllib.ppo import (
 )
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.shares import Arrays, load_share, minibatches, select
+from popcomm.rllib.sharing import own_parameters
 from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
@@ -116,6 +117,10 @@ class PopulationPPOLearner(PPOTorchLearner):
         params = self.get_parameters(self.module[module_id])
         optimizer = torch.optim.Adam(params, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
+
+    def get_parameters(self, module: Any) -> Sequence[torch.nn.Parameter]:
+        """RLlib's hook: but for those that another species owns, whose optimizer steps them with all gradients."""
+        return own_parameters(module.unwrapped(), super().get_parameters(module))
 
     def _parameters(self, name: str) -> list[torch.nn.Parameter]:
         """A species' parameters; walking its modules at every update would cost as much as a small network."""

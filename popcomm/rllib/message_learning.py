@@ -13,7 +13,7 @@ from popcomm.channels.kinds import gradients_of
 from popcomm.channels.messages import reparameterised
 from popcomm.checks import one_of
 from popcomm.errors import UserError
-from popcomm.rllib.plan import Plan
+from popcomm.rllib.plan import Plan, gate_of
 from popcomm.rllib.settings import Settings
 
 CREDITS = ("step", "next", "receivers", "counterfactual")
@@ -120,7 +120,7 @@ def check_gates(settings: Settings, plan: Plan) -> None:
     if channel is None or not (channel.gates.names or channel.budget.ranks):
         return
     key = "gate" if channel.gates.names else "budget"
-    what = f"communication.{key} is {settings.channel_gate if key == 'gate' else settings.channel_budget!r}"
+    what = f"communication.{key} is {gate_of(settings) if key == 'gate' else settings.channel_budget!r}"
     if getattr(channel.messages, "mechanism", None) is not None and (channel.gates.sender or channel.budget.ranks):
         raise UserError(
             f"{what}, and whether a sender speaks and how urgently tells of what it saw, which messages.privacy does "

@@ -22,6 +22,7 @@ from popcomm.errors import UserError
 from popcomm.rllib import checkpoints
 from popcomm.rllib.growth import has_members, owners_of
 from popcomm.rllib.ppo import ReturnNormaliser
+from popcomm.rllib.sharing import share
 
 
 class CentralCritic(nn.Module):
@@ -50,6 +51,7 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
 
     spec: AgentSpec
     agent: Any
+    borrowed: frozenset[str] = frozenset()  # names of weights that are another species' (`popcomm.rllib.sharing`)
     teacher: Tensor
     lessons_left: Tensor | None
 
@@ -102,9 +104,14 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
     def get_state(self, *args: object, **kwargs: object) -> dict[str, np.ndarray]:
         """RLlib's {name: array}, but statistics in float64 stay so: it rounds them to float32."""
         state = super().get_state(*args, **kwargs)
-        return state | {name: b.cpu().numpy().copy() for name, b in self._exact() if name in state}
+        exact = {name: b.cpu().numpy().copy() for name, b in self._exact() if name in state}
+        return {name: value for name, value in (state | exact).items() if name not in self.borrowed}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Weights that are another species' are that one's to set."""
+        if self.borrowed:
+            now = self.state_dict()
+            state = {**state, **{name: now[name].cpu().numpy() for name in self.borrowed}}
         super().set_state(state)
         for name, buffer in self._exact():
             if name in state:
@@ -140,7 +147,13 @@ def scale_name(hyperparameter: str) -> str:
 
 
 class PopulationMultiRLModule(MultiRLModule):
-    """The species that share a world and its channel."""
+    """The species that share a world and its channel, and the parts of their networks that they have in common."""
+
+    def setup(self) -> None:
+        super().setup()
+        modules = {name: self[name].unwrapped() for name in self.keys()}
+        for name, lent in share({name: module.agent for name, module in modules.items()}).items():
+            modules[name].borrowed = frozenset(f"agent.{key}" for key in lent)
 
 
 def make_agent(agent: type, spec: AgentSpec, arguments: dict[str, object]) -> Any:

@@ -229,6 +229,13 @@ def messages_of(settings: Settings) -> MessageKind | None:
     return on_simplex() if on_simplex is not None and gradient_of(settings) == "relaxed" else kind
 
 
+def gate_of(settings: Settings) -> object:
+    """`communication.gate`, or where it was left out the one that networks are known with (IC3Net's)."""
+    if settings.channel_gate is not None:
+        return settings.channel_gate
+    return next((agent.usual_gate for agent in agents_of(settings) if hasattr(agent, "usual_gate")), None)
+
+
 def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, str]:
     """{what: which}, in words, of all that decides the shape and the rules of B worlds and of what is said in them."""
     channel = plan.channel
@@ -275,7 +282,7 @@ def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) 
         settings.channel_capacity,
         settings.channel_inbox,
         settings.channel_rounds,
-        settings.channel_gate,
+        gate_of(settings),
         settings.channel_budget,
         settings.vocabulary,
     )

@@ -105,7 +105,8 @@ class Recording:
         talk, draw = _due(iteration, config.conversation_every), _due(iteration, config.picture_every)
         rows = transcript_rows(algorithm, talk) if talk or draw else {}
         if talk and rows:
-            write_conversations(conversation_path(run_dir, iteration), rows, config.layout.torus)
+            told = rows | {"generation": generations.before(rows["iteration"], config)}
+            write_conversations(conversation_path(run_dir, iteration), told, config.layout.torus)
         if draw and rows:
             self._draw(writer, config, rows, steps)
         writer.flush()
@@ -175,6 +176,7 @@ class Recording:
         scalars |= algorithm.ledger.scalars()
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
         scalars |= algorithm.schedules.scalars() | algorithm.attendance.scalars(result)
+        scalars |= algorithm.ahead.scalars()
         return scalars | _losses(algorithm.learner_statistics(result))
 
 
@@ -262,9 +264,9 @@ def transcript_rows(algorithm: Algorithm, taken: bool) -> dict[str, Any]:
     """
 
     def rows(runner: PopulationEnvRunner) -> dict[str, Any]:
-        return runner.transcript.take() if taken else runner.transcript.rows()
+        return runner.transcript.take(iteration) if taken else runner.transcript.rows()
 
-    group = algorithm.env_runner_group
+    group, iteration = algorithm.env_runner_group, algorithm.iteration
     if algorithm.config.num_env_runners == 0:
         return rows(group.local_env_runner)
     patience = algorithm.config.sample_timeout_s

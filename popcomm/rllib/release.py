@@ -10,7 +10,7 @@ import torch
 from popcomm.envs.species import SpeciesLike
 from popcomm.references import reference_to
 from popcomm.rllib.graph import graph_of
-from popcomm.rllib.plan import Plan, plan_of
+from popcomm.rllib.plan import Plan, gate_of, plan_of
 from popcomm.rllib.settings import Settings
 from popcomm.rollout.members import Members
 from popcomm.rollout.population import Population
@@ -52,7 +52,7 @@ def population_of(
             settings.channel_capacity,
             settings.channel_inbox,
             settings.channel_rounds,
-            settings.channel_gate,
+            gate_of(settings),
             settings.channel_budget,
             settings.vocabulary,
         )

@@ -18,7 +18,7 @@ from popcomm.rllib.env_runner import PopulationEnvRunner
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 120.0  # for env runners to hand out their state
-RUNNER_STATES, CLOCK, SURVIVAL, LEDGER = "runner_states", "clock", "survival", "ledger"
+RUNNER_STATES, CLOCK, SURVIVAL, LEDGER, AHEAD = "runner_states", "clock", "survival", "ledger", "ahead"
 
 
 def made(cls: Any, path: PathLike, config: Any, trust: bool) -> Any:
@@ -93,7 +93,9 @@ def own_state(algorithm: Any) -> dict[str, Any]:
         "schedules": algorithm.schedules.get_state(),
     }
     selection = {} if algorithm.survival is None else {SURVIVAL: algorithm.survival.get_state()}
-    return {RUNNER_STATES: runners, CLOCK: clock, LEDGER: algorithm.ledger.get_state(), **selection}
+    ahead = algorithm.ahead.get_state()
+    own = {RUNNER_STATES: runners, CLOCK: clock, LEDGER: algorithm.ledger.get_state()}
+    return {**own, **selection, **({AHEAD: ahead} if ahead else {})}
 
 
 def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
@@ -104,6 +106,8 @@ def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
     algorithm.ledger.set_state(state.get(LEDGER, {}))
     if algorithm.survival is not None and SURVIVAL in state:
         algorithm.survival.set_state(state[SURVIVAL])
+    # What was sampled ahead goes with the worlds that it led to.
+    algorithm.ahead.forget()
     saved = dict(state.get(RUNNER_STATES, []))
     if not saved:
         return
@@ -121,6 +125,7 @@ def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
         runner.set_run_state(saved[runner.worker_index])
 
     algorithm.foreach_sampling_runner(set_run_state)
+    algorithm.ahead.set_state(state.get(AHEAD, ()), algorithm.metrics)
 
 
 def _difference(saved: Mapping[int, Mapping[str, Any]], here: Mapping[int, Mapping[str, str]]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import Fragment
 from popcomm.rllib.fragment_writer import FragmentWriter
+from popcomm.rllib.language_metrics import LanguageMetrics, speaking_species
 from popcomm.rllib.listening import Listening
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.rollout_statistics import RolloutStatistics
@@ -57,6 +58,9 @@ class Sampler:
         self._foresees = {name: species.settings.gamma > 0 for name, species in plan.species.items()}
         self._previous_obs: dict[str, Tensor] = {}  # {species: [B, N_s, O]}, what was perceived one step before
         self._asks = recorded and bool(config.importance_every) and plan.message_kind is not None
+        self.metrics: LanguageMetrics | None = None
+        if recorded and config.language_metrics and plan.message_kind is not None and speaking_species(plan):
+            self.metrics = LanguageMetrics(config, plan, rollout.world.label_attributes)
         recorded = recorded and config.run_dir is not None and bool(config.conversation_every or config.picture_every)
         self.transcript = Transcript(
             min(config.conversation_worlds, players.num_worlds) if recorded else 0,
@@ -64,6 +68,7 @@ class Sampler:
             players.channel,
             max(1, config.num_env_runners),
             taken=bool(config.conversation_every),
+            attributes=rollout.world.label_attributes,
         )
         self.count_anew()
 
@@ -118,8 +123,11 @@ class Sampler:
         writer.last(players, thoughts)
         self.transcript.end_fragment(players, thoughts)
         writer.check_numbers()
+        labels = self.statistics.labels  # until they are counted
         stepped = self._count(writer.arrays)
         self.statistics.language |= {} if importance is None else importance.scalars()
+        if self.metrics is not None:
+            self.statistics.language |= self.metrics.measure(writer.arrays, labels, self.transcript.iteration)
         return writer.arrays, stepped
 
     def _importance(self) -> ImportanceSums | None:

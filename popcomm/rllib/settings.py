@@ -47,6 +47,7 @@ class Settings(PPOConfig):
     # Settings that came later, for configs in checkpoints from before.
     message_credit: str | None = "step"
     importance_every: int = 0
+    language_metrics: Sequence[str] = ()
     learn_from: str = "rewards"
     rare_action_share: float | None = 0.0
     quality_coeff: float | None = 0.0
@@ -82,6 +83,7 @@ class Settings(PPOConfig):
     loss_schedules: Mapping[str, object] | None = None
     keep_checkpoints: int | None = None
     step_timeout_s: float | None = None
+    overlap: bool = False
     species_as: SpeciesLike | None = None
     agent_id: bool = False
     # {setting of `training`: {species: value}}, where they differ.
@@ -130,6 +132,7 @@ class Settings(PPOConfig):
         self.mixing = 0.0
         self.num_worlds_per_env_runner = 64
         self.step_timeout_s = None
+        self.overlap = False
         self.max_empty_iterations = 3
         self.max_nonfinite_updates = 5
         self.run_dir: str | None = None

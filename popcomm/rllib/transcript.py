@@ -63,11 +63,19 @@ class Transcript:
         channel: None in silence.
         runners: that sample as this one does, so that a step here is one of each of them.
         taken: whether somebody takes what is kept. Otherwise only the running fragment is, for pictures.
+        attributes: [num_labels, A] int64, what labels are made of; None: they are wholes.
     """
 
     def __init__(
-        self, worlds: int, layout: WorldLayout, channel: Channel | None, runners: int = 1, taken: bool = True
+        self,
+        worlds: int,
+        layout: WorldLayout,
+        channel: Channel | None,
+        runners: int = 1,
+        taken: bool = True,
+        attributes: Tensor | None = None,
     ) -> None:
+        self.attributes = None if attributes is None else _array(attributes)
         self.worlds, self.layout, self.channel, self.runners, self.taken = worlds, layout, channel, runners, taken
         rounds = 0 if channel is None else channel.rounds
         self.moments: deque[_Moment] = deque(maxlen=STEPS_KEPT * max(1, rounds))
@@ -203,13 +211,17 @@ class Transcript:
                 parts.append(torch.zeros(self.worlds, species.num_seats, self.channel.inbox_size))
         return _array(torch.cat(parts, 1))
 
-    def take(self) -> dict[str, Any]:
+    def take(self, until: int | None = None) -> dict[str, Any]:
         """The rows of all steps since the last call, or of the last STEPS_KEPT; each is handed out once.
 
         A step waits for the next call if it is not known yet who heard what was said in it.
+
+        Args:
+            until: the last iteration whose steps are taken; those that were sampled ahead of it wait. None: all.
         """
-        waiting = [moment for moment in self.moments if moment.heard is None]
-        known = [moment for moment in self.moments if moment.heard is not None]
+        last = self.iteration if until is None else until
+        known = [moment for moment in self.moments if moment.heard is not None and moment.iteration <= last]
+        waiting = [moment for moment in self.moments if moment.heard is None or moment.iteration > last]
         self.moments = deque(waiting, maxlen=self.moments.maxlen)
         return self._table(known)
 
@@ -254,6 +266,7 @@ class Transcript:
         }
         if columns["label"] is None:
             columns["label"] = np.full(len(keep), -1)
+        columns["meaning"] = self._meaning(columns["label"])
         return {name: _kept(values, keep) for name, values in columns.items() if values is not None}
 
     def _said(self, said: np.ndarray | None, may: np.ndarray | None) -> tuple[str, Any, np.ndarray | None]:
@@ -274,6 +287,11 @@ class Transcript:
             return said
         speaks = np.resize(able, len(said)) & (True if voiced is None else voiced)
         return [message if may else None for message, may in zip(said, speaks, strict=True)]
+
+    def _meaning(self, labels: np.ndarray) -> list[np.ndarray | None] | None:
+        """What each label is made of; None where there is none."""
+        parts = self.attributes
+        return None if parts is None else [parts[label] if label >= 0 else None for label in labels]
 
     def _receivers(self, moments: list[_Moment]) -> tuple[Any, Any]:
         """For every seat of every moment: who heard it one step later, and with what attention."""

@@ -16,10 +16,13 @@ from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.graph import check_graph
+from popcomm.rllib.language_metrics import check_metrics
 from popcomm.rllib.message_learning import check_credit, check_gates, check_gradient, check_importance, check_relaxed
+from popcomm.rllib.overlap import check_overlap
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.sharing import check_sharing
 from popcomm.rllib.training_schedules import TrainingSchedules
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.schedules import Gated
@@ -78,8 +81,11 @@ def check(settings: Settings) -> Plan:
     _check_supervision(settings, plan)
     check_credit(settings, plan)
     check_importance(settings, plan)
+    check_metrics(settings, plan)
     check_graph(plan)
     check_relaxed(plan)
+    check_sharing(plan)
+    check_overlap(settings, plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
     check_unsupported(settings, plan)

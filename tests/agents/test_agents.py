@@ -229,7 +229,7 @@ def test_the_listeners_policy_loss_reaches_the_speaker_through_real_slots_only(n
 
 
 @pytest.mark.parametrize("kind", ["symbols", "silent"])
-@pytest.mark.parametrize("name", ["symbolic", "mlp"])
+@pytest.mark.parametrize("name", ["symbolic", "mlp", "commnet", "ic3net", "tarmac", "heterogeneous"])
 def test_what_is_decided_later_is_what_is_decided_at_once(name, kind):
     agent = agent_of(name, kind)
     arguments = obs_of(), inbox_of(kind), state_of(agent)
@@ -263,6 +263,10 @@ def test_silence_takes_away_the_message_modules_and_nothing_else(name):
             "gru": {"reader", "see", "speech"},
             "mlp": {"encoder", "heard", "message_head"},
             "symbolic": {"encoder", "query", "decoder", "message_head"},
+            "commnet": {"encoder", "message_head"},
+            "ic3net": {"encoder", "message_head"},
+            "tarmac": {"encoder", "query", "message_head"},
+            "heterogeneous": {"codec"},
             "tiny": {"encoder", "decoder", "message_head"},
         }[name]
     )

@@ -22,7 +22,7 @@ from tests.agents.test_testing import SMALL
 
 PICTURE = spaces.Box(0, 255, (12, 10, 3), np.uint8)
 BESIDE = spaces.Dict({"eye": PICTURE, "where": spaces.Box(-1, 1, (2,), np.float32)})
-SEEING = ("mlp", "symbolic", "gru")
+SEEING = ("mlp", "symbolic", "gru", "commnet", "ic3net", "tarmac", "heterogeneous")
 
 
 def place(space: spaces.Space = PICTURE, members: int = 3) -> AgentSpec:

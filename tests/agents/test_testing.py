@@ -23,6 +23,10 @@ SMALL = {
     "gru": {"hidden": 16, "embedding": 8},
     "tiny": {"hidden_dim": 16, "num_heads": 4, "latent_tokens": 4, "depth": 2},
     "bottom_up": {"hidden": 16},
+    "commnet": {"hidden": 16},
+    "ic3net": {"hidden": 16},
+    "tarmac": {"hidden": 16},
+    "heterogeneous": {"features": [24, 16]},
 }
 KINDS = {
     "symbols": Symbols(5, 3),

@@ -49,6 +49,19 @@ def test_one_metric_is_asked_for_and_the_end_symbol_said(
     assert "commonest messages" not in capsys.readouterr().out
 
 
+def test_a_corpus_is_exported_and_read_again(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / "a.jsonl", tmp_path / "a.parquet"]
+    exports = [part for file in files for part in ("--export", str(file))]
+    assert cli.main(["language", str(table), "--end-symbol", "9", "--metric", "message_entropy", *exports]) == 0
+    assert f"{files[0]}: 75 rows" in capsys.readouterr().out.replace("\n", "")
+    assert files[0].read_text(encoding="utf-8").splitlines()[:2] == ["[0, 5, 0]", "[0, 6, 0]"]
+    found = tmp_path / "found.json"
+    wanted = ["--metric", "positional_disentanglement", "--json", str(found)]
+    assert cli.main(["language", str(files[1]), *wanted]) == 0
+    told = json.loads(found.read_text(encoding="utf-8"))
+    assert told["metrics"]["positional_disentanglement"]["value"] == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -57,6 +70,7 @@ def test_one_metric_is_asked_for_and_the_end_symbol_said(
         (["{table}", "--metric", "topsim"], "the metric 'topsim' does not exist"),
         (["{table}", "--json", "found.txt"], "does not end in .json"),
         (["{table}", "--end-symbol", "-1"], "--end-symbol"),
+        (["{table}", "--export", "found.txt"], "written as .jsonl or .parquet"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_two(

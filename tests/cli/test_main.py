@@ -145,7 +145,7 @@ def test_a_users_mistake_in_another_process_is_said_without_its_traceback(
 ) -> None:
     from ray.exceptions import RayTaskError
 
-    def run(*_: object) -> None:
+    def run(*_: object, **__: object) -> None:
         cause = UserError("the world is flat")
         raise RayTaskError("sample", "Traceback (most recent call last): ...", cause).as_instanceof_cause()
 
@@ -154,7 +154,7 @@ def test_a_users_mistake_in_another_process_is_said_without_its_traceback(
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*_: object) -> None:
+    def run(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("popcomm.cli.train.run", run)
@@ -163,7 +163,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ctrl_c_outside_of_training_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*_: object) -> None:
+    def run(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("popcomm.cli.train.run", run)

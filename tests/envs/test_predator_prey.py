@@ -171,6 +171,7 @@ class TestObservations:
     def test_labels_are_the_preys_region_for_those_who_see_it(self) -> None:
         near = placed((3, 5), (4, 4), (6, 6), level="medium")
         assert act(near, STAY, STAY).labels.tolist() == [[1 * 5 + 2, -1]]
+        assert near.label_attributes[1 * 5 + 2].tolist() == [1, 2]
         easy = placed((3, 4), (3, 3), (0, 0))
         assert act(easy, RIGHT, STAY).labels.tolist() == [[3 * 5 + 4, -1]]
 

@@ -218,6 +218,7 @@ class TestPerception:
         # Cells are 2 wide: the beacon at (7, 3) is in column 3 of row 1.
         step = act(placed([[0.0, 3.0], [7.0, 4.5], [3.0, 3.0]], [7.0, 3.0], sensing_radius=1.1), NONE, NONE, NONE)
         assert step.labels.tolist() == [[7, -1, -1]]
+        assert SwarmWorld.label_attributes[7].tolist() == [1, 3]
 
     def test_scouts_perceive_from_everywhere_and_others_never(self) -> None:
         world = placed([[3.0, 7.0], [7.0, 0.0], [7.0, 3.0], [7.0, 3.0]], [7.0, 3.0], scout_fraction=0.5)

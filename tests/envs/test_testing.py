@@ -307,3 +307,11 @@ def test_sampled_actions_lie_in_their_spaces_and_respect_masks() -> None:
         assert masks.gather(-1, actions["walker"].unsqueeze(-1)).all()
         step = world.step(actions)
     assert not masks.all()
+
+
+def test_attributes_of_labels_have_a_row_for_each() -> None:
+    class Parted(TinyWorld):
+        label_attributes = torch.tensor([[0, 0], [0, 1]])
+
+    with pytest.raises(AssertionError, match=r"`label_attributes` is \[2, 2\] torch.int64, and must be \[3, A\]"):
+        world_api_test(Parted())

@@ -37,6 +37,9 @@ def gated(agent: str = "mlp", messages: Any = RELAXED, rounds: int = 0, members:
         ("symbolic", VECTORS, 0, {"gate": "both", "budget": 2}),
         ("mlp", SYMBOLS, 0, {"gate": "sender", "gradient": "reinforce"}),
         ("symbolic", RELAXED, 2, {"gate": {"kind": "both", "price": 0.1}, "budget": {"messages": 1, "price": 0.2}}),
+        ("ic3net", VECTORS, 0, {}),
+        ("tarmac", VECTORS, 2, {"gate": "receiver"}),
+        ("commnet", RELAXED, 1, {"gate": "sender"}),
         ("mlp", SYMBOLS, 1, {"gradient": "reinforce", "budget": 1, "topology": {"kind": "k_nearest", "k": 2}}),
     ],
 )
@@ -207,6 +210,17 @@ def test_a_recipe_of_a_channel_with_gates_can_be_written_down() -> None:
     assert (told["gate"], told["budget"], told["rounds"]) == ({"kind": "sender", "price": 0.1}, 2, 1)
     assert ChannelRecipe(kind, **told) == replace(recipe, reflexes=[])
     assert set(ChannelRecipe(kind, FULL).to_json()).isdisjoint({"gate", "budget", "rounds"})
+
+
+@pytest.mark.parametrize(
+    ("gate", "names"),
+    [(None, ("sender",)), ("none", ()), ("receiver", ("receiver",)), ("both", ("receiver", "sender"))],
+)
+def test_ic3net_has_its_senders_gate_unless_another_is_chosen(gate: Any, names: tuple[str, ...]) -> None:
+    config = whisper(2, 1, VECTORS, "ic3net", hidden=8).communication(gate=gate)
+    config.validate()
+    assert config.plan.channel.gates.names == names
+    assert config.plan.species["player"].spec.gates == names
 
 
 def test_the_spec_of_a_network_with_gates_survives_as_json() -> None:

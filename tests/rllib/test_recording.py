@@ -11,6 +11,9 @@ import pytest
 from popcomm.language import progress
 from popcomm.language.recording import read_conversations
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.attendance import Attendance
+from popcomm.rllib.overlap import Ahead
+from popcomm.rllib.privacy import Ledger
 from popcomm.rllib.recording import Recording, _losses
 from popcomm.rllib.training_schedules import TrainingSchedules
 from tests.rllib.test_rollout import clock_config, runner_of
@@ -62,6 +65,7 @@ class _Training:
         self.recording, self.iteration = Recording(), 0
         self.members, self.selected, self.survival = {}, {}, None
         self.schedules = TrainingSchedules(self.config)
+        self.attendance, self.ahead, self.ledger = Attendance(self.config), Ahead(self.config), Ledger(None)
 
     def learner_statistics(self, result: dict[str, Any]) -> dict[str, dict[str, float]]:
         return {"speaker": {"message_entropy": result["entropy"]}}

@@ -166,6 +166,9 @@ def test_the_worlds_metrics_arrive_in_the_result() -> None:
         learner_statistics=lambda result: {},
         selected={},
         schedules=TrainingSchedules(runner.config),
+        attendance=SimpleNamespace(scalars=lambda result: {}),
+        ahead=SimpleNamespace(scalars=dict),
+        ledger=SimpleNamespace(scalars=dict, arrays=dict),
     )
     Recording().measure(algorithm, result)
     assert result["popcomm"]["world/accuracy"] == pytest.approx(right)

@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from popcomm.envs.world import WorldStep
+from popcomm.rllib import generations
 from popcomm.rllib.transcript import STEPS_KEPT
+from tests.rllib.test_reflexes import ToldWorld
 from tests.rllib.test_rollout import clock_config, runner_of
 
 EVENT = ("world", "episode", "step", "sender")
@@ -61,6 +65,17 @@ def test_steps_are_stamped_when_they_are_made() -> None:
         acting = 6 if iteration == 4 else 5
         stamps = 1000 * iteration + 12 * np.arange(1, acting + 1)
         assert np.unique(rows["env_steps"][here]).tolist() == stamps.tolist()
+
+
+def test_what_was_sampled_ahead_waits_for_its_own_iteration() -> None:
+    ahead, in_turn = (recorded(agent="mlp", env_config={"lengths": (3,)}) for _ in range(2))
+    for iteration in (1, 2):
+        ahead.sample(env_steps=0, iteration=iteration)
+    found = [ahead.transcript.take(iteration) for iteration in (1, 2)]
+    assert [np.unique(rows["iteration"]).tolist() for rows in found] == [[1], [2]]
+    for iteration in (1, 2):
+        in_turn.sample(env_steps=0, iteration=iteration)
+    assert events(found[0]) + events(found[1]) == events(in_turn.transcript.take())
 
 
 def test_a_step_of_one_runner_stands_for_one_of_each() -> None:
@@ -166,3 +181,36 @@ def test_members_and_rewards_in_a_transcript_are_those_of_the_fragment() -> None
             assert speaker["members"][world, step, sender] == member
             assert speaker["rewards"][world, step, sender] == reward
             assert speaker["messages"][world, step + 1, sender].tolist() == list(symbols)
+
+
+class Parted(ToldWorld):
+    """Its three labels are made of two attributes, and the last seat has none."""
+
+    label_attributes = torch.tensor([[0, 0], [0, 1], [1, 0]])
+
+    def _say(self, *args: Any) -> WorldStep:
+        step = super()._say(*args)
+        assert step.labels is not None
+        labels = torch.where(torch.arange(self.num_agents) == 3, -1, step.labels)
+        self.last = step._replace(labels=labels)
+        return self.last
+
+
+def test_what_labels_are_made_of_stands_beside_them_for_all_seats_that_have_one() -> None:
+    config = clock_config(agent="mlp").environment(Parted)
+    runner = runner_of(config.recording(run_dir="somewhere", conversation_worlds=2))
+    runner.sample()
+    rows = runner.transcript.rows()
+    parts = Parted.label_attributes.tolist()
+    assert set(rows["label"].tolist()) == {-1, 0, 1, 2}
+    for label, sender, meaning in zip(rows["label"], rows["sender"], rows["meaning"], strict=True):
+        assert (label < 0) == (sender == 3)
+        assert meaning is None if label < 0 else meaning.tolist() == parts[label]
+
+
+def test_the_generation_of_a_step_is_how_many_selections_went_before() -> None:
+    """Selections are at the end of iterations 3 and 6."""
+    iterations, config = np.arange(1, 8), clock_config(agent="mlp", members=8)
+    assert generations.before(iterations, config).tolist() == [0] * 7
+    config.survival(strategy={"kind": "top_k", "k": 2}, every=3)
+    assert generations.before(iterations, config).tolist() == [0, 0, 0, 1, 1, 1, 2]

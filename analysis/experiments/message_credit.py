@@ -112,7 +112,7 @@ class BySlot(MLPAgent):
         super().__init__(spec, hidden)
         self.heard = PopulationLinear(spec.members, spec.inbox_size * hidden, 2 * hidden, bias=False)
 
-    def _pool(self, inbox: Inbox) -> Tensor:
+    def _pool(self, inbox: Inbox, state: Tensor, aux: dict[str, Tensor]) -> Tensor:
         """[P, R, K hidden]."""
         return (self.activation(self.encoder(inbox)) * inbox.mask.unsqueeze(-1)).flatten(-2)
 

@@ -209,8 +209,8 @@ class Inflexible(Sound):
     """Takes an inbox apart as a tuple, which that of shared networks is not."""
 
     def heard(self, inbox):
-        messages, senders, mask, soft, direct = inbox
-        return super().heard(type(inbox)(messages, senders, mask, soft, direct))
+        messages, senders, mask, soft, direct, gate = inbox
+        return super().heard(type(inbox)(messages, senders, mask, soft, direct, gate))
 
 
 class SoftInTraining(Sound):

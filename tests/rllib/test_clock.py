@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from popcomm.errors import UserError
-from popcomm.rllib.algorithm import _difference, _pooled
+from popcomm.rllib.algorithm import _pooled
 from popcomm.rllib.env_runner import PopulationEnvRunner, Sampled
+from popcomm.rllib.restoring import _difference
 from popcomm.rollout import seed_of
 from tests.rllib.test_reflexes import air_config
 from tests.rllib.test_rollout import air_of, clock_config, fragments, runner_of

@@ -229,5 +229,6 @@ def test_no_file_of_the_trainer_imports_in_a_circle_not_even_inside_a_function()
         parts = [name.split(".") for name in names if name.startswith("popcomm.rllib.")]
         below[file.stem] = {part[2] for part in parts}
     order = list(TopologicalSorter(below).static_order())  # raises CycleError, which names the circle
-    chain = ("settings", "plan", "validation", "learner", "config", "algorithm")
-    assert sorted(chain, key=order.index) == list(chain)
+    for middle in ("validation", "learner"):
+        chain = ("settings", "plan", middle, "config", "algorithm")
+        assert sorted(chain, key=order.index) == list(chain)

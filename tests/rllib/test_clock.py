@@ -61,7 +61,8 @@ def test_a_runner_that_joins_later_is_as_faded_as_the_others_from_its_first_row_
 def test_fades_of_other_reflexes_are_refused() -> None:
     runner = runner_of(air_config(PUBLISHING))
     with pytest.raises(
-        UserError, match=r"has 2 schedules of communication\.reflexes and topology, and this configuration has 1"
+        UserError,
+        match=r"has 2 schedules of communication\.reflexes, topology and vocabulary, and this configuration has 1",
     ):
         runner.sample(env_steps=1, fades=[{}, {}])
 

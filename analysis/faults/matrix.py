@@ -88,6 +88,7 @@ FAULTS = {
     "an env runner is killed, and stays away": Fault(
         r"env runner \d is lost: .* stays away",
         {
+            **LONGER,
             "fault_tolerance.restart_failed_env_runners": False,
             "fault_tolerance.ignore_env_runner_failures": True,
         },
@@ -115,7 +116,7 @@ FAULTS = {
         r"env runner \d is lost: its process ended", LONGER | {ENV + "fault": "exit", ENV + "flag": "once"}
     ),
     "the environment ends its process always": Fault(
-        r"NoSamplesError: .*is lost: its process ended", {ENV + "fault": "exit"}, code=1
+        r"NoSamplesError: .*is lost: its process ended", {ENV + "fault": "exit", ENV + "at": 1}, code=1
     ),
     "the environment pays nan": Fault(r"a_0.* nan", {ENV + "fault": "nan", ENV + "flag": "once"}, code=1),
 }
@@ -158,7 +159,7 @@ def _wait_for_lines(run_dir: Path, lines: int, process: subprocess.Popen[bytes])
         if len(_progress(run_dir)) >= lines:
             return
         time.sleep(0.1)
-    raise AssertionError("the training made no progress")
+    raise AssertionError(f"the training made no progress:\n{(run_dir.parent / 'log').read_text()[-3000:]}")
 
 
 def _progress(run_dir: Path) -> list[dict[str, float]]:

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
             else:
                 told = matrix.try_out(name, Path(folder))
                 cost = (
-                    ("for good" if told.code == 0 else "it ended") if told.seconds is None else f"{told.seconds:.1f} s"
+                    ("-" if told.code == 0 else "it ended") if told.seconds is None else f"{told.seconds:.1f} s"
                 )
                 print(f"{told.fault} | {told.said} | exit code {told.code} | {cost}", flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import ray
 import torch
 import torch.distributed
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from ray.rllib.core import COMPONENT_OPTIMIZER
+from ray.rllib.core import COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
@@ -398,6 +399,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
+        # What Ray hands out is one memory for all learners of a node, and optimizers step their moments in place.
+        state = {key: copy.deepcopy(part) if key != COMPONENT_RL_MODULE else part for key, part in state.items()}
         super().set_state(state)
         if COMPONENT_OPTIMIZER in state:  # and not weights alone
             self.growth.set_state(state.get(GROWTH, {}), self.device)

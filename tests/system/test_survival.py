@@ -64,7 +64,7 @@ def test_a_restored_selection_goes_on_bit_for_bit_with_the_same_family_tree(
 
 
 def test_two_learners_have_equal_populations_after_a_generation() -> None:
-    algorithm = config_of(0, 2, mutation_std=0.1, newborns="imitate").build_algo()
+    algorithm = config_of(0, 2, newborns="imitate").build_algo()
     try:
         for _ in range(3):
             algorithm.train()

@@ -35,9 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
                 _try_file_operations(Path(folder), options.every)
             else:
                 told = matrix.try_out(name, Path(folder))
-                cost = (
-                    ("-" if told.code == 0 else "it ended") if told.seconds is None else f"{told.seconds:.1f} s"
-                )
+                cost = ("-" if told.code == 0 else "it ended") if told.seconds is None else f"{told.seconds:.1f} s"
                 print(f"{told.fault} | {told.said} | exit code {told.code} | {cost}", flush=True)
 
 

@@ -66,7 +66,8 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def build(self) -> None:
         super().build()
-        leave_new_memory()
+        if self.config.num_learners < 2:  # what several sum up together was seen to depend on it
+            leave_new_memory()
         self._known_parameters: dict[str, list[torch.nn.Parameter]] = {}
         config = self.config
         self.plan = plan_of(config)

@@ -66,8 +66,7 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def build(self) -> None:
         super().build()
-        if self.config.num_learners < 2:  # what several sum up together was seen to depend on it
-            leave_new_memory()
+        leave_new_memory()
         self._known_parameters: dict[str, list[torch.nn.Parameter]] = {}
         config = self.config
         self.plan = plan_of(config)

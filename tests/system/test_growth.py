@@ -13,10 +13,6 @@ from tests.rllib.test_growth import config_of
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-@pytest.mark.xfail(
-    reason="with two learners that grow, what enters and leaves is not bit for bit after a restore; with one it is",
-    strict=False,
-)
 def test_a_restored_run_grows_on_bit_for_bit(tmp_path: Path) -> None:
     config = config_of(patience=3, minibatch=3, epochs=1).env_runners(num_env_runners=1)
     straight = config.learners(num_learners=2).build_algo()

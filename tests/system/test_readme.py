@@ -88,8 +88,8 @@ def test_the_python_runs_as_written(folder: Path, capsys: pytest.CaptureFixture[
         if "algo" in names:
             names["algo"].stop()
     numbers = [float(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(numbers) == 1 + 1 + 1 + 4 + 1
-    assert numbers[6] >= 0.9  # at the end the listener of TellMe knows what it is told; deaf ones get 0.25
+    assert len(numbers) == 1 + 1 + 1 + 5 + 1
+    assert numbers[7] >= 0.9  # at the end the listener of TellMe knows what it is told; deaf ones get 0.25
     for name in ("agent_0", "member_0"):
         assert (folder / name / "model.safetensors").is_file()
     assert np.isfinite(numbers).all()

@@ -152,6 +152,11 @@ def decides_later(agent: Any) -> bool:
     return "undecided" in signature(agent.forward).parameters
 
 
+def sees_first(agent: Any) -> bool:
+    """Whether its forward takes `seen`; one that was overridden without it sees for itself in every step."""
+    return "seen" in signature(agent.forward).parameters
+
+
 class AuxiliaryBatch(NamedTuple):
     """Targets for a network's own losses; the steps of a fragment are joined along the rows."""
 
@@ -193,7 +198,9 @@ class Agent(Protocol):
     points of the simplex in training. `undecided`, one more keyword of forward: where it is True, `action_logits`
     and `value` are `later(obs)`, and the trainer gets them for the rows of all steps at once from
     `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
-    `decides_unseen = True` where `decide` does not look at obs, which is empty then.
+    `decides_unseen = True` where `decide` does not look at obs, which is empty then. `seen`, another one: where it is
+    given it is the rows of a step in `see(obs) -> [P, R, ...]`, what is made of observations alone, which the trainer
+    asks for of all steps at once; forward then does not look at obs for that.
     `gates_messages = True` on the class of those that have the gates that `spec.gates` names, and a `manner` where
     `spec.manners` (`popcomm.agents.gates`); how open a receiver's gates are is "openness" [P, R, K] in `aux`.
     `usual_gate = "sender"` (or another kind) on the class of those that have it where `communication.gate` is left out.

@@ -46,7 +46,7 @@ class MLPAgent(Pretrained, nn.Module):
     """
 
     has_auxiliary_losses = False
-    gives_features = takes_relaxed = gates_messages = True
+    gives_features = takes_relaxed = gates_messages = decides_unseen = True
 
     def __init__(
         self,
@@ -63,7 +63,6 @@ class MLPAgent(Pretrained, nn.Module):
         self.spec, self.hidden, self.activation = spec, hidden, activation_function(activation)
         p = spec.members
         self.eye = make_eye(spec, encoder, hidden, generator)
-        self.decides_unseen = self.eye is not None
         seen = spec.obs_size if self.eye is None else self.eye.size
         self.first = PopulationLinear(p, seen, 2 * hidden, generator=generator)
         self.actor = PopulationLinear(p, hidden, hidden, generator=generator)
@@ -102,30 +101,41 @@ class MLPAgent(Pretrained, nn.Module):
         return {}
 
     def forward(
-        self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor], undecided: bool = False
+        self,
+        obs: Tensor,
+        inbox: Inbox | None,
+        state: Mapping[str, Tensor],
+        undecided: bool = False,
+        seen: Tensor | None = None,
     ) -> AgentOutput:
-        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput without state; `undecided`: see `Agent`.
+        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput without state; `undecided` and `seen`: see
+        `Agent`.
 
-        `aux` has "features", the actor's second hidden layer, and "judged", the critic's first one, [P, R, hidden].
+        `aux` has "features", the actor's second hidden layer, and "judging", the critic's first one before its
+        activation, [P, R, hidden].
         """
-        first = self.first(obs if self.eye is None else self.eye(obs))
+        first = self.see(obs) if seen is None else seen
         aux: dict[str, Tensor] = {}
         if inbox is not None and self.spec.receives is not None:
             first = first + self.heard(self._pool(inbox, first, aux))
-        # Views: the second layers read their half where it lies.
-        actor, critic = self.activation(first).chunk(2, -1)
-        actor = self.activation(self.actor(actor))
+        # Views; the critic's half waits for `decide`.
+        actor, critic = first.chunk(2, -1)
+        actor = self.activation(self.actor(self.activation(actor)))
         message = None
         if self.spec.sends is not None:
             message = self.message_head(actor).unflatten(-1, self.spec.sends.params_shape)
-        aux |= {"features": actor, "judged": critic}
+        aux |= {"features": actor, "judging": critic}
         logits, value = later(obs) if undecided else self.decide(obs, aux)
         manner = self.manner(actor, obs) if self.spec.manners else None
         return AgentOutput(logits, message, value, {}, aux, manner=manner)
 
+    def see(self, obs: Tensor) -> Tensor:
+        """obs [P, R, O] -> [P, R, 2 hidden], the first layers of actor and critic, before what is heard."""
+        return self.first(obs if self.eye is None else self.eye(obs))
+
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """`aux` of rows, whose obs are not looked at -> action logits [P, R, A], values [P, R]."""
-        value = self.value_head(self.activation(self.critic(aux["judged"]))).squeeze(-1)
+        value = self.value_head(self.activation(self.critic(self.activation(aux["judging"])))).squeeze(-1)
         return self.policy_head(aux["features"]), value
 
     def _pool(self, inbox: Inbox, first: Tensor, aux: dict[str, Tensor]) -> Tensor:

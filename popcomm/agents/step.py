@@ -24,12 +24,14 @@ def agent_step(
     generator: torch.Generator | None = None,
     greedy: bool = False,
     undecided: bool = False,
+    seen: Tensor | None = None,
     open_symbols: int | None = None,
 ) -> AgentOutput:
     """One step of a network; those that speak symbol by symbol are told what was said, or how to choose it.
 
     obs is as it is kept, [P, R, O]; pictures are scaled here. What networks of a species that never speaks may say all
     the same is left out. undecided: leave out the action and the value (`popcomm.agents.contract.Agent`).
+    seen: [P, R, ...], what the network made of these observations before, which are then given to it as they are kept.
     open_symbols: how many of them may be said; the logits of the others are out of reach. None: all.
 
     Raises:
@@ -40,6 +42,8 @@ def agent_step(
         how |= {"said": said, "generator": generator, "greedy": greedy}
         if open_symbols is not None:
             how["open_symbols"] = _told_of(agent, open_symbols)
+    if seen is not None:
+        how["seen"] = seen
     output = agent(spec.numbers(obs), inbox, state, **how)
     if spec.sends is None:
         return output._replace(message=None, said=None, manner=None)

@@ -126,15 +126,20 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         return {name: self.lstm.weight_ih.new_zeros(shape) for name in names}
 
     def forward(
-        self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor], undecided: bool = False
+        self,
+        obs: Tensor,
+        inbox: Inbox | None,
+        state: Mapping[str, Tensor],
+        undecided: bool = False,
+        seen: Tensor | None = None,
     ) -> AgentOutput:
-        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput; `undecided`: see `Agent`.
+        """obs [P, R, O] float32, inbox [P, R, K, ...] or None -> AgentOutput; `undecided` and `seen`: see `Agent`.
 
         `aux` has "hidden", "context" and "features" (the thought), [P, R, hidden_dim], and unless silent "attention"
         [P, R, K], the mean over heads: it sums to one over the real messages, and to zero where there is none.
         """
         before = state["context"] if "context" in state else torch.zeros_like(state["h"])
-        seen = obs if self.eye is None else self.eye(obs)
+        seen = self.see(obs) if seen is None else seen
         hidden, cell = self.lstm((seen, before), (state["h"], state["c"]))
         aux, message = {"hidden": hidden}, None
         if self.eye is not None:
@@ -157,6 +162,10 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         logits, value = later(obs) if undecided else self.decide(obs, aux)
         manner = self.manner(thought, obs) if self.spec.manners else None
         return AgentOutput(logits, message, value, next_state, aux, manner=manner)
+
+    def see(self, obs: Tensor) -> Tensor:
+        """obs [P, R, O] -> [P, R, what the eye makes of them], or obs itself without one."""
+        return obs if self.eye is None else self.eye(obs)
 
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """obs [P, R, O], unless what was seen is in `aux` of those rows -> action logits [P, R, A], values [P, R]."""

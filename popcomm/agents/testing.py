@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from popcomm.agents.contract import AgentSpec, decides_later
+from popcomm.agents.contract import AgentSpec, decides_later, sees_first
 from popcomm.agents.testing_learning import check_gradients, check_losses
 from popcomm.agents.trial import Seen, Trial, differ, in_slots, mixed, named, only, places, posted, rows_of, seen
 
@@ -255,9 +255,17 @@ def check_speech(trial: Trial) -> None:
 
 
 def check_later(trial: Trial) -> None:
-    """`decide` gives what forward gives at once; "features" are where they were promised."""
+    """`decide` and `see` give what forward gives at once; "features" are where they were promised."""
     output, step = trial.outputs[0], trial.steps[0]
     rows = step.obs.shape[1]
+    if sees_first(trial.agent):
+        with torch.no_grad():
+            seen_as = trial.spec.numbers(step.obs)
+            how = {"seen": trial.agent.see(seen_as)}
+            told = trial.agent(seen_as, step.inbox, trial.agent.initial_state(rows), **how)
+        found = {"action_logits": told.action_logits, "value": told.value}
+        wrong = f"{trial.where}: %s of forward is another one where `seen` is what `see` gives"
+        _same(found, {k: named(output)[k] for k in found}, wrong)
     if decides_later(trial.agent):
         state = trial.agent.initial_state(rows)
         with torch.no_grad():

@@ -30,6 +30,7 @@ from popcomm.rllib.round_walk import (
     side_by_side,
     walk_rounds,
 )
+from popcomm.rllib.sight import seatings_of, seen_of
 
 S = TypeVar("S", bound=Container[str])
 
@@ -243,6 +244,8 @@ class _Walk:
         self.decides_later = decides_later(self.agent)
         self.decides_unseen = bool(getattr(self.agent, "decides_unseen", False))
         self.pays = _pays(self.agent)
+        self.seatings = seatings_of(arrays["members"], self.opens, self.members)
+        self.looks = seen_of(self.agent, self.spec, self.steps, self.seatings)
         self._seat(0)
         self.state = {name: self.seating.to_members(value) for name, value in carried(arrays).items()}
         self.outputs: list[AgentOutput] = []
@@ -289,6 +292,7 @@ class _Walk:
         said = None if self.spec.sends is None else seating.to_members(self.steps.said_at(t, before))
         obs = seating.to_members(self.steps.at(t, "obs"))
         how: dict[str, Any] = {"undecided": self.decides_later, "open_symbols": self.open_symbols}
+        how["seen"] = self.looks[t]
         output = agent_step(self.agent, self.spec, obs, inbox, self.state, said, **how)
         self.state = output.state
         return output, inbox, obs
@@ -312,7 +316,7 @@ class _Walk:
 
     def _seat(self, t: int) -> None:
         """Take the seats of step t."""
-        self.seating = seating = Seating(self.arrays["members"][:, t], self.members)
+        self.seating = seating = self.seatings[t]
         n, rows = seating.num_seats, seating.rows
         index = torch.arange(rows, device=self.arrays["obs"].device).view(1, -1) if self.members == 1 else seating.index
         # [P, R], the rows' places in [B T N] at step 0.

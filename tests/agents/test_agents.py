@@ -20,7 +20,7 @@ from popcomm.agents import (
     extract,
     insert,
 )
-from popcomm.agents.contract import decides_later
+from popcomm.agents.contract import decides_later, sees_first
 from popcomm.channels import Inbox, Symbols, Vectors, Words
 from popcomm.errors import UserError
 
@@ -247,6 +247,19 @@ def test_an_agent_with_a_forward_of_its_own_decides_in_every_step():
             return super().forward(obs, inbox, state)
 
     assert not decides_later(Own(spec_of()))
+    assert not sees_first(Own(spec_of()))
+
+
+@pytest.mark.parametrize("kind", ["symbols", "silent"])
+@pytest.mark.parametrize("name", ["symbolic", "mlp"])
+def test_what_was_seen_before_is_not_looked_at_again(name, kind):
+    agent = agent_of(name, kind)
+    obs, inbox, state = obs_of(), inbox_of(kind), state_of(agent)
+    later = agent(torch.full_like(obs, torch.nan), inbox, state, undecided=True, seen=agent.see(obs))
+    torch.testing.assert_close(later.message, agent(obs, inbox, state).message, atol=0, rtol=0)
+    logits, value = agent.decide(obs, later.aux)
+    output = agent(obs, inbox, state)
+    torch.testing.assert_close((logits, value), (output.action_logits, output.value), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", APART)

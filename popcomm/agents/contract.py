@@ -50,6 +50,7 @@ class AgentSpec(Sighted):
     rounds: int = 0
     gates: tuple[str, ...] = ()  # "receiver", "sender": which gates it has (`popcomm.agents.gates`)
     urgency: bool = False  # whether its messages have a priority
+    judged: bool = True  # whether anybody reads its values; else those of networks that judge apart are zeros
 
     def __post_init__(self) -> None:
         space = self.observation_space
@@ -200,7 +201,9 @@ class Agent(Protocol):
     `decide(obs, aux) -> (action_logits, value)`. No step waits for them, and their layers run once instead of T times.
     `decides_unseen = True` where `decide` does not look at obs, which is empty then. `seen`, another one: where it is
     given it is the rows of a step in `see(obs) -> [P, R, ...]`, what is made of observations alone, which the trainer
-    asks for of all steps at once; forward then does not look at obs for that.
+    asks for of all steps at once; forward then does not look at obs for that. `judges_apart = True` on the class of
+    those whose values' gradient reaches nothing but what makes values, and which give zeros where `spec.judged` is
+    False.
     `gates_messages = True` on the class of those that have the gates that `spec.gates` names, and a `manner` where
     `spec.manners` (`popcomm.agents.gates`); how open a receiver's gates are is "openness" [P, R, K] in `aux`.
     `usual_gate = "sender"` (or another kind) on the class of those that have it where `communication.gate` is left out.

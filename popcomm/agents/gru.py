@@ -101,7 +101,7 @@ class GRUAgent(Pretrained, nn.Module):
     """
 
     has_auxiliary_losses = False
-    gives_features = True
+    gives_features = judges_apart = True
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class GRUAgent(Pretrained, nn.Module):
         message = None
         if self.autoregressive:
             message, said = self.speech(thought, said, generator, greedy, open_symbols)
-        value = self.critic(features.detach()).squeeze(-1)
+        value = self.critic(features.detach()).squeeze(-1) if self.spec.judged else obs.new_zeros(obs.shape[:2])
         return AgentOutput(self.policy(features), message, value, {}, {"features": features}, said)
 
     def _hear(self, inbox: Inbox) -> Tensor:

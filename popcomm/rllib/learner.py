@@ -224,13 +224,16 @@ class PopulationPPOLearner(PPOTorchLearner):
                     group["lr"] = rate
 
     def _add_advantages(self, arrays: Arrays) -> None:
-        """Advantages and value targets for all worlds at once, and the statistics that normalise them."""
+        """Advantages and value targets for all worlds at once, and the statistics that normalise them; of species whose
+        values nobody reads there are none."""
         if self.config.time_limit == "end":  # which leaves nothing to be hoped for after it
             for a in arrays.values():
                 a["terminated"] = a["terminated"] | a["truncated"]
         self._credit_listeners(arrays)
         for name, a in arrays.items():
             plan, module = self.plan.species[name], self.networks[name]
+            if not plan.spec.judged:
+                continue
             config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
             later = plan.speaks_by_reinforce and plan.credit == "next"
             # Whoever has one action, or is supervised, decides by its messages alone.

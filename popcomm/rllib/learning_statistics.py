@@ -47,9 +47,10 @@ def log_iteration(
             metrics.log_value((name, key), value, window=1)
         a = arrays[name]
         steps = max(steps, int(a["alive"].any(2).sum()))
-        known, values = a.get("known", a["alive"]), a["values"][:, :-1]
-        explained = explained_variance(values, a["value_targets"], known, reduce)
-        metrics.log_value((name, "vf_explained_var"), explained, window=1)
+        if "value_targets" in a:  # else nobody reads values
+            known, values = a.get("known", a["alive"]), a["values"][:, :-1]
+            explained = explained_variance(values, a["value_targets"], known, reduce)
+            metrics.log_value((name, "vf_explained_var"), explained, window=1)
         left_out = guards[name].read()
         lost += left_out
         metrics.log_value((name, "num_non_finite_updates"), left_out, window=1)

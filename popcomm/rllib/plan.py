@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gymnasium import spaces
 
@@ -309,6 +309,11 @@ def _spec(layout: WorldLayout, species: Species, channel: Channel | None, member
     )
 
 
+def _is_told(settings: Settings, species: Species) -> bool:
+    """Whether its actions are no decisions, where answers are learned from: it is told the right ones, or has one."""
+    return settings.learn_from == "answers" and (species.has_answers or getattr(species.action_space, "n", 0) == 1)
+
+
 def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> SpeciesPlan:
     """settings: of the species' module."""
     gradient, kind = gradient_of(settings), spec.messages
@@ -325,13 +330,16 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
     sharpness = open_ones["message_sharpness"] if sharpness is None else sharpness
     rare = open_ones["rare_action_share"] if settings.rare_action_share is None else settings.rare_action_share
     rare = 0.0 if isinstance(species.action_space, spaces.Box) else rare
+    critic = of_species("population.critic", settings.critic, species)
+    decides = gradient == "reinforce" or spec.manners or not _is_told(settings, species)
+    judged = decides or quality > 0 or critic == "central" or not getattr(agent, "judges_apart", False)
     return SpeciesPlan(
         settings=settings,
         species=species,
-        spec=spec,
+        spec=replace(spec, judged=judged),
         agent_class=agent,
         agent_config=agent_config_of(settings, species),
-        critic=of_species("population.critic", settings.critic, species),
+        critic=critic,
         gradient=gradient,
         # Where nothing else would count, what is heard a step later does.
         credit=settings.message_credit or ("next" if settings.gamma == 0 and not spec.rounds else "step"),

@@ -55,7 +55,7 @@ class Sampler:
         self.config, self.plan, self.rollout, self.modules, self.episodes = config, plan, rollout, modules, episodes
         players = rollout.players
         self.distributions = {name: actor.distribution for name, actor in players.actors.items()}
-        self._foresees = {name: species.settings.gamma > 0 for name, species in plan.species.items()}
+        self._foresees = {name: s.settings.gamma > 0 and s.spec.judged for name, s in plan.species.items()}
         self._previous_obs: dict[str, Tensor] = {}  # {species: [B, N_s, O]}, what was perceived one step before
         self._asks = recorded and bool(config.importance_every) and plan.message_kind is not None
         self.metrics: LanguageMetrics | None = None
@@ -116,7 +116,7 @@ class Sampler:
             if self.episodes is not None:
                 self.episodes.step(turn, after)
             self._previous_obs = turn.seen.observations
-        # Where gamma is 0 nothing is bootstrapped, which spares a step of the network.
+        # Where gamma is 0, or nobody reads values, nothing is bootstrapped, which spares a step of the network.
         thoughts = players.foresee([name for name, foresees in self._foresees.items() if foresees])
         for thought in thoughts.values():
             self.statistics.listened(thought)

@@ -89,13 +89,15 @@ class SpeciesLoss:
         likelihoods = self._likelihoods(run, rows, diagnose)
         if run.outputs.manner is not None:
             likelihoods = likelihoods._replace(manner_log_prob=self._manner_log_prob(run, rows))
-        value = mean(rows.where_known(self._value_error(output, rows)))
         policy, logged = self._policy_loss(likelihoods, rows, mean)
         entropy_mean = mean(likelihoods.entropy)
-        loss = policy + config.vf_loss_coeff * value
+        loss = policy
+        if self.module.spec.judged:
+            value = mean(rows.where_known(self._value_error(output, rows)))
+            loss, logged["vf_loss"] = loss + config.vf_loss_coeff * value, value
         if not self._is_supervised(rows):
             loss = loss - entropy_coeff * self._exploration(likelihoods.entropy, output, rows, mean)
-        logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
+        logged |= {"policy_loss": policy, "entropy": entropy_mean}
         if likelihoods.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(likelihoods.message_entropy)
             if entropy_weight := self._scaled()["message_entropy"]:

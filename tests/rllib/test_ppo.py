@@ -270,7 +270,7 @@ def population_loss(
     run = SpeciesUnroll(output, None, None, arrays["alive"].view(1, ROWS))
     agent = SimpleNamespace(auxiliary_losses=lambda batch, outputs: {})
     module = SimpleNamespace(
-        spec=SimpleNamespace(members=1, rounds=0),
+        spec=SimpleNamespace(members=1, rounds=0, judged=True),
         agent=agent,
         auxiliary_weights={},
         value=lambda value, obs, state: value,

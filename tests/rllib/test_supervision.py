@@ -11,10 +11,12 @@ import torch
 from gymnasium import spaces
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from popcomm.agents import GRUAgent
 from popcomm.agents.distributions import action_distribution
 from popcomm.envs.world import Species
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.fragment import as_tensors
+from popcomm.rllib.plan import plan_of
 from popcomm.rllib.ppo import same
 from popcomm.rllib.recording import Recording
 from popcomm.rllib.rows import Rows
@@ -235,3 +237,56 @@ def test_rows_without_an_answer_teach_nothing() -> None:
     assert logged["answer_loss"].item() == 0
     policy = torch.autograd.grad(loss, list(learner.networks["listener"].agent.policy.parameters()), allow_unused=True)
     assert all(g is None or not g.any() for g in policy)
+
+
+# ---- values that nobody reads ----
+
+
+def test_without_a_reader_values_are_not_made_and_everything_else_learns_the_same(monkeypatch) -> None:
+    """A critic that stops before all else changes no other gradient, and acting does not look at it."""
+    config = game_config()
+    found = []
+    for apart in (True, False):
+        monkeypatch.setattr(GRUAgent, "judges_apart", apart)
+        _, fragment = played(config)
+        learner = learner_of(config)
+        arrays, runs = prepared(learner, fragment)
+        losses = [learner.losses[n](arrays[n], run, 0.01, arrays, same, False) for n, run in runs.items()]
+        named = {f"{n}.{k}": p for n, m in learner.networks.items() for k, p in m.named_parameters()}
+        total = torch.stack([loss for loss, _ in losses]).sum()
+        gradients = torch.autograd.grad(total, [*named.values()], allow_unused=True)
+        found.append(
+            {
+                "acted": {n: {k: a[k] for k in ("actions", "rewards", "messages")} for n, a in fragment.items()},
+                "values": torch.cat([a["values"].flatten() for a in fragment.values()]),
+                "gradients": dict(zip(named, gradients, strict=True)),
+                "logged": [set(logged) for _, logged in losses],
+            }
+        )
+    without, judged = found
+    assert not without["values"].any()
+    assert judged["values"].any()
+    torch.testing.assert_close(without["acted"], judged["acted"], atol=0, rtol=0)
+    for name, expected in judged["gradients"].items():
+        got = without["gradients"][name]
+        if ".critic." in name:
+            assert got is None
+            assert expected.any()
+        elif expected is not None:
+            torch.testing.assert_close(got, expected, atol=1e-7, rtol=1e-6)
+    for few, all_of_them in zip(without["logged"], judged["logged"], strict=True):
+        assert all_of_them - few == {"vf_loss"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "judged"),
+    [
+        ({}, [False, False]),
+        ({"training": {"learn_from": "rewards"}}, [True, True]),
+        ({"communication": {"gradient": "reinforce"}}, [True, True]),
+        ({"agent": "symbolic"}, [True, True]),
+        ({"training": {"quality_coeff": 0.5}}, [True, True]),
+    ],
+)
+def test_values_are_read_where_something_is_decided_by_them(changes: dict[str, Any], judged: list[bool]) -> None:
+    assert [s.spec.judged for s in plan_of(game_config(**changes)).species.values()] == judged

@@ -143,11 +143,17 @@ class MLPAgent(Pretrained, nn.Module):
 
         first: [P, R, 2 hidden], what is seen, before the first activation.
         """
-        heard = self.activation(self.encoder(inbox))
+        if inbox.gate is None:  # once for each message that was posted, and not for all who hear it
+            heard = inbox.read(self._encoded)
+        else:
+            heard = self.activation(self.encoder(inbox))
         if "receiver" in self.spec.gates:
             heard, aux["openness"] = self.gate(self.activation(first[..., : self.hidden]), heard)
         weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
         return (heard * weight.unsqueeze(-1)).sum(-2)
+
+    def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:
+        return self.activation(self.encoder.encode(messages, soft))
 
     def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
         """It has none."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
+from popcomm.channels import sampling
 from popcomm.channels.sampling import sample_categorical
 
 
@@ -36,3 +37,12 @@ def test_the_generator_decides_and_any_leading_axes_do():
 def test_a_distribution_that_is_not_finite_gives_a_class_that_exists():
     found = sample_categorical(torch.full((4, 3), torch.nan), torch.Generator().manual_seed(0))
     assert ((found >= 0) & (found < 3)).all()
+
+
+def test_samples_are_the_same_however_many_are_looked_at_together(monkeypatch):
+    logits = torch.randn(7, 3, 10, generator=torch.Generator().manual_seed(0))
+    whole = sample_categorical(logits, torch.Generator().manual_seed(5))
+    for numbers in (1, 25, 200):  # a row, two, and 20 of 21
+        monkeypatch.setattr(sampling, "AT_ONCE", numbers)
+        assert torch.equal(sample_categorical(logits, torch.Generator().manual_seed(5)), whole)
+    assert sample_categorical(logits[0, 0]).shape == ()

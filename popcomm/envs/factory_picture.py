@@ -55,7 +55,7 @@ def draw_factory(
     for (x, y), name in zip(places, names, strict=True):
         shape, colour = LOOKS[name]
         axes.plot(x, y, marker=shape, color=colour, markersize=min(13.0, 60.0 / count), markeredgecolor=BLACK, zorder=6)
-    size = min(8.5, 36.0 / count)
+    size = min(8.5, 80.0 / count)
     for machine, action in enumerate(chosen):
         told = ACTIONS[action] if action >= 0 else ""
         axes.text(machine, 0.22, told, ha="center", va="center", fontsize=size)
@@ -89,7 +89,8 @@ def _draw_machine(axes: Any, machine: int, now: Machines, repaired: bool, limit:
                 Rectangle(corner, 0.72, HIGH - LOW, fill=False, edgecolor=VERMILION, linewidth=0.8, zorder=1)
             )
     status = ("under repair" if repaired else "broken") if down else "vibrates" if shaking else ""
-    axes.text(machine, HIGH - 0.14, f"{machine} {status}".strip(), ha="center", va="center", fontsize=7.0, zorder=2)
+    size = max(min(7.0, 42.0 / len(now.down)), 4.0)
+    axes.text(machine, HIGH - 0.16, f"{machine}\n{status}".strip(), ha="center", va="center", fontsize=size, zorder=2)
     heat, wear = float(now.temperature[machine]), float(now.wear[machine])
     bottom, height = LOW + 0.1, 0.78
     bars = ((0.06, heat / HOT, ORANGE if bool(now.cooled[machine]) else VERMILION), (0.2, wear, BLACK))
@@ -99,23 +100,22 @@ def _draw_machine(axes: Any, machine: int, now: Machines, repaired: bool, limit:
         axes.add_patch(Rectangle((left + shift, bottom), 0.09, height * min(filled, 1.0), facecolor=colour, **frame))
     if limit is not None:
         y = bottom + height * limit / HOT
-        axes.plot((left + 0.04, left + 0.17), (y, y), color=VERMILION, linewidth=1.2, zorder=3)
+        axes.plot((left + 0.03, left + 0.18), (y, y), color=BLACK, linewidth=1.6, zorder=3)
     for job in range(min(round(float(now.queue[machine])), int(ROOM))):
         x, y = left + 0.38 + 0.1 * (job % 3), bottom + 0.08 + 0.19 * (job // 3)
-        axes.plot(x, y, marker="s", color=GREEN, markersize=4.0, zorder=2)
+        axes.plot(x, y, marker="s", color=GREEN, markersize=min(4.0, 25.0 / len(now.down)), zorder=2)
 
 
 def _legend(figure: Figure, linked: bool, delicate: bool) -> None:
     looks = LOOKS.items()
     handles = [Line2D([], [], marker=m, color=c, markersize=6, label=name, **OUTLINED) for name, (m, c) in looks]
+    bars = ((ORANGE, "heat"), (VERMILION, "uncooled"), (BLACK, "wear"))
+    handles += [Line2D([], [], color=c, linewidth=4, solid_capstyle="butt", label=name) for c, name in bars]
     handles += [
-        Line2D([], [], color=ORANGE, linewidth=4, label="heat"),
-        Line2D([], [], color=VERMILION, linewidth=4, label="uncooled"),
-        Line2D([], [], color=BLACK, linewidth=4, label="wear"),
         Line2D([], [], marker="s", linestyle="none", color=GREEN, markersize=4, label="job"),
     ]
     if delicate:
-        handles.append(Line2D([], [], color=VERMILION, label="limit"))
+        handles.append(Line2D([], [], color=BLACK, linewidth=1.6, label=f"limit, {LIMIT:g} K"))
     if linked:
         handles.append(Line2D([], [], color=GREEN, label="heard"))
     legend_below(figure, handles, fontsize=6.5, handletextpad=0.3, columnspacing=0.7, handlelength=1.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -17,6 +19,7 @@ from popcomm.envs.sumo_map import SumoMap
 # Okabe & Ito's palette, which the colour-blind can tell apart; lights also differ in their shape.
 BLUE, ORANGE, GREEN, VERMILION, BLACK, GREY = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000", "#BBBBBB"
 PURPLE = "#CC79A7"
+NAMED = 32  # of more lights no numbers are drawn
 ROOM = 7.5  # meters of lane that a standing vehicle takes
 # What a lane is shown, by the best of its letters: green, yellow, red; with the shape of its mark.
 SHOWN = {"green": (GREEN, "^"), "yellow": (ORANGE, "s"), "red": (VERMILION, "o")}
@@ -52,10 +55,22 @@ def draw_traffic(
         colour, shape = SHOWN[shown]
         look = {"markersize": width, "markeredgecolor": BLACK, "markeredgewidth": 0.3, "linestyle": "none"}
         axes.plot(*np.array(places).T, marker=shape, color=colour, zorder=4, **look)
+    if len(plan.positions) <= NAMED:
+        for seat, place in enumerate(plan.positions):
+            axes.annotate(str(seat), place, (7, 7), textcoords="offset points", fontsize=6.5, zorder=5)
+    _draw_scale(axes, low, float((high - low).max()))
     if links is not None:
         draw_links(axes, plan.positions, links, 8.0, zorder=3, color=BLUE)
     _legend(figure, links is not None)
     return pixels(figure)
+
+
+def _draw_scale(axes: Any, corner: np.ndarray, extent: float) -> None:
+    """A bar of so many meters, a power of ten, at the lower left."""
+    length = 10.0 ** math.floor(math.log10(extent / 3))
+    (x, y), up = corner, 0.01 * extent
+    axes.plot((x, x + length), (y, y), color=BLACK, linewidth=1.5, solid_capstyle="butt")
+    axes.text(x, y + up, f"{length:g} m", fontsize=6.5)
 
 
 def _shown(plan: SumoMap, lights: list[str]) -> dict[str, list[np.ndarray]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.factory_machines import ACTIONS, HOT, LIMIT, ROOM, Machines
@@ -18,7 +18,6 @@ from popcomm.envs.factory_machines import ACTIONS, HOT, LIMIT, ROOM, Machines
 BLUE, ORANGE, GREEN, VERMILION = "#56B4E9", "#E69F00", "#009E73", "#D55E00"
 PURPLE, GREY, BLACK = "#CC79A7", "#999999", "#000000"
 LOOKS = {"sensor": ("o", BLUE), "processor": ("D", PURPLE), "actuator": ("s", ORANGE)}
-PIXELS, DPI = 480, 100
 LOW, HIGH = 1.15, 2.35  # where machines stand
 
 
@@ -43,13 +42,10 @@ def draw_factory(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.02, 0.09, 0.96, 0.84))
+    figure, axes = blank((0.02, 0.09, 0.96, 0.84), title)
     count, processors = len(chosen), len(sent)
     axes.set(xlim=(-0.5, count - 0.5), ylim=(0.0, 4.0))
     axes.axis("off")
-    axes.set_title(title, fontsize=9, pad=4)
     places = _places(count, processors)
     for machine in range(count):
         _draw_machine(axes, machine, machines, bool(repairs[machine]), LIMIT if delicate else None)
@@ -69,8 +65,7 @@ def draw_factory(
     known = f"{'peak' if peak else 'low'} tariff, {'delicate' if delicate else 'robust'} product"
     axes.text((count - 1) / 2, 3.85, known, ha="center", va="center", fontsize=8.5, color=VERMILION if peak else BLACK)
     _legend(figure, links is not None, delicate)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _places(count: int, processors: int) -> np.ndarray:

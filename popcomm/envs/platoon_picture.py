@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Arc, Circle, Polygon
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.platoon_dynamics import ACTIONS, HOLD, KINDS
@@ -20,7 +20,6 @@ from popcomm.envs.platoon_dynamics import ACTIONS, HOLD, KINDS
 BLUE, ORANGE, GREEN, VERMILION, BLACK = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000"
 COLOURS = {"truck": ORANGE, "car": BLUE, "emergency": VERMILION}
 ASPHALT = "#DDDDDD"
-PIXELS, DPI = 480, 100
 RIGHT, LEFT, WIDTH = 1.0, 0.86, 0.075  # radii of the lanes' middles, and the width of what drives on them
 
 
@@ -49,12 +48,9 @@ def draw_platoon(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.02, 0.07, 0.96, 0.87))
+    figure, axes = blank((0.02, 0.07, 0.96, 0.87), title)
     axes.set(xlim=(-1.35, 1.35), ylim=(-1.3, 1.3), aspect="equal")
     axes.axis("off")
-    axes.set_title(title, fontsize=9, pad=4)
     _draw_road(axes, sorted({int(side) for side, mission in zip(sides, criticality, strict=True) if mission > 0}))
     angles = places * (2 * math.pi / road)
     radii = np.where(lanes == 0, RIGHT, LEFT)
@@ -79,8 +75,7 @@ def draw_platoon(
         x, y = reach * math.cos(middles[seat]), reach * math.sin(middles[seat])
         axes.text(x, y, told, ha="center", va="center", fontsize=size, zorder=5)
     _legend(figure, links is not None, bool(crashed.any()))
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _draw_road(axes: Any, sides: Sequence[int]) -> None:

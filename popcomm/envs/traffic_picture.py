@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.sumo_map import SumoMap
@@ -17,7 +17,6 @@ from popcomm.envs.sumo_map import SumoMap
 # Okabe & Ito's palette, which the colour-blind can tell apart; lights also differ in their shape.
 BLUE, ORANGE, GREEN, VERMILION, BLACK, GREY = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000", "#BBBBBB"
 PURPLE = "#CC79A7"
-PIXELS, DPI = 480, 100
 ROOM = 7.5  # meters of lane that a standing vehicle takes
 # What a lane is shown, by the best of its letters: green, yellow, red; with the shape of its mark.
 SHOWN = {"green": (GREEN, "^"), "yellow": (ORANGE, "s"), "red": (VERMILION, "o")}
@@ -39,15 +38,12 @@ def draw_traffic(
         links: [M, 2] int, (sender, receiver) pairs: messages that were heard, or edges that grew.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.10, 0.94, 0.85))
+    figure, axes = blank((0.03, 0.10, 0.94, 0.85), title)
     points = np.concatenate(plan.shapes)
     low, high = points.min(0), points.max(0)
     margin = 0.03 * float((high - low).max())
     axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9, pad=4)
     axes.add_collection(LineCollection(list(plan.shapes), colors=GREY, linewidths=1.2, zorder=1))
     queues = [_last(plan.shapes[lane], ROOM * standing[lane]) for lane in standing.nonzero()[0]]
     axes.add_collection(LineCollection(queues, colors=PURPLE, linewidths=3.0, zorder=2))
@@ -59,8 +55,7 @@ def draw_traffic(
     if links is not None:
         draw_links(axes, plan.positions, links, 8.0, zorder=3, color=BLUE)
     _legend(figure, links is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _shown(plan: SumoMap, lights: list[str]) -> dict[str, list[np.ndarray]]:

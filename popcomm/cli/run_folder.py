@@ -111,6 +111,12 @@ def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
         raise UserError(f"--run-dir {run_dir} cannot be written: {error.strerror}") from error
 
 
+def check_trust(trust: bool, resume: bool) -> None:
+    """Raises UserError: pickles would be read, and nothing is resumed that could hold any."""
+    if trust and not resume:
+        raise UserError("--trust is of what is resumed; add --resume, or leave it out")
+
+
 @contextmanager
 def run_folder_told(run_dir: Path) -> Iterator[None]:
     """Within, a disk that is full or gone is told in a sentence.

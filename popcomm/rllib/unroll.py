@@ -16,6 +16,7 @@ from popcomm.agents.graph import LearnedGraph
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
+from popcomm.channels import Learned
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
@@ -110,14 +111,14 @@ class Unroller:
         seats: {species: slice of the world's seats}.
         messages: the kind of message, or None.
         through: whether gradients flow from receivers to senders.
-        graph: by whose links they hear, where it is learned.
+        graph: by whose links they hear, where these have strengths.
     """
 
     modules: Mapping[str, PopulationRLModule]
     seats: Mapping[str, slice]
     messages: MessageKind | None
     through: bool
-    graph: LearnedGraph | None = None
+    graph: LearnedGraph | Learned | None = None
     specs: dict[str, AgentSpec] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -226,7 +227,7 @@ class Unroller:
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
         routed = any(spec.latents for spec in self.specs.values())
         with together():
-            walk_rounds(walks, self.seats, self.rounds, self.messages, self.through, routed)
+            walk_rounds(walks, self.seats, self.rounds, self.messages, self.through, routed, self.graph)
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 

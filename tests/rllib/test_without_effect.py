@@ -9,6 +9,8 @@ import pytest
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.without_effect import tell_what_is_not_written
+from tests.rllib.test_learner import learner_of
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
 FADE = {"kind": "linear", "begin": 0, "end": 9}
@@ -158,3 +160,25 @@ def test_a_config_of_before_goes_on(made: Callable[[], PopulationPPOConfig]) -> 
 )
 def test_what_has_an_effect_is_not(config: PopulationPPOConfig) -> None:
     config.validate()
+
+
+@pytest.mark.parametrize(
+    ("recording", "told"),
+    [
+        ({}, ""),
+        ({"conversation_every": 0}, ""),
+        ({"conversation_every": 3, "run_dir": "somewhere"}, ""),
+        ({"conversation_every": 3, "picture_every": 4}, "conversation_every, picture_every: nothing is written"),
+    ],
+)
+def test_what_is_written_nowhere_is_told(
+    recording: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_what_is_not_written(swarm().recording(**recording))
+    assert told in caplog.text
+    assert bool(told) == bool(caplog.records)
+
+
+def test_tf32_without_a_gpu_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    learner_of(swarm().acceleration(tf32=True))
+    assert "acceleration.tf32 is true, and has no effect on the cpu" in caplog.text

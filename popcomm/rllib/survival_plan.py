@@ -236,13 +236,14 @@ def _fitness(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -
 def _measured(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -> list[str]:
     """The measures of members that there are in these worlds."""
     own, talks = [layout.species[name] for name in selected], settings.messages is not None
-    boxes = not getattr(make_topology(settings.channel_topology), "latents", 0)
+    # Whose message it was that moved somebody is known where it stands in an inbox, and it is the only one of its step.
+    alone = not getattr(make_topology(settings.channel_topology), "latents", 0) and not settings.channel_rounds
     needs = {
         "message_entropy": talks,
         "agreement": talks and layout.num_labels > 0,
         "success": talks and any(species.has_answers for species in layout.species.values()),
         "listening": talks and all(species.hears for species in own),
-        "influence": talks and boxes and all(species.speaks for species in own),
+        "influence": talks and alone and all(species.speaks for species in own),
     }
     return [name for name in MEASURES if needs.get(name, True)]
 

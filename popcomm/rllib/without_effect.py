@@ -76,10 +76,10 @@ def _check_topology(plan: Plan) -> None:
             )
     if isinstance(topology, Learned) and topology.is_given:
         _check_given(key, topology)
-    if isinstance(topology, Learned) and topology.budget >= seats * links:
+    if isinstance(topology, Learned) and topology.budget > seats * links:
         raise UserError(
             f"{key}.budget is {topology.budget}, and there are {seats * links} links at most, so that the price has no "
-            "effect; use less, or price 0 and no budget"
+            "effect; use fewer, or price 0 and no budget"
         )
 
 

@@ -29,6 +29,12 @@ def graph_of(channel: Channel | None, layout: WorldLayout, modules: Mapping[str,
     return LearnedGraph(layout, topology, {name: m.links for name, m in modules.items() if m.links is not None})
 
 
+def strengths_of(channel: Channel | None, graph: LearnedGraph | None) -> LearnedGraph | Learned | None:
+    """Whose `gate` multiplies what is heard: the graph that is learned, or one that was given; None: nobody's."""
+    topology = None if channel is None else channel.topology
+    return topology if graph is None and isinstance(topology, Learned) else graph
+
+
 def links_of(plan: Plan, name: str) -> tuple[int, float] | None:
     """(how many links a species hears by, their first strength); None: none of them is learned."""
     topology = learned(plan.channel)

@@ -30,7 +30,7 @@ from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
 from popcomm.rllib.federated import Federation
 from popcomm.rllib.fragment import plain
 from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
-from popcomm.rllib.graph import graph_of
+from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
 from popcomm.rllib.lessons import teachers
@@ -83,7 +83,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             {name: s.seats for name, s in self.species.items()},
             self.plan.message_kind,
             self.plan.carries_gradients,
-            self.graph,
+            strengths_of(self.plan.channel, self.graph),
         )
         self._otherwise = torch.Generator(self.device)  # what senders might have said
         self.guards = {

@@ -14,6 +14,7 @@ from popcomm.channels.mailbox import Inbox, PostedInbox
 from popcomm.envs import with_messages
 from popcomm.envs.relay_v0 import parallel_env
 from popcomm.errors import UserError
+from popcomm.rllib.counterfactual import counterfactual_credit
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.release import population_of
 from popcomm.schedules import Clock
@@ -22,6 +23,7 @@ from tests.rllib.test_learner import learner_of, update
 from tests.rllib.test_rollout import clock_config, runner_of
 
 SHUT = -0.2 / RATE  # a weight whose link is shut at a threshold of .5
+GIVEN = [[0, 0.3, 0.5, 0.9], [0.4, 0, 0.2, 0.1], [0.9, 0.3, 0, 0.6], [0.2, 0.8, 0.5, 0]]  # sender by receiver
 
 
 def graph_config(**topology: Any) -> Any:
@@ -95,9 +97,27 @@ def test_a_price_shuts_links_that_nobody_needs_and_stops_at_the_budget() -> None
 def test_the_learner_hears_what_the_runner_heard(agent: str, members: int) -> None:
     """The log-probabilities of what was done, by the learner's unroll, with links of different strengths."""
     config = clock_config(agent=agent, members=members).communication(topology={"kind": "learned", "between": "seats"})
+    check_that_both_hear_the_same(config)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topology": {"kind": "learned", "between": "seats"}, "rounds": 2},
+        {"topology": {"kind": "learned", "strengths": GIVEN}},
+        {"topology": {"kind": "learned", "strengths": GIVEN}, "rounds": 2},
+    ],
+)
+def test_so_it_does_in_rounds_and_where_the_graph_is_given(settings: dict[str, Any]) -> None:
+    check_that_both_hear_the_same(clock_config(agent="mlp").communication(**settings))
+
+
+def check_that_both_hear_the_same(config: Any) -> None:
+    config.validate()
     runner, learner = runner_of(config), learner_of(config)
     for network in learner.networks.values():
-        torch.nn.init.normal_(network.links.weight, generator=torch.Generator().manual_seed(1), std=0.2)
+        if learner.graph is not None:
+            torch.nn.init.normal_(network.links.weight, generator=torch.Generator().manual_seed(1), std=0.2)
     for _ in range(2):
         runner.module.set_state(learner.module.get_state())
         arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
@@ -107,6 +127,21 @@ def test_the_learner_hears_what_the_runner_heard(agent: str, members: int) -> No
         decided = learner.losses[name].decided(arrays[name], unrolled)
         alive = arrays[name]["alive"]
         torch.testing.assert_close(decided["action_logp"][alive], arrays[name]["action_logp"][alive], atol=2e-5, rtol=0)
+
+
+def test_messages_through_a_graph_that_is_given_have_the_credit_of_those_through_one_that_is_learned() -> None:
+    alike = {"kind": "learned", "strengths": (0.9 * (1 - torch.eye(4))).tolist()}
+    found = []
+    for topology in ({"kind": "learned", "between": "seats", "start": 0.9}, alike, "full"):
+        config = clock_config(agent="mlp", gradient="reinforce", credit="counterfactual")
+        runner = runner_of(config.communication(topology=topology))
+        arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
+        gained = [torch.ones_like(a["rewards"]) for a in arrays.values()]
+        modules = dict(runner.module.items())
+        found.append(counterfactual_credit(arrays, gained, config.plan, modules, torch.Generator().manual_seed(1))[0])
+    by_learned, by_given, by_full = found
+    torch.testing.assert_close(by_given, by_learned)
+    assert (by_given - by_full).abs().max() > 1e-4
 
 
 def test_pruned_links_are_out_of_the_inbox_from_the_next_fragment_on() -> None:

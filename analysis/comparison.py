@@ -33,6 +33,7 @@ NUMBERS = (
     "world/",
     "channel/",
     "privacy/",
+    "federated/",
     "losses/world_r2",
     "language/agreement",
     "language/listening",

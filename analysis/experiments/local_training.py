@@ -60,6 +60,7 @@ class LocalTraining:
         self.learner = PopulationPPOLearner(config=self.config, module_spec=self.config.get_multi_rl_module_spec())
         self.learner.build()
         self.iteration = self.episodes = self.env_steps = 0
+        self.fragment: Any = None  # what the last iteration learned from
         self.survival = None if self.plan.survival is None else Survival(self.plan, self.config.seed)
         self.schedules = TrainingSchedules(self.config)
         self._players: dict[tuple[bool, int], tuple[PopulationEnvRunner, dict[str, Any]]] = {}
@@ -74,7 +75,7 @@ class LocalTraining:
         self.runner.module.set_state(self.learner.module.get_state())
         # Schedules look at the steps before this iteration, as in PopulationPPO.
         timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
-        batch = self.runner.sample(self.env_steps)
+        batch = self.fragment = self.runner.sample(self.env_steps)
         self.env_steps = self.runner.num_env_steps_sampled_lifetime
         self.episodes += sum(len(lengths) for _, lengths in self.runner.statistics.finished)
         self.runner.statistics.finished = []

@@ -293,12 +293,13 @@ class PopulationPPOConfig(Settings):
         entropy_over_worlds: BySpecies[float | None] = NotProvided,
         message_entropy_coeff: BySpecies[float] = NotProvided,
         loss_schedules: Mapping[str, object] | None = NotProvided,
+        federated: Mapping[str, object] | None = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner (None: 32, `worlds_in_minibatch`).
 
-        All of those here but `learn_from` and `loss_schedules` are one value for all, or {species: value, "default":
-        value}.
+        All of those here but `learn_from`, `loss_schedules` and `federated` are one value for all, or {species: value,
+        "default": value}.
 
         `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
         lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with
@@ -333,12 +334,18 @@ class PopulationPPOConfig(Settings):
                 so that a message says something. At 1 both together are the information of messages on what the sender
                 knows, and senders name anything at all before anyone asked. None: 0.1.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
+            federated: members learn apart, and every few iterations all of a species go on from the mean of their
+                weights (`popcomm.rllib.federated`): {"every": iterations, "clip": L2 norm of a member's update, in the
+                units of the weights, "epsilon": e, "delta": d, "rounds": how many there will be}. With the last three
+                every member adds noise to its own update, so that all its updates together are (e, d)-private
+                (docs/privacy.md); without, they are published as they are, and without "clip" as long as they are. All
+                begin with the weights of the first. Species of one member are left out. None: nobody is averaged.
         """
         given = {key: value for key, value in locals().items() if key in LEARNING and value is not NotProvided}
         check_names(type(self), "training", kwargs)
         for_all = self._apart(given)
         super().training(**kwargs, **{key: for_all.pop(key) for key in RLLIBS if key in for_all})
-        return self._set(learn_from=learn_from, loss_schedules=loss_schedules, **for_all)
+        return self._set(learn_from=learn_from, loss_schedules=loss_schedules, federated=federated, **for_all)
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""

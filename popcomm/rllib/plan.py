@@ -21,6 +21,7 @@ from popcomm.envs.world import Species
 from popcomm.errors import UserError
 from popcomm.references import named
 from popcomm.rllib.by_species import keywords_by_species, of_species
+from popcomm.rllib.federated_plan import Federated, federated_of
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
 from popcomm.rollout.recipes import ChannelRecipe
@@ -78,6 +79,7 @@ class Plan:
     total_worlds: int  # of all runners
     minibatch_size: int | None  # worlds per learner, where it was chosen
     survival: SurvivalPlan | None = None  # who is selected, and how; None: nobody
+    federated: Federated | None = None  # when members are averaged, and what they publish; None: never
 
     @property
     def agent_class(self) -> type:
@@ -146,6 +148,7 @@ def plan_of(settings: Settings) -> Plan:
         total_worlds=max(1, settings.num_env_runners) * settings.num_worlds_per_env_runner,
         minibatch_size=settings.minibatch_size,
         survival=survival_of(settings, layout, members),
+        federated=federated_of(settings.federated),
     )
 
 

@@ -16,6 +16,7 @@ from popcomm.checks import count, number, one_of, positive, true_or_false
 from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
+from popcomm.rllib.federated_checks import check_federated
 from popcomm.rllib.graph import check_graph
 from popcomm.rllib.language_metrics import check_metrics
 from popcomm.rllib.message_learning import check_credit, check_gates, check_gradient, check_importance, check_relaxed
@@ -87,6 +88,7 @@ def check(settings: Settings) -> Plan:
     check_graph(plan)
     check_relaxed(plan)
     check_sharing(plan)
+    check_federated(plan)
     check_overlap(settings, plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)

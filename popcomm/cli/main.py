@@ -84,30 +84,24 @@ def train(
     from popcomm.cli import documents, run_folder
 
     given = overrides or []
-    document, source, folder = _wanted(file, given, run_dir, resume)
+    document, source, folder = _wanted(file, given, run_dir, resume, trust)
     notes = run_folder.not_as_in(file, folder, given) if resume and file else []
     from popcomm.cli.progress import display
     from popcomm.cli.train import run
 
     with documents.naming(source, given):
-        summary = run(document, folder, resume, display(), notes, trust=_trusted(trust, resume))
+        summary = run(document, folder, resume, display(), notes, trust=trust)
     return INTERRUPTED if summary["interrupted"] else 0
 
 
-def _trusted(trust: bool, resume: bool) -> bool:
-    """Raises UserError: there is nothing to trust."""
-    if trust and not resume:
-        raise UserError("--trust is of what is resumed; add --resume, or leave it out")
-    return trust
-
-
 def _wanted(
-    file: str | None, overrides: list[str], run_dir: Path | None, resume: bool
+    file: str | None, overrides: list[str], run_dir: Path | None, resume: bool, trust: bool
 ) -> tuple[dict[str, Any], str, Path]:
     """What to do: the document, where it is from, and the folder. Told at once: neither torch nor Ray is loaded."""
     from popcomm.cli import documents, run_folder
     from popcomm.cli.ray_session import check_address
 
+    run_folder.check_trust(trust, resume)
     if resume:
         document, config = run_folder.resumed_document(run_dir, overrides)
         source, folder = str(config), config.parent
@@ -144,11 +138,11 @@ def sweep(
     from popcomm.cli import documents
 
     given = overrides or []
-    document, source, folder = _wanted(file, given, run_dir, resume)
+    document, source, folder = _wanted(file, given, run_dir, resume, trust)
     from popcomm.cli.sweep import run
 
     with documents.naming(source, given):
-        statuses = run(document, folder, resume, max_concurrent, Console(highlight=False), _trusted(trust, resume))
+        statuses = run(document, folder, resume, max_concurrent, Console(highlight=False), trust)
     if "interrupted" in statuses:
         return INTERRUPTED
     return FAILURE if "failed" in statuses else 0

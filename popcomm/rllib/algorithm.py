@@ -118,10 +118,13 @@ class PopulationPPO(PPO):
 
     def cleanup(self) -> None:
         # RLlib would wait for ever for a runner that hangs.
-        group = getattr(self, "env_runner_group", None)
-        if group is not None and group.num_remote_env_runners():
-            group.foreach_env_runner(lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS)
-            group._worker_manager.clear()
+        for name in ("env_runner_group", "eval_env_runner_group"):
+            group = getattr(self, name, None)
+            if group is not None and group.num_remote_env_runners():
+                group.foreach_env_runner(
+                    lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS
+                )
+                group.reset([])
         super().cleanup()
         self._recording.close()
 

@@ -426,8 +426,9 @@ class PopulationPPOConfig(Settings):
                 steps at most, so longer intervals leave gaps.
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
             picture_every: draw pictures for TensorBoard.
-            checkpoint_every: how often `popcomm train` saves a checkpoint.
+            checkpoint_every: how often `popcomm train` saves a checkpoint; one at its end in any case.
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
+                With `checkpoint_every` 0 there is one of each time that it was resumed.
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
                 (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.seating import SeatingRule
-from popcomm.channels import Channel, MessageKind, Symbols, make_topology, message_kind
+from popcomm.channels import Channel, MessageKind, Symbols, message_kind
 from popcomm.channels.kinds import can_be_balanced, usual_gradient
 from popcomm.channels.messages import reparameterised
 from popcomm.envs.layout import WorldLayout
@@ -23,6 +23,7 @@ from popcomm.references import named
 from popcomm.rllib.by_species import keywords_by_species, of_species
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
+from popcomm.rollout.recipes import ChannelRecipe
 
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32
@@ -268,14 +269,14 @@ def _alike(values: dict[str, object]) -> object:
 
 def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) -> Channel | None:
     """A channel for worlds of that layout; None in silence."""
-    if kind is None:
-        return None
-    return Channel(
+    return None if kind is None else channel_recipe(settings, kind).make(layout)
+
+
+def channel_recipe(settings: Settings, kind: MessageKind) -> ChannelRecipe:
+    """A channel for messages of that kind, whatever the worlds."""
+    return ChannelRecipe(
         kind,
-        make_topology(settings.channel_topology),
-        layout.num_agents,
-        layout.torus,
-        layout.position_size > 0,
+        settings.channel_topology,
         settings.message_dropout,
         settings.message_noise,
         settings.reflexes,

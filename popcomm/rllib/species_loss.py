@@ -85,7 +85,7 @@ class SpeciesLoss:
             """[P, R] -> the sum over members of the mean over their real rows. where: a dead row may hold anything."""
             return torch.where(mask, values, 0.0).mul(weight).sum()
 
-        rows = _Rows(arrays, run.places, members)
+        rows, scaled = _Rows(arrays, run.places, members), self._scaled()
         likelihoods = self._likelihoods(run, rows, diagnose)
         if run.outputs.manner is not None:
             likelihoods = likelihoods._replace(manner_log_prob=self._manner_log_prob(run, rows))
@@ -98,10 +98,10 @@ class SpeciesLoss:
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if likelihoods.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(likelihoods.message_entropy)
-            if entropy_weight := self._scaled()["message_entropy"]:
-                loss = loss - entropy_weight * spoken
+            if scaled["message_entropy"]:
+                loss = loss - scaled["message_entropy"] * spoken
         logged = {name: total / members for name, total in logged.items()}
-        more, more_logged = self._talk_losses(output, rows, run, reduce, mean)
+        more, more_logged = self._talk_losses(output, rows, run, reduce, mean, scaled)
         loss, logged = loss + more, logged | more_logged
         if self._is_supervised(rows):
             supervised, told = self._supervised_loss(output, rows, mask, reduce)
@@ -161,9 +161,10 @@ class SpeciesLoss:
         run: SpeciesUnroll,
         reduce: Reduce,
         mean: Callable[[Tensor], Tensor],
+        weights: Mapping[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What tells senders whom they helped, and keeps all their symbols in use; weighted, summed over members."""
-        config, members, weights = self.config, self.module.spec.members, self._scaled()
+        config, members = self.config, self.module.spec.members
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])

@@ -20,7 +20,7 @@ from popcomm.channels import Learned
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
-from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain
+from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain, said_in
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.round_walk import (
     Spoken,
@@ -38,11 +38,6 @@ S = TypeVar("S", bound=Container[str])
 def _single(inbox: Inbox | None) -> Inbox | None:
     """The inbox where it holds single messages, which losses can look at; None of a routed channel."""
     return None if isinstance(inbox, RoutedInbox) else inbox
-
-
-def said_in(arrays: Fragment[Tensor]) -> Tensor:
-    """What was said at each step of a fragment, before the channel's noise: [B, T, N, ...]."""
-    return arrays["sent"] if "sent" in arrays else arrays["messages"][:, 1:]
 
 
 def soft_of(

@@ -25,6 +25,7 @@ from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
 from popcomm.rllib.training_schedules import TrainingSchedules
 from popcomm.rllib.unsupported import check_unsupported
+from popcomm.rllib.without_effect import check_effect
 from popcomm.schedules import Gated
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def check(settings: Settings) -> Plan:
     _check_evaluation(settings)
     check_unsupported(settings, plan)
     check_callbacks(settings)
+    check_effect(settings, plan)
     return plan
 
 

@@ -89,7 +89,11 @@ def test_a_price_shuts_links_that_nobody_needs_and_stops_at_the_budget() -> None
     learner, _ = trained(graph_config(price=0.02), 40)
     heard_by_0, heard_by_1 = links(learner)
     assert heard_by_0[1] < 0.5 < heard_by_1[0]
-    free, _ = trained(graph_config(price=0.02, budget=2), 1)
+    free, _ = trained(graph_config(price=0.02, budget=1), 1)
+    assert free.graph.penalty("pair") is not None
+    with torch.no_grad():
+        free.networks["pair"].links.weight.view(1, 2, 2)[:, 0, 1] = SHUT
+    assert free.graph.open_links == 1
     assert free.graph.penalty("pair") is None
 
 

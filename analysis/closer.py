@@ -7,6 +7,7 @@ table stands in their place.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,13 @@ NO_MEASURE = ("iteration", "env_steps", "agent_steps", "time_s")
 
 def sections(run: RunFolder, data: dict[str, Any]) -> list[Section]:
     """All for which the run has something. `data` is what `data_of` gives of it."""
-    made = (curves(run), conversation(run, data["talk"]), symbol(data["talk"]), exchanges(run), pair(run, data["talk"]))
+    made = (
+        curves(run, data["curves"]),
+        conversation(run, data["talk"]),
+        symbol(data["talk"]),
+        exchanges(run),
+        pair(run, data["talk"]),
+    )
     return [section for section in made if section is not None]
 
 
@@ -49,9 +56,13 @@ def curves_of(run: RunFolder) -> dict[str, Any]:
             continue
         values = values.iloc[np.linspace(0, len(values) - 1, min(len(values), POINTS)).round().astype(int)]
         steps = run.progress["env_steps"].reindex(values.index) if "env_steps" in run.progress else values.index
-        y = [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
-        measures[str(key)] = [{"label": "", "x": [float(at) for at in steps], "y": y}]
+        measures[str(key)] = [{"label": "", "x": [float(at) for at in steps], "y": heights(values)}]
     return {"x": "environment steps", "measures": dict(sorted(measures.items()))}
+
+
+def heights(values: Iterable[float]) -> list[float | None]:
+    """Of a curve, with four digits; null for what is no number."""
+    return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
 
 def symbols_of(run: RunFolder) -> dict[str, Any]:
@@ -70,8 +81,8 @@ def symbols_of(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def curves(run: RunFolder) -> Section | None:
-    keys = list(curves_of(run)["measures"])
+def curves(run: RunFolder, drawn: dict[str, Any]) -> Section | None:
+    keys = drawn["measures"]
     if not keys:
         return None
     rows = [(key, f"{run.first(key):.3g}", f"{run.last(key):.3g}", f"{len(run.measured(key)):,}") for key in keys]

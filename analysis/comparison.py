@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ from popcomm.analysis.findings import CONTROLS
 from popcomm.analysis.readings import readings
 from popcomm.analysis.run_folder import RunFolder, tenth
 from popcomm.analysis.sweep_report import RESULTS, Sweep
-from scipy import stats
 
+from popcomm.cli.run_folder import flat
 from popcomm.errors import UserError
 from popcomm.identity import run_id
 from popcomm.language import basics
-from popcomm.language.intervals import LEVEL, UNKNOWN, Interval, mean_interval
+from popcomm.language.intervals import Interval, mean_interval, welch_interval
 
 SEED = "debugging.seed"
 # What makes no condition: what is written down, and how long it goes on.
@@ -34,6 +33,7 @@ NUMBERS = (
     "world/",
     "channel/",
     "privacy/",
+    "federated/",
     "losses/world_r2",
     "language/agreement",
     "language/listening",
@@ -150,12 +150,7 @@ class Comparison:
 
 def difference(first: Number, other: Number) -> tuple[float, Interval]:
     """(mean of the other less that of the first, its interval after Welch 1947); unknown with fewer than two runs."""
-    if min(len(first.values), len(other.values)) < 2:
-        return other.mean - first.mean, UNKNOWN
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # runs that came to the same: the interval is a point
-        found = stats.ttest_ind(other.values, first.values, equal_var=False).confidence_interval(LEVEL)
-    return other.mean - first.mean, Interval(float(found.low), float(found.high))
+    return other.mean - first.mean, welch_interval(other.values, first.values)
 
 
 def conditions(settings: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
@@ -177,17 +172,6 @@ def conditions(settings: Sequence[Mapping[str, Any]], names: Sequence[str]) -> l
     ]
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"method.key": value} of a configuration, mappings in it opened."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _trials(path: Path) -> list[Path]:
     if not (path / RESULTS).is_file():
         return [path]
@@ -199,10 +183,11 @@ def _check_different(folders: Sequence[RunFolder]) -> None:
     """Of one run told twice intervals would be too narrow."""
     seen: dict[str, Path] = {}
     for folder in folders:
-        for key in filter(None, (str(folder.path.resolve()), run_id(folder.path))):
+        keys = [key for key in (str(folder.path.resolve()), run_id(folder.path)) if key]
+        for key in keys:
             if key in seen:
                 raise UserError(f"{seen[key]} and {folder.path} are the same run; name each run once")
-        seen |= {key: folder.path for key in (str(folder.path.resolve()), run_id(folder.path)) if key}
+        seen |= dict.fromkeys(keys, folder.path)
     if len(folders) < 2:
         raise UserError(f"there is {len(folders)} run to compare, and it takes two at least")
 

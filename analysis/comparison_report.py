@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from popcomm.analysis.closer import heights
 from popcomm.analysis.comparison import Comparison, Number, difference
 from popcomm.analysis.page import Section, Table, page
 from popcomm.analysis.report import configuration
@@ -72,15 +73,11 @@ def courses(found: Comparison) -> dict[str, Any]:
         series = []
         for name, runs in found.groups.items():
             steps, *lines = mean_course([run.folder.progress for run in runs], key)
-            told = zip(("y", "low", "high"), (_plain(line) for line in lines), strict=True)
+            told = zip(("y", "low", "high"), map(heights, lines), strict=True)
             series.append({"label": f"{name} ({len(runs)})", "x": steps.tolist(), **dict(told)})
         if any(one["x"] for one in series):
             measures[key] = series
     return {"x": "environment steps", "measures": measures}
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
 
 def _learning(found: Comparison) -> Section:

@@ -15,7 +15,7 @@ from popcomm.analysis.run_folder import RunFolder
 
 # The parts of a configuration that tell one run from another; the page has all of it, folded away.
 ESSENTIALS = ("environment", "communication", "population", "survival", "env_runners", "learners", "debugging")
-TRAINING = ("lr", "gamma", "entropy_coeff", "message_entropy_coeff")
+TRAINING = ("lr", "gamma", "entropy_coeff", "message_entropy_coeff", "federated")
 
 
 def write_report(run_dir: Path) -> Path:
@@ -87,6 +87,7 @@ def standing(run: RunFolder) -> dict[str, str]:
         "explained variance": _number(run.last("losses/explained_variance")),
         "world model R²": _number(run.last("losses/world_r2")),
         "privacy spent": _privacy(run),
+        "privacy of updates spent": _privacy_of_updates(run),
         "updates left out": _number(run.measured("losses/non_finite_updates").sum() or math.nan, ",.0f"),
         "latest checkpoint": checkpoints[-1] if checkpoints else "none yet",
     }
@@ -111,6 +112,14 @@ def _privacy(run: RunFolder) -> str:
         return ""
     delta = _number(run.now("privacy/delta"))
     return f"epsilon {episode} in an episode, {whole} in all messages of a member, at delta {delta}"
+
+
+def _privacy_of_updates(run: RunFolder) -> str:
+    """(epsilon, delta) by the members that published most often, of all their updates together."""
+    rounds, epsilon = run.now("federated/rounds"), _number(run.now("federated/epsilon"))
+    if not epsilon:
+        return ""
+    return f"epsilon {epsilon} in {rounds:,.0f} rounds of a member, at delta {_number(run.now('federated/delta'))}"
 
 
 def _worded(value: Any) -> str:

@@ -16,27 +16,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from popcomm.analysis.experiments.frame import Claim, Experiment, Options
-from popcomm.analysis.experiments.intervals import mean_interval, paired
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
+from popcomm.analysis.experiments.intervals import mean_shown
 from popcomm.analysis.experiments.local_training import LocalTraining
-from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
+from popcomm.analysis.experiments.records import Trial, arms_of, trials_of
 from rich.console import Console
 
 import popcomm
 from popcomm.cli import documents, schema, sweep
-from popcomm.cli.run_folder import PROGRESS
+from popcomm.cli.run_folder import PROGRESS, trained_seconds
 from popcomm.language import progress
 from popcomm.language.drawing import BLUE, INK, MUTED, ORANGE, card, dress
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.release import population_of
 from popcomm.rllib.survival import Survival
 from popcomm.rollout.population import Population
-from popcomm.schedules import Clock
 
 NAME = "axis_and_trials"
 FILE = "survival_sweep"
@@ -67,13 +66,13 @@ Record = Mapping[str, Any]
 
 
 def planned(options: Options) -> list[Trial]:
-    """Seeds outermost: a stop leaves whole sets of arms."""
     size = QUICK if options.quick else FULL
-    return [
-        Trial(options.out / RESULTS, {"arm": arm, "seed": seed, **size._asdict()}, MAKERS[arm])
-        for seed in range(1, options.seeds + 1)
-        for arm in TITLES
-    ]
+    return trials_of(options, train, [{"arm": arm} for arm in TITLES], **size._asdict())
+
+
+def train(arm: str, **key: Any) -> Record:
+    """One run of an arm."""
+    return (between_trials if arm == TRIALS else on_the_axis)(arm, **key)
 
 
 def document_of(seed: int, size: Size, members: int) -> dict[str, Any]:
@@ -120,9 +119,8 @@ def on_the_axis(arm: str, seed: int, members: int, every: int, generations: int)
     for _ in range(every * generations):
         training.iterate()
     ended = time.perf_counter()
-    population = population_of(training.config, training.learner.networks, Clock(training.env_steps), [])
     # One member sits on all seats, so that every boid of a world has the same.
-    found = population.evaluate(EPISODES * members, greedy=True, seed=seed).per_member["swarm"]
+    found = training.population().evaluate(EPISODES * members, greedy=True, seed=seed).per_member["swarm"]
     returns = [float(one.mean) for one in found]
     trained = ended - made - training.ending_s
     return _result(returns, training.env_steps, ended - began, trained, training.ending_s / generations)
@@ -150,19 +148,13 @@ def between_trials(arm: str, seed: int, members: int, every: int, generations: i
         runs = sorted(path.parent for path in Path(folder, "sweep").glob(f"*/{PROGRESS}"))
         tables = [progress.read(run / PROGRESS) for run in runs]
         returns = [_worth(popcomm.load(run), seed) for run in runs]
-    trained = sum(_seconds(table["time_s"].to_numpy(float)) for table in tables)
+    trained = sum(trained_seconds(table["time_s"].to_numpy(float)) for table in tables)
     env_steps = sum(int(table["env_steps"].iloc[-1]) for table in tables)
     return _result(returns, env_steps, wall, trained, (wall - trained) / generations)
 
 
 def _worth(population: Population, seed: int) -> float:
     return float(population.evaluate(EPISODES, greedy=True, seed=seed).per_member["swarm"][0].mean)
-
-
-def _seconds(clock: np.ndarray) -> float:
-    """What a run trained in all its processes, each of which counts from its own start."""
-    steps = np.diff(clock, prepend=0.0)
-    return float(np.where(steps < 0, clock, steps).sum())
 
 
 def _result(returns: Sequence[float], env_steps: int, wall: float, trained: float, generation: float) -> Record:
@@ -172,32 +164,24 @@ def _result(returns: Sequence[float], env_steps: int, wall: float, trained: floa
     }  # fmt: skip
 
 
-MAKERS = {AXIS: on_the_axis, TRIALS: between_trials, FIXED: on_the_axis}
-
-
 # ---- measures, figure and page ----
 
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
     """{arm: its runs by seed}."""
-    runs = arms_of(records, lambda r: r["arm"])
-    return {arm: runs[arm] for arm in TITLES if arm in runs}
+    return arms_of(records, lambda r: r["arm"], TITLES)
 
 
 def claims(records: Sequence[Record]) -> list[Claim]:
     """What was to be shown, as far as there are runs."""
-    groups, found = grouped(records), []
+    groups = grouped(records)
     axis, trials, fixed = (groups.get(arm, []) for arm in (AXIS, TRIALS, FIXED))
     asked = (
         (trials, axis, "generation_s", "A generation costs less on the axis, seconds saved"),
         (axis, trials, "mean", "Members on the axis earn more than trials"),
         (axis, fixed, "mean", "Members that are selected earn more than those that are not"),
     )
-    for first, second, key, text in asked:
-        gap = paired(first, second, lambda run, key=key: run[key])
-        if gap is not None:
-            found.append(Claim(text, gap.shown(2), gap.paired.low > 0))
-    return found
+    return [claim for first, second, key, text in asked for claim in outdone(text, first, second, itemgetter(key), 2)]
 
 
 def draw(records: Sequence[Record]) -> Figure:
@@ -223,8 +207,7 @@ def draw(records: Sequence[Record]) -> Figure:
 
 def page(records: Sequence[Record]) -> dict[str, Any]:
     def shown(runs: Sequence[Record], key: str, digits: int = 2) -> str:
-        values = [run[key] for run in runs]
-        return f"{np.mean(values):.{digits}f} {mean_interval(values).shown(digits, '')}"
+        return mean_shown([run[key] for run in runs], digits)
 
     return {
         "records": records, "groups": grouped(records), "claims": claims(records), "shown": shown, "titles": TITLES,
@@ -232,10 +215,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-EXPERIMENT = Experiment(
-    NAME, __doc__, planned, lambda options, trials: results_of(trials), page, draw,
-    lambda records: {"runs": records}, seeds=5, quick=1,
-)  # fmt: skip
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, seeds=5, quick=1)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -329,18 +329,9 @@ def numbers(found: Results) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    NAME,
-    __doc__,
-    planned,
-    results,
-    page,
-    lambda found: draw(found.arms, found.gap.scripted),
-    numbers,
-    arguments,
-    seeds=5,
-    quick=2,
-    jobs=2,
-)
+    NAME, __doc__, planned, page, lambda found: draw(found.arms, found.gap.scripted), results, numbers, arguments,
+    seeds=5, quick=2, jobs=2,
+)  # fmt: skip
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from popcomm.analysis.experiments.figures import DOTTED
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options
 from popcomm.analysis.experiments.intervals import difference, paired
-from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, stored
+from popcomm.analysis.experiments.records import Trial, arms_of, trials_of, whole_folder
 
-from popcomm.errors import UserError
 from popcomm.language.drawing import BLUE, INK, MUTED, ORANGE, card, dress, heatmap, legend
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rollout.crossplay import CrossPlay, cross_play
@@ -52,23 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def planned(options: Options) -> list[Trial]:
-    """Seeds outermost: a stop leaves whole sets of arms."""
-    return [
-        Trial(
-            options.out / RESULTS,
-            {"communities": communities, "mixing": mixing, "seed": seed, "asked": options.messages},
-            train,
-        )
-        for seed, (communities, mixing) in itertools.product(range(1, options.seeds + 1), ARMS)
-    ]
-
-
-def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
-    """All that is in the folder."""
-    found = stored(options.out / RESULTS)
-    if not found:
-        raise UserError(f"--out {options.out} has no results yet; leave out --page-only")
-    return found
+    arms = [{"communities": communities, "mixing": mixing} for communities, mixing in ARMS]
+    return trials_of(options, train, arms, asked=options.messages)
 
 
 def settings(communities: int, mixing: float, seed: int) -> PopulationPPOConfig:
@@ -270,7 +254,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-EXPERIMENT = Experiment(NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, arguments)
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, whole_folder, arguments=arguments)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -15,16 +15,16 @@ import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from popcomm.analysis.experiments.figures import seeds_and_mean
-from popcomm.analysis.experiments.frame import Claim, Experiment, Options
-from popcomm.analysis.experiments.intervals import mean_interval, paired
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
+from popcomm.analysis.experiments.intervals import mean_shown
 from popcomm.analysis.experiments.local_training import LocalTraining
-from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
+from popcomm.analysis.experiments.records import Trial, arms_of, trials_of
 
 from popcomm.cli import documents, schema
 from popcomm.language.drawing import BLUE, MUTED, ORANGE, card, dress, legend
@@ -40,12 +40,12 @@ FADES = (0.2, 0.7)  # shares of the steps between which links go
 LOOKS = 4
 SCOUTS = 1280  # boids in the worlds of an evaluation
 SPARSE, CURRICULUM, DENSE = "sparse", "curriculum", "dense"
-ARMS = (SPARSE, CURRICULUM, DENSE)
 TITLES = {
     SPARSE: "the two nearest, from the start",
     CURRICULUM: "all others, then fewer and fewer",
     DENSE: "all others, to the end",
 }
+ARMS = tuple(TITLES)
 COLOURS = {SPARSE: MUTED, CURRICULUM: BLUE, DENSE: ORANGE}
 DASHES = {SPARSE: (0, (5, 2)), CURRICULUM: "-", DENSE: (0, (1, 1.5))}
 
@@ -61,13 +61,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def planned(options: Options) -> list[Trial]:
-    """Seeds outermost: a stop leaves whole sets of arms."""
-    steps = QUICK_STEPS if options.quick else options.agent_steps
-    return [
-        Trial(options.out / RESULTS, {"agents": agents, "arm": arm, "seed": seed, "agent_steps": steps}, train)
-        for seed, agents in itertools.product(range(1, options.seeds + 1), options.agents)
-        for arm in ARMS
-    ]
+    arms = [{"agents": agents, "arm": arm} for agents, arm in itertools.product(options.agents, ARMS)]
+    return trials_of(options, train, arms, agent_steps=QUICK_STEPS if options.quick else options.agent_steps)
 
 
 def topology(arm: str, env_steps: int) -> dict[str, Any]:
@@ -100,23 +95,14 @@ def train(agents: int, arm: str, seed: int, agent_steps: int) -> Record:
     began = time.process_time()
     episodes, env_steps = -(-SCOUTS // agents), agent_steps // agents
     training = LocalTraining(settings(agents, arm, seed, agent_steps), episodes)
-    curve = [[0, score(training)]]
-    for number in range(1, LOOKS + 1):
-        while training.env_steps < env_steps * number / LOOKS:
-            training.iterate()
-        curve.append([training.env_steps * agents, score(training)])
+    curve = [[steps * agents, training.greedy()] for steps in training.looks(env_steps, LOOKS)]
     spent = time.process_time() - began
     alone = LocalTraining(settings(agents, SPARSE, seed, agent_steps), episodes)
     alone.learner.networks["swarm"].set_state(training.learner.networks["swarm"].get_state())
     silent = alone.config.copy(copy_frozen=False).communication(dropout=1.0)
     deaf = LocalTraining(silent, episodes)
     deaf.learner.networks["swarm"].set_state(training.learner.networks["swarm"].get_state())
-    return {"score": curve[-1][1], "sparse": score(alone), "deaf": score(deaf), "curve": curve, "seconds": spent}
-
-
-def score(training: LocalTraining) -> float:
-    """Return per boid and episode, by the likeliest choices."""
-    return float(training.evaluate(False)[0].mean())
+    return {"score": curve[-1][1], "sparse": alone.greedy(), "deaf": deaf.greedy(), "curve": curve, "seconds": spent}
 
 
 # ---- measures, figure and page ----
@@ -124,12 +110,8 @@ def score(training: LocalTraining) -> float:
 
 def grouped(records: Sequence[Record]) -> dict[int, dict[str, list[Record]]]:
     """{boids: {arm: its runs by seed}}."""
-    found = {}
-    for agents in SIZES:
-        runs = arms_of([r for r in records if r["agents"] == agents], lambda r: r["arm"])
-        if runs:
-            found[agents] = {arm: runs[arm] for arm in ARMS if arm in runs}
-    return found
+    sizes = arms_of(records, lambda r: r["agents"], SIZES)
+    return {agents: arms_of(runs, lambda r: r["arm"], ARMS) for agents, runs in sizes.items()}
 
 
 def claims(records: Sequence[Record]) -> list[Claim]:
@@ -138,16 +120,11 @@ def claims(records: Sequence[Record]) -> list[Claim]:
         (CURRICULUM, SPARSE, "it earns more than one that was sparse from the start"),
         (CURRICULUM, DENSE, "and more than one that loses its links at once"),
     )
-    found = []
+    found: list[Claim] = []
     for agents, arms in grouped(records).items():
-        for arm, beside, text in asked:
-            gap = paired(arms.get(arm, ()), arms.get(beside, ()), lambda run: run["sparse"])
-            if gap is not None:
-                found.append(
-                    Claim(
-                        f"{agents} boids, a curriculum, on the sparse graph: {text}", gap.shown(2), gap.paired.low > 0
-                    )
-                )
+        for arm, beside, words in asked:
+            text = f"{agents} boids, a curriculum, on the sparse graph: {words}"
+            found += outdone(text, arms.get(arm, ()), arms.get(beside, ()), itemgetter("sparse"), 2)
     return found
 
 
@@ -158,21 +135,16 @@ def draw(records: Sequence[Record]) -> Figure:
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
     for axes, (agents, arms) in zip(panels, groups.items(), strict=True):
         dress(axes, f"{agents} boids", "agent-steps", "return per boid and episode, on its own graph")
-        _curves(axes, arms)
+        for arm, runs in arms.items():
+            curves = [(curve[:, 0], curve[:, 1]) for curve in (np.array(run["curve"], float) for run in runs)]
+            seeds_and_mean(axes, curves, COLOURS[arm], DASHES[arm], TITLES[arm])
+        legend(axes, loc="best")
     return figure
-
-
-def _curves(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
-    for arm, runs in arms.items():
-        curves = [(np.array(r["curve"], float)[:, 0], np.array(r["curve"], float)[:, 1]) for r in runs]
-        seeds_and_mean(axes, curves, COLOURS[arm], DASHES[arm], TITLES[arm])
-    legend(axes, loc="best")
 
 
 def page(records: Sequence[Record]) -> dict[str, Any]:
     def shown(runs: Sequence[Record], key: str) -> str:
-        values = [run[key] for run in runs]
-        return f"{np.mean(values):.2f} {mean_interval(values).shown(2, '')}"
+        return mean_shown([run[key] for run in runs], 2)
 
     return {
         "records": records, "groups": grouped(records), "claims": claims(records), "shown": shown, "titles": TITLES,
@@ -180,10 +152,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-EXPERIMENT = Experiment(
-    NAME, __doc__, planned, lambda options, trials: results_of(trials), page, draw,
-    lambda records: {"runs": records}, arguments, seeds=5, quick=1, jobs=2,
-)  # fmt: skip
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, arguments=arguments, seeds=5, quick=1, jobs=2)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -14,23 +14,22 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from popcomm.analysis.experiments.communities import distances
 from popcomm.analysis.experiments.figures import seeds_and_mean
-from popcomm.analysis.experiments.frame import Claim, Experiment, Options
-from popcomm.analysis.experiments.intervals import mean_interval, paired
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
+from popcomm.analysis.experiments.intervals import mean_shown
 from popcomm.analysis.experiments.local_training import LocalTraining
-from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
+from popcomm.analysis.experiments.records import Trial, arms_of, trials_of
 
 from popcomm.cli import documents, schema
 from popcomm.language.drawing import GREEN, MUTED, card, dress, legend
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.release import population_of
 from popcomm.rollout.crossplay import CrossPlay, cross_play
-from popcomm.schedules import Clock
 
 NAME = "ease_of_teaching"
 FILE = "liquid_population"
@@ -60,13 +59,8 @@ Record = Mapping[str, Any]
 
 
 def planned(options: Options) -> list[Trial]:
-    """Seeds outermost: a stop leaves whole sets of arms."""
     size = QUICK if options.quick else FULL
-    return [
-        Trial(options.out / RESULTS, {"arm": arm, "seed": seed, **size._asdict()}, train)
-        for seed in range(1, options.seeds + 1)
-        for arm in ARMS
-    ]
+    return trials_of(options, train, [{"arm": arm} for arm in ARMS], **size._asdict())
 
 
 def settings(arm: str, seed: int) -> PopulationPPOConfig:
@@ -84,7 +78,7 @@ def train(arm: str, seed: int, liquid: int, steps: int, target: float, lessons: 
         training.iterate()
         if training.env_steps >= liquid:
             training.survival = None  # whoever lives now grows old
-        played = understood(training)
+        played = cross_play(training.population())  # all pairs on all meanings, by the likeliest choices
         curve.append([training.env_steps, float(played.accuracy.mean())])
         if EQUAL not in moments and training.survival is None and curve[-1][1] >= target:
             moments[EQUAL] = taught(training, played, seed, lessons)
@@ -92,29 +86,32 @@ def train(arm: str, seed: int, liquid: int, steps: int, target: float, lessons: 
     return {"moments": moments, "curve": curve, "seconds": time.process_time() - began}
 
 
-def understood(training: LocalTraining) -> CrossPlay:
-    """All pairs on all meanings, by the likeliest choices."""
-    networks = training.learner.networks
-    return cross_play(population_of(training.config, networks, Clock(training.env_steps), []))
-
-
-def taught(training: LocalTraining, played: CrossPlay, seed: int, lessons: int) -> dict[str, Any]:
-    """What fresh listeners understand of these speakers, who do not learn any more, after each iteration of lessons.
+def school(training: LocalTraining, seed: int) -> LocalTraining:
+    """Fresh listeners, and the speakers of a training as they are now, who do not learn any more.
 
     (Ease of teaching: Li and Bowling 2019.) Listeners and meanings of a seed are the same for all arms.
     """
     config = settings("none", 1000 + seed).multi_agent(policies_to_train=["listener"])
-    school = LocalTraining(config, EPISODES)
-    school.learner.networks["speaker"].set_state(training.learner.networks["speaker"].get_state())
-    grades = []
+    fresh = LocalTraining(config, EPISODES)
+    fresh.learner.networks["speaker"].set_state(training.learner.networks["speaker"].get_state())
+    return fresh
+
+
+def distance_of_speakers(played: CrossPlay) -> float:
+    """The share of meanings for which two speakers say another thing, the mean over pairs."""
+    apart = distances(played.messages)
+    return float(apart[~np.eye(len(apart), dtype=bool)].mean())
+
+
+def taught(training: LocalTraining, played: CrossPlay, seed: int, lessons: int) -> dict[str, Any]:
+    """What fresh listeners understand of these speakers after each iteration of lessons."""
+    fresh, grades = school(training, seed), []
     for _ in range(lessons):
-        school.iterate()
-        grades.append(float(understood(school).accuracy.mean()))
-    said = (played.messages[:, None] != played.messages[None]).any(-1).mean(-1)
-    pairs = ~np.eye(len(said), dtype=bool)
+        fresh.iterate()
+        grades.append(float(cross_play(fresh.population()).accuracy.mean()))
     return {
         "understood": float(played.accuracy.mean()), "env_steps": training.env_steps, "ease": float(np.mean(grades)),
-        "grades": grades, "lesson_steps": school.env_steps, "distance": float(said[pairs].mean()),
+        "grades": grades, "lesson_steps": fresh.env_steps, "distance": distance_of_speakers(played),
         "words": float(np.mean([len(np.unique(own, axis=0)) for own in played.messages])),
     }  # fmt: skip
 
@@ -124,8 +121,7 @@ def taught(training: LocalTraining, played: CrossPlay, seed: int, lessons: int) 
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
     """{arm: its runs by seed}."""
-    runs = arms_of(records, lambda r: r["arm"])
-    return {arm: runs[arm] for arm in ARMS if arm in runs}
+    return arms_of(records, lambda r: r["arm"], ARMS)
 
 
 def at(moment: str, runs: Sequence[Record]) -> list[Record]:
@@ -135,14 +131,12 @@ def at(moment: str, runs: Sequence[Record]) -> list[Record]:
 
 def claims(records: Sequence[Record]) -> list[Claim]:
     """What was to be shown, as far as there are runs."""
-    groups, found = grouped(records), []
+    groups = grouped(records)
+    found: list[Claim] = []
     for moment, words in MOMENTS.items():
         first, second = (at(moment, groups.get(arm, ())) for arm in ("liquid", "none"))
-        gap = paired(first, second, lambda one: one["ease"])
-        if gap is not None:
-            seeds = len({one["seed"] for one in first} & {one["seed"] for one in second})
-            text = f"Fresh listeners learn the language of a liquid population faster, {words} ({seeds} seeds)"
-            found.append(Claim(text, gap.shown(3), gap.paired.low > 0))
+        text = f"Fresh listeners learn the language of a liquid population faster, {words} ({{seeds}} seeds)"
+        found += outdone(text, first, second, itemgetter("ease"))
     return found
 
 
@@ -152,23 +146,18 @@ def draw(records: Sequence[Record]) -> Figure:
     figure = card(10.8, 4.4, "How fast fresh listeners learn a population's language")
     for axes, (moment, words) in zip(figure.subplots(1, 2, sharey=True), MOMENTS.items(), strict=True):
         dress(axes, words.capitalize(), "iterations of lessons", "share of meanings understood")
-        _curves(axes, {arm: at(moment, runs) for arm, runs in groups.items()})
+        for arm, runs in groups.items():
+            taken = [np.array(one["grades"]) for one in at(moment, runs)]
+            curves = [(np.arange(1.0, 1 + len(grades)), grades) for grades in taken]
+            seeds_and_mean(axes, curves, COLOURS[arm], DASHES[arm], TITLES[arm])
+        if axes.has_data():
+            legend(axes, loc="best")
     return figure
-
-
-def _curves(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
-    for arm, lessons in arms.items():
-        curves = [(np.arange(1.0, 1 + len(one["grades"])), np.array(one["grades"])) for one in lessons]
-        seeds_and_mean(axes, curves, COLOURS[arm], DASHES[arm], TITLES[arm])
-    if any(arms.values()):
-        legend(axes, loc="best")
 
 
 def page(records: Sequence[Record]) -> dict[str, Any]:
     def shown(values: Sequence[float], digits: int = 3) -> str:
-        if not values:
-            return "-"
-        return f"{np.mean(values):.{digits}f} {mean_interval(values).shown(digits, '')}"
+        return mean_shown(values, digits) if values else "-"
 
     groups = grouped(records)
     table = [
@@ -179,10 +168,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
     return {"records": records, "claims": claims(records), "table": table, "shown": shown, "size": records[0]}
 
 
-EXPERIMENT = Experiment(
-    NAME, __doc__, planned, lambda options, trials: results_of(trials), page, draw,
-    lambda records: {"runs": records}, seeds=5, quick=1, jobs=2,
-)  # fmt: skip
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, seeds=5, quick=1, jobs=2)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,12 @@ def of_tables(tables: Sequence[pd.DataFrame], key: str, x: str = "env_steps") ->
     """The column `key` of tables of progress where it was measured; those that never were are left out."""
     measured = [table.dropna(subset=[key]) for table in tables if key in table]
     return [(table[x].to_numpy(float), table[key].to_numpy(float)) for table in measured if len(table)]
+
+
+def of_runs(runs: Sequence[Mapping[str, Any]], key: str = "score", x: str = "env_steps") -> list[Curve]:
+    """The numbers `key` of the points of the runs' curves."""
+    columns = [[np.array([point[name] for point in run["curve"]], float) for name in (x, key)] for run in runs]
+    return [(across, up) for across, up in columns]
 
 
 def mean_of(curves: Sequence[Curve]) -> Curve:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from popcomm.analysis.experiments.records import as_json
+from popcomm.analysis.experiments.intervals import paired
+from popcomm.analysis.experiments.records import as_json, results_of
 from popcomm.analysis.experiments.runs import Trainable, TrainingError, train_all
 from popcomm.analysis.templating import templates
 
@@ -37,6 +38,28 @@ class Claim(NamedTuple):
     holds: bool
 
 
+def outdone(
+    text: str,
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    of: Callable[[Any], float],
+    digits: int = 3,
+    least: int = 1,
+) -> list[Claim]:
+    """That the first runs come to more than the second, seed by seed: it holds where the interval lies above 0.
+
+    Args:
+        text: "{seeds}" in it becomes the number of seeds that both have.
+        of: a run's number.
+        least: seeds; of fewer nothing is claimed.
+    """
+    seeds = {run["seed"] for run in first} & {run["seed"] for run in second}
+    gap = paired(first, second, of)
+    if gap is None or len(seeds) < least:
+        return []
+    return [Claim(text.format(seeds=len(seeds)), gap.shown(digits), gap.paired.low > 0)]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """What is of an experiment alone.
@@ -45,10 +68,10 @@ class Experiment:
         name: of its module, its template, and the files that it writes.
         about: for --help.
         plan: options -> all runs that are asked for, in the order in which they are made.
-        results: options, those runs -> what was measured, which `page`, `figure` and `numbers` tell.
-            Raises UserError: there is nothing yet.
         page: what the template shows of the results, beside `command` and `versions`.
         figure: the picture.
+        results: options, those runs -> what was measured, which `page`, `figure` and `numbers` tell; the results of
+            trials, unless said otherwise. Raises UserError: there is nothing yet.
         numbers: the JSON, beside `command` and `versions`.
         arguments: adds options to those that all experiments have.
         check: returns what is wrong with the options, or None.
@@ -61,10 +84,10 @@ class Experiment:
     name: str
     about: str | None
     plan: Callable[[Options], Sequence[Trainable]]
-    results: Callable[[Options, Any], Any]
     page: Callable[[Any], Mapping[str, Any]]
     figure: Callable[[Any], Figure]
-    numbers: Callable[[Any], Mapping[str, Any]]
+    results: Callable[[Options, Any], Any] = lambda options, trials: results_of(trials)
+    numbers: Callable[[Any], Mapping[str, Any]] = lambda records: {"runs": records}
     arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     check: Callable[[Options], str | None] = lambda options: None
     seeds: int = 3

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from popcomm.language.intervals import LEVEL, UNKNOWN, Interval, mean_interval
+from popcomm.language.intervals import LEVEL, UNKNOWN, Interval, mean_interval, welch_interval
 
-__all__ = ["LEVEL", "Difference", "Interval", "difference", "mean_interval", "paired", "share_interval"]
+__all__ = [
+    "LEVEL", "Difference", "Interval", "difference", "mean_interval", "mean_shown", "paired", "share_interval",
+]  # fmt: skip
 
 RESAMPLES = 10_000
 
@@ -48,7 +50,6 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL, seed: 
         return Difference(mean, UNKNOWN, UNKNOWN, UNKNOWN)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # seeds that came to the same: the interval is a point
-        unpaired = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
         bootstrap = stats.bootstrap(
             (apart,),
             np.mean,
@@ -57,7 +58,12 @@ def difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL, seed: 
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval
-    return Difference(mean, mean_interval(apart, level), _interval(unpaired), _interval(bootstrap))
+    return Difference(mean, mean_interval(apart, level), welch_interval(a, b, level), _interval(bootstrap))
+
+
+def mean_shown(values: Sequence[float], digits: int, sign: str = "") -> str:
+    """The mean of the seeds, and its t interval."""
+    return f"{np.mean(values):.{digits}f} {mean_interval(values).shown(digits, sign)}"
 
 
 def share_interval(count: int, of: int, level: float = LEVEL) -> Interval:

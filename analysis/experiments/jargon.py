@@ -45,7 +45,7 @@ from popcomm.analysis.experiments.jargon_measures import (
     over_training,
     value,
 )
-from popcomm.analysis.experiments.records import RESULTS, Trial, results_of
+from popcomm.analysis.experiments.records import RESULTS, Trial
 
 from popcomm.cli import documents
 from popcomm.cli.ray_session import ray_session
@@ -321,18 +321,7 @@ def page(records: Records) -> dict[str, Any]:
     return {"records": records, "arms": by_arm, "claims": claims(records), **constants, **functions}
 
 
-EXPERIMENT = Experiment(
-    NAME,
-    __doc__,
-    planned,
-    lambda options, trials: results_of(trials),
-    page,
-    draw,
-    lambda records: {"runs": records},
-    arguments,
-    check,
-    seeds=5,
-)
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, arguments=arguments, check=check, seeds=5)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -284,7 +284,7 @@ def numbers(groups: Groups) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    NAME, __doc__, planned, results, page, draw, numbers, arguments, seeds=5, jobs=2, page_only="--page"
+    NAME, __doc__, planned, page, draw, results, numbers, arguments, seeds=5, jobs=2, page_only="--page"
 )
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +13,10 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.learner import PopulationPPOLearner
+from popcomm.rllib.release import population_of
 from popcomm.rllib.survival import Survival
 from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
+from popcomm.rollout.population import Population
 from popcomm.schedules import Clock
 
 # Steps; evaluations play episodes of worlds that may last as long in several fragments.
@@ -57,6 +60,7 @@ class LocalTraining:
         self.learner = PopulationPPOLearner(config=self.config, module_spec=self.config.get_multi_rl_module_spec())
         self.learner.build()
         self.iteration = self.episodes = self.env_steps = 0
+        self.fragment: Any = None  # what the last iteration learned from
         self.survival = None if self.plan.survival is None else Survival(self.plan, self.config.seed)
         self.schedules = TrainingSchedules(self.config)
         self._players: dict[tuple[bool, int], tuple[PopulationEnvRunner, dict[str, Any]]] = {}
@@ -71,7 +75,7 @@ class LocalTraining:
         self.runner.module.set_state(self.learner.module.get_state())
         # Schedules look at the steps before this iteration, as in PopulationPPO.
         timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
-        batch = self.runner.sample(self.env_steps)
+        batch = self.fragment = self.runner.sample(self.env_steps)
         self.env_steps = self.runner.num_env_steps_sampled_lifetime
         self.episodes += sum(len(lengths) for _, lengths in self.runner.statistics.finished)
         self.runner.statistics.finished = []
@@ -134,6 +138,21 @@ class LocalTraining:
             player = PopulationEnvRunner(config=config, worker_index=0)
             self._players[explore, seed] = player, player.run_state()
         return self._players[explore, seed]
+
+    def greedy(self) -> float:
+        """Return per agent and episode, by the likeliest choices."""
+        return float(self.evaluate(False)[0].mean())
+
+    def looks(self, env_steps: int, count: int) -> Iterator[int]:
+        """Train to so many steps; gives the steps so far at the start, and `count` times more, the last at the end."""
+        for number in range(count + 1):
+            while self.env_steps < env_steps * number / count:
+                self.iterate()
+            yield self.env_steps
+
+    def population(self) -> Population:
+        """As it is now, out of the trainer."""
+        return population_of(self.config, self.learner.networks, Clock(self.env_steps), [])
 
     def point(self) -> Point:
         """Both evaluations, now."""

@@ -10,7 +10,6 @@ results.jsonl, and runs that are there are not made again. Writes message_credit
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,14 +19,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from popcomm.analysis.experiments.figures import seeds_and_mean
-from popcomm.analysis.experiments.frame import Claim, Experiment, Options
-from popcomm.analysis.experiments.intervals import difference, mean_interval
+from popcomm.analysis.experiments.figures import of_runs, seeds_and_mean
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
+from popcomm.analysis.experiments.intervals import mean_shown
 from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.analysis.experiments.planted_edges import planted_sources
-from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
+from popcomm.analysis.experiments.records import Trial, arms_of, trials_of
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -39,21 +39,19 @@ from popcomm.envs.episodic_world import EpisodicWorld
 from popcomm.envs.world import Species
 from popcomm.language.drawing import BLUE, GREEN, MUTED, ORANGE, card, dress, heatmap, legend
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.release import population_of
 from popcomm.rollout.importance import message_importance
-from popcomm.schedules import Clock
 
 NAME = "message_credit"
 SEATS, KINDS, SYMBOLS = 5, 3, 3
 STEPS, QUICK_STEPS = 40_000, 6_000  # environment steps of a run
 LOOKS, WORLDS, FRAGMENT = 12, 64, 12
-CREDITS = ("step", "next", "receivers", "counterfactual")
 TITLES = {
     "step": "from its own step on (`step`)",
     "next": "from the next step on (`next`)",
     "receivers": "what became of those who heard it (`receivers`)",
     "counterfactual": "beside what its sender would have said otherwise (`counterfactual`)",
 }
+CREDITS = tuple(TITLES)
 COLOURS = {"step": MUTED, "next": ORANGE, "receivers": GREEN, "counterfactual": BLUE}
 ENOUGH = 0.95  # AUC
 
@@ -121,16 +119,8 @@ class BySlot(MLPAgent):
 
 
 def planned(options: Options) -> list[Trial]:
-    """Seeds outermost: a stop leaves whole sets of arms."""
-    steps = QUICK_STEPS if options.quick else STEPS
-    return [
-        Trial(options.out / RESULTS, {"credit": credit, "seed": seed, "env_steps": steps}, train)
-        for seed, credit in itertools.product(range(1, options.seeds + 1), CREDITS)
-    ]
-
-
-def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
-    return results_of(trials)
+    arms = [{"credit": credit} for credit in CREDITS]
+    return trials_of(options, train, arms, env_steps=QUICK_STEPS if options.quick else STEPS)
 
 
 def settings(credit: str, seed: int) -> PopulationPPOConfig:
@@ -157,15 +147,8 @@ def settings(credit: str, seed: int) -> PopulationPPOConfig:
 def train(credit: str, seed: int, env_steps: int) -> Record:
     """One run, measured on its way and at its end; `seconds` is CPU time of its iterations."""
     training = LocalTraining(settings(credit, seed), 256)
-    curve, seconds = [{"env_steps": 0, "score": score(training)}], 0.0
-    for number in range(1, LOOKS + 1):
-        began = time.process_time()
-        while training.env_steps < env_steps * number / LOOKS:
-            training.iterate()
-        seconds += time.process_time() - began
-        curve.append({"env_steps": training.env_steps, "score": score(training)})
-    population = population_of(training.config, training.learner.networks, Clock(training.env_steps), [])
-    found = message_importance(population, num_steps=12, seed=seed)
+    curve, seconds = learned(training, env_steps)
+    found = message_importance(training.population(), num_steps=12, seed=seed)
     known = matters(seed)
     return {
         "score": curve[-1]["score"],
@@ -179,9 +162,14 @@ def train(credit: str, seed: int, env_steps: int) -> Record:
     }
 
 
-def score(training: LocalTraining) -> float:
-    """Share of the kinds that are named right, by the likeliest choices."""
-    return float(training.evaluate(False)[0].mean())
+def learned(training: LocalTraining, env_steps: int) -> tuple[list[dict[str, float]], float]:
+    """Train to so many steps: shares of the kinds that are named right on the way, and the CPU time of iterations."""
+    curve, seconds, began = [], 0.0, time.process_time()
+    for steps in training.looks(env_steps, LOOKS):
+        seconds += time.process_time() - began
+        curve.append({"env_steps": steps, "score": training.greedy()})
+        began = time.process_time()
+    return curve, seconds
 
 
 # ---- measures ----
@@ -210,8 +198,7 @@ def auc(values: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
     """{credit: its runs by seed}, in the order of CREDITS."""
-    runs = arms_of(records, lambda r: r["credit"])
-    return {credit: runs[credit] for credit in CREDITS if credit in runs}
+    return arms_of(records, lambda r: r["credit"], CREDITS)
 
 
 def area(record: Record) -> float:
@@ -220,17 +207,11 @@ def area(record: Record) -> float:
 
 
 def claims(groups: Mapping[str, Sequence[Record]]) -> list[Claim]:
-    found = []
+    found: list[Claim] = []
     ours = groups.get("counterfactual", [])
     for other in ("step", "next", "receivers"):
-        beside = groups.get(other, [])
-        seeds = sorted({r["seed"] for r in ours} & {r["seed"] for r in beside})
-        if len(seeds) < 2:
-            continue
-        first, second = ([area(r) for r in runs if r["seed"] in seeds] for runs in (ours, beside))
-        gain = difference(first, second)
-        text = f"Counterfactual credit learns faster than `{other}`: mean score over the training ({len(seeds)} seeds)"
-        found.append(Claim(text, gain.shown(3), gain.paired.low > 0))
+        text = f"Counterfactual credit learns faster than `{other}`: mean score over the training ({{seeds}} seeds)"
+        found += outdone(text, ours, groups.get(other, []), area, least=2)
     learned = [r for runs in groups.values() for r in runs if r["score"] > 0.9]
     if learned:
         least = min(r["auc_removed"] for r in learned)
@@ -242,17 +223,20 @@ def claims(groups: Mapping[str, Sequence[Record]]) -> list[Claim]:
 # ---- figure and page ----
 
 
+def draw_scores(axes: Axes, groups: Mapping[str, Sequence[Record]], colours: Mapping[str, str], kinds: int) -> None:
+    """Curves of all arms, and the chance of one in so many kinds."""
+    dress(axes, "Kinds named right", "environment steps", "share, likeliest choices")
+    for arm, runs in groups.items():
+        seeds_and_mean(axes, of_runs(runs), colours[arm], "-", arm)
+    axes.axhline(1 / kinds, color=MUTED, linewidth=1, linestyle=":")
+    legend(axes, loc="best")
+
+
 def draw(records: Sequence[Record]) -> Figure:
     """Scores over the training, every seed thin; and the importance found in a run beside what is known."""
-    groups = grouped(records)
     figure = card(12, 4.6, "What a message is credited with")
     left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
-    dress(left, "Kinds named right", "environment steps", "share, likeliest choices")
-    for credit, runs in groups.items():
-        curves = [tuple(np.array([p[key] for p in r["curve"]], float) for key in ("env_steps", "score")) for r in runs]
-        seeds_and_mean(left, curves, COLOURS[credit], "-", credit)
-    left.axhline(1 / KINDS, color=MUTED, linewidth=1, linestyle=":")
-    legend(left, loc="best")
+    draw_scores(left, grouped(records), COLOURS, KINDS)
     shown = max(records, key=lambda r: r["score"])
     dress(right, f"Importance: {shown['credit']}, seed {shown['seed']}", "receiver", "sender", grid=None)
     heatmap(right, np.array(shown["importance"], float), "total variation distance", vmin=0)
@@ -263,27 +247,18 @@ def draw(records: Sequence[Record]) -> Figure:
 
 def page(records: Sequence[Record]) -> dict[str, Any]:
     groups = grouped(records)
-
-    def shown(runs: Sequence[Record], key: str) -> str:
-        values = [area(r) if key == "area" else r[key] for r in runs]
-        return f"{np.mean(values):.3f} {mean_interval(values).shown(3)}"
-
     return {
-        "records": records,
-        "groups": groups,
-        "claims": claims(groups),
-        "titles": TITLES,
-        "shown": shown,
-        "seats": SEATS,
-        "kinds": KINDS,
-        "chance": 1 / KINDS,
-        "steps": records[0]["env_steps"],
-    }
+        "records": records, "groups": groups, "claims": claims(groups), "titles": TITLES, "shown": shown,
+        "seats": SEATS, "kinds": KINDS, "chance": 1 / KINDS, "steps": records[0]["env_steps"],
+    }  # fmt: skip
 
 
-EXPERIMENT = Experiment(
-    NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, seeds=5, quick=1
-)
+def shown(runs: Sequence[Record], key: str) -> str:
+    """The mean of the runs in a measure, with its interval."""
+    return mean_shown([area(r) if key == "area" else r[key] for r in runs], 3, "+")
+
+
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, seeds=5, quick=1)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

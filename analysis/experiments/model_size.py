@@ -350,7 +350,7 @@ def page(found: Results) -> dict[str, Any]:
     return {**told, **scale, "swarms": pairs_of(found.swarm)}
 
 
-EXPERIMENT = Experiment(NAME, __doc__, planned, results, page, draw, Results._asdict, arguments, check)
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, results, Results._asdict, arguments, check)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import multiprocessing
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -77,12 +79,41 @@ def results_of(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return found
 
 
-def arms_of(records: Sequence[Mapping[str, Any]], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
-    """{key of a record: its runs by seed}, in the order in which the keys first appear."""
+def trials_of(
+    options: Namespace, make: Callable[..., Mapping[str, Any]], arms: Iterable[Any], **same: Any
+) -> list[Trial]:
+    """One for each arm and seed, seeds outermost: a stop leaves whole sets of arms.
+
+    Args:
+        arms: mappings, what tells each from the others.
+        same: what all have besides.
+    """
+    seeds = range(1, options.seeds + 1)
+    keys = ({**arm, "seed": seed, **same} for seed, arm in itertools.product(seeds, arms))
+    return [Trial(options.out / RESULTS, key, make) for key in keys]
+
+
+def whole_folder(options: Namespace, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """All results in the folder, asked for this time or not.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = stored(options.out / RESULTS)
+    if not found:
+        raise UserError(f"--out {options.out} has no results yet; leave out --page-only")
+    return found
+
+
+def arms_of(
+    records: Sequence[Mapping[str, Any]], key: Callable[[Any], Any], order: Iterable[Any] | None = None
+) -> dict[Any, list[Any]]:
+    """{key of a record: its runs by seed}, in this order, or in the one in which the keys first appear."""
     found: dict[Any, list[Any]] = {}
     for record in records:
         found.setdefault(key(record), []).append(record)
-    return {name: sorted(runs, key=lambda r: r["seed"]) for name, runs in found.items()}
+    named = found if order is None else [name for name in order if name in found]
+    return {name: sorted(found[name], key=lambda r: r["seed"]) for name in named}
 
 
 def isolated(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

@@ -238,7 +238,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
     return {"groups": groups, "rates": rates, "bars": bars(groups), "peers": PEERS}
 
 
-EXPERIMENT = Experiment(NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, arguments)
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, results, arguments=arguments)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

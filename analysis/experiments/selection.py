@@ -14,27 +14,24 @@ import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from popcomm.analysis.experiments.figures import seeds_and_mean
-from popcomm.analysis.experiments.frame import Claim, Experiment, Options
-from popcomm.analysis.experiments.intervals import difference, mean_interval
+from popcomm.analysis.experiments.ease_of_teaching import distance_of_speakers, school
+from popcomm.analysis.experiments.figures import of_runs, seeds_and_mean
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
+from popcomm.analysis.experiments.intervals import mean_interval, mean_shown
 from popcomm.analysis.experiments.local_training import LocalTraining
-from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, stored
+from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, whole_folder
 
 from popcomm.cli import documents, schema
-from popcomm.errors import UserError
 from popcomm.evolution.diversity import of_weights
 from popcomm.language.drawing import BLUE, GREEN, MUTED, ORANGE, card, dress, legend
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.release import population_of
 from popcomm.rollout.crossplay import cross_play
-from popcomm.rollout.population import Population
-from popcomm.schedules import Clock
 
 NAME = "selection"
 SWARM, GAME = "swarm", "game"
@@ -98,14 +95,6 @@ def planned(options: Options) -> list[Trial]:
     ]
 
 
-def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
-    """All that is in the folder."""
-    found = stored(options.out / RESULTS)
-    if not found:
-        raise UserError(f"--out {options.out} has no results yet; leave out --page-only")
-    return found
-
-
 def settings(world: str, arm: str, seed: int) -> PopulationPPOConfig:
     """The configuration of a run."""
     overrides = [*ARMS[world][arm], f"debugging.seed={seed}"]
@@ -118,18 +107,9 @@ def train(world: str, arm: str, seed: int, env_steps: int) -> Record:
     _CHANCE = np.random.default_rng(seed)
     began = time.process_time()
     training = LocalTraining(settings(world, arm, seed), EPISODES)
-    curve = [{"env_steps": 0, **look(training, world)}]
-    for number in range(1, LOOKS + 1):
-        while training.env_steps < env_steps * number / LOOKS:
-            training.iterate()
-        curve.append({"env_steps": training.env_steps, **look(training, world)})
+    curve = [{"env_steps": steps, **look(training, world)} for steps in training.looks(env_steps, LOOKS)]
     taught = ease_of_teaching(training, seed) if world == GAME else {}
     return {**curve[-1], **family(training), **taught, "curve": curve, "seconds": time.process_time() - began}
-
-
-def released(training: LocalTraining) -> Population:
-    """The population as it is now."""
-    return population_of(training.config, training.learner.networks, Clock(training.env_steps), [])
 
 
 def look(training: LocalTraining, world: str) -> dict[str, float]:
@@ -138,11 +118,9 @@ def look(training: LocalTraining, world: str) -> dict[str, float]:
     apart = {name: of_weights(list(network.agent.parameters())) for name, network in networks.items()}
     told = {"weight_diversity": float(np.mean(list(apart.values())))}
     if world == SWARM:
-        return {"score": float(training.evaluate(False)[0].mean()), **told}
-    played = cross_play(released(training))
-    said = (played.messages[:, None] != played.messages[None]).any(-1).mean(-1)
-    pairs = ~np.eye(len(said), dtype=bool)
-    return {"score": float(played.accuracy.mean()), "distance": float(said[pairs].mean()), **told}
+        return {"score": training.greedy(), **told}
+    played = cross_play(training.population())
+    return {"score": float(played.accuracy.mean()), "distance": distance_of_speakers(played), **told}
 
 
 def family(training: LocalTraining) -> dict[str, Any]:
@@ -157,17 +135,11 @@ def family(training: LocalTraining) -> dict[str, Any]:
 
 
 def ease_of_teaching(training: LocalTraining, seed: int) -> dict[str, float]:
-    """What fresh listeners understand of the speakers of the end, who do not learn any more, after LESSONS iterations.
-
-    (Ease of teaching: Li and Bowling 2019.)
-    """
-    config = settings(GAME, "none", 1000 + seed).multi_agent(policies_to_train=["listener"])
-    school = LocalTraining(config, EPISODES)
-    speakers = training.learner.networks["speaker"].get_state()
-    school.learner.networks["speaker"].set_state(speakers)
+    """What fresh listeners understand of the speakers of the end after LESSONS iterations."""
+    fresh = school(training, seed)
     for _ in range(LESSONS):
-        school.iterate()
-    return {"taught": float(cross_play(released(school)).accuracy.mean()), "lessons": school.env_steps}
+        fresh.iterate()
+    return {"taught": float(cross_play(fresh.population()).accuracy.mean()), "lessons": fresh.env_steps}
 
 
 # ---- measures ----
@@ -175,18 +147,13 @@ def ease_of_teaching(training: LocalTraining, seed: int) -> dict[str, float]:
 
 def grouped(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
     """{world: {arm: its runs by seed}}, in the order of ARMS."""
-    found: dict[str, dict[str, list[Record]]] = {}
-    for world, arms in ARMS.items():
-        runs = arms_of([r for r in records if r["world"] == world], lambda r: r["arm"])
-        own = {arm: runs[arm] for arm in arms if arm in runs}
-        if own:
-            found[world] = own
-    return found
+    worlds = arms_of(records, lambda r: r["world"], ARMS)
+    return {world: arms_of(runs, lambda r: r["arm"], ARMS[world]) for world, runs in worlds.items()}
 
 
 def claims(groups: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[Claim]:
     """What selection was to bring, as far as there are runs."""
-    found = []
+    found: list[Claim] = []
     asked = (
         (SWARM, "selected", "chance", "score", "Swarm: selection by return earns more than replacement by chance"),
         (SWARM, "selected", "none", "score", "Swarm: and more than no replacement"),
@@ -197,12 +164,7 @@ def claims(groups: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[Claim]:
     )
     for world, arm, beside, key, text in asked:
         first, second = (groups.get(world, {}).get(name, []) for name in (arm, beside))
-        seeds = sorted({r["seed"] for r in first} & {r["seed"] for r in second})
-        if len(seeds) < 2:
-            continue
-        values = ([r[key] for r in runs if r["seed"] in seeds] for runs in (first, second))
-        gap = difference(*values)
-        found.append(Claim(f"{text} ({len(seeds)} seeds)", gap.shown(3), gap.paired.low > 0))
+        found += outdone(f"{text} ({{seeds}} seeds)", first, second, itemgetter(key), least=2)
     return found
 
 
@@ -215,21 +177,13 @@ def draw(records: Sequence[Record]) -> Figure:
     figure = card(5.4 * len(groups), 4.6, "Survival: what selection brings, and what chance")
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
     titles = {SWARM: "Swarm, 32 members on 8 seats", GAME: "Naming game, 10 speakers and 10 listeners"}
+    dashes = {"none": (0, (1, 1.5)), "chance": (0, (5, 2)), "selected": "-", "rates": (0, (5, 1.5, 1, 1.5))}
     for axes, (world, arms) in zip(panels, groups.items(), strict=True):
         dress(axes, titles[world], "environment steps", UNITS[world])
-        _curves(axes, arms)
+        for arm, runs in arms.items():
+            seeds_and_mean(axes, of_runs(runs), COLOURS[arm], dashes.get(arm, (0, (3, 1, 1, 1))), TITLES[arm])
+        legend(axes, loc="best")
     return figure
-
-
-def _curves(axes: Axes, arms: Mapping[str, Sequence[Record]]) -> None:
-    dashes = {"none": (0, (1, 1.5)), "chance": (0, (5, 2)), "selected": "-", "rates": (0, (5, 1.5, 1, 1.5))}
-    for arm, runs in arms.items():
-        curves = [
-            (np.array([c["env_steps"] for c in r["curve"]], float), np.array([c["score"] for c in r["curve"]]))
-            for r in runs
-        ]
-        seeds_and_mean(axes, curves, COLOURS[arm], dashes.get(arm, (0, (3, 1, 1, 1))), TITLES[arm])
-    legend(axes, loc="best")
 
 
 def page(records: Sequence[Record]) -> dict[str, Any]:
@@ -239,7 +193,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
         values = [r[key] for r in runs if r.get(key) is not None]
         if not values:
             return "-"
-        return mean_interval(values).shown(3, "") if len(values) < 2 else f"{np.mean(values):.3f} {_interval(values)}"
+        return mean_interval(values).shown(3, "") if len(values) < 2 else mean_shown(values, 3)
 
     return {
         "records": records, "groups": groups, "claims": claims(groups), "shown": shown, "titles": TITLES,
@@ -247,13 +201,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _interval(values: Sequence[float]) -> str:
-    return mean_interval(values).shown(3, "")
-
-
-EXPERIMENT = Experiment(
-    NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, arguments, seeds=5, jobs=2
-)
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, whole_folder, arguments=arguments, seeds=5, jobs=2)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

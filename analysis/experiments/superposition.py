@@ -11,56 +11,51 @@ not made again. Writes superposition.md, .png and .json into the folder.
 
 from __future__ import annotations
 
-import itertools
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
-from popcomm.analysis.experiments.figures import seeds_and_mean
-from popcomm.analysis.experiments.frame import Claim, Experiment, Options
-from popcomm.analysis.experiments.intervals import difference, mean_interval
+from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
 from popcomm.analysis.experiments.local_training import LocalTraining
-from popcomm.analysis.experiments.message_credit import AskedWorld, BySlot, area, score
-from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
+from popcomm.analysis.experiments.message_credit import (
+    FRAGMENT,
+    WORLDS,
+    AskedWorld,
+    BySlot,
+    area,
+    draw_scores,
+    learned,
+    shown,
+)
+from popcomm.analysis.experiments.records import Trial, arms_of, trials_of
 
-from popcomm.language.drawing import BLUE, GREEN, MUTED, ORANGE, card, dress, legend
+from popcomm.language.drawing import BLUE, GREEN, MUTED, ORANGE, card
 from popcomm.rllib import PopulationPPOConfig
 
 NAME = "superposition"
 SEATS, KINDS, SIZE, ENCODERS, HIDDEN = 5, 4, 2, 4, 24
 STEPS, QUICK_STEPS = 40_000, 6_000  # environment steps of a run
-LOOKS, WORLDS, FRAGMENT = 12, 64, 12
-ARMS = ("one", "random", "learned", "top_1")
 TITLES = {
     "one": "one encoder, wider hidden layers",
     "random": "four, weighed at random in training, alike in play",
     "learned": "four, weighed by the network (softmax)",
     "top_1": "four, the one with the highest score",
 }
+ARMS = tuple(TITLES)
 COLOURS = {"one": MUTED, "random": ORANGE, "learned": GREEN, "top_1": BLUE}
 
 Record = Mapping[str, Any]
 
 
-def planned(options: Options) -> list[Trial]:
-    """Seeds outermost: a stop leaves whole sets of arms."""
-    steps = QUICK_STEPS if options.quick else STEPS
-    return [
-        Trial(options.out / RESULTS, {"arm": arm, "seed": seed, "env_steps": steps}, train)
-        for seed, arm in itertools.product(range(1, options.seeds + 1), ARMS)
-    ]
-
-
-def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
-    return results_of(trials)
-
-
 # ---- runs ----
+
+
+def planned(options: Options) -> list[Trial]:
+    arms = [{"arm": arm} for arm in ARMS]
+    return trials_of(options, train, arms, env_steps=QUICK_STEPS if options.quick else STEPS)
 
 
 def settings(arm: str, seed: int, hidden: int) -> PopulationPPOConfig:
@@ -100,20 +95,11 @@ def train(arm: str, seed: int, env_steps: int) -> Record:
     """One run, measured on its way and at its end; `seconds` is CPU time of its iterations."""
     hidden = width(arm)
     training = LocalTraining(settings(arm, seed, hidden), 256)
-    curve, seconds = [{"env_steps": 0, "score": score(training)}], 0.0
-    for number in range(1, LOOKS + 1):
-        began = time.process_time()
-        while training.env_steps < env_steps * number / LOOKS:
-            training.iterate()
-        seconds += time.process_time() - began
-        curve.append({"env_steps": training.env_steps, "score": score(training)})
+    curve, seconds = learned(training, env_steps)
     return {
-        "score": curve[-1]["score"],
-        "curve": curve,
-        "hidden": hidden,
-        "weights": weights(arm, hidden),
+        "score": curve[-1]["score"], "curve": curve, "hidden": hidden, "weights": weights(arm, hidden),
         "seconds": seconds,
-    }
+    }  # fmt: skip
 
 
 # ---- measures, figure and page ----
@@ -121,62 +107,34 @@ def train(arm: str, seed: int, env_steps: int) -> Record:
 
 def grouped(records: Sequence[Record]) -> dict[str, list[Record]]:
     """{arm: its runs by seed}, in the order of ARMS."""
-    runs = arms_of(records, lambda r: r["arm"])
-    return {arm: runs[arm] for arm in ARMS if arm in runs}
+    return arms_of(records, lambda r: r["arm"], ARMS)
 
 
 def claims(groups: Mapping[str, Sequence[Record]]) -> list[Claim]:
     """Of every measure, whether it learns faster than one encoder, on the same seeds."""
-    found = []
+    found: list[Claim] = []
     for arm in ARMS[1:]:
-        ours, beside = groups.get(arm, []), groups.get("one", [])
-        seeds = sorted({r["seed"] for r in ours} & {r["seed"] for r in beside})
-        if len(seeds) < 2:
-            continue
-        first, second = ([area(r) for r in runs if r["seed"] in seeds] for runs in (ours, beside))
-        gain = difference(first, second)
-        text = f"`{arm}` learns faster than one encoder: mean score over the training ({len(seeds)} seeds)"
-        found.append(Claim(text, gain.shown(3), gain.paired.low > 0))
+        text = f"`{arm}` learns faster than one encoder: mean score over the training ({{seeds}} seeds)"
+        found += outdone(text, groups.get(arm, []), groups.get("one", []), area, least=2)
     return found
 
 
 def draw(records: Sequence[Record]) -> Figure:
     """Scores over the training, every seed thin."""
     figure = card(9, 4.6, "Messages of one encoder and of four")
-    axes = figure.subplots()
-    dress(axes, "Kinds named right", "environment steps", "share, likeliest choices")
-    for arm, runs in grouped(records).items():
-        curves = [tuple(np.array([p[key] for p in r["curve"]], float) for key in ("env_steps", "score")) for r in runs]
-        seeds_and_mean(axes, curves, COLOURS[arm], "-", arm)
-    axes.axhline(1 / KINDS, color=MUTED, linewidth=1, linestyle=":")
-    legend(axes, loc="best")
+    draw_scores(figure.subplots(), grouped(records), COLOURS, KINDS)
     return figure
 
 
 def page(records: Sequence[Record]) -> dict[str, Any]:
     groups = grouped(records)
-
-    def shown(runs: Sequence[Record], key: str) -> str:
-        values = [area(r) if key == "area" else r[key] for r in runs]
-        return f"{np.mean(values):.3f} {mean_interval(values).shown(3)}"
-
     return {
-        "records": records,
-        "groups": groups,
-        "claims": claims(groups),
-        "titles": TITLES,
-        "shown": shown,
-        "seats": SEATS,
-        "kinds": KINDS,
-        "size": SIZE,
-        "chance": 1 / KINDS,
-        "steps": records[0]["env_steps"],
-    }
+        "records": records, "groups": groups, "claims": claims(groups), "titles": TITLES, "shown": shown,
+        "seats": SEATS, "kinds": KINDS, "size": SIZE, "chance": 1 / KINDS, "steps": records[0]["env_steps"],
+    }  # fmt: skip
 
 
-EXPERIMENT = Experiment(
-    NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, seeds=5, quick=1
-)
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, seeds=5, quick=1)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -286,7 +286,7 @@ def _run(curve: Curve) -> dict[str, Any]:
     return {**curve._asdict(), "won": curve.won, "settled": settled}
 
 
-EXPERIMENT = Experiment(NAME, __doc__, planned, results, page, draw, numbers, arguments, quick=3, page_only="--measure")
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, results, numbers, arguments, quick=3, page_only="--measure")
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from popcomm.channels import Learned
 from popcomm.channels.narrowing import of_slots
-from popcomm.envs.layout import WorldLayout
+from popcomm.envs.layout import SEATS_APART, WorldLayout
 
 RATE = 10.0  # logits move so many times as fast as weights: links must be decided while networks learn
 
@@ -19,7 +19,7 @@ class LinkWeights(nn.Module):
     """The links into one species: L numbers, one for each species or, for each seat of its own, each seat that speaks.
 
     Every member has a row, as of all weights; the graph is that of their mean, whose rows start alike and have the same
-    gradient.
+    gradient. Whoever comes after a member takes its row over as it is.
 
     Parameters: weight [P, L]. Buffers: pruned [P, L] bool, links that are gone for good; settled [P] bool, whether the
     graph stays.
@@ -143,7 +143,7 @@ class LearnedGraph:
                 for (sender, species), value in zip(self.layout.species.items(), own.tolist(), strict=True)
                 if species.speaks
             }
-        elif self.layout.num_agents <= SEATS:
+        elif self.layout.num_agents <= SEATS_APART:
             agents, receivers = self.layout.agents, self.layout.agents[self.layout.species[name].seats]
             for seat, row in enumerate(self._by_seat(own, len(receivers)).tolist()):
                 if bool(self._speaks[seat]):
@@ -170,9 +170,6 @@ class LearnedGraph:
         seats = torch.arange(self.layout.num_agents)
         receivers = seats[species.seats].unsqueeze(1)
         return ((receivers != seats) & self._speaks).flatten().to(device)
-
-
-SEATS = 8  # whose links are told apart
 
 
 def links_into(layout: WorldLayout, topology: Learned, name: str) -> int:

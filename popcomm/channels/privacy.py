@@ -58,7 +58,7 @@ class Privacy:
         number(f"{KEY}.delta", self.delta, "lie between 0 and 1, both excluded", above=0, below=1)
         number(f"{KEY}.clip", self.clip, "be a finite number above 0", above=0, below=np.inf)
         count(f"{KEY}.messages", self.messages, 1)
-        _accounting()
+        accounting()
 
     @property
     def sensitivity(self) -> float:
@@ -68,8 +68,7 @@ class Privacy:
     @cached_property
     def sigma(self) -> float:
         """Standard deviation of the noise on every number of a message, in the messages' units."""
-        alone = _accounting().get_sigma_gaussian(self.epsilon, self.delta)
-        return float(self.sensitivity * np.sqrt(self.messages) * alone)
+        return sigma_of(self.epsilon, self.delta, self.sensitivity, self.messages)
 
     def clipped(self, params: Tensor) -> Tensor:
         """[..., size] -> the same, no longer than `clip`; differentiable."""
@@ -79,11 +78,7 @@ class Privacy:
 
     def spent(self, messages: NDArray[np.int64]) -> NDArray[np.float64]:
         """The epsilon, at this delta, of so many messages that one sender sent: any shape -> the same; 0 for none."""
-        epsilon = _accounting().get_epsilon_gaussian
-        ratio = self.sigma / self.sensitivity
-        counts, places = np.unique(messages, return_inverse=True)
-        each = [float(epsilon(ratio / np.sqrt(n), self.delta)) if n else 0.0 for n in counts]
-        return np.array(each)[places].reshape(np.shape(messages))
+        return epsilon_of(self.sigma / self.sensitivity, self.delta, messages)
 
 
 def privacy_of(value: Any) -> Privacy | None:
@@ -105,11 +100,30 @@ def privacy_of(value: Any) -> Privacy | None:
     return Privacy(**value)
 
 
-def _accounting() -> ModuleType:
-    """dp-accounting, loaded where messages are private alone. Raises UserError: it is not installed."""
+def sigma_of(epsilon: float, delta: float, sensitivity: float, times: int) -> float:
+    """The normal noise's standard deviation, in the units of the sensitivity.
+
+    epsilon, delta: of what is released so many `times`, together.
+    """
+    return float(sensitivity * np.sqrt(times) * accounting().get_sigma_gaussian(epsilon, delta))
+
+
+def epsilon_of(ratio: float, delta: float, times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The epsilon, at this delta, of so many releases together: any shape -> the same; 0 for none.
+
+    ratio: the noise's standard deviation as a share of the sensitivity.
+    """
+    epsilon = accounting().get_epsilon_gaussian
+    counts, places = np.unique(times, return_inverse=True)
+    each = [float(epsilon(ratio / np.sqrt(n), delta)) if n else 0.0 for n in counts]
+    return np.array(each)[places].reshape(np.shape(times))
+
+
+def accounting(key: str = KEY) -> ModuleType:
+    """dp-accounting, loaded where something is private alone. Raises UserError: it is not installed."""
     try:
         import dp_accounting
     except ImportError:
-        raise UserError(f"{KEY} needs dp-accounting, which is not installed: pip install 'popcomm[privacy]'") from None
+        raise UserError(f"{key} needs dp-accounting, which is not installed: pip install 'popcomm[privacy]'") from None
     module: ModuleType = dp_accounting
     return module

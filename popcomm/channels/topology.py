@@ -285,7 +285,7 @@ class Learned(Topology):
 
     p is the sigmoid of a number that is trained with the receivers' networks. Up to `threshold` a link is shut and its
     messages are heard as zeros; the gradient goes through the threshold as if it were not there (straight-through,
-    Bengio 2013), so that a shut link that would help opens again. Each open link costs `price` times its strength (an
+    Bengio 2013), so that a shut link that would help opens again. Each link costs `price` times its strength (an
     L0 penalty by its expectation, Louizos et al. 2018), as long as more than `budget` are open. From `prune_at`
     environment steps on the graph stays: what is shut is gone for good and costs nothing any more, what is open keeps a
     strength that goes on being trained, at no price. (Graphs of who talks to whom: Niu et al. 2021, MAGIC.)
@@ -299,7 +299,7 @@ class Learned(Topology):
         threshold: of p; in (0, 1).
         start: p of all links at first; in (0, 1). Near 1 there is time to learn what links are good for before the
             price shuts them.
-        price: of an open link, 0 or more, in the unit of the policy's loss.
+        price: of a link, 0 or more, in the unit of the policy's loss.
         budget: open links that cost nothing.
         prune_at: environment steps; None: never, and the price acts to the end.
         strengths: [N (sender), N (receiver)], of a graph that was learned; 0: no link. Such a graph stays.

@@ -27,7 +27,7 @@ from popcomm import manifest
 from popcomm.cli import documents, sweep, train
 from popcomm.cli.progress import PlainDisplay
 from popcomm.cli.ray_session import quiet_ray, ray_session
-from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, newest_checkpoint
+from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, check_trust, newest_checkpoint
 from popcomm.cli.submitting import JOB_FILE, Job
 from popcomm.errors import UserError
 from popcomm.identity import IDENTITY, run_id
@@ -63,6 +63,7 @@ def _job(args: Sequence[str] | None) -> Job:
         return Job(**json.loads(Path(JOB_FILE).read_text(encoding="utf-8")))
     if asked.run_dir is None:
         raise UserError("--run-dir is missing: the run folder, on storage that all nodes share")
+    check_trust(asked.trust, asked.resume)
     document = documents.load(asked.file, asked.overrides)
     return Job(asked.file, document, asked.run_dir, asked.run_dir, asked.resume, asked.trust)
 

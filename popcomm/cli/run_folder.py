@@ -59,7 +59,7 @@ def _config_in(run_dir: Path) -> Path:
 
 def not_as_in(file: str, run_dir: Path, overrides: Sequence[str]) -> list[str]:
     """A line that tells where a run's own config, which stands, differs from a file that was named; none if nowhere."""
-    ours, theirs = _flat(load(run_dir / CONFIG)), _flat(load(file))
+    ours, theirs = flat(load(run_dir / CONFIG)), flat(load(file))
     given = {override.partition("=")[0].strip() for override in overrides}
     keys = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key) and key not in given]
     told = [f"{key} {shown(ours.get(key))} (not {shown(theirs.get(key))})" for key in keys]
@@ -70,7 +70,7 @@ def not_as_in(file: str, run_dir: Path, overrides: Sequence[str]) -> list[str]:
 
 def changes(run_dir: Path, document: Mapping[str, Any]) -> dict[str, str]:
     """{key: "is ..., was ..."} of what a document has otherwise than the run in the folder."""
-    now, then = _flat(document), _flat(load(_config_in(run_dir)))
+    now, then = flat(document), flat(load(_config_in(run_dir)))
     keys = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
     return {key: f"is {shown(now.get(key))}, and was {shown(then.get(key))}" for key in keys}
 
@@ -109,6 +109,12 @@ def open_run_dir(run_dir: Path, document: dict[str, Any]) -> None:
         identify(run_dir)
     except OSError as error:
         raise UserError(f"--run-dir {run_dir} cannot be written: {error.strerror}") from error
+
+
+def check_trust(trust: bool, resume: bool) -> None:
+    """Raises UserError: pickles would be read, and nothing is resumed that could hold any."""
+    if trust and not resume:
+        raise UserError("--trust is of what is resumed; add --resume, or leave it out")
 
 
 @contextmanager
@@ -171,8 +177,14 @@ def seconds_until(run_dir: Path, iteration: int) -> float:
     table = progress.read(run_dir / PROGRESS)
     if table.empty:
         return 0.0
-    clock = table.loc[table["iteration"] <= iteration, "time_s"].to_numpy(float)
-    # Each process counts from its own start, so a clock that falls has begun again at 0.
+    return trained_seconds(table.loc[table["iteration"] <= iteration, "time_s"].to_numpy(float))
+
+
+def trained_seconds(clock: np.ndarray) -> float:
+    """Of all processes of a run, from the column time_s of its progress [I].
+
+    Each process counts from its own start, so a clock that falls has begun again at 0.
+    """
     steps = np.diff(clock, prepend=0.0)
     return float(np.where(steps < 0, clock, steps).sum())
 
@@ -185,11 +197,12 @@ def _check_changes(changed: Mapping[str, str], config: Path, only_stop: bool) ->
             raise UserError(f"--resume: {key} {told} in {config}; this stays for the life of a run")
 
 
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"method.key": value} of a configuration, mappings in it opened."""
+    found: dict[str, Any] = {}
     for key, value in mapping.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from popcomm.cli import documents, jobs
+from popcomm.cli.run_folder import check_trust
 from popcomm.cli.working_dir import pack
 from popcomm.errors import UserError
 
@@ -65,8 +66,7 @@ def submit(
     """
     if resume and run_dir is None:
         raise UserError("--resume needs --run-dir, the folder of the run to go on with, as the cluster names it")
-    if trust and not resume:
-        raise UserError("--trust is of what is resumed; add --resume, or leave it out")
+    check_trust(trust, resume)
     if run_dir is not None and not run_dir.is_absolute():
         raise UserError(f"--run-dir {run_dir} is not absolute: a path on the cluster, on storage that its nodes share")
     # An option of this command, and of no file: those of the file are for any machine.

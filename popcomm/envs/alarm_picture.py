@@ -6,16 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED
 from popcomm.envs.drawn_links import draw_links
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape or mark.
 BLUE, ORANGE, GREEN, VERMILION, BLACK = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000"
-PIXELS, DPI = 480, 100
 
 
 def draw_alarm(
@@ -40,12 +39,9 @@ def draw_alarm(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.10, 0.94, 0.84))
+    figure, axes = blank((0.03, 0.10, 0.94, 0.84), title)
     axes.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal")
     axes.axis("off")
-    axes.set_title(title, fontsize=9, pad=4)
     angles = math.pi / 2 - 2 * math.pi * np.arange(len(sees)) / len(sees)
     places = np.stack((1.15 * np.cos(angles), 1.15 * np.sin(angles)), 1)
     size = min(15.0, 110.0 / len(sees))  # of half a marker, in points
@@ -66,8 +62,7 @@ def draw_alarm(
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 0.55 * size, "color": colour}
             axes.text(1.24 * x, 1.24 * y, text, **style)
     _legend(figure, links is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _legend(figure: Figure, has_links: bool) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.factory_machines import ACTIONS, HOT, LIMIT, ROOM, Machines
@@ -18,7 +18,6 @@ from popcomm.envs.factory_machines import ACTIONS, HOT, LIMIT, ROOM, Machines
 BLUE, ORANGE, GREEN, VERMILION = "#56B4E9", "#E69F00", "#009E73", "#D55E00"
 PURPLE, GREY, BLACK = "#CC79A7", "#999999", "#000000"
 LOOKS = {"sensor": ("o", BLUE), "processor": ("D", PURPLE), "actuator": ("s", ORANGE)}
-PIXELS, DPI = 480, 100
 LOW, HIGH = 1.15, 2.35  # where machines stand
 
 
@@ -43,13 +42,10 @@ def draw_factory(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.02, 0.09, 0.96, 0.84))
+    figure, axes = blank((0.02, 0.09, 0.96, 0.84), title)
     count, processors = len(chosen), len(sent)
     axes.set(xlim=(-0.5, count - 0.5), ylim=(0.0, 4.0))
     axes.axis("off")
-    axes.set_title(title, fontsize=9, pad=4)
     places = _places(count, processors)
     for machine in range(count):
         _draw_machine(axes, machine, machines, bool(repairs[machine]), LIMIT if delicate else None)
@@ -59,7 +55,7 @@ def draw_factory(
     for (x, y), name in zip(places, names, strict=True):
         shape, colour = LOOKS[name]
         axes.plot(x, y, marker=shape, color=colour, markersize=min(13.0, 60.0 / count), markeredgecolor=BLACK, zorder=6)
-    size = min(8.5, 36.0 / count)
+    size = min(8.5, 80.0 / count)
     for machine, action in enumerate(chosen):
         told = ACTIONS[action] if action >= 0 else ""
         axes.text(machine, 0.22, told, ha="center", va="center", fontsize=size)
@@ -69,8 +65,7 @@ def draw_factory(
     known = f"{'peak' if peak else 'low'} tariff, {'delicate' if delicate else 'robust'} product"
     axes.text((count - 1) / 2, 3.85, known, ha="center", va="center", fontsize=8.5, color=VERMILION if peak else BLACK)
     _legend(figure, links is not None, delicate)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _places(count: int, processors: int) -> np.ndarray:
@@ -94,7 +89,8 @@ def _draw_machine(axes: Any, machine: int, now: Machines, repaired: bool, limit:
                 Rectangle(corner, 0.72, HIGH - LOW, fill=False, edgecolor=VERMILION, linewidth=0.8, zorder=1)
             )
     status = ("under repair" if repaired else "broken") if down else "vibrates" if shaking else ""
-    axes.text(machine, HIGH - 0.14, f"{machine} {status}".strip(), ha="center", va="center", fontsize=7.0, zorder=2)
+    size = max(min(7.0, 42.0 / len(now.down)), 4.0)
+    axes.text(machine, HIGH - 0.16, f"{machine}\n{status}".strip(), ha="center", va="center", fontsize=size, zorder=2)
     heat, wear = float(now.temperature[machine]), float(now.wear[machine])
     bottom, height = LOW + 0.1, 0.78
     bars = ((0.06, heat / HOT, ORANGE if bool(now.cooled[machine]) else VERMILION), (0.2, wear, BLACK))
@@ -104,23 +100,22 @@ def _draw_machine(axes: Any, machine: int, now: Machines, repaired: bool, limit:
         axes.add_patch(Rectangle((left + shift, bottom), 0.09, height * min(filled, 1.0), facecolor=colour, **frame))
     if limit is not None:
         y = bottom + height * limit / HOT
-        axes.plot((left + 0.04, left + 0.17), (y, y), color=VERMILION, linewidth=1.2, zorder=3)
+        axes.plot((left + 0.03, left + 0.18), (y, y), color=BLACK, linewidth=1.6, zorder=3)
     for job in range(min(round(float(now.queue[machine])), int(ROOM))):
         x, y = left + 0.38 + 0.1 * (job % 3), bottom + 0.08 + 0.19 * (job // 3)
-        axes.plot(x, y, marker="s", color=GREEN, markersize=4.0, zorder=2)
+        axes.plot(x, y, marker="s", color=GREEN, markersize=min(4.0, 25.0 / len(now.down)), zorder=2)
 
 
 def _legend(figure: Figure, linked: bool, delicate: bool) -> None:
     looks = LOOKS.items()
     handles = [Line2D([], [], marker=m, color=c, markersize=6, label=name, **OUTLINED) for name, (m, c) in looks]
+    bars = ((ORANGE, "heat"), (VERMILION, "uncooled"), (BLACK, "wear"))
+    handles += [Line2D([], [], color=c, linewidth=4, solid_capstyle="butt", label=name) for c, name in bars]
     handles += [
-        Line2D([], [], color=ORANGE, linewidth=4, label="heat"),
-        Line2D([], [], color=VERMILION, linewidth=4, label="uncooled"),
-        Line2D([], [], color=BLACK, linewidth=4, label="wear"),
         Line2D([], [], marker="s", linestyle="none", color=GREEN, markersize=4, label="job"),
     ]
     if delicate:
-        handles.append(Line2D([], [], color=VERMILION, label="limit"))
+        handles.append(Line2D([], [], color=BLACK, linewidth=1.6, label=f"limit, {LIMIT:g} K"))
     if linked:
         handles.append(Line2D([], [], color=GREEN, label="heard"))
     legend_below(figure, handles, fontsize=6.5, handletextpad=0.3, columnspacing=0.7, handlelength=1.0)

@@ -15,19 +15,6 @@ from popcomm.envs.factory_v0 import ACTUATOR, PROCESSOR, SENSOR, FactoryWorld
 Actions = dict[str, Tensor]
 
 
-class Randomly:
-    """Even chances for all actions."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, world: FactoryWorld) -> Actions:
-        return {
-            name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self._generator)
-            for name, s in world.species.items()
-        }
-
-
 class Alone:
     """Nobody is told anything: actuators repeat one action, and repair every `repair_every` steps; orders go round.
 

@@ -8,6 +8,8 @@ from gymnasium.spaces import Space
 
 from popcomm.envs.world import Species, World
 
+SEATS_APART = 8  # of which each has a name of its own in what is said of pairs; of more, species stand for their seats
+
 
 @dataclass(frozen=True)
 class WorldLayout:
@@ -38,3 +40,10 @@ class WorldLayout:
     def agents(self) -> list[str]:
         """Names of the seats in order."""
         return [s.agents[i] if s.agents else f"{s.name}_{i}" for s in self.species.values() for i in range(s.num_seats)]
+
+    @property
+    def groups(self) -> dict[str, slice]:
+        """{name: its seats} of who is told apart where pairs are spoken of: seats where there are few, or species."""
+        if self.num_agents > SEATS_APART:
+            return {name: species.seats for name, species in self.species.items()}
+        return {agent: slice(seat, seat + 1) for seat, agent in enumerate(self.agents)}

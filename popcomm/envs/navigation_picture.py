@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
+from popcomm.envs.drawn_figure import DPI, PIXELS, blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
 BLUE, ORANGE, GREEN, GREY, BLACK = "#56B4E9", "#E69F00", "#009E73", "#999999", "#000000"
-PIXELS, DPI = 480, 100
 NAMED = 32  # of more agents no numbers are drawn
 AXES = 0.85  # share of the picture that the plane takes
 
@@ -41,12 +40,9 @@ def draw_navigation(
         links: [M, 2] int, (sender, receiver) pairs: messages that were heard, or edges that grew.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.10, 0.94, AXES))
+    figure, axes = blank((0.03, 0.10, 0.94, AXES), title)
     reach = max(float(np.abs(np.concatenate((places, landmarks))).max()) + 1.2 * radius, 1.0)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9, pad=4)
     points = AXES * PIXELS / (2 * reach) * 72 / DPI  # a unit of length, in points
     if own:
         ways = np.stack((places, landmarks), 1)
@@ -69,8 +65,7 @@ def draw_navigation(
     if links is not None:
         draw_links(axes, places, links, radius * points, zorder=3)
     _legend(figure, own, view is not None, links is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _legend(figure: Figure, own: bool, views: bool, linked: bool) -> None:

@@ -27,17 +27,6 @@ COAST = DT / DAMPING
 STRIDE = THRUST * DT * COAST  # by so much an action moves the place of rest
 
 
-class Randomly:
-    """Even chances for the five actions."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, world: NavigationWorld) -> dict[str, Tensor]:
-        shape = (world.num_worlds, world.num_agents)
-        return {NAME: torch.randint(len(PUSHES), shape, generator=self._generator).to(world.device)}
-
-
 def nearest(world: NavigationWorld) -> dict[str, Tensor]:
     """Each goes to the landmark nearest to it, whoever else does."""
     place, _, landmarks = world.here()

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Arc, Circle, Polygon
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.platoon_dynamics import ACTIONS, HOLD, KINDS
@@ -19,8 +19,14 @@ from popcomm.envs.platoon_dynamics import ACTIONS, HOLD, KINDS
 # Okabe & Ito's palette, which the colour-blind can tell apart; species also differ in their length.
 BLUE, ORANGE, GREEN, VERMILION, BLACK = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000"
 COLOURS = {"truck": ORANGE, "car": BLUE, "emergency": VERMILION}
-ASPHALT = "#DDDDDD"
-PIXELS, DPI = 480, 100
+ASPHALT, DARK = "#DDDDDD", "#444444"
+CRASH: dict[str, Any] = {
+    "marker": "X",
+    "linestyle": "none",
+    "color": BLACK,
+    "markeredgecolor": "#FFFFFF",
+    "markersize": 9,
+}
 RIGHT, LEFT, WIDTH = 1.0, 0.86, 0.075  # radii of the lanes' middles, and the width of what drives on them
 
 
@@ -49,12 +55,9 @@ def draw_platoon(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.02, 0.07, 0.96, 0.87))
+    figure, axes = blank((0.02, 0.07, 0.96, 0.87), title)
     axes.set(xlim=(-1.35, 1.35), ylim=(-1.3, 1.3), aspect="equal")
     axes.axis("off")
-    axes.set_title(title, fontsize=9, pad=4)
     _draw_road(axes, sorted({int(side) for side, mission in zip(sides, criticality, strict=True) if mission > 0}))
     angles = places * (2 * math.pi / road)
     radii = np.where(lanes == 0, RIGHT, LEFT)
@@ -63,24 +66,31 @@ def draw_platoon(
     points = np.stack((radii * np.cos(middles), radii * np.sin(middles)), 1)
     if links is not None:
         draw_links(axes, points, links, 8.0, zorder=4)
-    size = min(7.0, 70.0 / len(kinds))
+    size = min(7.0, max(70.0 / len(kinds), 4.5))
+    axes.text(0, 0, f"↺ all drive this way\n{road:g} m around", ha="center", va="center", fontsize=7.5, color=DARK)
     for seat, kind in enumerate(kinds):
         corners = _body(angles[seat], radii[seat], lengths[seat] * 2 * math.pi / road)
-        edge: dict[str, Any] = {"edgecolor": BLACK, "linewidth": 0.6}
+        axes.add_patch(Polygon(corners, facecolor=COLOURS[kind], edgecolor=BLACK, linewidth=0.6, zorder=3))
         if crashed[seat]:
-            edge = {"edgecolor": VERMILION, "linewidth": 2.6}
-        axes.add_patch(Polygon(corners, facecolor=COLOURS[kind], zorder=3, **edge))
+            axes.plot(*points[seat], **CRASH, zorder=5)
         told = f"{seat}: {speeds[seat]:.0f} m/s"
         if chosen[seat] > HOLD:
             told += f"\n{ACTIONS[chosen[seat]]}"
         if criticality[seat] > 0:
             told += f"\ncritical {criticality[seat]:.2f}"
-        reach = 1.2 if lanes[seat] == 0 else 0.6
-        x, y = reach * math.cos(middles[seat]), reach * math.sin(middles[seat])
-        axes.text(x, y, told, ha="center", va="center", fontsize=size, zorder=5)
+        _tell(axes, told, middles[seat], outside=lanes[seat] == 0, size=size)
     _legend(figure, links is not None, bool(crashed.any()))
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
+
+
+def _tell(axes: Any, told: str, angle: float, outside: bool, size: float) -> None:
+    """Words beside the road, on the side of the vehicle's lane; they begin or end where they would reach into it."""
+    x, y = math.cos(angle), math.sin(angle)
+    reach, away = (RIGHT + 0.11, x) if outside else (LEFT - 0.11, -x)
+    across = "left" if away > 0.4 else "right" if away < -0.4 else "center"
+    up = y if outside else -y
+    along = "bottom" if up > 0.7 else "top" if up < -0.7 else "center"
+    axes.text(reach * x, reach * y, told, ha=across, va=along, fontsize=size, zorder=5)
 
 
 def _draw_road(axes: Any, sides: Sequence[int]) -> None:
@@ -108,7 +118,7 @@ def _legend(figure: Figure, linked: bool, crash: bool) -> None:
     ]
     handles.append(Line2D([], [], color=VERMILION, linestyle=":", label="lane of a mission"))
     if crash:
-        handles.append(Line2D([], [], color=VERMILION, linewidth=2, label="crash"))
+        handles.append(Line2D([], [], label="crash", **CRASH))
     if linked:
         handles.append(Line2D([], [], color=GREEN, label="heard"))
     legend_below(figure, handles)

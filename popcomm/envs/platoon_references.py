@@ -1,7 +1,7 @@
 """What scripted drivers lose in platoon_v0: the lines that learned ones are held against.
 
 A script is a function of the world that returns actions {species: [B, N_s] int64}; `Told` remembers what it heard, and
-is made anew for each world. All but `Randomly` keep the safe speed of Gipps (1981), by what they see themselves.
+is made anew for each world. All keep the safe speed of Gipps (1981), by what they see themselves.
 """
 
 from __future__ import annotations
@@ -17,19 +17,6 @@ RIGHT = 0
 WARNED = 300.0  # m, how far ahead of an emergency vehicle the road is made free
 # A criticality from which on it is; below, it costs more than it saves.
 URGENT = 0.1
-
-
-class Randomly:
-    """Even chances for all actions."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, world: PlatoonWorld) -> Actions:
-        return {
-            name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self._generator)
-            for name, s in world.species.items()
-        }
 
 
 def alone(world: PlatoonWorld) -> Actions:

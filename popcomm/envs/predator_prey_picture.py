@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from popcomm.envs.drawn_figure import DPI, PIXELS, blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
 BLUE, ORANGE, GREEN, YELLOW, BLACK = "#56B4E9", "#E69F00", "#009E73", "#F0E442", "#000000"
-PIXELS, DPI = 480, 100
 
 
 def draw_hunt(
@@ -31,11 +30,8 @@ def draw_hunt(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.11, 0.94, 0.83))
+    figure, axes = blank((0.03, 0.11, 0.94, 0.83), title)
     axes.set(xlim=(0, size), ylim=(size, 0), aspect="equal", xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9, pad=4)
     for line in range(1, size):
         axes.axhline(line, color="#DDDDDD", linewidth=0.6, zorder=0)
         axes.axvline(line, color="#DDDDDD", linewidth=0.6, zorder=0)
@@ -56,8 +52,7 @@ def draw_hunt(
         axes.plot(x, y, markersize=0.8 * width if there else width, markeredgecolor=BLACK, zorder=4, **look)
         axes.text(x, y, str(seat), ha="center", va="center", fontsize=max(0.5 * width, 4.0), zorder=5)
     _legend(figure, links is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _places_in_cells(cells: np.ndarray, size: int) -> np.ndarray:

@@ -7,11 +7,11 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape or mark.
 BLUE, ORANGE, GREEN, VERMILION, BLACK = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000"
-PIXELS, DPI = 480, 100
 LINE, LINES = 60, 5  # letters in a line of text, and lines
 
 
@@ -32,12 +31,10 @@ def draw_world(game: ReferentialWorld, world: int, links: Tensor | None = None) 
         world: which of them.
         links: [M, 2] int64, (sender, receiver) pairs whose messages were heard.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.29, 0.94, 0.65))
+    title = f"step {game._age} of {game.last_step + 1}, {game.rounds} rounds"
+    figure, axes = blank((0.03, 0.29, 0.94, 0.65), title, size=10)
     axes.set(xlim=(-2.1, 2.1), ylim=(-1.45, 1.45), aspect="equal")
     axes.axis("off")
-    axes.set_title(f"step {game._age} of {game.last_step + 1}, {game.rounds} rounds", fontsize=10, pad=4)
     speaks = game._speaks()[world].cpu().numpy()
     angles = math.pi - 2 * math.pi * np.arange(len(speaks)) / len(speaks)
     places = np.stack((1.1 * np.cos(angles), 1.1 * np.sin(angles)), 1)
@@ -55,8 +52,7 @@ def draw_world(game: ReferentialWorld, world: int, links: Tensor | None = None) 
         axes.text(x, y, mark, ha=side, va="center", fontsize=max(7.0, 0.8 * size), color=colour, weight="bold")
     figure.text(0.04, 0.265, "\n".join(_story(game, world)), fontsize=9.5, va="top", linespacing=1.35)
     _legend(figure, links is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _marks(game: ReferentialWorld, world: int) -> dict[int, str]:

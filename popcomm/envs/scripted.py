@@ -19,6 +19,25 @@ class References(NamedTuple):
     oracle: float  # all know all that anyone saw; nothing better is possible
 
 
+class Randomly:
+    """A policy: even chances for all actions, of species that each choose one number.
+
+    Args:
+        seed: of a generator of its own, on the CPU: the same actions on every device.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, world: World) -> dict[str, Tensor]:
+        """{species: [B, N_s] int64}."""
+        actions = {}
+        for name, s in world.species.items():
+            drawn = torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self._generator)
+            actions[name] = drawn.to(world.device)
+        return actions
+
+
 def episode_returns(world: World, policy: Callable[[Any], dict[str, Tensor]], seed: int = 0) -> Tensor:
     """What every seat earns in the first episode of every world, [B, N] float32.
 

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_links import draw_links
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds of seat also differ in their shape.
 BLUE, ORANGE, GREEN, VERMILION, BLACK = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000"
 LOOKS: tuple[dict[str, Any], ...] = ({"marker": "o", "color": BLUE}, {"marker": "D", "color": ORANGE})
-PIXELS, DPI = 480, 100
 LINE = 66  # letters in a line of the text below
 
 
@@ -48,12 +47,9 @@ def draw_seats(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         row: seats stand in a row, from left to right, and not in a circle, from the top clockwise.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.02, 0.29, 0.96, 0.63))
+    figure, axes = blank((0.02, 0.29, 0.96, 0.63), title, size=11, pad=6)
     axes.set(xlim=(-2.1, 2.1), ylim=(-1.4, 1.4), aspect="equal")
     axes.axis("off")
-    axes.set_title(title, fontsize=11, pad=6)
     count = len(seats)
     places = _in_row(count) if row else _in_circle(count)
     size = min(15.0, 90.0 / count)  # of half a marker, in points
@@ -75,8 +71,7 @@ def draw_seats(
     wrapped = [part for line in story for part in textwrap.wrap(line, LINE)]
     figure.text(0.04, 0.27, "\n".join(wrapped), fontsize=9.5, va="top", linespacing=1.4)
     _legend(figure, kinds, links is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _in_circle(count: int) -> np.ndarray:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#E69F00", "#009E73", "#000000", "#999999"
-PIXELS, DPI = 480, 100
 
 
 def draw_swarm(
@@ -38,11 +37,8 @@ def draw_swarm(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard; drawn the shortest way round.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.10, 0.94, 0.84))
+    figure, axes = blank((0.03, 0.10, 0.94, 0.84), title)
     axes.set(xlim=(0, size), ylim=(0, size), xticks=[], yticks=[], aspect="equal")
-    axes.set_title(title, fontsize=9, pad=4)
     if links is not None and len(links):
         axes.add_collection(
             LineCollection(list(_segments(positions, links, size)), colors=GREEN, linewidths=0.9, alpha=0.6)
@@ -59,8 +55,7 @@ def draw_swarm(
         LineCollection(list(np.stack((positions, positions + tails), 1)), colors=BLACK, linewidths=1.2, zorder=5)
     )
     _legend(figure, links is not None, radius is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _copies(size: float) -> np.ndarray:

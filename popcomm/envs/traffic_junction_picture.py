@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from popcomm.envs.drawn_figure import DPI, PIXELS, blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.traffic_roads import Roads
 
 # Okabe & Ito's palette, which the colour-blind can tell apart; kinds also differ in their shape.
 BLUE, ORANGE, GREEN, VERMILION, BLACK, GREY = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000", "#DDDDDD"
-PIXELS, DPI = 480, 100
 
 
 def draw_traffic(
@@ -41,11 +40,8 @@ def draw_traffic(
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.11, 0.94, 0.83))
+    figure, axes = blank((0.03, 0.11, 0.94, 0.83), title)
     axes.set(xlim=(0, roads.size), ylim=(roads.size, 0), aspect="equal", xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9, pad=4)
     for row, column in roads.cells.tolist():
         axes.add_patch(Rectangle((column, row), 1, 1, facecolor=GREY, edgecolor="white", linewidth=0.8, zorder=0))
     points = 0.83 * PIXELS / roads.size * 72 / DPI  # width of a cell, in points
@@ -60,8 +56,7 @@ def draw_traffic(
         width = (0.4 if crashed[seat] else 0.6) * points
         _draw_car(axes, seat, places[seat], ahead[seat], bool(braked[seat]), width)
     _legend(figure, links is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
 
 
 def _places_in_cells(roads: Roads, cells: np.ndarray, driving: np.ndarray) -> np.ndarray:

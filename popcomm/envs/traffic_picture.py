@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_legend import OUTLINED, legend_below
 from popcomm.envs.drawn_links import draw_links
 from popcomm.envs.sumo_map import SumoMap
@@ -17,7 +19,7 @@ from popcomm.envs.sumo_map import SumoMap
 # Okabe & Ito's palette, which the colour-blind can tell apart; lights also differ in their shape.
 BLUE, ORANGE, GREEN, VERMILION, BLACK, GREY = "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#000000", "#BBBBBB"
 PURPLE = "#CC79A7"
-PIXELS, DPI = 480, 100
+NAMED = 32  # of more lights no numbers are drawn
 ROOM = 7.5  # meters of lane that a standing vehicle takes
 # What a lane is shown, by the best of its letters: green, yellow, red; with the shape of its mark.
 SHOWN = {"green": (GREEN, "^"), "yellow": (ORANGE, "s"), "red": (VERMILION, "o")}
@@ -39,15 +41,12 @@ def draw_traffic(
         links: [M, 2] int, (sender, receiver) pairs: messages that were heard, or edges that grew.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.10, 0.94, 0.85))
+    figure, axes = blank((0.03, 0.10, 0.94, 0.85), title)
     points = np.concatenate(plan.shapes)
     low, high = points.min(0), points.max(0)
     margin = 0.03 * float((high - low).max())
     axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9, pad=4)
     axes.add_collection(LineCollection(list(plan.shapes), colors=GREY, linewidths=1.2, zorder=1))
     queues = [_last(plan.shapes[lane], ROOM * standing[lane]) for lane in standing.nonzero()[0]]
     axes.add_collection(LineCollection(queues, colors=PURPLE, linewidths=3.0, zorder=2))
@@ -56,11 +55,22 @@ def draw_traffic(
         colour, shape = SHOWN[shown]
         look = {"markersize": width, "markeredgecolor": BLACK, "markeredgewidth": 0.3, "linestyle": "none"}
         axes.plot(*np.array(places).T, marker=shape, color=colour, zorder=4, **look)
+    if len(plan.positions) <= NAMED:
+        for seat, place in enumerate(plan.positions):
+            axes.annotate(str(seat), place, (7, 7), textcoords="offset points", fontsize=6.5, zorder=5)
+    _draw_scale(axes, low, float((high - low).max()))
     if links is not None:
         draw_links(axes, plan.positions, links, 8.0, zorder=3, color=BLUE)
     _legend(figure, links is not None)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)
+
+
+def _draw_scale(axes: Any, corner: np.ndarray, extent: float) -> None:
+    """A bar of so many meters, a power of ten, at the lower left."""
+    length = 10.0 ** math.floor(math.log10(extent / 3))
+    (x, y), up = corner, 0.01 * extent
+    axes.plot((x, x + length), (y, y), color=BLACK, linewidth=1.5, solid_capstyle="butt")
+    axes.text(x, y + up, f"{length:g} m", fontsize=6.5)
 
 
 def _shown(plan: SumoMap, lights: list[str]) -> dict[str, list[np.ndarray]]:

@@ -254,7 +254,7 @@ class TrafficWorld(ProcessWorlds):
             traffic.standing[world],
             traffic.lights[world],
             links=None if links is None else links.cpu().numpy(),
-            title=f"{minutes}:{seconds:02d}, {int(traffic.vehicles[world].sum())} vehicles",
+            title=f"{minutes} min {seconds:02d} s, {int(traffic.vehicles[world].sum())} vehicles",
         )
 
     def close(self) -> None:

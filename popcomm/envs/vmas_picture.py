@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, Polygon
 
+from popcomm.envs.drawn_figure import blank, pixels
 from popcomm.envs.drawn_links import draw_links
 
 BLACK = "#000000"
-PIXELS, DPI = 480, 100
 THIN = 0.02  # width of what has none, in the world's unit of length
 MARGIN = 0.1  # around all bodies, of their extent
 REACH = 0.3  # as much of a long body is shown for certain, to each side
@@ -76,19 +74,15 @@ def draw_bodies(bodies: Sequence[Body], seats: np.ndarray, links: np.ndarray | N
         links: [M, 2] int, (sender, receiver) pairs whose messages were heard.
         title: a line of text above.
     """
-    figure = Figure(figsize=(PIXELS / DPI, PIXELS / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.02, 0.02, 0.96, 0.9))
+    figure, axes = blank((0.02, 0.02, 0.96, 0.9), title)
     reach = np.array([min(REACH, max(body.size)) for body in bodies])[:, None]
     places = np.array([body.place for body in bodies])
     low, high = (places - reach).min(0), (places + reach).max(0)
     middle, half = (low + high) / 2, (0.5 + MARGIN) * float((high - low).max())
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), aspect="equal")
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9, pad=4)
     for body in bodies:
         axes.add_patch(body.patch())
     if links is not None and len(links):
         draw_links(axes, seats, links, gap=4, zorder=5)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return pixels(figure)

@@ -50,6 +50,14 @@ class Strategy(ABC):
         """
         return None
 
+    def most_parents(self, members: int) -> int:
+        """How many of P members can have children in one generation, at most. By itself: all."""
+        return members
+
+    def most_replaced(self, members: int) -> int:
+        """How many of P members can be replaced in one generation, at most. By itself: all."""
+        return members
+
 
 def ranked(fitness: Floats, rng: np.random.Generator) -> Ints:
     """Places from the fittest on, those of equal fitness in random order; whose fitness is nan is left out.

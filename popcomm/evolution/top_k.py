@@ -40,6 +40,12 @@ class TopK(Strategy):
         if self.k > members:
             raise UserError(f"{key}: k is {self.k}, and must be at most the {members} members")
 
+    def most_parents(self, members: int) -> int:
+        return self.k
+
+    def most_replaced(self, members: int) -> int:
+        return members - self.k
+
     def select(self, generation: Generation, traits: Traits, rng: np.random.Generator) -> Ints:
         order, sources = ranked(generation.fitness, rng), staying(generation)
         parents, replaced = order[: self.k], order[self.k :]

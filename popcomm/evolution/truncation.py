@@ -39,6 +39,12 @@ class Truncation(Strategy):
         if self.elites > members:
             raise UserError(f"{key}: elites is {self.elites}, and must be at most the {members} members")
 
+    def most_parents(self, members: int) -> int:
+        return max(1, math.ceil(self.share * members))
+
+    def most_replaced(self, members: int) -> int:
+        return members - self.elites
+
     def select(self, generation: Generation, traits: Traits, rng: np.random.Generator) -> Ints:
         order, sources = ranked(generation.fitness, rng), staying(generation)
         replaced = order[self.elites :]

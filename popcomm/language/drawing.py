@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -69,6 +70,16 @@ def heatmap(axes: Axes, values: Array, label: str, **options: Any) -> None:
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
     bar.set_label(label, fontsize=8, color=MUTED)
+
+
+def pair_heatmap(
+    axes: Axes, title: str, senders: Sequence[str], receivers: Sequence[str], values: Array, label: str, most: float = 1
+) -> None:
+    """values [senders, receivers] from 0 to `most`, with the names of both beside them."""
+    dress(axes, title, "receiver", "sender", grid=None)
+    heatmap(axes, values, label, vmin=0, vmax=most)
+    axes.set_xticks(range(len(receivers)), receivers, rotation=30, ha="right")
+    axes.set_yticks(range(len(senders)), senders)
 
 
 def sparse_ticks(count: int, most: int = 24) -> Array:

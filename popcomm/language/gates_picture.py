@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from popcomm.language.drawing import card, dress, heatmap
+from popcomm.language.drawing import card, dress, pair_heatmap
 
 
 def gates(
@@ -26,10 +26,7 @@ def gates(
     every = np.atleast_1d(figure.subplots(1, panels, squeeze=False)[0])
     if pairs is not None:
         names, receivers, matrix = pairs
-        dress(every[0], "receivers' gates", "receiver", "sender", grid=None)
-        heatmap(every[0], matrix, "share that is let in", vmin=0, vmax=1)
-        every[0].set_xticks(range(len(receivers)), receivers, rotation=30, ha="right")
-        every[0].set_yticks(range(len(names)), names)
+        pair_heatmap(every[0], "receivers' gates", names, receivers, matrix, "share that is let in")
     for axes, (title, shares) in zip(every[panels - len(senders) :], senders.items(), strict=True):
         dress(axes, title, "", "")
         axes.bar(range(len(shares)), list(shares.values()), color="#4477aa")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from popcomm.language.drawing import BLUE, MUTED, card, dress, heatmap
+from popcomm.language.drawing import BLUE, MUTED, card, dress, pair_heatmap
+from popcomm.language.importance_picture import pairs
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 NAMED = 8  # lines that have their names beside them
@@ -30,13 +30,6 @@ def graph_over_time(curves: Mapping[str, Curve]) -> Figure:
         if len(curves) <= NAMED:
             left.annotate(name.replace("/", " to "), (steps[-1], values[-1]), fontsize=8, color=MUTED)
     left.set_ylim(-0.03, 1.03)
-    pairs = [name.split("/") for name in curves]
-    senders, receivers = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
-    matrix = np.full((len(senders), len(receivers)), np.nan)
-    for (sender, receiver), (_, values) in zip(pairs, curves.values(), strict=True):
-        matrix[senders.index(sender), receivers.index(receiver)] = values[-1]
-    dress(right, "At the end", "receiver", "sender", grid=None)
-    heatmap(right, matrix, "strength", vmin=0, vmax=1)
-    right.set_xticks(range(len(receivers)), receivers, rotation=30, ha="right")
-    right.set_yticks(range(len(senders)), senders)
+    senders, receivers, matrix = pairs({name: values[-1] for name, (_, values) in curves.items()}, "")
+    pair_heatmap(right, "At the end", senders, receivers, matrix, "strength")
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from popcomm.language.drawing import card, dress, heatmap
+from popcomm.language.drawing import card, pair_heatmap
 
 PREFIX = "importance/"  # of the numbers of pairs among those of a language
 FEW = 12  # names whose cells have numbers
@@ -33,12 +33,10 @@ def message_importance(senders: Sequence[str], receivers: Sequence[str], matrix:
     """The matrix [S, R] of total variation distances as a heat map; grey: nobody was heard."""
     figure = card(7.5, 5.5, "Who matters to whom: how far a policy moves without a message")
     axes = figure.subplots()
-    dress(axes, "", "receiver", "sender", grid=None)
-    heatmap(axes, matrix, "total variation distance", vmin=0, vmax=max(0.05, float(np.nanmax(matrix))))
-    axes.set_xticks(range(len(receivers)), receivers, rotation=30, ha="right")
-    axes.set_yticks(range(len(senders)), senders)
+    most = max(0.05, float(np.nanmax(matrix)))
+    pair_heatmap(axes, "", senders, receivers, matrix, "total variation distance", most)
     if max(matrix.shape) <= FEW:
-        middle = axes.images[0].get_clim()[1] * 0.6
+        middle = most * 0.6
         for (row, column), value in np.ndenumerate(matrix):
             if np.isfinite(value):
                 ink = "white" if value < middle else "black"

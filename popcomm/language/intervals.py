@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,7 +43,21 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     found = np.asarray(values, float)
     if len(found) < 2 or not np.isfinite(found).all():
         return UNKNOWN
+    return _of_test(lambda: stats.ttest_1samp(found, 0.0), level)
+
+
+def welch_interval(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Interval:
+    """Welch's t interval (1947) of the mean of one group less that of another, [S] and [S']; nan of fewer than two."""
+    from scipy import stats
+
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    if min(len(a), len(b)) < 2:
+        return UNKNOWN
+    return _of_test(lambda: stats.ttest_ind(a, b, equal_var=False), level)
+
+
+def _of_test(test: Callable[[], Any], level: float) -> Interval:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # values that are all the same: the interval is a point
-        told = stats.ttest_1samp(found, 0.0).confidence_interval(level)
+        told = test().confidence_interval(level)
     return Interval(float(told.low), float(told.high))

@@ -42,6 +42,7 @@ from popcomm.rllib.recording import Recording
 from popcomm.rllib.release import released
 from popcomm.rllib.survival import Survival
 from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
+from popcomm.rllib.without_effect import tell_what_is_not_written
 from popcomm.rollout import Rollout
 from popcomm.rollout.population import Population
 from popcomm.schedules import Clock
@@ -91,6 +92,7 @@ class PopulationPPO(PPO):
         self.attendance = Attendance(config)
         self.ahead = Ahead(config)
         self._recording = Recording()
+        tell_what_is_not_written(config)
         super().setup(config)
 
     def _of_trial(self, config: PopulationPPOConfig) -> PopulationPPOConfig:
@@ -118,10 +120,13 @@ class PopulationPPO(PPO):
 
     def cleanup(self) -> None:
         # RLlib would wait for ever for a runner that hangs.
-        group = getattr(self, "env_runner_group", None)
-        if group is not None and group.num_remote_env_runners():
-            group.foreach_env_runner(lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS)
-            group._worker_manager.clear()
+        for name in ("env_runner_group", "eval_env_runner_group"):
+            group = getattr(self, name, None)
+            if group is not None and group.num_remote_env_runners():
+                group.foreach_env_runner(
+                    lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS
+                )
+                group.reset([])
         super().cleanup()
         self._recording.close()
 

@@ -20,7 +20,7 @@ import numpy as np
 import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.tune import Checkpoint
 
 import popcomm
@@ -71,12 +71,13 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         write(str(temporary), **kwargs)
-        state_files.write(temporary / FOLDER, algorithm.get_state())
+        state = algorithm.get_state()
+        state_files.write(temporary / FOLDER, state)
         config_file.write(temporary / FOLDER, algorithm.config)
         manifest = {
             **_population(algorithm, temporary / UNDER),
             "files": files_of(temporary),
-            "weights": weight_digest(algorithm),
+            "weights": digest(state[COMPONENT_LEARNER_GROUP][COMPONENT_LEARNER][COMPONENT_RL_MODULE]),
             "modules": sorted(algorithm.config.layout.species),
             "iteration": algorithm.training_iteration,
             **_run(algorithm.config.run_dir),

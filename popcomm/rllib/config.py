@@ -290,14 +290,16 @@ class PopulationPPOConfig(Settings):
         normalize_returns: BySpecies[bool] = NotProvided,
         entropy_coeff: BySpecies[float | list[list[int | float]]] = NotProvided,
         rare_action_share: BySpecies[float | None] = NotProvided,
+        entropy_over_worlds: BySpecies[float | None] = NotProvided,
         message_entropy_coeff: BySpecies[float] = NotProvided,
         loss_schedules: Mapping[str, object] | None = NotProvided,
+        federated: Mapping[str, object] | None = NotProvided,
         **kwargs: object,
     ) -> PopulationPPOConfig:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner (None: 32, `worlds_in_minibatch`).
 
-        All of those here but `learn_from` and `loss_schedules` are one value for all, or {species: value, "default":
-        value}.
+        All of those here but `learn_from`, `loss_schedules` and `federated` are one value for all, or {species: value,
+        "default": value}.
 
         `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
         lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with
@@ -313,6 +315,10 @@ class PopulationPPOConfig(Settings):
             rare_action_share: share of it, 0 to 1, that pulls at actions that are about to be ruled out
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
                 one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
+            entropy_over_worlds: share of it, 0 to 1, that is for the entropy of what a member does in a step on a seat
+                in all worlds together (`popcomm.rllib.exploration`), and not in each: all actions are tried, and each
+                may follow what was heard none the less. None: 0.8 where one of several actions is chosen and messages
+                are heard, else 0.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             loss_schedules: {loss: schedule}, by how much its weight is multiplied while training goes on, e.g.
                 {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for symbols that
@@ -328,12 +334,18 @@ class PopulationPPOConfig(Settings):
                 so that a message says something. At 1 both together are the information of messages on what the sender
                 knows, and senders name anything at all before anyone asked. None: 0.1.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
+            federated: members learn apart, and every few iterations all of a species go on from the mean of their
+                weights (`popcomm.rllib.federated`): {"every": iterations, "clip": L2 norm of a member's update, in the
+                units of the weights, "epsilon": e, "delta": d, "rounds": how many there will be}. With the last three
+                every member adds noise to its own update, so that all its updates together are (e, d)-private
+                (docs/privacy.md); without, they are published as they are, and without "clip" as long as they are. All
+                begin with the weights of the first. Species of one member are left out. None: nobody is averaged.
         """
         given = {key: value for key, value in locals().items() if key in LEARNING and value is not NotProvided}
         check_names(type(self), "training", kwargs)
         for_all = self._apart(given)
         super().training(**kwargs, **{key: for_all.pop(key) for key in RLLIBS if key in for_all})
-        return self._set(learn_from=learn_from, loss_schedules=loss_schedules, **for_all)
+        return self._set(learn_from=learn_from, loss_schedules=loss_schedules, federated=federated, **for_all)
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""
@@ -426,8 +438,9 @@ class PopulationPPOConfig(Settings):
                 steps at most, so longer intervals leave gaps.
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.
             picture_every: draw pictures for TensorBoard.
-            checkpoint_every: how often `popcomm train` saves a checkpoint.
+            checkpoint_every: how often `popcomm train` saves a checkpoint; one at its end in any case.
             keep_checkpoints: how many it keeps, the newest ones, and the last one that verifies in any case. None: all.
+                With `checkpoint_every` 0 there is one of each time that it was resumed.
             importance_every: ask, in `conversation_worlds` worlds of the first runner, what listeners would have done
                 without each message, and with what its sender would have said otherwise, for as long as a fragment
                 (`language/importance`, and of each pair of seats or species without; `popcomm.rollout.importance`).

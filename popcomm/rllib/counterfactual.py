@@ -26,7 +26,7 @@ from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import gather_seats
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols
-from popcomm.rllib.graph import graph_of
+from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import Plan, SpeciesPlan
 from popcomm.rllib.ppo import Reduce, member_moments
@@ -91,7 +91,7 @@ def counterfactual_credit(
     """
     kind = plan.message_kind
     assert kind is not None
-    graph = graph_of(plan.channel, plan.layout, modules)
+    graph = strengths_of(plan.channel, graph_of(plan.channel, plan.layout, modules))
     walks = {name: _Walk(modules[name], a, plan.species[name]) for name, a in arrays.items()}
     worlds, length = advantages[0].shape[:2]
     seats = plan.layout.num_agents

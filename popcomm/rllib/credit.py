@@ -62,17 +62,9 @@ def receivers_credit(advantages: Tensor, senders: Tensor, mask: Tensor, goes_on:
         mask: [B, T, N, K] bool, which of them are real.
         goes_on: [B, T, N] bool, lives that have a next step, or a value in place of it.
     """
-    worlds, length, seats, slots = senders.shape
-    values, counts = (torch.zeros_like(advantages) for _ in range(2))
-    if length > 1:
-        # One more seat takes what is nobody's.
-        counts_for = mask[:, 1:] & goes_on[:, :-1].unsqueeze(-1)
-        target = torch.where(counts_for, senders[:, 1:], seats).clamp(max=seats).flatten(2)
-        gained = advantages[:, :-1].unsqueeze(-1).expand(-1, -1, -1, slots).flatten(2)
-        sums = advantages.new_zeros(worlds, length - 1, seats + 1)
-        values[:, :-1] = sums.scatter_add(2, target, gained)[..., :-1]
-        counts[:, :-1] = sums.scatter_add(2, target, torch.ones_like(gained))[..., :-1]
-    return Credit(values / counts.clamp(min=1), counts > 0)
+    known = credit_at_once(advantages[:, :-1], senders[:, 1:], mask[:, 1:], goes_on[:, :-1])
+    last = advantages.new_zeros(advantages[:, :1].shape)
+    return Credit(torch.cat([known.values, last], 1), torch.cat([known.heard, last > 0], 1))
 
 
 def credit_at_once(advantages: Tensor, senders: Tensor, mask: Tensor, lived: Tensor) -> Credit:
@@ -82,7 +74,8 @@ def credit_at_once(advantages: Tensor, senders: Tensor, mask: Tensor, lived: Ten
     The arguments are those of `receivers_credit`, K the inboxes of all rounds.
     """
     seats, slots = advantages.shape[2], senders.shape[3]
-    target = torch.where(mask & lived.unsqueeze(-1), senders, seats).flatten(2)
+    # One more seat takes what is nobody's.
+    target = torch.where(mask & lived.unsqueeze(-1), senders, seats).clamp(max=seats).flatten(2)
     gained = advantages.unsqueeze(-1).expand(-1, -1, -1, slots).flatten(2)
     nothing = advantages.new_zeros(*advantages.shape[:2], seats + 1)
     values = nothing.scatter_add(2, target, gained)[..., :-1]

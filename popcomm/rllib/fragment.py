@@ -91,6 +91,11 @@ def mapped(fragment: Fragment[np.ndarray] | Fragment[Tensor], change: Callable[.
     return cast("Fragment[A]", {key: change(values) for key, values in fragment.items()})
 
 
+def said_in(fragment: Fragment[A]) -> A:
+    """What was said at each step of a fragment, before the channel's noise: [B, T, N, ...]."""
+    return fragment["sent"] if "sent" in fragment else fragment["messages"][:, 1:]
+
+
 def open_symbols(fragment: Fragment[A]) -> int | None:
     """How many symbols could be said in it; None: all. The clock of all runners stands still within an iteration."""
     return int(fragment["open_symbols"][0]) if "open_symbols" in fragment else None

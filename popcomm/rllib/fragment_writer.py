@@ -116,8 +116,8 @@ class FragmentWriter:
             assert turn.seen.action_masks is not None
             view["action_mask"][:, t] = turn.seen.action_masks[name]
         view["actions"][:, t] = turn.actions[name]
-        log_prob = self.actors[name].distribution.log_prob(output.action_logits, act.actions, act.mask)
-        view["action_logp"][:, t] = seating.to_worlds(log_prob)
+        acted = self.actors[name].distribution.log_prob(output.action_logits, act.actions, act.mask)
+        view["action_logp"][:, t] = seating.to_worlds(acted)
         if "message_noise" in view:
             view["message_noise"][:, t] = 0.0 if act.noise is None else seating.to_worlds(act.noise)
         if "message_logp" in view:
@@ -132,9 +132,7 @@ class FragmentWriter:
                 assert message is not None
                 narrow = params if many is None else params[..., :many]
                 total = total + narrowed(kind, many).log_prob(narrow, points(kind, message, many))
-            log_prob = total
-            view["message_logp"][:, t] = seating.to_worlds(log_prob)
-
+            view["message_logp"][:, t] = seating.to_worlds(total)
         if "opens" in view:
             self._write_manner(name, t, turn)
 

@@ -12,8 +12,6 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.rllib.fragment import Fragment
 from popcomm.rollout import Turn
 
-SEATS = 8  # with names of their own; more of them stand for their species
-
 
 class GateStatistics:
     """Adds up what a rollout shows, until it is read.
@@ -24,10 +22,9 @@ class GateStatistics:
 
     def __init__(self, layout: WorldLayout) -> None:
         self.layout = layout
-        alone = layout.num_agents <= SEATS
-        self.names = list(layout.agents) if alone else list(layout.species)
-        group = [place for place, s in enumerate(layout.species.values()) for _ in range(s.num_seats)]
-        self._group = torch.arange(layout.num_agents) if alone else torch.tensor(group)  # [N], the name of every seat
+        self.names = list(layout.groups)
+        group = [place for place, seats in enumerate(layout.groups.values()) for _ in range(seats.start, seats.stop)]
+        self._group = torch.tensor(group)  # [N], the name of every seat
         self._sums: Tensor | None = None  # [2, names (sender), names (receiver)], openness and how many
 
     def step(self, turn: Turn) -> None:

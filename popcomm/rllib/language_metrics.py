@@ -18,7 +18,7 @@ from popcomm.errors import UserError, unknown
 from popcomm.language.arrays import as_messages, sample
 from popcomm.language.corpora import Corpus
 from popcomm.language.suite import DEALT, METRICS, measure
-from popcomm.rllib.fragment import Fragment
+from popcomm.rllib.fragment import Fragment, said_in
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 from popcomm.rollout import seed_of
@@ -112,7 +112,7 @@ def sampled(
     seats = np.concatenate([np.arange(s.start, s.stop) for s in speakers])
     enough = -(-SPARE * SAMPLE // (length * len(seats)))
     rows = sample(worlds, enough, seed)
-    said = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in parts], 2)  # [B', T, N', ...]
+    said = np.concatenate([said_in(a)[rows] for a in parts], 2)  # [B', T, N', ...]
     there = np.concatenate([a["alive"][rows] & _of(a, rows) for a in parts], 2)
     there &= voiced(kind, torch.from_numpy(said)).numpy()
     world, seat, step = np.nonzero(there.swapaxes(1, 2))  # a seat's messages one after another

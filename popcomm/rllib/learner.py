@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,9 +28,10 @@ from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.estimates import of_messages as _of_messages
 from popcomm.rllib.estimates import of_steps as _of_steps
 from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
+from popcomm.rllib.federated import Federation
 from popcomm.rllib.fragment import plain
 from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
-from popcomm.rllib.graph import graph_of
+from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
 from popcomm.rllib.lessons import teachers
@@ -52,7 +54,9 @@ from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
 LEARNER_BRANCH, LESSON_BRANCH, CREDIT_BRANCH = 4, 9, 12
-GROWTH = "growth"  # in a learner's state
+GROWTH, FEDERATION = "growth", "federation"  # in a learner's state
+
+logger = logging.getLogger(__name__)
 
 
 class PopulationPPOLearner(PPOTorchLearner):
@@ -73,6 +77,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         self.species = self.plan.layout.species
         if config.tf32 and self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+        elif config.tf32:
+            logger.warning("acceleration.tf32 is true, and has no effect on the %s: it is of GPUs", self.device.type)
         if config.compile_agents:
             for module in self.networks.values():
                 module.agent.compile()
@@ -82,7 +88,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             {name: s.seats for name, s in self.species.items()},
             self.plan.message_kind,
             self.plan.carries_gradients,
-            self.graph,
+            strengths_of(self.plan.channel, self.graph),
         )
         self._otherwise = torch.Generator(self.device)  # what senders might have said
         self.guards = {
@@ -97,7 +103,12 @@ class PopulationPPOLearner(PPOTorchLearner):
         }
         self._check_scheduled_losses()
         agents = {name: module.agent for name, module in self.networks.items()}
-        self.growth = Growth(agents, self._optimizers, agreed_seed(config.seed, self.device, self._workers))
+        seed = agreed_seed(config.seed, self.device, self._workers)
+        self.growth = Growth(agents, self._optimizers, seed)
+        self.federation: Federation | None = None
+        if self.plan.federated is not None:
+            members = {name: s.members for name, s in self.plan.species.items() if s.members > 1}
+            self.federation = Federation(self.plan.federated, members, self._parameters, seed)
 
     def _check_scheduled_losses(self) -> None:
         """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
@@ -172,6 +183,8 @@ class PopulationPPOLearner(PPOTorchLearner):
             RLlib's reduced metrics.
         """
         self.before_gradient_based_update(timesteps=dict(timesteps))
+        if self.federation is not None:
+            self.federation.begin()
         for loss in self.losses.values():
             loss.scales = scales or {}
         rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.plan.balanced_block
@@ -202,6 +215,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.graph is not None:
             self.graph.settle(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
             log_graph(self.metrics, self.graph, self.networks)
+        if self.federation is not None:
+            self.federation.end(iteration, self._trained)
+            self.federation.log(self.metrics)
         self.after_gradient_based_update(timesteps=dict(timesteps))
         return self.metrics.reduce()
 
@@ -395,10 +411,12 @@ class PopulationPPOLearner(PPOTorchLearner):
     # ---- state ----
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: object) -> dict[str, Any]:
-        """RLlib's state, and what networks that grow have been watched for."""
+        """RLlib's state, what networks that grow have been watched for, and what members had in common."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self.growth.sums and self._check_component(GROWTH, components, not_components):
             state[GROWTH] = self.growth.get_state()
+        if self.federation is not None and self._check_component(FEDERATION, components, not_components):
+            state[FEDERATION] = self.federation.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -407,3 +425,5 @@ class PopulationPPOLearner(PPOTorchLearner):
         super().set_state(state)
         if COMPONENT_OPTIMIZER in state:  # and not weights alone
             self.growth.set_state(state.get(GROWTH, {}), self.device)
+        if self.federation is not None and COMPONENT_RL_MODULE in state:
+            self.federation.set_state(state.get(FEDERATION, {}), self.device)

@@ -181,24 +181,22 @@ class Listening:
         """Everybody's messages become those of a partner world; who hears whom stays."""
         assert self.channel is not None
         if not self.channel.rounds:
-            return self._swapped_of(fragments, device, "")
-        swaps = [self._swapped_of(fragments, device, "", 0)]
-        for before in range(1, self.channel.rounds):
-            swaps.insert(0, self._swapped_of(fragments, device, EARLIER, before))
+            return self._swapped_of(fragments, device, 0)
+        swaps = [self._swapped_of(fragments, device, before) for before in reversed(range(self.channel.rounds))]
         silence = swaps[0].mails[0]
         mails = [silence._replace(mask=torch.zeros_like(silence.mask)), *(swap.mails[0] for swap in swaps)]
         return Swap(mails, torch.stack([swap.changed for swap in swaps]).any(0))
 
-    def _swapped_of(self, fragments: Fragments, device: torch.device, of: str, before: int = 0) -> Swap:
-        """The same of one time, so many rounds before the last. of: what the names of its arrays begin with."""
-        every, in_rounds = list(fragments.values()), self.channel is not None and self.channel.rounds > 0
+    def _swapped_of(self, fragments: Fragments, device: torch.device, before: int) -> Swap:
+        """The same of one time, so many rounds before the last."""
+        assert self.channel is not None
+        every, in_rounds, of = list(fragments.values()), self.channel.rounds > 0, EARLIER if before else ""
 
         def get(key: str) -> Tensor:
             parts = [self._get(arrays, of + key, device, in_rounds and key == "messages") for arrays in every]
             joined = torch.cat(parts, 1)
             return joined[:, :, -before] if before else joined
 
-        assert self.channel is not None
         mask, log = get("inbox_mask"), None
         if "slots" in every[0]:
             chosen = get("slots").long()

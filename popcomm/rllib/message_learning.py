@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,8 @@ from popcomm.checks import one_of
 from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan, gate_of
 from popcomm.rllib.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 CREDITS = ("step", "next", "receivers", "counterfactual")
 
@@ -151,7 +154,10 @@ def check_gates(settings: Settings, plan: Plan) -> None:
 def check_importance(settings: Settings, plan: Plan) -> None:
     """Whether there is somebody to be asked how much messages matter."""
     every = settings.importance_every
-    if not every or plan.message_kind is None:
+    if not every:
+        return
+    if plan.message_kind is None:
+        logger.warning("recording.importance_every: nobody speaks here, so there is nothing to measure")
         return
     what = f"recording.importance_every is {every}"
     if not settings.conversation_worlds:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.seating import SeatingRule
-from popcomm.channels import Channel, MessageKind, Symbols, make_topology, message_kind
+from popcomm.channels import Channel, MessageKind, Symbols, message_kind
 from popcomm.channels.kinds import can_be_balanced, usual_gradient
 from popcomm.channels.messages import reparameterised
 from popcomm.envs.layout import WorldLayout
@@ -21,8 +21,10 @@ from popcomm.envs.world import Species
 from popcomm.errors import UserError
 from popcomm.references import named
 from popcomm.rllib.by_species import keywords_by_species, of_species
+from popcomm.rllib.federated_plan import Federated, federated_of
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
+from popcomm.rollout.recipes import ChannelRecipe
 
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32
@@ -48,6 +50,7 @@ class SpeciesPlan:
     balance_weight: float  # of the balance of symbols, chosen or not
     sharpness: float  # the share of it that goes to sharpness, chosen or not
     rare_share: float  # of the entropy bonus that keeps actions open, chosen or not; 0 where none is ever ruled out
+    over_worlds: float  # share of the entropy bonus that is for what is done in all worlds together, chosen or not
 
     @property
     def members(self) -> int:
@@ -76,6 +79,7 @@ class Plan:
     total_worlds: int  # of all runners
     minibatch_size: int | None  # worlds per learner, where it was chosen
     survival: SurvivalPlan | None = None  # who is selected, and how; None: nobody
+    federated: Federated | None = None  # when members are averaged, and what they publish; None: never
 
     @property
     def agent_class(self) -> type:
@@ -144,6 +148,7 @@ def plan_of(settings: Settings) -> Plan:
         total_worlds=max(1, settings.num_env_runners) * settings.num_worlds_per_env_runner,
         minibatch_size=settings.minibatch_size,
         survival=survival_of(settings, layout, members),
+        federated=federated_of(settings.federated),
     )
 
 
@@ -268,14 +273,14 @@ def _alike(values: dict[str, object]) -> object:
 
 def _channel(settings: Settings, layout: WorldLayout, kind: MessageKind | None) -> Channel | None:
     """A channel for worlds of that layout; None in silence."""
-    if kind is None:
-        return None
-    return Channel(
+    return None if kind is None else channel_recipe(settings, kind).make(layout)
+
+
+def channel_recipe(settings: Settings, kind: MessageKind) -> ChannelRecipe:
+    """A channel for messages of that kind, whatever the worlds."""
+    return ChannelRecipe(
         kind,
-        make_topology(settings.channel_topology),
-        layout.num_agents,
-        layout.torus,
-        layout.position_size > 0,
+        settings.channel_topology,
         settings.message_dropout,
         settings.message_noise,
         settings.reflexes,
@@ -333,6 +338,10 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
     critic = of_species("population.critic", settings.critic, species)
     decides = gradient == "reinforce" or spec.manners or not _is_told(settings, species)
     judged = decides or quality > 0 or critic == "central" or not getattr(agent, "judges_apart", False)
+    over_worlds = settings.entropy_over_worlds
+    if over_worlds is None:  # found where listeners choose one of few actions
+        listens = spec.receives is not None and not isinstance(species.action_space, spaces.Box)
+        over_worlds = open_ones["entropy_over_worlds"] if listens and settings.explores(species) else 0.0
     return SpeciesPlan(
         settings=settings,
         species=species,
@@ -347,4 +356,5 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
         balance_weight=balance,
         sharpness=sharpness,
         rare_share=rare,
+        over_worlds=over_worlds,
     )

@@ -24,7 +24,7 @@ from popcomm.channels.vocabulary import narrowed
 from popcomm.evolution import lineage_file
 from popcomm.language import basics, collapse, progress
 from popcomm.language.recording import conversation_path, write_conversations
-from popcomm.rllib import evaluating, generations
+from popcomm.rllib import evaluating, federated, generations
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.rewind import PROGRESS, TENSORBOARD, rewind
 from popcomm.rllib.settings import Settings
@@ -90,6 +90,7 @@ class Recording:
         run_dir.mkdir(parents=True, exist_ok=True)
         scalars["iteration"] = iteration
         members = generations.arrays(algorithm.members) | algorithm.ledger.arrays()
+        members |= federated.arrays(algorithm.plan, algorithm.learner_statistics(result))
         progress.append(run_dir / PROGRESS, {**scalars, **generations.in_lines(members)})
         # What this process finds there is that of a training that went on beyond the checkpoint.
         if algorithm.survival is not None and (algorithm.selected or self.writer is None):
@@ -174,6 +175,7 @@ class Recording:
         for group in ("language", "world", "channel"):
             scalars |= {f"{group}/{name}": float(value) for name, value in sampled.get(group, {}).items()}
         scalars |= algorithm.ledger.scalars()
+        scalars |= federated.scalars(algorithm.plan.federated, algorithm.learner_statistics(result))
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
         scalars |= algorithm.schedules.scalars() | algorithm.attendance.scalars(result)
         scalars |= algorithm.ahead.scalars()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ import torch
 from popcomm.envs.species import SpeciesLike
 from popcomm.references import reference_to
 from popcomm.rllib.graph import graph_of
-from popcomm.rllib.plan import Plan, gate_of, plan_of
+from popcomm.rllib.plan import Plan, channel_recipe, plan_of
 from popcomm.rllib.settings import Settings
 from popcomm.rollout.members import Members
 from popcomm.rollout.population import Population
-from popcomm.rollout.recipes import ChannelRecipe, EnvRecipe, as_json
+from popcomm.rollout.recipes import EnvRecipe, as_json
 from popcomm.schedules import Clock
 
 
@@ -43,19 +44,7 @@ def population_of(
         members[name] = Members(module.spec, module.agent, module.model_config["agent_config"])
     channel = None
     if plan.channel is not None:
-        channel = ChannelRecipe(
-            plan.channel.messages,
-            _topology(settings, plan, modules),
-            settings.message_dropout,
-            settings.message_noise,
-            settings.reflexes,
-            settings.channel_capacity,
-            settings.channel_inbox,
-            settings.channel_rounds,
-            gate_of(settings),
-            settings.channel_budget,
-            settings.vocabulary,
-        )
+        channel = replace(channel_recipe(settings, plan.channel.messages), topology=_topology(settings, plan, modules))
     assert settings.world is not None
     return Population(
         members,

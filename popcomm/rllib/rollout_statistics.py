@@ -30,7 +30,7 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
-from popcomm.rllib.fragment import Fragment, open_symbols
+from popcomm.rllib.fragment import Fragment, open_symbols, said_in
 from popcomm.rllib.gate_statistics import GateStatistics
 from popcomm.rllib.listening import Moved, count_moves
 from popcomm.rllib.member_statistics import MemberStatistics
@@ -195,7 +195,7 @@ class RolloutStatistics:
                 own.acted(a["members"][alive], a["actions"][alive], int(choices))
             if kind is None or kind.alphabet is None or not species.speaks:
                 continue
-            said = a.get("sent", a["messages"][:, 1:])
+            said = said_in(a)
             spoke = alive & a.get("voiced", True)
             spoke = spoke & voiced(kind, torch.from_numpy(said)).numpy()
             if spoke.any():
@@ -211,7 +211,7 @@ class RolloutStatistics:
         if not speakers:
             return {}
         # Who is dead, or may not speak, says nothing; nor does a word that was not transmitted.
-        said = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in speakers.values()], 2)
+        said = np.concatenate([said_in(a)[rows] for a in speakers.values()], 2)
         alive = np.concatenate([(a["alive"] & a.get("voiced", True))[rows] for a in speakers.values()], 2)
         # [B', N, T, ...]: the messages of a seat one after another.
         said, alive = said.swapaxes(1, 2), alive.swapaxes(1, 2)
@@ -256,7 +256,7 @@ class RolloutStatistics:
         alive = np.concatenate([(a["alive"] & a.get("voiced", True))[rows] for a in arrays], 2) & (labels >= 0)
         if not alive.any():
             return
-        said = np.concatenate([a.get("sent", a["messages"][:, 1:])[rows] for a in arrays], 2)[alive]
+        said = np.concatenate([said_in(a)[rows] for a in arrays], 2)[alive]
         # Members of different species are different.
         offsets = np.cumsum([0, *(self._counts[s.name] for s in speakers)])
         members = np.concatenate([a["members"][rows] + o for a, o in zip(arrays, offsets, strict=False)], 2)[alive]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from popcomm.agents.contract import AgentOutput
+from popcomm.agents.graph import LearnedGraph
+from popcomm.channels import Learned
 from popcomm.channels.mail import Mail
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.fragment import Fragment, plain
@@ -29,6 +31,7 @@ def walk_rounds(
     messages: MessageKind,
     through: bool,
     routed: bool,
+    graph: LearnedGraph | Learned | None,
 ) -> None:
     """Let species walk through their fragments, all rounds of every step.
 
@@ -39,29 +42,38 @@ def walk_rounds(
         messages: their kind.
         through: whether gradients flow from receivers to senders.
         routed: whether all hear all others, without inboxes.
+        graph: by whose links they hear, where these have strengths.
     """
     every = list(walks.values())
     for t in range(every[0].length):
         for walk in every:
             walk.open(t)
         # Nobody has said anything yet.
-        mail = _heard(every, t, rounds - 1, None, routed)
+        mail = _heard(every, t, rounds - 1, None, routed, graph)
         mail = mail._replace(mask=torch.zeros_like(mail.mask))
         for before in reversed(range(rounds)):  # the last one
             for name, walk in walks.items():
                 walk.speak(t, before, mail, seats[name])
             soft = side_by_side([walk.soft(t, messages, before) for walk in every]) if through else None
-            mail = _heard(every, t, before, soft, routed)
+            mail = _heard(every, t, before, soft, routed, graph)
         for name, walk in walks.items():
             walk.step(t, mail, seats[name])
 
 
-def _heard(walks: Sequence[Any], t: int, before: int, soft: Tensor | None, routed: bool) -> Mail:
+def _heard(
+    walks: Sequence[Any],
+    t: int,
+    before: int,
+    soft: Tensor | None,
+    routed: bool,
+    graph: LearnedGraph | Learned | None,
+) -> Mail:
     """What was said in step t, so many rounds before the last, as it was heard: stored samples forward, and `soft`, the
     differentiable form [B, N, *features shape], for the way back."""
     keys = ("messages", "senders", "inbox_mask")
     said, senders, mask = (side_by_side([walk.steps.of_round(t, key, before) for walk in walks]) for key in keys)
-    return Mail(said, senders, mask, soft, torch.ones_like(mask[..., 0]) if routed else None)
+    gate = None if graph is None else graph.gate(senders)
+    return Mail(said, senders, mask, soft, torch.ones_like(mask[..., 0]) if routed else None, gate=gate)
 
 
 def folded(arrays: Fragment[Tensor]) -> Fragment[Tensor]:

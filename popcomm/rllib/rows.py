@@ -9,10 +9,9 @@ from torch import Tensor
 
 from popcomm.channels.manner import Drawn
 from popcomm.channels.vocabulary import narrowed, points
-from popcomm.rllib.fragment import EARLIER, Fragment, open_symbols, plain
+from popcomm.rllib.fragment import EARLIER, Fragment, open_symbols, plain, said_in
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.unroll import said_in
 
 
 class Rows:

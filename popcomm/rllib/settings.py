@@ -19,7 +19,7 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.making import EnvLike, make_world
 from popcomm.envs.process_worlds import TIMEOUT
 from popcomm.envs.species import SpeciesLike
-from popcomm.envs.world import World
+from popcomm.envs.world import Species, World
 from popcomm.errors import UserError, nearest
 from popcomm.rllib.by_species import BySpecies
 
@@ -29,12 +29,13 @@ OF_DICTS = """
     num_workers
 """
 # Weights of the losses that make messages learned, where a config leaves them open (docs/learning_to_talk.md), and the
-# share of the entropy bonus that pulls at actions about to be ruled out.
+# shares of the entropy bonus that pull at actions about to be ruled out, and that are for what is done in all worlds.
 LEFT_OPEN = {
     "quality_coeff": 0.5,
     "message_balance_coeff": 0.1,
     "message_sharpness": 0.1,
     "rare_action_share": 1.0,
+    "entropy_over_worlds": 0.8,
 }
 
 
@@ -50,6 +51,7 @@ class Settings(PPOConfig):
     language_metrics: Sequence[str] = ()
     learn_from: str = "rewards"
     rare_action_share: float | None = 0.0
+    entropy_over_worlds: float | None = 0.0
     quality_coeff: float | None = 0.0
     message_balance_coeff: float | None = 0.0
     message_kl_coeff: float = 0.0
@@ -81,6 +83,7 @@ class Settings(PPOConfig):
     mutation_schedule: object = None
     survival_pressure: object = None
     loss_schedules: Mapping[str, object] | None = None
+    federated: object = None
     keep_checkpoints: int | None = None
     step_timeout_s: float | None = None
     overlap: bool = False
@@ -89,6 +92,7 @@ class Settings(PPOConfig):
     # {setting of `training`: {species: value}}, where they differ.
     learning_by_species: Mapping[str, Mapping[str, object]] = {}
     names_all_species: bool = False  # where it is False, a species that `members` does not name has one
+    refuses_idle: bool = False  # where it is False, settings that others leave without effect are let through
     # What stands for None in the weights of losses, in the code that made the config: a checkpoint goes on with it.
     left_open: Mapping[str, float] = LEFT_OPEN
     # What `validate` set of RLlib's settings, which no user did: {name: value}.
@@ -102,6 +106,7 @@ class Settings(PPOConfig):
         self.learning_by_species = {}
         self.left_open = dict(LEFT_OPEN)
         self.names_all_species = True
+        self.refuses_idle = True
 
     def _start_with_populations(self) -> None:
         """The world, the channel, who lives in them, and what is written down."""
@@ -147,6 +152,7 @@ class Settings(PPOConfig):
         self.normalize_returns = True
         self.learn_from = "rewards"
         self.rare_action_share = None
+        self.entropy_over_worlds = None
         self.message_entropy_coeff = 0.0
         self.quality_coeff = None
         self.message_balance_coeff = None
@@ -240,6 +246,11 @@ class Settings(PPOConfig):
         """{setting: value} of one species' module, where it has others than the rest."""
         own = {key: values[species] for key, values in self.learning_by_species.items() if species in values}
         return own | self.algorithm_config_overrides_per_module.get(species, {})
+
+    def explores(self, species: Species) -> bool:
+        """Whether an entropy bonus acts on the actions of a species: not if learned from answers, or single."""
+        supervised = self.learn_from == "answers" and species.has_answers
+        return not supervised and getattr(species.action_space, "n", 0) != 1
 
     def get_config_for_module(self, module_id: str) -> Settings:
         """RLlib's way to the settings of a species, which it remembers."""

@@ -52,6 +52,17 @@ def check_sharing(plan: Plan) -> None:
     Raises:
         UserError: they do not, or selection would put members of one species alone into other places.
     """
+    lent = borrowers(plan)
+    if lent and plan.survival is not None:
+        raise UserError(
+            f"population.agent {plan.species[lent[0]].agent_class.__name__} shares weights between species "
+            f"({', '.join(lent)} and another), and survival selects members of each species apart; use "
+            "agent_config.codec 'own'"
+        )
+
+
+def borrowers(plan: Plan) -> list[str]:
+    """Species whose networks have parts of another species' network. Raises UserError: these do not fit each other."""
     agents: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         for name, species in plan.species.items():
@@ -60,13 +71,7 @@ def check_sharing(plan: Plan) -> None:
             # A user's network may need real numbers in its constructor; then only the training can tell.
             with suppress(NotImplementedError, RuntimeError, TypeError):
                 agents[name] = species.agent_class(species.spec, **species.agent_config)
-    borrowers = [name for name, lent in share(agents).items() if lent]
-    if borrowers and plan.survival is not None:
-        raise UserError(
-            f"population.agent {type(agents[borrowers[0]]).__name__} shares weights between species "
-            f"({', '.join(borrowers)} and another), and survival selects members of each species apart; use "
-            "agent_config.codec 'own'"
-        )
+    return [name for name, lent in share(agents).items() if lent]
 
 
 def own_parameters(module: nn.Module, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:

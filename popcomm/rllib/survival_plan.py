@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from popcomm.channels import make_topology
+from popcomm.channels import make_topology, message_kind
 from popcomm.checks import count, number, one_of, share
 from popcomm.envs.layout import WorldLayout
 from popcomm.errors import UserError, nearest, unknown
 from popcomm.evolution import NEWBORNS, Strategy, make_strategy
 from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.references import attribute
-from popcomm.rllib.member_statistics import MEASURES
+from popcomm.rllib.member_statistics import MEASURES, TRAITS
 from popcomm.rllib.settings import Settings
 from popcomm.rollout import seed_of
 
 GROUPS = ("species", "communities")
 HYPERPARAMETERS = ("lr", "entropy_coeff")
 PRIOR_BRANCH = 8
+WHAT_COUNTS = {"messages": "symbols, words and bits can", "actions": "Discrete ones can"}
 Bounds = tuple[float, float]
 
 
@@ -141,6 +142,66 @@ def _check_effect(settings: Settings, begin: set[str]) -> None:
         )
 
 
+def check_selection(settings: Settings, plan: SurvivalPlan, members: Mapping[str, int]) -> None:
+    """Raises UserError: what is said of selection has nothing to act on. members: {species: P}."""
+    sizes = {name: members[name] // plan.groups for name in plan.strategies}
+    if not any(strategy.most_replaced(sizes[name]) for name, strategy in plan.strategies.items()):
+        raise UserError(
+            f"survival.strategy is {settings.survival_strategy!r}, and has no effect: all of {min(sizes.values())} "
+            "members live on in every generation; let fewer do, or null for it"
+        )
+    parents = [plan.groups * strategy.most_parents(sizes[name]) for name, strategy in plan.strategies.items()]
+    if plan.crossover and max(parents) < 2:
+        raise UserError(
+            f"survival.crossover is {plan.crossover}, and has no effect: by survival.strategy there is one parent in a "
+            "generation, and no second one; leave it out"
+        )
+    if settings.mutation_schedule is not None and not plan.mutation_std:
+        raise UserError(
+            f"survival.mutation_schedule is {settings.mutation_schedule!r}, and has no effect: survival.mutation_std, "
+            "which it multiplies, is 0"
+        )
+    _check_scales(settings, plan)
+    _check_traits(settings, plan)
+
+
+def _check_traits(settings: Settings, plan: SurvivalPlan) -> None:
+    """Whether what strategies read is measured of one species at least: else nobody is known, and all live on."""
+    kind, species = message_kind(settings.messages), settings.layout.species
+    symbols = kind is not None and kind.alphabet is not None
+    for trait in TRAITS:
+        readers = [species[name] for name, strategy in plan.strategies.items() if trait in strategy.traits]
+        known = any(symbols and s.speaks if trait == "messages" else hasattr(s.action_space, "n") for s in readers)
+        if readers and not known:
+            raise UserError(
+                f"survival.strategy is {settings.survival_strategy!r}, and has no effect: it goes by {trait}, and "
+                f"those who are selected have none that could be counted; {WHAT_COUNTS[trait]}"
+            )
+
+
+def _check_scales(settings: Settings, plan: SurvivalPlan) -> None:
+    """Whether hyper-parameters of members are multiples of something, and can be perturbed."""
+    for key in plan.hyperparameters:
+        if all(settings.own_settings(name).get(key, getattr(settings, key)) == 0 for name in plan.strategies):
+            raise UserError(
+                f"survival.hyperparameters.{key} has no effect: it is multiples of training.{key}, which is 0"
+            )
+    species = settings.layout.species
+    if "entropy_coeff" in plan.hyperparameters and not any(
+        settings.explores(species[name]) for name in plan.strategies
+    ):
+        raise UserError(
+            "survival.hyperparameters.entropy_coeff has no effect: actions of those who are selected get no bonus, for "
+            "they are learned from answers, or there is but one"
+        )
+    flat = plan.hyperparameters and all(low == high for low, high in plan.hyperparameters.values())
+    if flat and "perturbation" in settings.survival_given:
+        raise UserError(
+            f"survival.perturbation is {plan.perturbation}, and has no effect: the bounds of survival.hyperparameters "
+            "leave room for one value"
+        )
+
+
 def _check_numbers(settings: Settings) -> None:
     count("survival.every", settings.survival_every, 1)
     count("survival.lessons", settings.survival_lessons, 1)
@@ -175,13 +236,14 @@ def _fitness(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -
 def _measured(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -> list[str]:
     """The measures of members that there are in these worlds."""
     own, talks = [layout.species[name] for name in selected], settings.messages is not None
-    boxes = not getattr(make_topology(settings.channel_topology), "latents", 0)
+    # Whose message it was that moved somebody is known where it stands in an inbox, and it is the only one of its step.
+    alone = not getattr(make_topology(settings.channel_topology), "latents", 0) and not settings.channel_rounds
     needs = {
         "message_entropy": talks,
         "agreement": talks and layout.num_labels > 0,
         "success": talks and any(species.has_answers for species in layout.species.values()),
         "listening": talks and all(species.hears for species in own),
-        "influence": talks and boxes and all(species.speaks for species in own),
+        "influence": talks and alone and all(species.speaks for species in own),
     }
     return [name for name in MEASURES if needs.get(name, True)]
 

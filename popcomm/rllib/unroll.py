@@ -16,10 +16,11 @@ from popcomm.agents.graph import LearnedGraph
 from popcomm.agents.inbox import inbox_of
 from popcomm.agents.seating import Seating
 from popcomm.agents.step import agent_step, reset_state
+from popcomm.channels import Learned
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Inbox, PostedInbox, RoutedInbox
 from popcomm.channels.messages import MessageKind, reparameterised
-from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain
+from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols, plain, said_in
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.round_walk import (
     Spoken,
@@ -38,11 +39,6 @@ S = TypeVar("S", bound=Container[str])
 def _single(inbox: Inbox | None) -> Inbox | None:
     """The inbox where it holds single messages, which losses can look at; None of a routed channel."""
     return None if isinstance(inbox, RoutedInbox) else inbox
-
-
-def said_in(arrays: Fragment[Tensor]) -> Tensor:
-    """What was said at each step of a fragment, before the channel's noise: [B, T, N, ...]."""
-    return arrays["sent"] if "sent" in arrays else arrays["messages"][:, 1:]
 
 
 def soft_of(
@@ -111,14 +107,14 @@ class Unroller:
         seats: {species: slice of the world's seats}.
         messages: the kind of message, or None.
         through: whether gradients flow from receivers to senders.
-        graph: by whose links they hear, where it is learned.
+        graph: by whose links they hear, where these have strengths.
     """
 
     modules: Mapping[str, PopulationRLModule]
     seats: Mapping[str, slice]
     messages: MessageKind | None
     through: bool
-    graph: LearnedGraph | None = None
+    graph: LearnedGraph | Learned | None = None
     specs: dict[str, AgentSpec] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -227,7 +223,7 @@ class Unroller:
         walks = {name: _Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
         routed = any(spec.latents for spec in self.specs.values())
         with together():
-            walk_rounds(walks, self.seats, self.rounds, self.messages, self.through, routed)
+            walk_rounds(walks, self.seats, self.rounds, self.messages, self.through, routed, self.graph)
         return {name: walk.joined(self.through) for name, walk in walks.items()}
 
 

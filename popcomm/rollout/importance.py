@@ -100,7 +100,8 @@ class ImportanceSums:
         assert self._other is not None
         real = scene.mail.said[:, scene.seats] & turn.seen.alive[: self.worlds, scene.seats].unsqueeze(-1)
         senders = torch.where(real, scene.mail.senders[:, scene.seats], 0)
-        before, said = lived(scene, self._said(name, turn))[0], self._said(name, turn)
+        said = self._said(name, turn)
+        before, _ = lived(scene, said)
         masks = turn.seen.action_masks
         mask = None if masks is None or name not in masks else masks[name][: self.worlds]
         found: dict[str, list[Tensor]] = {measure: [] for measure in MEASURES}
@@ -176,21 +177,11 @@ class ImportanceSums:
             "importance_removed": total["removed"],
             "value_importance": total["value_replaced"],
         }
-        groups = _groups(self.players)
+        groups = self.players.layout.groups
         for (sender, rows), (receiver, columns) in ((a, b) for a in groups.items() for b in groups.items()):
             if count := self.counts[rows, columns].sum():
                 told[f"importance/{sender}/{receiver}"] = self.sums[1, rows, columns].sum() / count
         return {name: float(value) for name, value in told.items()}
-
-
-SEATS = 8  # with names of their own; more of them stand for their species
-
-
-def _groups(players: Players) -> dict[str, slice]:
-    layout = players.layout
-    if layout.num_agents > SEATS:
-        return {name: species.seats for name, species in layout.species.items()}
-    return {agent: slice(seat, seat + 1) for seat, agent in enumerate(layout.agents)}
 
 
 def _first(mail: Mail | None, worlds: int) -> Mail | None:

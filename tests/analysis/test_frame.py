@@ -109,7 +109,7 @@ def experiment(asked: list[Any]) -> Experiment:
         return []
 
     return Experiment(
-        "referential", "About.", plan, lambda *_: None, page, lambda _: card(2, 2, ""), lambda _: {}, seeds=7, quick=2
+        "referential", "About.", plan, page, lambda _: card(2, 2, ""), lambda *_: None, lambda _: {}, seeds=7, quick=2
     )
 
 

@@ -10,6 +10,7 @@ from popcomm.analysis.experiments import axis_and_trials, curricula, ease_of_tea
 from popcomm.analysis.experiments.frame import markdown
 
 from popcomm.cli import schema
+from popcomm.cli.run_folder import trained_seconds
 from popcomm.rllib import PopulationPPOConfig
 
 
@@ -104,7 +105,7 @@ def test_a_generation_is_cheaper_where_it_saves_seconds_and_equal_returns_are_no
 
 
 def test_seconds_of_all_processes_of_a_run_add_up() -> None:
-    assert axis_and_trials._seconds(np.array([1.0, 3.0, 0.5, 2.0])) == 5.0
+    assert trained_seconds(np.array([1.0, 3.0, 0.5, 2.0])) == 5.0
 
 
 @pytest.mark.parametrize("members", [1, 4])

@@ -231,6 +231,8 @@ def test_a_job_is_told_by_the_command_line_too() -> None:
     assert wanted.document["training"]["gamma"] == 0.5
     with pytest.raises(UserError, match="--run-dir is missing"):
         on_cluster._job(["swarm"])
+    with pytest.raises(UserError, match="--trust is of what is resumed"):
+        on_cluster._job(["swarm", "--run-dir", "/shared/a", "--trust"])
 
 
 def test_an_attempt_without_a_checkpoint_leaves_nothing_to_the_next(tmp_path: Path) -> None:

@@ -24,10 +24,11 @@ from popcomm.envs.colour_digit_v0 import (
     references,
     silent_actions,
 )
+from popcomm.envs.scripted import Randomly
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
-from tests.envs.worlds_in_play import Random, earned, future
+from tests.envs.worlds_in_play import earned, future
 
 
 def act(world: ColourDigitWorld, *actions: int) -> WorldStep:
@@ -108,8 +109,8 @@ class TestGames:
         world = ColourDigitWorld(50, digits=7)
         step = world.reset(0)
         assert torch.equal(step.labels, step.observations["player"][..., 2:9].argmax(-1) % 2)
-        assert (world.step(Random()(world)).labels == -1).all()
-        assert (world.step(Random()(world)).labels == -1).all()
+        assert (world.step(Randomly()(world)).labels == -1).all()
+        assert (world.step(Randomly()(world)).labels == -1).all()
 
 
 class TestReferences:
@@ -138,7 +139,7 @@ class TestReferences:
         told, world = references(ColourDigitWorld(digits=digits)), ColourDigitWorld(20_000, digits=digits)
         expected = {**told._asdict(), "colour": 1.0}
         policies = {
-            "random": Random(),
+            "random": Randomly(),
             "silent": silent_actions,
             "oracle": oracle_actions,
             "colour": colour_actions,

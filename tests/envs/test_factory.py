@@ -19,8 +19,9 @@ from torch import Tensor
 from popcomm import envs
 from popcomm.envs import WORLDS, factory_v0
 from popcomm.envs.factory_machines import REPAIR, ROUTE, RUN, SLOW, STOP, Machines, heated, routed, switched, worn
-from popcomm.envs.factory_references import Alone, Randomly, Told, cures, dealt
+from popcomm.envs.factory_references import Alone, Told, cures, dealt
 from popcomm.envs.factory_v0 import FactoryWorld
+from popcomm.envs.scripted import Randomly
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError

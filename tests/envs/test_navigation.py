@@ -19,8 +19,9 @@ from torch import Tensor
 
 from popcomm import envs
 from popcomm.envs import WORLDS, navigation_v0
-from popcomm.envs.navigation_references import Randomly, assigned, assignment, nearest, own, to_landmarks
+from popcomm.envs.navigation_references import assigned, assignment, nearest, own, to_landmarks
 from popcomm.envs.navigation_v0 import DOWN, LEFT, RIGHT, STAY, UP, NavigationWorld
+from popcomm.envs.scripted import Randomly
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError

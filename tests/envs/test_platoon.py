@@ -32,9 +32,10 @@ from popcomm.envs.platoon_dynamics import (
     resistance,
     safe_speed,
 )
-from popcomm.envs.platoon_references import Randomly, Told, alone, driven, keep_right
+from popcomm.envs.platoon_references import Told, alone, driven, keep_right
 from popcomm.envs.platoon_sight import CRITICALITY, PLACE, SPEED
 from popcomm.envs.platoon_v0 import PlatoonWorld
+from popcomm.envs.scripted import Randomly
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError

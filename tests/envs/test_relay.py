@@ -18,10 +18,11 @@ from popcomm import envs
 from popcomm.channels import Chain
 from popcomm.envs import WORLDS, relay_v0
 from popcomm.envs.relay_v0 import RelayWorld, oracle_actions, references, silent_actions
+from popcomm.envs.scripted import Randomly
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
-from tests.envs.worlds_in_play import Random, earned, future
+from tests.envs.worlds_in_play import earned, future
 
 
 def act(world: RelayWorld, *actions: int) -> WorldStep:
@@ -130,7 +131,7 @@ class TestReferences:
         told, world = references(RelayWorld(**options)), RelayWorld(10_000, **options)
         share = 1 / world.kinds
         assert told == (share, share, 1.0)
-        for policy in (Random(), silent_actions):
+        for policy in (Randomly(), silent_actions):
             mean, error = earned(world, policy)
             assert mean == pytest.approx(share, abs=4 * error)
         assert earned(world, oracle_actions) == (1.0, 0.0)

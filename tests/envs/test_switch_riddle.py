@@ -18,6 +18,7 @@ from scipy.optimize import LinearConstraint, milp
 
 from popcomm import envs
 from popcomm.envs import WORLDS, switch_riddle_v0
+from popcomm.envs.scripted import Randomly
 from popcomm.envs.switch_riddle_v0 import (
     SwitchRiddleWorld,
     all_seen,
@@ -28,7 +29,7 @@ from popcomm.envs.switch_riddle_v0 import (
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
-from tests.envs.worlds_in_play import Random, earned, future
+from tests.envs.worlds_in_play import earned, future
 
 
 def act(world: SwitchRiddleWorld, *actions: int) -> WorldStep:
@@ -162,7 +163,7 @@ class TestReferences:
     @pytest.mark.parametrize("options", [{}, {"num_agents": 2, "days": 3}, {"num_agents": 4}, {"days": 9}])
     def test_scripted_prisoners_earn_what_is_expected(self, options: dict[str, Any]) -> None:
         told, world = references(SwitchRiddleWorld(**options)), SwitchRiddleWorld(20_000, **options)
-        for name, policy in {"random": Random(), "silent": silent_actions, "oracle": oracle_actions}.items():
+        for name, policy in {"random": Randomly(), "silent": silent_actions, "oracle": oracle_actions}.items():
             mean, error = earned(world, policy)
             assert 0 < error < 0.01
             assert mean == pytest.approx(getattr(told, name), abs=4 * error)

@@ -1,4 +1,4 @@
-"""Helpers of tests of worlds whose seats begin and end together: random play, twins, means with their errors."""
+"""Helpers of tests of worlds whose seats begin and end together: twins, means with their errors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,7 @@ import torch
 from torch import Tensor
 
 from popcomm.envs.episodic_world import EpisodicWorld
-from popcomm.envs.scripted import episode_returns
-
-
-class Random:
-    """All actions equally likely, from a generator of its own."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, world: EpisodicWorld) -> dict[str, Tensor]:
-        return {
-            name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self.generator)
-            for name, s in world.species.items()
-        }
+from popcomm.envs.scripted import Randomly, episode_returns
 
 
 def earned(world: EpisodicWorld, policy: Any, seed: int = 5) -> tuple[float, float]:
@@ -32,7 +19,7 @@ def earned(world: EpisodicWorld, policy: Any, seed: int = 5) -> tuple[float, flo
 
 def future(world: EpisodicWorld, steps: int = 12, seed: int = 1) -> list[Tensor]:
     """What is seen and earned under random play from the present on."""
-    policy, seen = Random(seed), []
+    policy, seen = Randomly(seed), []
     for _ in range(steps):
         step = world.step(policy(world))
         seen.append(torch.cat([step.rewards, *(o.flatten(1) for o in step.observations.values())], 1))

@@ -208,3 +208,10 @@ def test_what_cannot_be_asked_is_told(change: Any, sentence: str) -> None:
     change(config)
     with pytest.raises(UserError, match=sentence):
         config.validate()
+
+
+def test_silence_is_told_to_have_nothing_of_importance(caplog: pytest.LogCaptureFixture) -> None:
+    config = config_of("step").communication(messages=None, credit=None).recording(importance_every=1)
+    with caplog.at_level("WARNING"):
+        config.validate()
+    assert "recording.importance_every: nobody speaks here" in caplog.text

@@ -14,10 +14,9 @@ from popcomm.agents.contract import AgentSpec
 from popcomm.agents.step import agent_step
 from popcomm.channels.messages import Symbols
 from popcomm.errors import UserError
-from popcomm.rllib.fragment import as_tensors
+from popcomm.rllib.fragment import as_tensors, said_in
 from popcomm.rllib.ppo import same
 from popcomm.rllib.release import population_of
-from popcomm.rllib.unroll import said_in
 from popcomm.schedules import Clock
 from tests.rllib.test_learner import learner_of, update
 from tests.rllib.test_rollout import clock_config, runner_of

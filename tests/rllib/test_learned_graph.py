@@ -14,14 +14,17 @@ from popcomm.channels.mailbox import Inbox, PostedInbox
 from popcomm.envs import with_messages
 from popcomm.envs.relay_v0 import parallel_env
 from popcomm.errors import UserError
+from popcomm.rllib.counterfactual import counterfactual_credit
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.release import population_of
+from popcomm.rllib.succession import Succession, carry_out
 from popcomm.schedules import Clock
 from tests.rllib.test_credit import config_of
 from tests.rllib.test_learner import learner_of, update
 from tests.rllib.test_rollout import clock_config, runner_of
 
 SHUT = -0.2 / RATE  # a weight whose link is shut at a threshold of .5
+GIVEN = [[0, 0.3, 0.5, 0.9], [0.4, 0, 0.2, 0.1], [0.9, 0.3, 0, 0.6], [0.2, 0.8, 0.5, 0]]  # sender by receiver
 
 
 def graph_config(**topology: Any) -> Any:
@@ -86,7 +89,11 @@ def test_a_price_shuts_links_that_nobody_needs_and_stops_at_the_budget() -> None
     learner, _ = trained(graph_config(price=0.02), 40)
     heard_by_0, heard_by_1 = links(learner)
     assert heard_by_0[1] < 0.5 < heard_by_1[0]
-    free, _ = trained(graph_config(price=0.02, budget=2), 1)
+    free, _ = trained(graph_config(price=0.02, budget=1), 1)
+    assert free.graph.penalty("pair") is not None
+    with torch.no_grad():
+        free.networks["pair"].links.weight.view(1, 2, 2)[:, 0, 1] = SHUT
+    assert free.graph.open_links == 1
     assert free.graph.penalty("pair") is None
 
 
@@ -95,9 +102,28 @@ def test_a_price_shuts_links_that_nobody_needs_and_stops_at_the_budget() -> None
 def test_the_learner_hears_what_the_runner_heard(agent: str, members: int) -> None:
     """The log-probabilities of what was done, by the learner's unroll, with links of different strengths."""
     config = clock_config(agent=agent, members=members).communication(topology={"kind": "learned", "between": "seats"})
+    check_that_both_hear_the_same(config)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topology": {"kind": "learned", "between": "seats"}, "rounds": 2},
+        {"topology": {"kind": "learned", "strengths": GIVEN}},
+        {"topology": {"kind": "learned", "strengths": GIVEN}, "rounds": 2},
+        {"topology": {"kind": "learned", "between": "seats"}, "budget": 2},
+    ],
+)
+def test_so_it_does_in_rounds_under_a_budget_and_where_the_graph_is_given(settings: dict[str, Any]) -> None:
+    check_that_both_hear_the_same(clock_config(agent="mlp").communication(**settings))
+
+
+def check_that_both_hear_the_same(config: Any) -> None:
+    config.validate()
     runner, learner = runner_of(config), learner_of(config)
     for network in learner.networks.values():
-        torch.nn.init.normal_(network.links.weight, generator=torch.Generator().manual_seed(1), std=0.2)
+        if learner.graph is not None:
+            torch.nn.init.normal_(network.links.weight, generator=torch.Generator().manual_seed(1), std=0.2)
     for _ in range(2):
         runner.module.set_state(learner.module.get_state())
         arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
@@ -107,6 +133,21 @@ def test_the_learner_hears_what_the_runner_heard(agent: str, members: int) -> No
         decided = learner.losses[name].decided(arrays[name], unrolled)
         alive = arrays[name]["alive"]
         torch.testing.assert_close(decided["action_logp"][alive], arrays[name]["action_logp"][alive], atol=2e-5, rtol=0)
+
+
+def test_messages_through_a_graph_that_is_given_have_the_credit_of_those_through_one_that_is_learned() -> None:
+    alike = {"kind": "learned", "strengths": (0.9 * (1 - torch.eye(4))).tolist()}
+    found = []
+    for topology in ({"kind": "learned", "between": "seats", "start": 0.9}, alike, "full"):
+        config = clock_config(agent="mlp", gradient="reinforce", credit="counterfactual")
+        runner = runner_of(config.communication(topology=topology))
+        arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
+        gained = [torch.ones_like(a["rewards"]) for a in arrays.values()]
+        modules = dict(runner.module.items())
+        found.append(counterfactual_credit(arrays, gained, config.plan, modules, torch.Generator().manual_seed(1))[0])
+    by_learned, by_given, by_full = found
+    torch.testing.assert_close(by_given, by_learned)
+    assert (by_given - by_full).abs().max() > 1e-4
 
 
 def test_pruned_links_are_out_of_the_inbox_from_the_next_fragment_on() -> None:
@@ -132,6 +173,61 @@ def test_pruned_links_are_out_of_the_inbox_from_the_next_fragment_on() -> None:
     assert learner.graph.pruned
     assert ((strengths > 0).sum() == 3).item()
     assert learner.graph.penalty("listener") is None
+
+
+def test_a_budget_holds_before_links_are_pruned_and_what_is_released_afterwards_still_plays() -> None:
+    links = {"kind": "learned", "between": "seats", "prune_at": 1, "price": 0.0}
+    config = clock_config(agent="mlp").communication(topology=links, budget=2)
+    config.validate()
+    learner, runner = learner_of(config), runner_of(config)
+    assert runner.sample().policy_batches["listener"]["senders"].shape[-1] == 2
+    for network in learner.networks.values():
+        network.links.weight.data.view(1, 2, 4)[:, :, 1:] = SHUT  # seat 0 alone is heard
+    learner.graph.settle(1)
+    runner.module.set_state(learner.module.get_state())
+    assert runner.sample().policy_batches["listener"]["senders"].shape[-1] == 1
+    rollout = population_of(config, learner.networks, Clock(0), []).rollout(worlds=4)
+    rollout.begin()
+    for _ in range(2):
+        turn, _ = rollout.step()
+    assert turn.mail is not None
+    assert turn.mail.slots[turn.mail.mask].unique().tolist() == [0]
+
+
+def test_a_budget_that_a_given_graph_never_reaches_is_told() -> None:
+    alone = {"kind": "learned", "strengths": [[0, 1, 1, 1], *[[0] * 4] * 3]}
+    config = clock_config(agent="mlp").communication(topology=alone, budget=2)
+    with pytest.raises(UserError, match=r"budget is 2, and by the links of communication\.topology\.strengths an"):
+        config.validate()
+
+
+def test_whoever_takes_a_members_place_leaves_the_graph_as_it_is() -> None:
+    config = clock_config(agent="mlp", members=2).communication(topology={"kind": "learned", "prune_at": 1})
+    config.validate()
+    learner = learner_of(config)
+    network = learner.networks["listener"]
+    network.links.weight.data[:, 0] = SHUT
+    learner.graph.settle(1)
+    before = {name: value.clone() for name, value in network.links.state_dict().items()}
+    agent = {name: value.clone() for name, value in network.agent.state_dict().items()}
+    newborns = Succession(np.array([-1, 0]), np.full(2, -1), False, 0, 0.5, 0.0, {}, seed=5)  # anew, and a mutant
+    carry_out(newborns, network, [o for _, o in learner.get_optimizers_for_module("listener")])
+    for name, value in network.links.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert any(not torch.equal(value, agent[name]) for name, value in network.agent.state_dict().items())
+
+
+def test_a_member_whose_loss_is_not_finite_leaves_the_links_and_the_others_learning() -> None:
+    config = clock_config(agent="mlp", members=4).communication(topology="learned").training(num_epochs=2)
+    learner, runner = learner_of(config), runner_of(config)
+    network = learner.networks["listener"]
+    with torch.no_grad():
+        network.agent.value_head.weight[1] = torch.nan
+    before = network.links.weight.detach().clone()
+    runner.module.set_state(learner.module.get_state())
+    update(learner, runner, 0)
+    assert (network.links.weight != before).any(1).tolist() == [True, False, True, True]
+    assert network.links.weight.isfinite().all()
 
 
 def test_a_run_state_and_weights_go_on_after_pruning_bit_for_bit() -> None:

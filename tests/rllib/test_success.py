@@ -18,6 +18,7 @@ from popcomm.rllib.success import games
 from popcomm.rllib.survival import Survival
 from tests.rllib.test_listening import BIT, PAIR, Deaf, Echo
 from tests.rllib.test_rollout import clock_config, fragments, runner_of
+from tests.rllib.test_survival import config_of
 
 TALKERS = {
     "speaker": Species("speaker", 0, 2, 1, spaces.Discrete(1)),
@@ -137,6 +138,14 @@ def test_success_in_a_referential_game_is_the_accuracy_that_its_world_tells() ->
 )
 def test_a_measure_that_these_worlds_do_not_have_is_told_with_those_they_have(config: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
+        config.validate()
+
+
+def test_whose_message_moved_somebody_is_not_known_of_messages_of_several_rounds() -> None:
+    config = config_of(fitness="influence")
+    config.validate()
+    config.communication(rounds=2)
+    with pytest.raises(UserError, match=r"survival\.fitness 'influence' is not measured here; allowed: .*listening"):
         config.validate()
 
 

@@ -166,6 +166,7 @@ def test_the_worlds_metrics_arrive_in_the_result() -> None:
     algorithm = SimpleNamespace(
         config=runner.config,
         learner_statistics=lambda result: {},
+        plan=runner.plan,
         selected={},
         schedules=TrainingSchedules(runner.config),
         attendance=SimpleNamespace(scalars=lambda result: {}),

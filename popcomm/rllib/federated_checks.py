@@ -1,0 +1,69 @@
+"""Whether members can be averaged, and whether an epsilon would be true of what they tell each other."""
+
+from __future__ import annotations
+
+from popcomm.errors import UserError
+from popcomm.rllib.federated_plan import KEY
+from popcomm.rllib.graph import links_of
+from popcomm.rllib.plan import Plan, SpeciesPlan
+from popcomm.rllib.sharing import borrowers
+
+
+def check_federated(plan: Plan) -> None:
+    """Raises UserError: nobody to be averaged with, weights that have no mean, or an epsilon that would not hold."""
+    federated = plan.federated
+    if federated is None:
+        return
+    averaged = {name: species for name, species in plan.species.items() if species.members > 1}
+    if not averaged:
+        raise UserError(
+            f"{KEY} is given, and population.members is 1, who has nobody to be averaged with; use members 2 or more"
+        )
+    if plan.survival is not None:
+        raise UserError(
+            f"{KEY} and survival.strategy are both given: children get their parents' weights in the clear, and the "
+            "next round would make all alike again; use one of them"
+        )
+    for name, species in averaged.items():
+        _check_weights(name, species)
+    if lent := borrowers(plan):
+        agent = plan.species[lent[0]].agent_class.__name__
+        raise UserError(
+            f"{KEY} is given, and population.agent {agent} shares weights between species ({', '.join(lent)} and "
+            "another); use agent_config.codec 'own'"
+        )
+    if federated.epsilon is not None:
+        _check_apart(plan, averaged)
+
+
+def _check_weights(name: str, species: SpeciesPlan) -> None:
+    agent = species.agent_class
+    if any(hasattr(agent, what) for what in ("owners", "grow")) or getattr(agent, "collective", False):
+        raise UserError(
+            f"{KEY} is given, and the weights of population.agent {agent.__name__} of species '{name}' are not the "
+            "same ones of every member, so that they have no mean; use an agent such as 'mlp' or 'symbolic'"
+        )
+
+
+def _check_apart(plan: Plan, averaged: dict[str, SpeciesPlan]) -> None:
+    """An epsilon is a promise of all that members tell others to learn from."""
+    key = f"{KEY}.epsilon is {plan.federated.epsilon if plan.federated else None}, and"
+    if plan.carries_gradients:
+        raise UserError(
+            f"{key} with communication.gradient '{plan.gradient}' listeners hand gradients to those whom they hear, in "
+            "the clear; use 'reinforce' or 'none', or silence"
+        )
+    for name, species in averaged.items():
+        credited = plan.message_kind is not None and species.speaks_by_reinforce
+        if credited and species.credit in ("receivers", "counterfactual"):
+            raise UserError(
+                f"{key} communication.credit '{species.credit}' tells senders what became of those who heard them; "
+                "use 'step' or 'next'"
+            )
+        if species.critic == "central":
+            raise UserError(f"{key} population.critic 'central' looks at what all others see; use 'independent'")
+        if links_of(plan, name) is not None:
+            raise UserError(
+                f"{key} a graph that is learned (communication.topology) tells all of its links in every update; use "
+                "another topology"
+            )

@@ -7,19 +7,23 @@ logits of a MultiDiscrete space one after another, the means and then the log st
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.agents.evenness import even_use, gaussian_use
 from popcomm.agents.openness import openness
 from popcomm.channels.sampling import sample_categorical
 from popcomm.errors import UserError
 
 FORBIDDEN = -1e9  # a logit whose probability is exactly zero in float32, while sums of it stay finite
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+Pool: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class ActionDistribution(Protocol):
@@ -47,6 +51,16 @@ class ActionDistribution(Protocol):
         """How far it is from ruling an allowed action out (nats, `popcomm.agents.openness`): [...], at most 0.
 
         Of k independent actions: their sum. 0 for a Box, whose entropy pulls at every width alike.
+        """
+        ...
+
+    def entropy_of_all(self, params: Tensor, pool: Pool, mask: Tensor | None = None) -> Tensor:
+        """[...] nats, whose mean over a group of rows is the entropy of what all of them do together.
+
+        A surrogate, for gradients (`popcomm.agents.evenness`); of k independent actions: their sum.
+
+        Args:
+            pool: [..., n] of rows -> the means over the group of every row, [..., n], without gradients.
         """
         ...
 
@@ -99,6 +113,10 @@ class Categorical:
     def openness(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return openness(allow(params, mask).log_softmax(-1), mask)
 
+    def entropy_of_all(self, params: Tensor, pool: Pool, mask: Tensor | None = None) -> Tensor:
+        p = allow(params, mask).softmax(-1)
+        return even_use(p, pool(p))
+
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return allow(params, mask).argmax(-1)
 
@@ -150,6 +168,11 @@ class MultiCategorical:
         logits = self.logits(params, mask)
         return openness(logits.log_softmax(-1), logits > FORBIDDEN / 2).sum(-1)
 
+    def entropy_of_all(self, params: Tensor, pool: Pool, mask: Tensor | None = None) -> Tensor:
+        p = self.logits(params, mask).softmax(-1)
+        sizes = torch.tensor(self.sizes, device=p.device).unsqueeze(-1)
+        return even_use(p, pool(p), sizes).sum(-1)
+
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.logits(params, mask).argmax(-1)
 
@@ -193,6 +216,10 @@ class DiagonalGaussian:
 
     def openness(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return torch.zeros_like(self._split(params, mask)[1][..., 0])
+
+    def entropy_of_all(self, params: Tensor, pool: Pool, mask: Tensor | None = None) -> Tensor:
+        mean, log_std = self._split(params, mask)
+        return gaussian_use(mean, log_std, pool(mean), pool(mean.square() + (2 * log_std).exp()))
 
     def mode(self, params: Tensor, mask: Tensor | None = None) -> Tensor:
         return self._split(params, mask)[0]

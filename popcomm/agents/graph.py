@@ -19,7 +19,7 @@ class LinkWeights(nn.Module):
     """The links into one species: L numbers, one for each species or, for each seat of its own, each seat that speaks.
 
     Every member has a row, as of all weights; the graph is that of their mean, whose rows start alike and have the same
-    gradient.
+    gradient. Whoever comes after a member takes its row over as it is.
 
     Parameters: weight [P, L]. Buffers: pruned [P, L] bool, links that are gone for good; settled [P] bool, whether the
     graph stays.

@@ -33,7 +33,7 @@ def inbox_of(mail: Mail, seating: Seating, seats: slice) -> Inbox:
     soft = None if soft is None else soft.flatten(0, 1)
     if seating.members == 1:
         soft = kept_finite(soft)
-    gate = None if mail.gate is None else seating.to_members(mail.gate[:, seats])
+    gate = None if mail.gate is None else kept_finite(seating.to_members(mail.gate[:, seats]), seating.members)
     inbox = PostedInbox(mail.messages.flatten(0, 1), index, senders, mask, soft, direct, gate)
     return _as_inbox(inbox, seating.members)
 
@@ -62,7 +62,7 @@ def kept_finite(soft: Tensor | None, members: int = 1) -> Tensor | None:
     Its own update is left out (`MemberGuard`); through the channel it would take everybody's with it.
 
     Args:
-        soft: [P, ...] of several members, each listening for itself; of one: any shape.
+        soft: [P, ...] of several members, each listening for itself; of one: any shape. Or the strengths of links.
     """
     if soft is None or not soft.requires_grad:
         return soft

@@ -222,12 +222,11 @@ class Channel:
         for key in given:
             whole(f"communication.{key}", asked[key], 1)
         if self.reflexes or given:
+            cause = "reflexes" if self.reflexes else given[0]
             if messages.kind != "words":
-                cause = "reflexes" if self.reflexes else given[0]
                 told = "symbols" if isinstance(messages, RelaxedSymbols) else messages.kind
                 raise UserError(f"communication.{cause} act on words, and messages are {told}; use kind words")
             if rounds:
-                cause = "reflexes" if self.reflexes else given[0]
                 raise UserError(
                     f"communication.rounds is {rounds}, and communication.{cause} asks for a log, whose words are "
                     "heard one step later; use rounds 0"
@@ -252,22 +251,27 @@ class Channel:
             self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
             self.inbox_size = self.size.inbox
             self.open(1, 0)  # what does not fit says so now
-        self._limit()
+        self.narrow()
 
-    def _limit(self) -> None:
-        """Inboxes as small as the budget."""
+    def narrow(self) -> None:
+        """Inboxes as small as the links that are there now, and as the budget."""
+        if self.size is None:
+            self.inbox_size = self.topology.inbox_size(self.num_agents)
         served = self.budget.messages
         if self.topology.latents and (self.gates.receiver or served is not None):
             key = "budget" if served is not None else "gate"
             raise UserError(f"communication.{key} is of single messages, and topology routed has none; use another")
         if served is None:
             return
-        if served >= self.inbox_size:
+        # Of a learned graph links go, and a budget that there was before may stay.
+        graph = self.topology.of if isinstance(self.topology, Learned) else self.topology
+        most = graph.inbox_size(self.num_agents)
+        if served >= most:
             raise UserError(
-                f"communication.budget is {served}, and an agent hears at most {self.inbox_size} others, so that "
-                f"nobody is ever refused; use less than {self.inbox_size}, or leave it out"
+                f"communication.budget is {served}, and an agent hears at most {most} others, so that "
+                f"nobody is ever refused; use less than {most}, or leave it out"
             )
-        self.inbox_size = served
+        self.inbox_size = min(served, self.inbox_size)
 
     @property
     def takes_turns(self) -> bool:

@@ -142,7 +142,7 @@ class Session:
         topology = self.channel.topology
         assert isinstance(topology, Learned)
         topology.follow(strengths, pruned)
-        self.channel.inbox_size = topology.inbox_size(self.channel.num_agents)
+        self.channel.narrow()
         if self.mail is not None:
             slots, mask = self.mail.slots, self.mail.mask
             if slots.shape[-1] > self.channel.inbox_size:

@@ -21,6 +21,7 @@ from popcomm.references import attribute
 from popcomm.sources import of_a_source
 
 FRAGMENT = 16
+WORLDS = 16  # copies in training, where nobody says
 AGENT_STEPS = "num_agent_steps_sampled_lifetime"
 # Above so many agents a full topology would be most of the work.
 ALL_HEAR_ALL = 32

@@ -361,7 +361,7 @@ def channel(
     ] = None,
     publish: Annotated[float, typer.Option(help="New words a step that are published to all.")] = 0.0,
     loss: Annotated[float, typer.Option(help="Chance of a step with more than the log or an inbox holds.")] = 0.001,
-    seed: Annotated[int, typer.Option(min=0, help="Of the positions (k_nearest).")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the positions (k_nearest; default: 0).")] = None,
     plot: Annotated[Path | None, typer.Option(help="The PNG to write: survival and load.")] = None,
 ) -> None:
     """Design a channel of words: do repeated words die out, what load do they make, how large must log and inbox be."""
@@ -371,7 +371,9 @@ def channel(
 
     if plot is not None:
         _check_writable(plot, "--plot", ".png")
-    audience = design.Graph.of(topology, agents, k, feedback, seed)
+    audience = design.Graph.of(topology, agents, k, feedback, seed or 0)
+    if seed is not None and topology != "k_nearest":
+        raise UserError(f"--seed {seed} is of the positions of k_nearest; {topology} has none")
     repetition = design.Repetition.of(rule, target, p, audience)
     words = {"kind": "words", "bits": bits, "min_on": min_on, "max_on": max_on}
     plan = design.plan(words, audience, repetition, agents if rate is None else rate, publish, loss)
@@ -396,7 +398,7 @@ def check_env(
         typer.Option("--set", metavar="KEY=VALUE", help="A key of its env_config; may be given often."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each trial; more than an episode has.")] = 200,
-    worlds: Annotated[int, typer.Option(min=1, help="Copies in training, if there is any.")] = 16,
+    worlds: Annotated[int | None, typer.Option(min=1, help="Copies in training (default: 16).")] = None,
     iterations: Annotated[int, typer.Option(min=0, help="Of the training that is timed; 0: no training.")] = 3,
 ) -> int:
     """Look at an environment before training in it: what popcomm finds, what is wrong, how fast it is.
@@ -407,7 +409,10 @@ def check_env(
 
     from popcomm.cli import check_env as checking
 
-    found = checking.check(environment, checking.env_config_of(settings or []), steps, worlds, iterations)
+    if worlds is not None and not iterations:
+        raise UserError(f"--worlds {worlds} is of the training, and with --iterations 0 there is none")
+    copies = checking.WORLDS if worlds is None else worlds
+    found = checking.check(environment, checking.env_config_of(settings or []), steps, copies, iterations)
     checking.print_check(environment, found, Console(highlight=False))
     return FAILURE if found.wrong else 0
 

@@ -213,6 +213,8 @@ def _introduce(
         display.say(line)
     if document.get("tune"):
         display.say("tune: not used by popcomm train")
+    if document.get("evaluation") and algo.config.evaluation_interval is None:
+        display.say("evaluation: nothing is evaluated, for evaluation.evaluation_interval is missing")
     display.say(f"resumed from {checkpoint} (iteration {algo.iteration})" if checkpoint else f"run folder: {run_dir}")
 
 

@@ -42,6 +42,7 @@ from popcomm.rllib.recording import Recording
 from popcomm.rllib.release import released
 from popcomm.rllib.survival import Survival
 from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
+from popcomm.rllib.without_effect import tell_what_is_not_written
 from popcomm.rollout import Rollout
 from popcomm.rollout.population import Population
 from popcomm.schedules import Clock
@@ -91,6 +92,7 @@ class PopulationPPO(PPO):
         self.attendance = Attendance(config)
         self.ahead = Ahead(config)
         self._recording = Recording()
+        tell_what_is_not_written(config)
         super().setup(config)
 
     def _of_trial(self, config: PopulationPPOConfig) -> PopulationPPOConfig:

@@ -8,12 +8,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from popcomm.agents.evenness import RARE, pull_to_even
 from popcomm.agents.openness import openness
 from popcomm.channels.messages import told
 from popcomm.rllib.ppo import Reduce
 
-# Weight of the pull at symbols that are hardly said, beside the entropy; and how seldom is hardly.
-RARE, SCARCE = 0.2, 1e-3
+
+def pooled(
+    values: Tensor,
+    group: Tensor,
+    groups: int,
+    mask: Tensor,
+    reduce: Reduce,
+    shares: bool = False,
+    of: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Means over groups of rows, at every row, without gradients.
+
+    Args:
+        values: [P, R, ...].
+        group: [P, R] int64, 0 ... groups - 1.
+        groups: how many there are.
+        mask: [P, R] bool, rows that count.
+        reduce: sum over learners.
+        shares: whether the last axis sums to 1 in each mean, so that rows count as much as theirs does.
+        of: what is wanted of the means [groups, ...]; None: the means.
+
+    Returns:
+        [P, R, ...].
+    """
+    real = mask.reshape(-1, *[1] * (values.dim() - 2))
+    with torch.no_grad():
+        flat = torch.where(real, values.flatten(0, 1), 0.0)
+        sums = flat.new_zeros(groups, *flat.shape[1:]).index_add_(0, group.flatten(), flat)
+        if shares:
+            counts = reduce(sums.sum(-1, keepdim=True)).clamp(min=1e-8)
+        else:
+            counts = torch.bincount(group.flatten()[mask.flatten()], minlength=groups).to(sums.dtype)
+            counts = reduce(counts).clamp(min=1).view(-1, *[1] * (sums.dim() - 1))
+        means = reduce(sums) / counts
+        means = means if of is None else of(means)
+        return means.index_select(0, group.flatten()).view_as(values)
 
 
 def evenness(
@@ -38,22 +73,10 @@ def evenness(
         given; its mean over a group is H(m) where all symbols are said in at least SCARCE of the rows, and else less by
         at most RARE. 0 where the mask is False.
     """
-    real = mask.reshape(-1, *[1] * (shares.dim() - 2))
-    positions, alphabet = shares.shape[-2:]
     if sent is not None:
         shares = shares * sent.unsqueeze(-1)
-    with torch.no_grad():
-        flat = torch.where(real, shares.flatten(0, 1), 0.0)
-        sums = flat.new_zeros(groups, *flat.shape[1:]).index_add_(0, group.flatten(), flat)
-        if sent is None:
-            counts = torch.bincount(group.flatten()[mask.flatten()], minlength=groups).to(sums.dtype)
-            counts = reduce(counts).clamp(min=1).view(-1, *[1] * (sums.dim() - 1))
-        else:
-            counts = reduce(sums.sum(-1, keepdim=True)).clamp(min=1e-8)
-        mean = reduce(sums) / counts
-        pull = RARE / alphabet / mean.clamp(min=SCARCE) - mean.clamp(min=1e-8).log()
-        pull = pull.index_select(0, group.flatten()).view_as(shares)
-    least = RARE * positions if sent is None else RARE * sent.sum(-1)
+    pull = pooled(shares, group, groups, mask, reduce, shares=sent is not None, of=pull_to_even)
+    least = RARE * shares.shape[-2] if sent is None else RARE * sent.sum(-1)
     return torch.where(mask, (shares * pull).sum((-1, -2)) - least, 0.0)
 
 

@@ -20,6 +20,7 @@ LEARNING = (
     "entropy_coeff",
     "normalize_returns",
     "rare_action_share",
+    "entropy_over_worlds",
     "message_entropy_coeff",
     "quality_coeff",
     "message_balance_coeff",

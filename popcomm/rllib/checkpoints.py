@@ -70,15 +70,14 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
+        write(str(temporary), **kwargs)
         state = algorithm.get_state()
         state_files.write(temporary / FOLDER, state)
         config_file.write(temporary / FOLDER, algorithm.config)
-        weights = digest(state[COMPONENT_LEARNER_GROUP][COMPONENT_LEARNER][COMPONENT_RL_MODULE])
-        write(str(temporary), **{"state": state, **kwargs})  # which takes the state apart
         manifest = {
             **_population(algorithm, temporary / UNDER),
             "files": files_of(temporary),
-            "weights": weights,
+            "weights": digest(state[COMPONENT_LEARNER_GROUP][COMPONENT_LEARNER][COMPONENT_RL_MODULE]),
             "modules": sorted(algorithm.config.layout.species),
             "iteration": algorithm.training_iteration,
             **_run(algorithm.config.run_dir),

@@ -290,6 +290,7 @@ class PopulationPPOConfig(Settings):
         normalize_returns: BySpecies[bool] = NotProvided,
         entropy_coeff: BySpecies[float | list[list[int | float]]] = NotProvided,
         rare_action_share: BySpecies[float | None] = NotProvided,
+        entropy_over_worlds: BySpecies[float | None] = NotProvided,
         message_entropy_coeff: BySpecies[float] = NotProvided,
         loss_schedules: Mapping[str, object] | None = NotProvided,
         federated: Mapping[str, object] | None = NotProvided,
@@ -314,6 +315,10 @@ class PopulationPPOConfig(Settings):
             rare_action_share: share of it, 0 to 1, that pulls at actions that are about to be ruled out
                 (`popcomm.agents.openness`): the gradient of the entropy fades with the probability of an action, this
                 one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
+            entropy_over_worlds: share of it, 0 to 1, that is for the entropy of what a member does in a step on a seat
+                in all worlds together (`popcomm.rllib.exploration`), and not in each: all actions are tried, and each
+                may follow what was heard none the less. None: 0.8 where one of several actions is chosen and messages
+                are heard, else 0.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             loss_schedules: {loss: schedule}, by how much its weight is multiplied while training goes on, e.g.
                 {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for symbols that

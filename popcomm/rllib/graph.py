@@ -51,9 +51,16 @@ def relink(session: Session | None, graph: LearnedGraph | None) -> None:
 
 
 def check_graph(plan: Plan) -> None:
-    """Raises UserError: networks that do not hear by single messages."""
+    """Raises UserError: networks that do not hear by single messages, or a budget that refuses nobody."""
     if plan.channel is None or not isinstance(plan.channel.topology, Learned):
         return
+    topology, served = plan.channel.topology, plan.channel.budget.messages
+    most = topology.inbox_size(plan.layout.num_agents)
+    if topology.is_given and served is not None and served >= most:
+        raise UserError(
+            f"communication.budget is {served}, and by the links of communication.topology.strengths an agent hears at "
+            f"most {most} others, so that nobody is ever refused; use less than {most}, or leave it out"
+        )
     for name, species in plan.species.items():
         if species.spec.hears and getattr(species.agent_class, "collective", False):
             raise UserError(

@@ -125,9 +125,10 @@ def inherit(
     itself = hasattr(agent, "inherit")
     rows = agent.inherit(parents) if itself else {}
     for parameter in module.parameters():
-        chosen = rows.get(parameter, others.get(parameter, parents))
-        reindex(optimizer_of(optimizers, parameter), parameter, chosen)
-    kept = {id(buffer) for buffer in agent.buffers()} if itself else set()
+        if id(parameter) not in module.everybodys:
+            chosen = rows.get(parameter, others.get(parameter, parents))
+            reindex(optimizer_of(optimizers, parameter), parameter, chosen)
+    kept = module.everybodys | ({id(buffer) for buffer in agent.buffers()} if itself else set())
     for buffer in module.buffers():
         if id(buffer) not in kept:
             buffer.copy_(take_rows(buffer, parents.to(buffer.device)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,6 +56,8 @@ from popcomm.rollout import seed_of
 LEARNER_BRANCH, LESSON_BRANCH, CREDIT_BRANCH = 4, 9, 12
 GROWTH, FEDERATION = "growth", "federation"  # in a learner's state
 
+logger = logging.getLogger(__name__)
+
 
 class PopulationPPOLearner(PPOTorchLearner):
     """PPO on fragments. Rows are worlds; minibatches are worlds; one optimizer per species.
@@ -74,6 +77,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         self.species = self.plan.layout.species
         if config.tf32 and self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+        elif config.tf32:
+            logger.warning("acceleration.tf32 is true, and has no effect on the %s: it is of GPUs", self.device.type)
         if config.compile_agents:
             for module in self.networks.values():
                 module.agent.compile()

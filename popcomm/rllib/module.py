@@ -78,6 +78,12 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             self.register_buffer(key, nobody)
         check_member_axis(self.agent, self.spec.members, config["agent"].__name__)
 
+    @property
+    def everybodys(self) -> set[int]:
+        """Ids of parameters and buffers that no member leaves to another: the links of a learned graph."""
+        links = self.links
+        return set() if links is None else {id(values) for values in (*links.parameters(), *links.buffers())}
+
     def scale(self, hyperparameter: str) -> Tensor | None:
         """[P] float64, members' own values as multiples of the setting; None where all have the setting's."""
         return getattr(self, scale_name(hyperparameter), None)

@@ -13,7 +13,8 @@ from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels.manner import log_prob
 from popcomm.channels.messages import MessageKind, told
 from popcomm.envs.world import Species
-from popcomm.rllib.balance import kept_in_use
+from popcomm.rllib.balance import kept_in_use, pooled
+from popcomm.rllib.exploration import exploration
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.lessons import lesson_loss
 from popcomm.rllib.module import PopulationRLModule
@@ -94,7 +95,7 @@ class SpeciesLoss:
         entropy_mean = mean(likelihoods.entropy)
         loss = policy + config.vf_loss_coeff * value
         if not self._is_supervised(rows):
-            loss = loss - entropy_coeff * self._exploration(likelihoods.entropy, output, rows, mean)
+            loss = loss - entropy_coeff * self._exploration(likelihoods, rows, run, reduce, mean)
         logged |= {"policy_loss": policy, "vf_loss": value, "entropy": entropy_mean}
         if likelihoods.message_entropy is not None:
             logged["message_entropy"] = spoken = mean(likelihoods.message_entropy)
@@ -140,19 +141,34 @@ class SpeciesLoss:
         return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
 
     def _exploration(
-        self, entropy: Tensor, output: AgentOutput, rows: _Rows, mean: Callable[[Tensor], Tensor]
+        self,
+        likelihoods: _Likelihoods,
+        rows: _Rows,
+        run: SpeciesUnroll,
+        reduce: Reduce,
+        mean: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """The exploration bonus (nats), summed over members: entropy [P, R], and a part that does not fade, by which no
-        action is ruled out; each member's as much as its own share of the coefficient says."""
-        scale, share = self.module.scale("entropy_coeff"), self.plan.rare_share
+        """The exploration bonus (nats), summed over members."""
 
-        def own(values: Tensor) -> Tensor:
-            return mean(values if scale is None else values * scale.to(values).unsqueeze(1))
+        def pool(values: Tensor) -> Tensor:
+            return pooled(values, *rows.groups(run.places, self._per_seat), run.mask, reduce)
 
-        if not share:
-            return own(entropy)
-        allowed = rows.optional("action_mask")
-        return own(entropy) + share * own(self.distribution.openness(output.action_logits.float(), allowed))
+        return exploration(
+            self.distribution,
+            run.outputs.action_logits.float(),
+            rows.optional("action_mask"),
+            likelihoods.entropy,
+            pool,
+            mean,
+            self.plan.over_worlds,
+            self.plan.rare_share,
+            self.module.scale("entropy_coeff"),
+        )
+
+    @property
+    def _per_seat(self) -> bool:
+        """Whether a member has rows enough on a seat to see what it leaves undone there."""
+        return self.module.spec.members == 1 or self.plan.spec.seating in ("fixed", "worlds")
 
     def _talk_losses(
         self,
@@ -184,8 +200,7 @@ class SpeciesLoss:
             kl = voiced(moved.exp() - 1 - moved)
             total, logged["message_kl"] = total + weights["message_kl"] * kl, kl / members
         if self.plan.balance_weight:
-            per_seat = members == 1 or self.plan.spec.seating in ("fixed", "worlds")
-            groups = rows.groups(run.places, per_seat)
+            groups = rows.groups(run.places, self._per_seat)
             # Each round has symbols of its own to keep in use.
             parts = [
                 kept_in_use(

@@ -51,7 +51,7 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
         module: of the species, whose parameters are all [P, ...].
         optimizers: of its parameters.
     """
-    parameters = list(module.parameters())
+    parameters = [parameter for parameter in module.parameters() if id(parameter) not in module.everybodys]
     rng = np.random.default_rng(succession.seed)
     origin = crossed(succession.rows, succession.mates, len(parameters), succession.crossover, rng)
     of_whom = {p: torch.from_numpy(rows) for p, rows in zip(parameters, origin, strict=True)}
@@ -88,7 +88,7 @@ def _make_anew(module: PopulationRLModule, made: Tensor, seed: int) -> None:
     own = dict(module.named_parameters()) | dict(module.named_buffers())
     for name, values in (*fresh.named_parameters(), *fresh.named_buffers()):
         mine = own[name]
-        if mine.ndim and len(mine) == len(made):
+        if mine.ndim and len(mine) == len(made) and id(mine) not in module.everybodys:
             where = made.to(mine.device)
             mine.data[where] = values.data.to(mine.device)[where]
 

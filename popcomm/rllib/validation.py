@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
+from itertools import product
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS
@@ -34,8 +35,8 @@ logger = logging.getLogger(__name__)
 LEARN_FROM = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
-LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness", "rare_action_share")
-SHARES = ("message_sharpness", "rare_action_share")
+LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness", "rare_action_share", "entropy_over_worlds")
+SHARES = ("message_sharpness", "rare_action_share", "entropy_over_worlds")
 NOT_NEGATIVE = (
     "clip_param",
     "vf_clip_param",
@@ -181,11 +182,11 @@ def _check_agent(settings: Settings, name: str, species: SpeciesPlan) -> None:
 
 def _check_exploration(plan: Plan, settings: Settings) -> None:
     """A share of the entropy bonus that was asked for must have a bonus, and actions that could be ruled out."""
-    for species in plan.species.values():
-        share = species.settings.rare_action_share
+    for species, key in product(plan.species.values(), ("rare_action_share", "entropy_over_worlds")):
+        share = getattr(species.settings, key)
         if share and species.settings.entropy_coeff == 0:
             raise UserError(
-                f"training.rare_action_share is {share}, a share of training.entropy_coeff, and that is 0; use 0, or "
+                f"training.{key} is {share}, a share of training.entropy_coeff, and that is 0; use 0, or "
                 "give actions an entropy bonus"
             )
     share = settings.rare_action_share

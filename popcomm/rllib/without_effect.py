@@ -6,6 +6,7 @@ is as by default, or switches a loss off, is nothing to complain of. Configs of 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from inspect import signature
@@ -17,6 +18,8 @@ from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan, SpeciesPlan
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.survival_plan import check_selection
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_EVERY, DEFAULT_WORLDS = 10, 4  # of conversations and pictures
 OF_LEARNING = ("between", "threshold", "start", "price", "budget", "prune_at")  # keys of a graph that is learned
@@ -37,6 +40,15 @@ def check_effect(settings: Settings, plan: Plan) -> None:
     if plan.survival is not None:
         check_selection(settings, plan.survival, {name: species.members for name, species in plan.species.items()})
     _check_recorded(settings)
+
+
+def tell_what_is_not_written(settings: Settings) -> None:
+    """Say so where somebody chose when to record, and nowhere to record it; a config without may get a folder yet."""
+    chosen = [
+        key for key in ("conversation_every", "picture_every") if getattr(settings, key) not in (0, DEFAULT_EVERY)
+    ]
+    if chosen and settings.run_dir is None:
+        logger.warning("recording.%s: nothing is written, for recording.run_dir is missing", ", ".join(chosen))
 
 
 def _check_temperature(settings: Settings, plan: Plan) -> None:
@@ -64,10 +76,10 @@ def _check_topology(plan: Plan) -> None:
             )
     if isinstance(topology, Learned) and topology.is_given:
         _check_given(key, topology)
-    if isinstance(topology, Learned) and topology.budget >= seats * links:
+    if isinstance(topology, Learned) and topology.budget > seats * links:
         raise UserError(
             f"{key}.budget is {topology.budget}, and there are {seats * links} links at most, so that the price has no "
-            "effect; use less, or price 0 and no budget"
+            "effect; use fewer, or price 0 and no budget"
         )
 
 
@@ -127,6 +139,7 @@ OF_SPECIES: dict[str, tuple[tuple[object, ...], Callable[[SpeciesPlan], str]]] =
     "grad_clip_by": (("global_norm",), _unclipped),
     "vf_clip_param": ((math.inf,), _unvalued),
     "rare_action_share": ((None, 0), _unexplored),
+    "entropy_over_worlds": ((None, 0), _unexplored),
     "message_entropy_coeff": ((0,), _certain),
     "message_kl_coeff": ((0,), _mute),
     "message_balance_coeff": ((None, 0), _mute),

@@ -205,6 +205,7 @@ def test_the_picture_is_a_png_with_curves(capsys: pytest.CaptureFixture[str], ar
         (["--p", "0.1"], r"--p is for bernoulli and per_agent; local_rule takes --target"),
         (["--rule", "bernoulli", "--p", "0.1", "--target", "0.5"], r"--target is for local_rule"),
         (["--k", "2"], r"--k 2 is for ring and k_nearest; full has no k"),
+        (["--seed", "5"], r"--seed 5 is of the positions of k_nearest; full has none"),
         (["--topology", "ring", "--agents", "3", "--k", "5"], r"topology.k is 5, .* at most 2"),
         (["--loss", "0"], r"--loss is 0.0, and must be between 1e-09 and 0.5"),
         (["--rate", "-3"], r"--rate is -3.0, and must be a number of at least 0"),

@@ -146,6 +146,11 @@ def test_keys_of_the_env_config_are_yaml() -> None:
         env_config_of(["=3"])
 
 
+def test_copies_of_no_training_are_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-env", "my_pair:Pair", "--iterations", "0", "--worlds", "4"]) == 2
+    assert "--worlds 4 is of the training, and with --iterations 0 there is none" in capsys.readouterr().err
+
+
 @pytest.mark.system
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_rate_in_training_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -415,7 +415,7 @@ def test_every_line_of_a_shipped_config_has_a_comment(name: str) -> None:
 
 # What decides how agents learn, and has defaults that follow what was found out.
 SETTLED = {"lr", "gamma", "entropy_coeff", "vf_clip_param", "num_epochs", "minibatch_size"}
-SETTLED |= {"quality_coeff", "message_balance_coeff", "rare_action_share"}
+SETTLED |= {"quality_coeff", "message_balance_coeff", "rare_action_share", "entropy_over_worlds"}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from popcomm.errors import UserError
 from popcomm.rllib.counterfactual import counterfactual_credit
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.release import population_of
+from popcomm.rllib.succession import Succession, carry_out
 from popcomm.schedules import Clock
 from tests.rllib.test_credit import config_of
 from tests.rllib.test_learner import learner_of, update
@@ -88,7 +89,11 @@ def test_a_price_shuts_links_that_nobody_needs_and_stops_at_the_budget() -> None
     learner, _ = trained(graph_config(price=0.02), 40)
     heard_by_0, heard_by_1 = links(learner)
     assert heard_by_0[1] < 0.5 < heard_by_1[0]
-    free, _ = trained(graph_config(price=0.02, budget=2), 1)
+    free, _ = trained(graph_config(price=0.02, budget=1), 1)
+    assert free.graph.penalty("pair") is not None
+    with torch.no_grad():
+        free.networks["pair"].links.weight.view(1, 2, 2)[:, 0, 1] = SHUT
+    assert free.graph.open_links == 1
     assert free.graph.penalty("pair") is None
 
 
@@ -106,9 +111,10 @@ def test_the_learner_hears_what_the_runner_heard(agent: str, members: int) -> No
         {"topology": {"kind": "learned", "between": "seats"}, "rounds": 2},
         {"topology": {"kind": "learned", "strengths": GIVEN}},
         {"topology": {"kind": "learned", "strengths": GIVEN}, "rounds": 2},
+        {"topology": {"kind": "learned", "between": "seats"}, "budget": 2},
     ],
 )
-def test_so_it_does_in_rounds_and_where_the_graph_is_given(settings: dict[str, Any]) -> None:
+def test_so_it_does_in_rounds_under_a_budget_and_where_the_graph_is_given(settings: dict[str, Any]) -> None:
     check_that_both_hear_the_same(clock_config(agent="mlp").communication(**settings))
 
 
@@ -167,6 +173,61 @@ def test_pruned_links_are_out_of_the_inbox_from_the_next_fragment_on() -> None:
     assert learner.graph.pruned
     assert ((strengths > 0).sum() == 3).item()
     assert learner.graph.penalty("listener") is None
+
+
+def test_a_budget_holds_before_links_are_pruned_and_what_is_released_afterwards_still_plays() -> None:
+    links = {"kind": "learned", "between": "seats", "prune_at": 1, "price": 0.0}
+    config = clock_config(agent="mlp").communication(topology=links, budget=2)
+    config.validate()
+    learner, runner = learner_of(config), runner_of(config)
+    assert runner.sample().policy_batches["listener"]["senders"].shape[-1] == 2
+    for network in learner.networks.values():
+        network.links.weight.data.view(1, 2, 4)[:, :, 1:] = SHUT  # seat 0 alone is heard
+    learner.graph.settle(1)
+    runner.module.set_state(learner.module.get_state())
+    assert runner.sample().policy_batches["listener"]["senders"].shape[-1] == 1
+    rollout = population_of(config, learner.networks, Clock(0), []).rollout(worlds=4)
+    rollout.begin()
+    for _ in range(2):
+        turn, _ = rollout.step()
+    assert turn.mail is not None
+    assert turn.mail.slots[turn.mail.mask].unique().tolist() == [0]
+
+
+def test_a_budget_that_a_given_graph_never_reaches_is_told() -> None:
+    alone = {"kind": "learned", "strengths": [[0, 1, 1, 1], *[[0] * 4] * 3]}
+    config = clock_config(agent="mlp").communication(topology=alone, budget=2)
+    with pytest.raises(UserError, match=r"budget is 2, and by the links of communication\.topology\.strengths an"):
+        config.validate()
+
+
+def test_whoever_takes_a_members_place_leaves_the_graph_as_it_is() -> None:
+    config = clock_config(agent="mlp", members=2).communication(topology={"kind": "learned", "prune_at": 1})
+    config.validate()
+    learner = learner_of(config)
+    network = learner.networks["listener"]
+    network.links.weight.data[:, 0] = SHUT
+    learner.graph.settle(1)
+    before = {name: value.clone() for name, value in network.links.state_dict().items()}
+    agent = {name: value.clone() for name, value in network.agent.state_dict().items()}
+    newborns = Succession(np.array([-1, 0]), np.full(2, -1), False, 0, 0.5, 0.0, {}, seed=5)  # anew, and a mutant
+    carry_out(newborns, network, [o for _, o in learner.get_optimizers_for_module("listener")])
+    for name, value in network.links.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert any(not torch.equal(value, agent[name]) for name, value in network.agent.state_dict().items())
+
+
+def test_a_member_whose_loss_is_not_finite_leaves_the_links_and_the_others_learning() -> None:
+    config = clock_config(agent="mlp", members=4).communication(topology="learned").training(num_epochs=2)
+    learner, runner = learner_of(config), runner_of(config)
+    network = learner.networks["listener"]
+    with torch.no_grad():
+        network.agent.value_head.weight[1] = torch.nan
+    before = network.links.weight.detach().clone()
+    runner.module.set_state(learner.module.get_state())
+    update(learner, runner, 0)
+    assert (network.links.weight != before).any(1).tolist() == [True, False, True, True]
+    assert network.links.weight.isfinite().all()
 
 
 def test_a_run_state_and_weights_go_on_after_pruning_bit_for_bit() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from popcomm.agents.evenness import RARE, SCARCE
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.balance import RARE, SCARCE, evenness
+from popcomm.rllib.balance import evenness
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.ppo import same
 from popcomm.rllib.rows import Rows

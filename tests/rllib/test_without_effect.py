@@ -9,6 +9,8 @@ import pytest
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.without_effect import tell_what_is_not_written
+from tests.rllib.test_learner import learner_of
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
 FADE = {"kind": "linear", "begin": 0, "end": 9}
@@ -74,7 +76,7 @@ IDLE: list[tuple[Callable[[], PopulationPPOConfig], str]] = [
     ),
     (lambda: linked(kind="learned", strengths=GRAPH, price=0.3), "topology.price is 0.3, .* beside strengths"),
     (lambda: linked(kind="learned", strengths=GRAPH, prune_at=9), "topology.prune_at is 9, .* beside strengths"),
-    (lambda: linked(kind="learned", budget=12), "topology.budget is 12, and there are 12 links at most"),
+    (lambda: linked(kind="learned", budget=13), "topology.budget is 13, and there are 12 links at most"),
     (lambda: linked(kind="curriculum", schedule=FADE, seed=3), "topology.seed is 3, .* use keep 'drawn'"),
     (lambda: linked(kind="curriculum", schedule=FADE, least=3), "least is 3, and an agent has 3 links at first"),
     (
@@ -142,7 +144,7 @@ def test_a_config_of_before_goes_on(made: Callable[[], PopulationPPOConfig]) -> 
         game().training(message_entropy_coeff={"listener": 0.0, "default": 0.1}, rare_action_share=0.0),
         swarm().communication(messages={**SYMBOLS, "temperature": 2.0}, gradient="straight_through"),
         linked(kind="learned", strengths=GRAPH),
-        linked(kind="learned", budget=11),
+        linked(kind="learned", budget=12),
         linked(kind="curriculum", schedule=FADE, keep="drawn", seed=3, least=2),
         swarm().recording(conversation_worlds=0),
         swarm().recording(conversation_every=0, picture_every=0, importance_every=3, conversation_worlds=2),
@@ -158,3 +160,25 @@ def test_a_config_of_before_goes_on(made: Callable[[], PopulationPPOConfig]) -> 
 )
 def test_what_has_an_effect_is_not(config: PopulationPPOConfig) -> None:
     config.validate()
+
+
+@pytest.mark.parametrize(
+    ("recording", "told"),
+    [
+        ({}, ""),
+        ({"conversation_every": 0}, ""),
+        ({"conversation_every": 3, "run_dir": "somewhere"}, ""),
+        ({"conversation_every": 3, "picture_every": 4}, "conversation_every, picture_every: nothing is written"),
+    ],
+)
+def test_what_is_written_nowhere_is_told(
+    recording: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_what_is_not_written(swarm().recording(**recording))
+    assert told in caplog.text
+    assert bool(told) == bool(caplog.records)
+
+
+def test_tf32_without_a_gpu_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    learner_of(swarm().acceleration(tf32=True))
+    assert "acceleration.tf32 is true, and has no effect on the cpu" in caplog.text

@@ -27,7 +27,7 @@ from popcomm.analysis.experiments.frame import Claim, Experiment, Options
 from popcomm.analysis.experiments.intervals import difference, mean_interval
 from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.analysis.experiments.privacy_attacks import Overheard, over_rounds, rebuilt
-from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
+from popcomm.analysis.experiments.records import Trial, arms_of, trials_of
 from scipy.stats import norm
 from torch import Tensor
 
@@ -41,9 +41,9 @@ DIGITS = {"messages": 4, "updates": 16}
 # The last of each is no privacy at all: vectors as they are, and updates that are clipped and no more.
 EPSILONS: dict[str, tuple[float | None, ...]] = {
     "messages": (1, 3, 10, 30, 100, None),
-    "updates": (10, 100, 300, 1000, None),
+    "updates": (10, 100, 1000, 10_000, None),
 }
-STEPS = {"messages": 12_800, "updates": 25_600}  # environment steps of a run
+STEPS = {"messages": 12_800, "updates": 76_800}  # environment steps of a run
 QUICK_STEPS = 2_048
 CLIPS = {"messages": 1.0, "updates": 0.5}
 WORLDS = {"messages": 64, "updates": 256}
@@ -59,21 +59,12 @@ Record = Mapping[str, Any]
 
 
 def planned(options: Options) -> list[Trial]:
-    """Seeds outermost: a stop leaves whole sets of arms."""
-    return [
-        Trial(
-            options.out / RESULTS,
-            {"way": way, "epsilon": epsilon, "seed": seed, "env_steps": QUICK_STEPS if options.quick else STEPS[way]},
-            train,
-        )
-        for seed in range(1, options.seeds + 1)
+    arms = [
+        {"way": way, "epsilon": epsilon, "env_steps": QUICK_STEPS if options.quick else STEPS[way]}
         for way in EPSILONS
         for epsilon in EPSILONS[way]
     ]
-
-
-def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
-    return results_of(trials)
+    return trials_of(options, train, arms)
 
 
 def settings(way: str, epsilon: float | None, seed: int, env_steps: int) -> PopulationPPOConfig:
@@ -95,7 +86,7 @@ def settings(way: str, epsilon: float | None, seed: int, env_steps: int) -> Popu
     return (
         config.communication(messages={"kind": "vectors", "size": 8}, gradient="none")
         .population(agent="mlp", agent_config={"hidden": HIDDEN}, members=MEMBERS)
-        .training(federated={"every": EVERY, "clip": CLIPS[way], **budget, **rounds}, lr=1e-2, num_epochs=8)
+        .training(federated={"every": EVERY, "clip": CLIPS[way], **budget, **rounds}, lr=1e-2, num_epochs=4)
     )
 
 
@@ -161,8 +152,7 @@ def digits_seen(fragment: Mapping[str, NDArray[Any]], digits: int) -> NDArray[np
 
 def grouped(records: Sequence[Record], way: str) -> dict[float | None, list[Record]]:
     """{epsilon: its runs by seed}, in the order of EPSILONS."""
-    runs = arms_of([r for r in records if r["way"] == way], lambda r: r["epsilon"])
-    return {epsilon: runs[epsilon] for epsilon in EPSILONS[way] if epsilon in runs}
+    return arms_of([r for r in records if r["way"] == way], lambda r: r["epsilon"], EPSILONS[way])
 
 
 def chance(way: str) -> float:
@@ -258,9 +248,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-EXPERIMENT = Experiment(
-    NAME, __doc__, planned, results, page, draw, lambda records: {"runs": records}, seeds=5, quick=1
-)
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, seeds=5, quick=1)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ IDLE: list[tuple[Callable[[], PopulationPPOConfig], str]] = [
         "vf_clip_param is 3.0, and has no effect: training.vf_loss_coeff is 0",
     ),
     (lambda: game().training(rare_action_share=0.5), "rare_action_share is 0.5, .* learned from answers"),
+    (lambda: game().training(entropy_over_worlds=0.5), "entropy_over_worlds is 0.5, .* learned from answers"),
     (
         lambda: (
             swarm()

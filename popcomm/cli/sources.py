@@ -58,7 +58,7 @@ def table(module: str, name: str) -> dict[str, ClassSource]:
 
 
 def _entries(module: str, written: ast.Dict) -> dict[str, ClassSource]:
-    found = {}
+    found: dict[str, ClassSource] = {}
     for key, value in zip(written.keys, written.values, strict=True):
         if key is None:  # {**another table}
             found |= table(module, ast.unparse(value))

@@ -21,7 +21,7 @@ from popcomm.rllib.survival_plan import check_selection
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_EVERY, DEFAULT_WORLDS = 10, 4  # of conversations and pictures
+DEFAULT_EVERY = 10  # iterations between conversations and between pictures
 OF_LEARNING = ("between", "threshold", "start", "price", "budget", "prune_at")  # keys of a graph that is learned
 
 

@@ -290,7 +290,7 @@ class PopulationPPOConfig(Settings):
         normalize_returns: BySpecies[bool] = NotProvided,
         entropy_coeff: BySpecies[float | list[list[int | float]]] = NotProvided,
         rare_action_share: BySpecies[float | None] = NotProvided,
-        entropy_over_worlds: BySpecies[float | None] = NotProvided,
+        entropy_over_worlds: BySpecies[float] = NotProvided,
         message_entropy_coeff: BySpecies[float] = NotProvided,
         loss_schedules: Mapping[str, object] | None = NotProvided,
         federated: Mapping[str, object] | None = NotProvided,
@@ -317,8 +317,8 @@ class PopulationPPOConfig(Settings):
                 one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
             entropy_over_worlds: share of it, 0 to 1, that is for the entropy of what a member does in a step on a seat
                 in all worlds together (`popcomm.rllib.exploration`), and not in each: all actions are tried, and each
-                may follow what was heard none the less. None: 0.5 where one of several actions is chosen and messages
-                are heard, else 0.
+                may follow what was heard none the less. Where two kinds share a word it parted them, and it solved no
+                more small games on the whole (docs/learning_to_talk.md).
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             loss_schedules: {loss: schedule}, by how much its weight is multiplied while training goes on, e.g.
                 {"message_cost": {"kind": "linear", "begin": 0, "end": 100000, "start": 0, "stop": 1}} for symbols that

@@ -50,7 +50,7 @@ class SpeciesPlan:
     balance_weight: float  # of the balance of symbols, chosen or not
     sharpness: float  # the share of it that goes to sharpness, chosen or not
     rare_share: float  # of the entropy bonus that keeps actions open, chosen or not; 0 where none is ever ruled out
-    over_worlds: float  # share of the entropy bonus that is for what is done in all worlds together, chosen or not
+    over_worlds: float  # share of the entropy bonus that is for what is done in all worlds together
 
     @property
     def members(self) -> int:
@@ -338,10 +338,6 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
     critic = of_species("population.critic", settings.critic, species)
     decides = gradient == "reinforce" or spec.manners or not _is_told(settings, species)
     judged = decides or quality > 0 or critic == "central" or not getattr(agent, "judges_apart", False)
-    over_worlds = settings.entropy_over_worlds
-    if over_worlds is None:  # found where listeners choose one of few actions
-        listens = spec.receives is not None and not isinstance(species.action_space, spaces.Box)
-        over_worlds = open_ones["entropy_over_worlds"] if listens and settings.explores(species) else 0.0
     return SpeciesPlan(
         settings=settings,
         species=species,
@@ -356,5 +352,5 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
         balance_weight=balance,
         sharpness=sharpness,
         rare_share=rare,
-        over_worlds=over_worlds,
+        over_worlds=settings.entropy_over_worlds,
     )

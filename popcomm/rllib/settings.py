@@ -29,13 +29,12 @@ OF_DICTS = """
     num_workers
 """
 # Weights of the losses that make messages learned, where a config leaves them open (docs/learning_to_talk.md), and the
-# shares of the entropy bonus that pull at actions about to be ruled out, and that are for what is done in all worlds.
+# share of the entropy bonus that pulls at actions about to be ruled out.
 LEFT_OPEN = {
     "quality_coeff": 0.5,
     "message_balance_coeff": 0.1,
     "message_sharpness": 0.1,
     "rare_action_share": 1.0,
-    "entropy_over_worlds": 0.5,
 }
 
 
@@ -51,7 +50,7 @@ class Settings(PPOConfig):
     language_metrics: Sequence[str] = ()
     learn_from: str = "rewards"
     rare_action_share: float | None = 0.0
-    entropy_over_worlds: float | None = 0.0
+    entropy_over_worlds: float = 0.0
     quality_coeff: float | None = 0.0
     message_balance_coeff: float | None = 0.0
     message_kl_coeff: float = 0.0
@@ -152,7 +151,7 @@ class Settings(PPOConfig):
         self.normalize_returns = True
         self.learn_from = "rewards"
         self.rare_action_share = None
-        self.entropy_over_worlds = None
+        self.entropy_over_worlds = 0.0
         self.message_entropy_coeff = 0.0
         self.quality_coeff = None
         self.message_balance_coeff = None

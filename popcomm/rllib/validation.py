@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 LEARN_FROM = ("rewards", "answers")
 TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
-LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness", "rare_action_share", "entropy_over_worlds")
+LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness", "rare_action_share")
 SHARES = ("message_sharpness", "rare_action_share", "entropy_over_worlds")
 NOT_NEGATIVE = (
     "clip_param",

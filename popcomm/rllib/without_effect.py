@@ -139,7 +139,7 @@ OF_SPECIES: dict[str, tuple[tuple[object, ...], Callable[[SpeciesPlan], str]]] =
     "grad_clip_by": (("global_norm",), _unclipped),
     "vf_clip_param": ((math.inf,), _unvalued),
     "rare_action_share": ((None, 0), _unexplored),
-    "entropy_over_worlds": ((None, 0), _unexplored),
+    "entropy_over_worlds": ((0,), _unexplored),
     "message_entropy_coeff": ((0,), _certain),
     "message_kl_coeff": ((0,), _mute),
     "message_balance_coeff": ((None, 0), _mute),

@@ -13,11 +13,10 @@ from popcomm.agents.distributions import action_distribution
 from popcomm.agents.evenness import RARE
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.exploration import exploration
-from popcomm.rllib.settings import LEFT_OPEN
-from tests.rllib.test_plan import PushedWorld, two_species
+from tests.rllib.test_plan import two_species
 
 FOUR = action_distribution(spaces.Discrete(4))
-SHARE = LEFT_OPEN["entropy_over_worlds"]
+SHARE = 0.8
 
 
 def together(values: Tensor) -> Tensor:
@@ -114,10 +113,8 @@ def over_worlds(config: PopulationPPOConfig) -> dict[str, float]:
     return {name: species.over_worlds for name, species in config.plan.species.items()}
 
 
-def test_it_is_on_where_one_of_several_actions_is_chosen_and_messages_are_heard() -> None:
-    assert set(over_worlds(two_species()).values()) == {SHARE}
-    assert set(over_worlds(two_species().communication(messages=None)).values()) == {0.0}
-    assert over_worlds(two_species().environment(PushedWorld)) == {"speaker": 0.0, "listener": SHARE}
+def test_it_is_off_unless_it_is_asked_for() -> None:
+    assert set(over_worlds(two_species()).values()) == {0.0}
     assert set(over_worlds(two_species().training(entropy_over_worlds=0.25)).values()) == {0.25}
 
 

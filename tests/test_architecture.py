@@ -16,12 +16,12 @@ ROOT = Path(__file__).parent.parent
 
 # A report is made of a run when it ends; `analysis`, no room of popcomm's, stands on all of them.
 UPWARDS = {
-    ("popcomm.cli.main", "popcomm.analysis.report"),
+    ("popcomm.cli.run_commands", "popcomm.analysis.report"),
     ("popcomm.cli.train", "popcomm.analysis.report"),
-    ("popcomm.cli.main", "popcomm.analysis.sweep_report"),
-    ("popcomm.cli.main", "popcomm.analysis.comparison_report"),
-    ("popcomm.cli.main", "popcomm.analysis.watched"),
-    ("popcomm.cli.main", "popcomm.analysis.watching"),
+    ("popcomm.cli.run_commands", "popcomm.analysis.sweep_report"),
+    ("popcomm.cli.run_commands", "popcomm.analysis.comparison_report"),
+    ("popcomm.cli.run_commands", "popcomm.analysis.watched"),
+    ("popcomm.cli.run_commands", "popcomm.analysis.watching"),
     ("popcomm.cli.sweep", "popcomm.analysis.sweep_report"),
 }
 # Imports inside functions, and why they wait.

@@ -21,9 +21,8 @@ from popcomm.agents.flare_memory import FlareMemory
 from popcomm.agents.flare_mixing import scores
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
-from popcomm.agents.message_encoder import MessageEncoder, lookup
+from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import (
-    PopulationEmbedding,
     PopulationLayerNorm,
     PopulationLinear,
     PopulationMLP,
@@ -34,13 +33,12 @@ from popcomm.agents.routing import RoutedHearing
 from popcomm.agents.speech import message_head as make_message_head
 from popcomm.agents.start import POLICY_GAIN
 from popcomm.agents.tiny_presets import tiny_size
-from popcomm.channels.ending import sent
+from popcomm.agents.tiny_start import hear_in_order_, let_through_, look_at_positions_
+from popcomm.agents.token_encoder import TokenEncoder
 from popcomm.channels.mailbox import Inbox, RoutedInbox
-from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.errors import unknown
 
 MEMORIES = ("none", "flare")
-CONTRAST = 3.0  # of scores: e**3, so that 19 of 20 parts of what a head reads are the position it starts at
 
 
 class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
@@ -297,110 +295,3 @@ def first_token(block: FlareBlock, tokens: Tensor, mask: Tensor | None) -> Tenso
     """What a block makes of the first token, [P, R, C]: after the last block the others' MLP is not needed."""
     own = tokens.select(2, 0) + block.attention(block.attention_norm(tokens), mask).select(2, 0)
     return own + block.mlp(block.mlp_norm(own))
-
-
-@torch.no_grad()
-def let_through_(block: FlareBlock, generator: torch.Generator | None) -> None:
-    """Start a block's attention as wide as its input, weights N(0, 1 / C), in place of FLARE's N(0, 0.02).
-
-    The published start is for long inputs that are read out everywhere. Here one token is read out, and of what it held
-    at C = 64 and a depth of 2 only 0.5 % of the variance came from the messages; 15 % with this and `hear_in_order_`.
-    """
-    weight = block.attention.out.weight
-    weight.normal_(0, weight.shape[-2] ** -0.5, generator=generator)
-
-
-@torch.no_grad()
-def hear_in_order_(block: FlareBlock, places: Tensor) -> None:
-    """Let head j of a block start at position j modulo L of every message. places: [P, L, C], what marks positions.
-
-    Heads that start alike average all tokens, and a sum of symbols does not tell what stood where: with the published
-    start 1 to 4 % of what the messages changed depended on the order of their symbols.
-
-    A normalised token is (symbol + position + sender) / sqrt(3), so queries along d = own position less the mean of
-    all, sqrt(3) CONTRAST (L - 1) / (L s |d|^2) times as long for the scale s, score it CONTRAST above the others, on
-    average. In narrow heads d may be next to nothing; there the queries stay short.
-    """
-    attention, (members, length, _) = block.attention, places.shape
-    if length == 1:
-        return
-    heads = torch.arange(attention.num_heads)
-    by_head = places.view(members, length, attention.num_heads, -1)
-    own = by_head[:, heads % length, heads] - by_head.mean(1)  # [P, H, D]
-    size = CONTRAST * math.sqrt(3) * (length - 1) / (length * attention.scale)
-    queries = attention.latent_q.view(members, attention.num_heads, attention.num_latents, -1)
-    power = own.square().sum(-1, keepdim=True)
-    queries += (size * own / power.maximum(0.1 * power.mean())).unsqueeze(2)
-
-
-class TokenEncoder(nn.Module):
-    """What is heard as tokens: inbox [P, R, K, ...] -> tokens [P, R, K T, C], and which are real [P, R, K T].
-
-    T is one token per symbol, symbol + position + sender, or one per vector or word, a linear map + sender.
-
-    Args:
-        members: P.
-        kind: of message.
-        width: C.
-        senders: seats that can be told apart.
-        generator: source of the initial weights; torch's default one if None.
-    """
-
-    def __init__(
-        self, members: int, kind: MessageKind, width: int, senders: int, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__()
-        self.symbolic = isinstance(kind, Symbols)
-        self.ends = isinstance(kind, Symbols) and kind.ends
-        self.senders = PopulationEmbedding(members, senders, width, generator)
-        if self.symbolic:
-            self.tokens_per_message, vocab_size = kind.params_shape
-            self.symbols = PopulationEmbedding(members, vocab_size, width, generator)
-            self.positions = PopulationEmbedding(members, self.tokens_per_message, width, generator)
-        else:
-            self.tokens_per_message = 1
-            self.numbers = MessageEncoder(members, kind, width, generator)
-
-    def forward(self, inbox: Inbox) -> tuple[Tensor, Tensor]:
-        """inbox [P, R, K, ...] -> tokens [P, R, K T, C], mask [P, R, K T] bool."""
-        count = self.tokens_per_message
-        each = inbox.read(self._read).unflatten(-1, (count, -1)) + self.senders(inbox.senders).unsqueeze(-2)
-        mask = inbox.mask.unsqueeze(-1).expand(*inbox.mask.shape, count)
-        if self.ends:
-            mask = mask & sent(inbox.messages)
-        return each.flatten(2, 3), mask.flatten(2)
-
-    @property
-    def weight(self) -> Tensor:
-        """[P, L V, C], every symbol at every position, as a MessageDecoder reads them."""
-        return (self.symbols.weight.unsqueeze(1) + self.positions.weight.unsqueeze(2)).flatten(1, 2)
-
-    def encode(self, messages: Tensor, soft: Tensor | None = None) -> Tensor:
-        """Vectors [P, ..., D] or words [P, ...] as a MessageDecoder reads them: [P, ..., C]."""
-        return self.numbers.encode(messages, soft)
-
-    def _read(self, messages: Tensor, soft: Tensor | None) -> Tensor:
-        """Messages without their senders: [P, ..., *message shape] -> [P, ..., T C]."""
-        if not self.symbolic:
-            return self.numbers.encode(messages, soft)
-        if soft is None:
-            symbols = self.symbols(messages)
-        else:
-            # Every symbol as a message of one: the gradient goes to `soft` without one-hots.
-            symbols = lookup(self.symbols.weight, messages.unsqueeze(-1), soft.unsqueeze(-2))
-        places = self.positions.weight
-        return (symbols + places.view(len(places), *[1] * (symbols.dim() - 3), *places.shape[1:])).flatten(-2)
-
-
-def look_at_positions_(decoder: MessageDecoder, kind: MessageKind) -> None:
-    """Let head j of a decoder start at position j modulo L.
-
-    Its values are sums of a symbol and a position: averaged with equal weights, they would not tell what stood where.
-    """
-    if decoder.scores is None:
-        return
-    length, vocab_size = kind.params_shape
-    members, _, heads = decoder.scores.shape
-    own = torch.arange(heads) % length == torch.arange(length).unsqueeze(1)
-    with torch.no_grad():
-        decoder.scores.copy_(3.0 * own.repeat_interleave(vocab_size, 0).expand(members, -1, -1))

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from popcomm.channels.broadcast.air import Air
+from popcomm.channels.broadcast.checks import check_log
 from popcomm.channels.broadcast.dimensions import dimensions
-from popcomm.channels.broadcast.reflexes import Reflex, check_together, make_reflex
+from popcomm.channels.broadcast.reflexes import Reflex, make_reflex
 from popcomm.channels.gates import make_budget, make_gates
 from popcomm.channels.links import Links
 from popcomm.channels.messages import MessageKind, Symbols
-from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.topology import Learned, Topology
 from popcomm.channels.vocabulary import make_vocabulary, narrowed, points, widened
 from popcomm.checks import number, whole
@@ -223,31 +223,8 @@ class Channel:
             whole(f"communication.{key}", asked[key], 1)
         if self.reflexes or given:
             cause = "reflexes" if self.reflexes else given[0]
-            if messages.kind != "words":
-                told = "symbols" if isinstance(messages, RelaxedSymbols) else messages.kind
-                raise UserError(f"communication.{cause} act on words, and messages are {told}; use kind words")
-            if rounds:
-                raise UserError(
-                    f"communication.rounds is {rounds}, and communication.{cause} asks for a log, whose words are "
-                    "heard one step later; use rounds 0"
-                )
-            check_together(self.reflexes)
-            if isinstance(topology, Learned):
-                raise UserError(
-                    "communication.topology learned makes links stronger and weaker, and a log of words has none; use "
-                    "it without reflexes, capacity and inbox"
-                )
-            if topology.schedule is not None:
-                raise UserError(
-                    f"communication.topology {type(topology).__name__} changes while training goes on, and a log of "
-                    "words is sized for one that stays; use it without reflexes, capacity and inbox"
-                )
-            for key, asked_for in (("gate", gate), ("budget", budget)):
-                if asked_for is not None:
-                    raise UserError(
-                        f"communication.{key} is {asked_for!r}, and reflexes, capacity and inbox make a log, which has "
-                        "rules of its own; use one or the other"
-                    )
+            refused = {"gate": gate, "budget": budget}
+            check_log(cause, messages, topology, rounds, self.reflexes, refused)
             self.size = dimensions(topology, self.reflexes, num_agents, capacity, inbox)
             self.inbox_size = self.size.inbox
             self.open(1, 0)  # what does not fit says so now

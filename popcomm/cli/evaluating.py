@@ -89,6 +89,13 @@ def write_curves(found: Curves, told: Mapping[str, Any], plot: Path, file: Path)
     plot.write_bytes(draw({kind: {s: one.per_world for s, one in every.items()} for kind, every in found.items()}))
 
 
+def tell_curves(found: Curves, told: Mapping[str, Any], plot: Path, file: Path, console: Console) -> str:
+    """Print and write them; says what was written."""
+    print_curves(found, console)
+    write_curves(found, told, plot, file)
+    return f"{plot}, {file}: return against strength"
+
+
 def _print(console: Console, title: str, estimates: Mapping[str, Estimate]) -> None:
     if not estimates:
         return

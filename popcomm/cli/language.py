@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from popcomm.cli.options import check_writable as check_output
+from popcomm.errors import UserError
 from popcomm.language.corpora import Corpus, read_corpus
 from popcomm.language.dictionary import lexicon
 from popcomm.language.exports import check_writable, write_corpus
@@ -69,11 +72,50 @@ def write_lexicon(corpus: Corpus, path: Path) -> None:
     lexicon(told.meanings, told.messages).write(path)
 
 
+class Outputs(NamedTuple):
+    """The files that are asked for."""
+
+    json_file: Path | None  # of all numbers
+    lexicon: Path | None  # of all messages with their meanings
+    exports: Sequence[Path]  # of the corpus
+
+    def check(self) -> None:
+        """Raises UserError: another suffix than it must have, or a folder that does not exist."""
+        if self.json_file is not None:
+            check_output(self.json_file, "--json", ".json")
+        if self.lexicon is not None:
+            check_output(self.lexicon, "--lexicon", ".csv")
+        for file in self.exports:
+            check_writable(file)
+
+    def check_corpus(self, source: Path, corpus: Corpus) -> None:
+        """Raises UserError: the corpus has not what a file needs."""
+        if self.lexicon is not None and corpus.meanings is None:
+            raise UserError(f"--lexicon needs meanings, and '{source}' has none")
+
+    def write_corpus(self, corpus: Corpus) -> Iterator[str]:
+        """Write it; says what was written."""
+        for file in self.exports:
+            yield f"{file}: {write_corpus(corpus, file):,} rows"
+
+    def write_measures(
+        self, source: Path, corpus: Corpus, rows: Sequence[Row], left_out: Sequence[str], seed: int
+    ) -> Iterator[str]:
+        """Write what was measured; says what was written."""
+        if self.json_file is not None:
+            self.json_file.write_text(as_json(str(source), corpus, rows, left_out, seed), encoding="utf-8")
+            yield f"{self.json_file}: all numbers"
+        if self.lexicon is not None:
+            write_lexicon(corpus, self.lexicon)
+            yield f"{self.lexicon}: all messages with their meanings"
+
+
 def _shown(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"
 
 
 __all__ = [
+    "Outputs",
     "as_json",
     "check_writable",
     "measure",

@@ -42,7 +42,7 @@ class Argument(NamedTuple):
 
 
 def table(module: str, name: str) -> dict[str, ClassSource]:
-    """The classes of a table {name: class} of a module.
+    """The classes of a table {name: class} of a module, which may have it from another, or parts of it.
 
     Raises:
         LookupError: there is no such table, or it does not name its classes.
@@ -51,9 +51,20 @@ def table(module: str, name: str) -> dict[str, ClassSource]:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             if ast.unparse(target) == name:
-                pairs = zip(node.value.keys, node.value.values, strict=True)
-                return {ast.literal_eval(k): class_source(module, ast.unparse(v)) for k, v in pairs if k is not None}
+                return _entries(module, node.value)
+        if isinstance(node, ast.ImportFrom) and node.module and name in {alias.name for alias in node.names}:
+            return table(node.module, name)
     raise LookupError(f"{module} has no table {name}")
+
+
+def _entries(module: str, written: ast.Dict) -> dict[str, ClassSource]:
+    found: dict[str, ClassSource] = {}
+    for key, value in zip(written.keys, written.values, strict=True):
+        if key is None:  # {**another table}
+            found |= table(module, ast.unparse(value))
+        else:
+            found[ast.literal_eval(key)] = class_source(module, ast.unparse(value))
+    return found
 
 
 def class_source(module: str, name: str) -> ClassSource:

@@ -167,7 +167,7 @@ def referential(seed: int = 0) -> Moment:
     listeners = (right[0, :, 0] >= 0).nonzero().flatten()
     guesses[0, listeners[0]] = right[0, listeners[0]]
     step = world.step({"agent": guesses})
-    speaker = int(world._listens()[0].logical_not().nonzero())
+    speaker = int(world._sight.listens(world._episode, world._now)[0].logical_not().nonzero())
     links = torch.tensor([[speaker, seat] for seat in range(4) if seat != speaker])
     meaning = " ".join(str(part) for part in right[0, listeners[0]].tolist())
     rewards = " ".join(f"{reward:g}" for reward in step.rewards[0].tolist())

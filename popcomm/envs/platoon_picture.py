@@ -73,14 +73,16 @@ def draw_platoon(
         axes.add_patch(Polygon(corners, facecolor=COLOURS[kind], edgecolor=BLACK, linewidth=0.6, zorder=3))
         if crashed[seat]:
             axes.plot(*points[seat], **CRASH, zorder=5)
-        told = f"{seat}: {speeds[seat]:.0f} m/s"
-        if chosen[seat] > HOLD:
-            told += f"\n{ACTIONS[chosen[seat]]}"
-        if criticality[seat] > 0:
-            told += f"\ncritical {criticality[seat]:.2f}"
+        told = f"{seat}: {speeds[seat]:.0f} m/s" + _more_of(int(chosen[seat]), float(criticality[seat]))
         _tell(axes, told, middles[seat], outside=lanes[seat] == 0, size=size)
     _legend(figure, links is not None, bool(crashed.any()))
     return pixels(figure)
+
+
+def _more_of(chosen: int, criticality: float) -> str:
+    """Lines of what a vehicle does and must do; none where there is nothing to say."""
+    doing = f"\n{ACTIONS[chosen]}" if chosen > HOLD else ""
+    return doing + (f"\ncritical {criticality:.2f}" if criticality > 0 else "")
 
 
 def _tell(axes: Any, told: str, angle: float, outside: bool, size: float) -> None:

@@ -35,7 +35,7 @@ def draw_world(game: ReferentialWorld, world: int, links: Tensor | None = None) 
     figure, axes = blank((0.03, 0.29, 0.94, 0.65), title, size=10)
     axes.set(xlim=(-2.1, 2.1), ylim=(-1.45, 1.45), aspect="equal")
     axes.axis("off")
-    speaks = game._speaks()[world].cpu().numpy()
+    speaks = game._sight.speaks(game._episode, game._now)[world].cpu().numpy()
     angles = math.pi - 2 * math.pi * np.arange(len(speaks)) / len(speaks)
     places = np.stack((1.1 * np.cos(angles), 1.1 * np.sin(angles)), 1)
     size = min(15.0, 90.0 / len(speaks))  # of half a marker, in points
@@ -78,10 +78,10 @@ def _answered(game: ReferentialWorld) -> int | None:
 
 def _story(game: ReferentialWorld, world: int) -> list[str]:
     """The rounds that are seen, heard and answered, and the candidates; at most LINES lines."""
-    heard = game._heard_of
+    heard = game._now.heard_of
     told = [
-        (game._spoken_of, "seen by speakers"),
-        (heard, "heard by listeners" + (", answers due" if game._due else "")),
+        (game._now.spoken_of, "seen by speakers"),
+        (heard, "heard by listeners" + (", answers due" if game._now.due else "")),
         (_answered(game), "answered"),
     ]
     lines = [f"round {n + 1}, {what}: {_digits(game, n, world)}" for n, what in told if n is not None]

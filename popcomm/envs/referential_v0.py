@@ -6,34 +6,26 @@ One message per step, none wasted: while listeners answer one round, speakers se
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pettingzoo import AECEnv
 from torch import Tensor
-from torch.nn import functional as F
 
 from popcomm.channels import Symbols, Topology
 from popcomm.envs.drawing_world import DrawingWorld
 from popcomm.envs.messaging import MessagingEnv, with_messages
-from popcomm.envs.referential_draws import Episode, draw_candidates, draw_episode
+from popcomm.envs.referential_draws import Episode, draw_episode
 from popcomm.envs.referential_meanings import Meanings
 from popcomm.envs.referential_options import check_ranges, check_split, make_species
+from popcomm.envs.referential_sight import Moment, Sight, Views, moment_of
 from popcomm.envs.world import WorldStep
 from popcomm.envs.world_parallel import WorldParallelEnv, turn_based, turn_based_raw
 from popcomm.errors import UserError
 
 NAME = "referential_v0"
 MOST_LABELS = 1024  # metrics that count labels do not profit from more classes
-
-
-class Views(NamedTuple):
-    """What speakers and listeners see of M rounds, and what would be right."""
-
-    speaker: Tensor  # [M, O_speaker] float32
-    listener: Tensor  # [M, O_listener] float32
-    answers: Tensor  # [M, parts] int64: attributes, or the target's place
 
 
 class ReferentialWorld(DrawingWorld):
@@ -123,20 +115,13 @@ class ReferentialWorld(DrawingWorld):
         self.listeners = listeners or (1 if num_agents is None else num_agents - speakers)
         self.values, self.distractors, self.message_cost = values, distractors, message_cost
         self.turns, self.rounds, self.last_step = turns, rounds, rounds * turns
+        candidates = distractors if self.picking else 0
         told = Meanings(attributes, values, num_meanings, held_out, power_law, meaning_seed)
-        self.meanings = told.split(split).to(self.device)
-        check_split(len(self.meanings), split, distractors if self.picking else 0)
+        self._tell_of(told, split, candidates)
         self.state_size = attributes * values
-        self.num_labels = len(self.meanings) if len(self.meanings) <= MOST_LABELS else 0
-        self.label_attributes = self.meanings if self.num_labels else None
-        # Float64: rounded to float32, the rarest of many meanings would never be drawn.
-        odds = told.probabilities(split).cumsum(0)
-        self._odds = (odds / odds[-1]).to(self.device)
-        self._ones = self.meanings + torch.arange(attributes, device=self.device) * values
         self._parts = 1 if self.picking else attributes  # of an answer
-        self.species = make_species(
-            self.speakers, self.listeners, attributes, values, distractors if self.picking else 0, turns, self.swapping
-        )
+        self.species = make_species(self.speakers, self.listeners, attributes, values, candidates, turns, self.swapping)
+        self._sight = Sight(self.meanings, values, self.speakers, self.listeners, candidates, self.swapping)
         self._answerer = list(self.species.values())[-1]
         self._nothing = torch.tensor(-1, device=self.device)
         self._generator = torch.Generator(self.device)
@@ -147,6 +132,16 @@ class ReferentialWorld(DrawingWorld):
         self._counts: Tensor | None = None  # [B, N_s] int64, right parts of the latest answers
         self._age = 0  # steps since the episode opened, the same in all worlds
         self._episode: Episode
+
+    def _tell_of(self, told: Meanings, split: str, distractors: int) -> None:
+        """The meanings of a split are played: what they are called, and how often each comes."""
+        self.meanings = told.split(split).to(self.device)
+        check_split(len(self.meanings), split, distractors)
+        self.num_labels = len(self.meanings) if len(self.meanings) <= MOST_LABELS else 0
+        self.label_attributes = self.meanings if self.num_labels else None
+        # Float64: rounded to float32, the rarest of many meanings would never be drawn.
+        odds = told.probabilities(split).cumsum(0)
+        self._odds = (odds / odds[-1]).to(self.device)
 
     def reset(self, seed: int | None = None) -> WorldStep:
         if seed is not None:
@@ -160,7 +155,7 @@ class ReferentialWorld(DrawingWorld):
         self._check_actions(actions)
         if self._age > self.last_step:
             return self._open()
-        rewards = self._judge(actions[self._answerer.name]) if self._due else self._zeros()
+        rewards = self._judge(actions[self._answerer.name]) if self._now.due else self._zeros()
         if spoken is not None and self.message_cost:
             rewards = rewards.sub(spoken, alpha=self.message_cost)
         self._age += 1
@@ -184,31 +179,11 @@ class ReferentialWorld(DrawingWorld):
             rows: [M] int64, rows of `meanings`.
             generator: of the candidates, where there are any.
         """
-        meaning = self._one_hot(rows)
-        answers, shown = self.meanings[rows], meaning.new_zeros(len(rows), 0)
-        if self.picking:
-            candidates, places = draw_candidates(rows, self.distractors, len(self.meanings), generator)
-            answers, shown = places.unsqueeze(-1), self._one_hot(candidates).flatten(1)
-        if not self.swapping:
-            return Views(meaning, F.pad(shown, (1, 0), value=1.0), answers)
-        no = torch.zeros_like(meaning[:, :1])
-        speaker = torch.cat((no + 1, no, meaning, torch.zeros_like(shown)), -1)
-        return Views(speaker, torch.cat((no, no + 1, torch.zeros_like(meaning), shown), -1), answers)
+        return self._sight.alone(rows, generator)
 
     @property
-    def _spoken_of(self) -> int | None:
-        """The round whose meaning speakers see now."""
-        return self._age // self.turns if self._age < self.last_step else None
-
-    @property
-    def _heard_of(self) -> int | None:
-        """The round that the messages heard now belong to."""
-        return (self._age - 1) // self.turns if 0 < self._age <= self.last_step else None
-
-    @property
-    def _due(self) -> bool:
-        """Whether answers to the round heard of are due now."""
-        return self._heard_of is not None and self._age % self.turns == 0
+    def _now(self) -> Moment:
+        return moment_of(self._age, self.turns, self.last_step)
 
     def _open(self) -> WorldStep:
         self._episode = draw_episode(
@@ -231,7 +206,7 @@ class ReferentialWorld(DrawingWorld):
 
     def _judge(self, answers: Tensor) -> Tensor:
         """Rewards [B, N] for answers [B, N_s] or [B, N_s, A] to the round heard of; counts them for the metrics."""
-        heard = self._heard_of
+        heard = self._now.heard_of
         assert heard is not None
         speaking = self._episode.speaking[heard]
         parts = answers.reshape(self.num_worlds, -1, self._parts) == self._right_answer(heard).unsqueeze(1)
@@ -257,19 +232,20 @@ class ReferentialWorld(DrawingWorld):
     def _look(self, rewards: Tensor, first: bool = False) -> WorldStep:
         """The WorldStep of the present."""
         over = self._age > self.last_step
-        meaning = self._meaning()
+        now, episode, sight = self._now, self._episode, self._sight
+        meaning = sight.meaning(episode, now)
         self._last = WorldStep(
-            observations=self._swapping_views(meaning) if self.swapping else self._fixed_views(meaning),
+            observations=sight.observations(episode, now, meaning),
             rewards=rewards,
             terminated=self._flags(False),
             truncated=self._flags(over),
             alive=self._flags(not over),
             first=self._flags(first),
             state=meaning,
-            labels=self._labels() if self.num_labels else None,
-            answers={self._answerer.name: self._answers()},
+            labels=sight.labels(episode, now) if self.num_labels else None,
+            answers={self._answerer.name: self._answers(now)},
             # In turns all may talk; otherwise those who see no meaning have nothing to say.
-            speaks=self._speaks().clone() if self.swapping and self.turns == 1 else None,
+            speaks=sight.speaks(episode, now).clone() if self.swapping and self.turns == 1 else None,
         )
         return self._last
 
@@ -279,55 +255,13 @@ class ReferentialWorld(DrawingWorld):
     def _zeros(self) -> Tensor:
         return torch.zeros(self.num_worlds, self.num_agents, device=self.device)
 
-    def _one_hot(self, rows: Tensor) -> Tensor:
-        """Rows of `meanings` [...] -> [..., A * V]."""
-        ones = self._ones.index_select(0, rows.flatten())  # several times faster than indexing
-        return torch.zeros(len(ones), self.state_size, device=self.device).scatter_(-1, ones, 1.0).view(*rows.shape, -1)
-
-    def _meaning(self) -> Tensor:
-        """[B, A * V], zeros where none is spoken of."""
-        if self._spoken_of is None:
-            return torch.zeros(self.num_worlds, self.state_size, device=self.device)
-        return self._one_hot(self._episode.targets[self._spoken_of])
-
-    def _shown(self) -> Tensor:
-        """[B, (D + 1) * A * V] candidates of the round heard of, zeros where there is none; [B, 0] if nobody picks."""
-        if self._episode.candidates is None:
-            return torch.zeros(self.num_worlds, 0, device=self.device)
-        if self._heard_of is None:
-            return torch.zeros(self.num_worlds, (self.distractors + 1) * self.state_size, device=self.device)
-        return self._one_hot(self._episode.candidates[self._heard_of]).flatten(1)
-
-    def _fixed_views(self, meaning: Tensor) -> dict[str, Tensor]:
-        view = F.pad(self._shown(), (1, 0), value=float(self._due))
-        return {"speaker": _for_each(meaning, self.speakers), "listener": _for_each(view, self.listeners)}
-
-    def _swapping_views(self, meaning: Tensor) -> dict[str, Tensor]:
-        speaks, listens = self._speaks().unsqueeze(-1), self._listens().unsqueeze(-1)
-        parts = (speaks, listens & self._due, speaks * meaning.unsqueeze(1), listens * self._shown().unsqueeze(1))
-        return {"agent": torch.cat(parts, -1)}
-
-    def _speaks(self) -> Tensor:
-        """[B, N] bool: who sees a meaning now."""
-        return self._flags(False) if self._spoken_of is None else self._episode.speaking[self._spoken_of]
-
-    def _listens(self) -> Tensor:
-        """[B, N] bool: who is a listener of the round heard of."""
-        return self._flags(False) if self._heard_of is None else ~self._episode.speaking[self._heard_of]
-
-    def _labels(self) -> Tensor:
-        if self._spoken_of is None:
-            return torch.full((self.num_worlds, self.num_agents), -1, device=self.device)
-        return torch.where(self._speaks(), self._episode.targets[self._spoken_of].unsqueeze(-1), self._nothing)
-
-    def _answers(self) -> Tensor:
+    def _answers(self, now: Moment) -> Tensor:
         """[B, N_s] or [B, N_s, A] int64: what the answerers should say now; -1 where no answer is due."""
         shape = (self.num_worlds, self._answerer.num_seats, *(self._answerer.action_space.shape or ()))
-        heard = self._heard_of
-        if heard is None or not self._due:
+        if now.heard_of is None or not now.due:
             return torch.full(shape, -1, device=self.device)
-        right = self._right_answer(heard).unsqueeze(1)
-        listens = self._listens()[:, self._answerer.seats].unsqueeze(-1)
+        right = self._right_answer(now.heard_of).unsqueeze(1)
+        listens = self._sight.listens(self._episode, now)[:, self._answerer.seats].unsqueeze(-1)
         return torch.where(listens, right, self._nothing).view(shape)
 
     def render(self, world: int = 0, links: Tensor | None = None) -> np.ndarray:
@@ -338,11 +272,6 @@ class ReferentialWorld(DrawingWorld):
         if self._last is None:
             raise UserError("referential_v0 has no picture before it was reset; call reset first")
         return draw_world(self, world, links)
-
-
-def _for_each(view: Tensor, seats: int) -> Tensor:
-    """[B, O] -> [B, seats, O], always a copy: one seat's `expand` would hand out the state's memory."""
-    return view.unsqueeze(1).expand(-1, seats, -1).clone(memory_format=torch.contiguous_format)
 
 
 def parallel_env(render_mode: str | None = None, **kwargs: Any) -> WorldParallelEnv:

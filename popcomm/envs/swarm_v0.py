@@ -116,15 +116,12 @@ class SwarmWorld(DrawingWorld):
         self.cohesion, self.separation = cohesion, separation
         self.cells = max(3, round(size / neighbour_range))
         self.beacon_speed, self.beacon_turn, self.stagger = beacon_speed, beacon_turn, stagger
-        self.torus = (self.size, self.size)
-        self.continuous_actions = continuous_actions
+        self.torus, self.continuous_actions = (self.size, self.size), continuous_actions
         action_space = spaces.Box(-1.0, 1.0, (2,), np.float32) if continuous_actions else spaces.Discrete(5)
         names = tuple(f"{NAME}_{i}" for i in range(num_agents))
         self.species = {NAME: Species(NAME, 0, num_agents, OBS_SIZE, action_space, names)}
         self._thrusts = torch.tensor(THRUSTS, device=self.device) * acceleration
-        self._scouts: Tensor | None = None
-        if scout_fraction is not None:
-            self._scouts = torch.arange(num_agents, device=self.device) < round(scout_fraction * num_agents)
+        self._scouts = None if scout_fraction is None else self._first(round(scout_fraction * num_agents))
         self._even = torch.full((num_agents,), 1.0 / num_agents, device=self.device)
         self._nothing = torch.tensor(-1, device=self.device)
         self._generator = torch.Generator(self.device)
@@ -135,6 +132,10 @@ class SwarmWorld(DrawingWorld):
         self._beacon: Tensor  # [2, B]
         self._heading: Tensor  # [B]
         self._age: Tensor  # [B] int64, steps since the episode opened
+
+    def _first(self, count: int) -> Tensor:
+        """[N] bool, the first seats."""
+        return torch.arange(self.num_agents, device=self.device) < count
 
     def reset(self, seed: int | None = None) -> WorldStep:
         if seed is not None:

@@ -192,11 +192,7 @@ def sequential_information(
     """
     rng = np.random.default_rng(seed)
     if len(messages) > cap:
-        names, stream = np.unique(streams, return_inverse=True)
-        # A random rank for each stream; rows of the lowest ranks are kept until the cap is reached.
-        rank = rng.permutation(len(names))
-        full = np.cumsum(np.bincount(rank[stream], minlength=len(names)))
-        keep = full[rank[stream]] <= max(cap, full[0])
+        keep = _whole_streams(streams, cap, rng)
         messages, streams, steps = messages[keep], streams[keep], steps[keep]
         labels = None if labels is None else labels[keep]
     order, first = _followers(streams, steps, lag)
@@ -217,6 +213,15 @@ def sequential_information(
     controls = [_informations(other[:, first], other[:, first + lag]) for other in others]
     found = _informations(m[:, first], m[:, first + lag])
     return _against_controls(found, controls, controls, _limits(m[:, first], m[:, first + lag]), reduce, len(first))
+
+
+def _whole_streams(streams: Array, cap: int, rng: np.random.Generator) -> Array:
+    """[M] bool, rows of streams that are drawn until they hold that many rows; one stream at least."""
+    names, stream = np.unique(streams, return_inverse=True)
+    # A random rank for each stream; rows of the lowest ranks are kept until the cap is reached.
+    rank = rng.permutation(len(names))
+    full = np.cumsum(np.bincount(rank[stream], minlength=len(names)))
+    return full[rank[stream]] <= max(cap, full[0])
 
 
 def transitions(messages: Array, streams: Array, steps: Array, vocab_size: int, lag: int = 1) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,8 @@ from popcomm.rllib import checkpoints, evaluating, restoring
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
-from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled, SamplingFailure
+from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled
+from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.overlap import Ahead, Ask
@@ -50,20 +50,12 @@ from popcomm.schedules import Clock
 # By this name Tune and RLlib find it, as they do their own.
 ALGORITHMS["PopulationPPO"] = lambda: (PopulationPPO, PopulationPPO.get_default_config())
 
-logger = logging.getLogger(__name__)
+__all__ = ["NoSamplesError", "PopulationPPO", "SamplingError"]
 
 Answer = TypeVar("Answer")
 Components = str | Collection[str] | None
 
 STOP_SECONDS = 5.0  # for env runners to close their worlds
-
-
-class NoSamplesError(RuntimeError):
-    """Iteration after iteration brought no samples."""
-
-
-class SamplingError(RuntimeError):
-    """An environment or a network raised in an env runner; the text has the original traceback."""
 
 
 class PopulationPPO(PPO):
@@ -78,8 +70,6 @@ class PopulationPPO(PPO):
     def setup(self, config: PopulationPPOConfig) -> None:
         self.config = config = self._of_trial(config)
         self.plan = plan_of(config)
-        self._empty_iterations = 0
-        self._last_failure = ""
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
         self.performance: dict[str, float] | None = None
         self.known_fades: list[dict[str, object]] | None = None
@@ -91,6 +81,7 @@ class PopulationPPO(PPO):
         self.schedules = TrainingSchedules(config)
         self.attendance = Attendance(config)
         self.ahead = Ahead(config)
+        self.harvest = Harvest(config, self.attendance, self.ahead)
         self._recording = Recording()
         tell_what_is_not_written(config)
         super().setup(config)
@@ -144,9 +135,9 @@ class PopulationPPO(PPO):
             batches, rows = self._sample()
         # Fewer balanced blocks than learners would leave one of them without a world.
         if sum(rows) // self.plan.balanced_block < max(1, self.config.num_learners):
-            self._count_empty_iteration()
+            self.harvest.count_empty()
             return
-        self._empty_iterations = 0
+        self.harvest.count_full()
         self.schedules.observe(Clock(began[NUM_ENV_STEPS_SAMPLED_LIFETIME], self.performance or {}))
         if self._samples_ahead():
             self.ahead.begin(self.env_runner_group, self._asking(self.iteration + 2))
@@ -199,30 +190,9 @@ class PopulationPPO(PPO):
         by_reference = bool(self.config.num_env_runners or self.config.num_learners)
         return lambda runner: runner.sample_or_say_why(by_reference, *clock)
 
-    def _answers(self) -> Sequence[Sampled | SamplingFailure]:
-        """Of all runners that sampled, now or ahead of this iteration."""
-        group, ask = self.env_runner_group, self._asking(self.iteration + 1)
-        if self.config.num_env_runners == 0:
-            return [ask(group.local_env_runner)]
-        answers, alive = self.ahead.take(group), self.ahead.alive
-        if answers is None:
-            answers = group.foreach_env_runner(
-                ask, local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
-            )
-            alive = group.healthy_env_runner_ids()
-        self.attendance.take({answer.worker_index for answer in answers}, alive)
-        return answers
-
     def _sample(self) -> tuple[list[Batch], list[int]]:
         """Batches (or references to them) of all runners that answered, and how many worlds each has."""
-        answers = self._answers()
-        for failure in (a for a in answers if isinstance(a, SamplingFailure)):
-            message = f"sampling failed in env runner {failure.worker_index}:\n{failure.traceback}"
-            if not self.config.restart_failed_sub_environments:
-                raise SamplingError(message)
-            logger.warning("%s\nIts worlds are made anew.", message)
-            self._last_failure = message
-        sampled = [a for a in answers if isinstance(a, Sampled)]
+        sampled = self.harvest.gather(self.env_runner_group, self._asking(self.iteration + 1))
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
             self.performance, self.known_fades = _pooled(sampled), sampled[0].fades
@@ -238,14 +208,6 @@ class PopulationPPO(PPO):
             return learner.update_from_fragments(batches, rows, iteration, timesteps, scales)
 
         return [result.get() for result in _raise_first_error(self.learner_group.foreach_learner(update))]
-
-    def _count_empty_iteration(self) -> None:
-        self._empty_iterations += 1
-        if self._empty_iterations >= self.config.max_empty_iterations:
-            raise NoSamplesError(
-                f"{self._empty_iterations} iterations in a row brought no samples, or not enough for every learner "
-                f"(fault_tolerance.max_empty_iterations). {self._last_failure or self.attendance.reason}"
-            )
 
     def step(self) -> dict[str, object]:
         """One iteration's results, with RLlib's names; totals of env and agent steps stand at the top, too."""

@@ -317,7 +317,7 @@ class PopulationPPOConfig(Settings):
                 one does not, and an action that was wrong before anybody spoke is tried again. None: 1.
             entropy_over_worlds: share of it, 0 to 1, that is for the entropy of what a member does in a step on a seat
                 in all worlds together (`popcomm.rllib.exploration`), and not in each: all actions are tried, and each
-                may follow what was heard none the less. None: 0.8 where one of several actions is chosen and messages
+                may follow what was heard none the less. None: 0.5 where one of several actions is chosen and messages
                 are heard, else 0.
             message_entropy_coeff: weight of the entropy bonus of messages (nats of a whole message).
             loss_schedules: {loss: schedule}, by how much its weight is multiplied while training goes on, e.g.

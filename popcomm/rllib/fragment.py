@@ -155,34 +155,8 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
         "first": np.empty((b, t + 1, n), np.bool_),
         "members": np.empty((b, t, n), np.int64),
     }
-    kind = layout.messages
-    if kind is not None:
-        dtype = torch.empty(0, dtype=kind.dtype).numpy().dtype
-        arrays["messages"] = np.empty((b, t + 1, n, *kind.shape), dtype)
-        if layout.acts_by_message and species.speaks:
-            arrays["message_logp"] = np.empty((b, t, n), np.float32)
-        if reparameterised(kind) and species.speaks:
-            arrays["message_noise"] = np.empty((b, t, n, *kind.noise_shape), np.float32)  # type: ignore[attr-defined]
-        if layout.capacity:
-            arrays["slots"] = np.empty((b, t, n, layout.inbox_size), np.int32)
-            arrays["log_words"] = np.empty((b, t, layout.capacity), dtype)
-            arrays["log_sources"] = np.empty((b, t, layout.capacity), np.int64)
-            arrays["log_direct"] = np.empty((b, t, layout.capacity), np.bool_)
-        else:
-            arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
-        arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
-        arrays["previous_obs"] = np.empty((b, n, species.obs_size), seen)
-        if layout.open_symbols is not None:
-            arrays["open_symbols"] = np.full(b, layout.open_symbols, np.int64)
-        if layout.takes_turns:
-            arrays["voiced"] = np.empty((b, t, n), np.bool_)
-        if layout.noisy:
-            arrays["sent"] = np.empty((b, t, n, *kind.shape), dtype)
-        if layout.manners and species.speaks:
-            arrays["opens"] = np.empty((b, t, n), np.int8)
-            arrays["haste"], arrays["manner_logp"] = (np.empty((b, t, n), np.float32) for _ in range(2))
-        if layout.rounds > 1:
-            plain(arrays).update(_earlier(arrays, (b, t, n, layout.rounds - 1)))
+    if layout.messages is not None:
+        _allocate_messages(arrays, layout.messages, species, layout)
     if species.has_action_mask:
         actions = species.action_space
         size = int(actions.n) if isinstance(actions, spaces.Discrete) else int(actions.nvec.sum())
@@ -190,6 +164,39 @@ def allocate(species: Species, layout: FragmentLayout) -> Fragment[np.ndarray]:
     if layout.supervised and species.has_answers:
         arrays["answers"] = action_array(species.action_space, (b, t, n))
     return arrays
+
+
+def _allocate_messages(
+    arrays: Fragment[np.ndarray], kind: MessageKind, species: Species, layout: FragmentLayout
+) -> None:
+    """Add empty arrays for what one species says and hears."""
+    b, t, n = layout.num_worlds, layout.length, species.num_seats
+    dtype = torch.empty(0, dtype=kind.dtype).numpy().dtype
+    arrays["messages"] = np.empty((b, t + 1, n, *kind.shape), dtype)
+    if layout.acts_by_message and species.speaks:
+        arrays["message_logp"] = np.empty((b, t, n), np.float32)
+    if reparameterised(kind) and species.speaks:
+        arrays["message_noise"] = np.empty((b, t, n, *kind.noise_shape), np.float32)  # type: ignore[attr-defined]
+    if layout.capacity:
+        arrays["slots"] = np.empty((b, t, n, layout.inbox_size), np.int32)
+        arrays["log_words"] = np.empty((b, t, layout.capacity), dtype)
+        arrays["log_sources"] = np.empty((b, t, layout.capacity), np.int64)
+        arrays["log_direct"] = np.empty((b, t, layout.capacity), np.bool_)
+    else:
+        arrays["senders"] = np.empty((b, t, n, layout.inbox_size), np.int64)
+    arrays["inbox_mask"] = np.empty((b, t, n, layout.inbox_size), np.bool_)
+    arrays["previous_obs"] = np.empty((b, n, species.obs_size), arrays["obs"].dtype)
+    if layout.open_symbols is not None:
+        arrays["open_symbols"] = np.full(b, layout.open_symbols, np.int64)
+    if layout.takes_turns:
+        arrays["voiced"] = np.empty((b, t, n), np.bool_)
+    if layout.noisy:
+        arrays["sent"] = np.empty((b, t, n, *kind.shape), dtype)
+    if layout.manners and species.speaks:
+        arrays["opens"] = np.empty((b, t, n), np.int8)
+        arrays["haste"], arrays["manner_logp"] = (np.empty((b, t, n), np.float32) for _ in range(2))
+    if layout.rounds > 1:
+        plain(arrays).update(_earlier(arrays, (b, t, n, layout.rounds - 1)))
 
 
 def _earlier(arrays: Fragment[np.ndarray], leading: tuple[int, ...]) -> dict[str, np.ndarray]:

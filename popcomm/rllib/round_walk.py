@@ -36,7 +36,7 @@ def walk_rounds(
     """Let species walk through their fragments, all rounds of every step.
 
     Args:
-        walks: {species: its walk}, at step 0 (`popcomm.rllib.unroll`).
+        walks: {species: its walk}, at step 0 (`popcomm.rllib.species_walk`).
         seats: {species: slice of the world's seats}.
         rounds: R, one or more.
         messages: their kind.

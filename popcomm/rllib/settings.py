@@ -35,7 +35,7 @@ LEFT_OPEN = {
     "message_balance_coeff": 0.1,
     "message_sharpness": 0.1,
     "rare_action_share": 1.0,
-    "entropy_over_worlds": 0.8,
+    "entropy_over_worlds": 0.5,
 }
 
 

@@ -21,7 +21,7 @@ from popcomm.rllib.survival_plan import check_selection
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_EVERY, DEFAULT_WORLDS = 10, 4  # of conversations and pictures
+DEFAULT_EVERY = 10  # iterations between conversations and between pictures
 OF_LEARNING = ("between", "threshold", "start", "price", "budget", "prune_at")  # keys of a graph that is learned
 
 
@@ -148,13 +148,9 @@ OF_SPECIES: dict[str, tuple[tuple[object, ...], Callable[[SpeciesPlan], str]]] =
 
 
 def _check_recorded(settings: Settings) -> None:
+    """Intervals of 0 turn recording off, whatever is said of worlds; worlds of none do not."""
     worlds = settings.conversation_worlds
     intervals = {"conversation_every": settings.conversation_every, "picture_every": settings.picture_every}
-    if worlds not in (0, DEFAULT_WORLDS) and not (any(intervals.values()) or settings.importance_every):
-        raise UserError(
-            f"recording.conversation_worlds is {worlds}, and has no effect: conversation_every, picture_every and "
-            "importance_every are 0; leave it out"
-        )
     for key, every in intervals.items():
         if not worlds and every not in (0, DEFAULT_EVERY):
             raise UserError(

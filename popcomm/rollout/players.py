@@ -12,18 +12,16 @@ from torch import Tensor
 from popcomm.agents.seating import SHUFFLED, Seating, SeatingRule, draw, redraw
 from popcomm.agents.step import reset_state
 from popcomm.channels import Channel
-from popcomm.channels.gates import MIDDLE
 from popcomm.channels.mail import Mail
-from popcomm.channels.manner import Drawn
 from popcomm.channels.session import Session
-from popcomm.channels.vocabulary import narrowed, points, widened
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import WorldStep
-from popcomm.errors import UserError
 from popcomm.rollout.actor import Act, Actor, Network, Thought
-from popcomm.rollout.interference import Interference, as_symbols
+from popcomm.rollout.interference import Interference
+from popcomm.rollout.perception import perceived
 from popcomm.rollout.rounds import Round, exchange
 from popcomm.rollout.seeds import Seeds
+from popcomm.rollout.sending import send
 from popcomm.schedules import Clock
 
 
@@ -143,7 +141,7 @@ class Players:
 
     def arrive(self, step: WorldStep) -> None:
         """Take in what the worlds say: what is perceived and heard now."""
-        self.now = step = self._perceived(step)
+        self.now = step = perceived(step, self.session, self.layout)
         if self.session is None or self.in_rounds:  # which begin when somebody thinks about the step
             return
         alive, first = step.alive, step.first
@@ -202,14 +200,8 @@ class Players:
             sent, transmitted, voice = talk.rounds[-1].sent, talk.rounds[-1].transmitted, talk.rounds[-1].voice
             loads, fees = talk.loads(), talk.fees
         elif self.session is not None:
-            sent = heard = self.all_said({name: act.message for name, act in acts.items()})
-            opens, priority = self.manners({name: act.drawn for name, act in acts.items()})
-            voice = voice if opens is None else voice & opens
-            if self.interference is not None:
-                heard, voice = self.interfered(sent, voice)
-            voice = self.session.send(heard, voice, step.alive.any(1), priority)
-            fees = self.fees(voice, priority)
-            transmitted, loads = self.session.transmitted, self.session.channel.messages.load(sent) * voice
+            messages, drawn = {n: act.message for n, act in acts.items()}, {n: act.drawn for n, act in acts.items()}
+            sent, transmitted, voice, loads, fees = send(self, messages, drawn, voice, step)
         turn = Turn(
             step, mail, acts, actions, bounded, sent, transmitted, voice, loads,
             dict(self.members), dict(self.seatings), memories, self.reopened, () if talk is None else talk.rounds,
@@ -224,81 +216,10 @@ class Players:
         """How many symbols of a growing vocabulary may be said now; None: all."""
         return None if self.session is None else self.session.open_symbols
 
-    def interfered(self, sent: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
-        """What becomes of messages on their way; of noise come symbols that are open."""
-        assert self.channel is not None
-        assert self.interference is not None
-        kind, many = self.channel.messages, self.open_symbols
-        heard, voice = self.interference(narrowed(kind, many), points(kind, sent, many), voice, self.generator)
-        return (heard if many is None else widened(kind, heard)), voice
-
     @property
     def mail(self) -> Mail | None:
         """What is heard now; None in silence."""
         return None if self.session is None else self.session.mail
-
-    def manners(self, drawn: Mapping[str, Drawn | None]) -> tuple[Tensor | None, Tensor | None]:
-        """Whose message goes out [B, N] bool, and how urgent it is, [B, N] in [0, 1]; None where that is not asked."""
-        if self.channel is None or not (self.channel.gates.sender or self.channel.budget.ranks):
-            return None, None
-        opens, priority = [], []
-        for name, one in drawn.items():
-            shape = (self.num_worlds, self.layout.species[name].num_seats)
-            to_worlds = self.seatings[name].to_worlds
-            opens.append(self.speaks.new_ones(shape) if one is None else to_worlds(one.opens))
-            middle = torch.full(shape, MIDDLE, device=self._device)
-            priority.append(middle if one is None else to_worlds(one.haste).sigmoid())
-        return torch.cat(opens, 1), torch.cat(priority, 1)
-
-    def fees(self, voice: Tensor, priority: Tensor | None) -> Tensor | None:
-        """[B, N], what those whose message goes out are charged; None: nothing. The arguments are those of `send`."""
-        if self.channel is None or not (self.channel.gates.price or self.channel.budget.price):
-            return None
-        fee = self.channel.gates.price * voice.float()
-        return fee if priority is None else fee + self.channel.budget.price * priority * voice
-
-    def all_said(self, messages: Mapping[str, Tensor | None]) -> Tensor:
-        """The messages of all seats, [B, N, *message shape]; zeros of species that never speak.
-
-        Args:
-            messages: {species: [P, R, *message shape]}.
-        """
-        assert self.channel is not None
-        kind, parts = self.channel.messages, []
-        for name, message in messages.items():
-            species = self.layout.species[name]
-            if not species.speaks:
-                shape = (self.num_worlds, species.num_seats, *kind.shape)
-                parts.append(torch.zeros(shape, dtype=kind.dtype, device=self._device))
-            elif message is None:
-                agent = type(self.actors[name].network.agent).__name__
-                raise UserError(
-                    f"population.agent {agent} gave no message for species '{name}', and there is a channel"
-                )
-            else:
-                parts.append(self.seatings[name].to_worlds(message))
-        said = torch.cat(parts, 1)
-        return as_symbols(kind, said) if self.in_play else said
-
-    def _perceived(self, step: WorldStep) -> WorldStep:
-        """The step as agents perceive it, where reflexes take observations away."""
-        if self.session is None or not self.session.deprives:
-            return step
-        seen, labels = dict(step.observations), step.labels
-        for deprivation in self.session.deprived():
-            if labels is not None:
-                labels = labels.masked_fill(torch.from_numpy(deprivation.mask).to(self._device), -1)
-            for name, species in self.layout.species.items():
-                space, taken = species.observation_space, deprivation.mask[:, species.seats]
-                values = seen[name].cpu().numpy()
-                low, high = space.low, space.high
-                if species.sight is not None and species.sight.in_bytes:
-                    low, high = np.zeros(species.obs_size), species.sight.high
-                instead = deprivation.perceive(values[taken].astype(np.float32), low, high)
-                values = values.copy()
-                values[taken] = np.rint(instead) if values.dtype == np.uint8 else instead
-                seen[name] = torch.from_numpy(values).to(self._device)
-        return step._replace(observations=seen, labels=labels)
 
     def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
         """Others sit where members were replaced. Their lives begin in the middle of an episode, with the memory of a

@@ -18,6 +18,7 @@ from popcomm.agents.contract import AgentOutput
 from popcomm.channels.mail import Mail
 from popcomm.envs.world import WorldStep
 from popcomm.rollout.actor import Thought, Utterance
+from popcomm.rollout.sending import send
 
 if TYPE_CHECKING:
     from popcomm.rollout.players import Players
@@ -90,20 +91,10 @@ def _round(players: Players, step: WorldStep, thoughts: dict[str, Thought], able
     session = players.session
     assert session is not None
     said = {name: players.actors[name].say(thought.output, players.explore) for name, thought in thoughts.items()}
-    sent = heard = players.all_said({name: one.message for name, one in said.items()})
-    opens, priority = players.manners({name: one.drawn for name, one in said.items()})
-    voice = able if opens is None else able & opens
-    if players.interference is not None:
-        heard, voice = players.interfered(sent, voice)
-    voice = session.send(heard, voice, step.alive.any(1), priority)
-    mail = session.deliver(torch.ones_like(voice), hears, step.positions)
-    heard_of = voice & step.alive
-    return Round(
-        {name: thought.output for name, thought in thoughts.items()},
-        said,
-        sent, session.transmitted, heard_of, session.channel.messages.load(sent) * heard_of,
-        players.fees(heard_of, priority), mail,
-    )  # fmt: skip
+    messages, drawn = {n: one.message for n, one in said.items()}, {n: one.drawn for n, one in said.items()}
+    sent = send(players, messages, drawn, able, step)
+    mail = session.deliver(torch.ones_like(able), hears, step.positions)
+    return Round({name: thought.output for name, thought in thoughts.items()}, said, *sent, mail)
 
 
 def _as_said(thought: Thought, spoken: AgentOutput) -> Thought:

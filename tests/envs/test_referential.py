@@ -490,7 +490,7 @@ class TestConformance:
             (lambda w, a: {"listener": a["listener"] + (a["listener"] >= 0)}, "neither an action of MultiDiscrete"),
             (lambda w, a: {"listener": a["listener"] - 1}, "neither an action of MultiDiscrete"),
             (lambda w, a: {"listener": a["listener"].clamp(min=0 if w._age == 5 else -1)}, "seat that is not alive"),
-            (lambda w, a: a if w._due else None, r"answers for \[\], and has_answers is True for \['listener'\]"),
+            (lambda w, a: a if w._now.due else None, r"answers for \[\], and has_answers is True for \['listener'\]"),
         ],
     )
     def test_wrong_answers_are_found(self, change: Any, message: str) -> None:

@@ -179,6 +179,7 @@ def test_every_setting_of_learning_can_be_one_of_a_species() -> None:
         "entropy_coeff": [[0, 0.25], [10, 0.0]],
         "normalize_returns": False,
         "rare_action_share": 0.5,
+        "entropy_over_worlds": 0.25,
         "message_entropy_coeff": 0.1,
         "quality_coeff": 0.75,
         "message_balance_coeff": 0.2,

@@ -62,7 +62,7 @@ class _Training:
         self.config = clock_config(agent="mlp", **settings)
         self.config.validate()
         self.config.recording(run_dir=run_dir, conversation_every=0, picture_every=0)
-        self.recording, self.iteration = Recording(), 0
+        self.plan, self.recording, self.iteration = self.config.plan, Recording(), 0
         self.members, self.selected, self.survival = {}, {}, None
         self.schedules = TrainingSchedules(self.config)
         self.attendance, self.ahead, self.ledger = Attendance(self.config), Ahead(self.config), Ledger(None)

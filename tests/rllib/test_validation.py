@@ -100,6 +100,11 @@ class Featureless(Plain):
             r"rare_action_share is 0.5, a share of training.entropy_coeff, and that is 0",
         ),
         (lambda c: c.training(rare_action_share=2), r"rare_action_share is 2, and must be a number between 0 and 1"),
+        (
+            lambda c: c.training(entropy_coeff=0.0, entropy_over_worlds=0.5),
+            r"entropy_over_worlds is 0.5, a share of training.entropy_coeff, and that is 0",
+        ),
+        (lambda c: c.training(entropy_over_worlds=-1), r"entropy_over_worlds is -1, and must be a number between 0"),
         (lambda c: c.training(message_kl_coeff=None), r"training.message_kl_coeff is None, and must be a number"),
         (lambda c: c.training(quality_coeff=0.5).population(agent=Plain), r"quality_coeff is 0.5, .* Plain gives no"),
         (lambda c: c.training(quality_coeff=0.5).population(agent=Featureless), r"quality_coeff .* Featureless gives"),

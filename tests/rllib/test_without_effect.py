@@ -49,6 +49,7 @@ IDLE: list[tuple[Callable[[], PopulationPPOConfig], str]] = [
         "vf_clip_param is 3.0, and has no effect: training.vf_loss_coeff is 0",
     ),
     (lambda: game().training(rare_action_share=0.5), "rare_action_share is 0.5, .* learned from answers"),
+    (lambda: game().training(entropy_over_worlds=0.5), "entropy_over_worlds is 0.5, .* learned from answers"),
     (
         lambda: (
             swarm()
@@ -79,10 +80,6 @@ IDLE: list[tuple[Callable[[], PopulationPPOConfig], str]] = [
     (lambda: linked(kind="learned", budget=13), "topology.budget is 13, and there are 12 links at most"),
     (lambda: linked(kind="curriculum", schedule=FADE, seed=3), "topology.seed is 3, .* use keep 'drawn'"),
     (lambda: linked(kind="curriculum", schedule=FADE, least=3), "least is 3, and an agent has 3 links at first"),
-    (
-        lambda: swarm().recording(conversation_every=0, picture_every=0, conversation_worlds=2),
-        "conversation_worlds is 2, and has no effect: conversation_every, picture_every and importance_every are 0",
-    ),
     (
         lambda: swarm().recording(conversation_every=3, conversation_worlds=0),
         "conversation_every is 3, and has no effect: recording.conversation_worlds is 0",
@@ -147,6 +144,7 @@ def test_a_config_of_before_goes_on(made: Callable[[], PopulationPPOConfig]) -> 
         linked(kind="learned", budget=12),
         linked(kind="curriculum", schedule=FADE, keep="drawn", seed=3, least=2),
         swarm().recording(conversation_worlds=0),
+        swarm().recording(conversation_every=0, picture_every=0, conversation_worlds=2),  # a way to turn it off
         swarm().recording(conversation_every=0, picture_every=0, importance_every=3, conversation_worlds=2),
         selected(crossover=0.5, mutation_schedule=FADE, hyperparameters={"lr": [0.5, 2]}, perturbation=1.5),
         selected(

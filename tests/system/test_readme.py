@@ -126,6 +126,7 @@ def test_the_defaults_are_those_that_the_readme_tells() -> None:
         f"{LEFT_OPEN['message_balance_coeff']:g} and {LEFT_OPEN['message_sharpness']:g} unless set",
         f"{config.message_kl_coeff:g} unless set",
         f"tried again; {LEFT_OPEN['rare_action_share']:g} unless set",
+        f"at no cost; {LEFT_OPEN['entropy_over_worlds']:g} unless set",
     ):
         assert said in TEXT
     assert np.isinf(config.vf_clip_param)

@@ -1,0 +1,78 @@
+"""The harvest of an iteration: what all env runners sampled, what failed in them, and whether it is enough."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from popcomm.rllib.attendance import Attendance
+from popcomm.rllib.env_runner import Sampled, SamplingFailure
+from popcomm.rllib.overlap import Ahead, Ask
+from popcomm.rllib.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class NoSamplesError(RuntimeError):
+    """Iteration after iteration brought no samples."""
+
+
+class SamplingError(RuntimeError):
+    """An environment or a network raised in an env runner; the text has the original traceback."""
+
+
+class Harvest:
+    """Asks env runners for their fragments, or takes those that they sampled ahead.
+
+    Args:
+        config: says how long runners are waited for, and what becomes of failures.
+        attendance: is told which runners sampled.
+        ahead: what they sampled ahead.
+    """
+
+    def __init__(self, config: Settings, attendance: Attendance, ahead: Ahead) -> None:
+        self.config, self.attendance, self.ahead = config, attendance, ahead
+        self._empty_iterations = 0
+        self._last_failure = ""
+
+    def gather(self, group: Any, ask: Ask) -> list[Sampled]:
+        """What all runners of a group sampled for this iteration; those that failed or are missing are left out.
+
+        Raises:
+            SamplingError: sampling failed in one of them, and its worlds are not to be made anew.
+        """
+        answers = self._answers(group, ask)
+        for failure in (a for a in answers if isinstance(a, SamplingFailure)):
+            message = f"sampling failed in env runner {failure.worker_index}:\n{failure.traceback}"
+            if not self.config.restart_failed_sub_environments:
+                raise SamplingError(message)
+            logger.warning("%s\nIts worlds are made anew.", message)
+            self._last_failure = message
+        return [a for a in answers if isinstance(a, Sampled)]
+
+    def _answers(self, group: Any, ask: Ask) -> Sequence[Sampled | SamplingFailure]:
+        """Of all runners that sampled, now or ahead of this iteration."""
+        if self.config.num_env_runners == 0:
+            return [ask(group.local_env_runner)]
+        answers, alive = self.ahead.take(group), self.ahead.alive
+        if answers is None:
+            answers = group.foreach_env_runner(
+                ask, local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
+            )
+            alive = group.healthy_env_runner_ids()
+        self.attendance.take({answer.worker_index for answer in answers}, alive)
+        return answers
+
+    def count_full(self) -> None:
+        """There was enough to learn from."""
+        self._empty_iterations = 0
+
+    def count_empty(self) -> None:
+        """There was not. Raises NoSamplesError: nor was there for so many iterations in a row."""
+        self._empty_iterations += 1
+        if self._empty_iterations >= self.config.max_empty_iterations:
+            raise NoSamplesError(
+                f"{self._empty_iterations} iterations in a row brought no samples, or not enough for every learner "
+                f"(fault_tolerance.max_empty_iterations). {self._last_failure or self.attendance.reason}"
+            )

@@ -1,0 +1,71 @@
+"""What env runners sampled for an iteration, with runners that are answers alone."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from popcomm.rllib.attendance import Attendance
+from popcomm.rllib.env_runner import Sampled, SamplingFailure
+from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
+from popcomm.rllib.overlap import Ahead
+
+FAILED = SamplingFailure(2, "ValueError: no road")
+
+
+def harvest(runners: int = 2, **settings: Any) -> Harvest:
+    defaults = {
+        "num_env_runners": runners,
+        "sample_timeout_s": 1.0,
+        "overlap": False,
+        "restart_failed_sub_environments": False,
+        "restart_failed_env_runners": True,
+        "step_timeout_s": None,
+        "max_empty_iterations": 2,
+    }
+    config: Any = SimpleNamespace(**{**defaults, **settings})
+    return Harvest(config, Attendance(config), Ahead(config))
+
+
+def sampled(runner: int) -> Any:
+    return Sampled(*[None] * len(Sampled._fields))._replace(worker_index=runner)  # type: ignore[arg-type]
+
+
+def group_of(*answers: Any) -> Any:
+    """Remote runners that answer so."""
+    return SimpleNamespace(
+        foreach_env_runner=lambda ask, **how: list(answers),
+        healthy_env_runner_ids=lambda: [answer.worker_index for answer in answers],
+    )
+
+
+def test_the_driver_alone_asks_itself() -> None:
+    own = sampled(0)
+    group: Any = SimpleNamespace(local_env_runner="runner")
+    assert harvest(runners=0).gather(group, {"runner": own}.__getitem__) == [own]
+
+
+def test_a_failure_ends_the_training_with_its_traceback() -> None:
+    with pytest.raises(SamplingError, match="in env runner 2:\nValueError: no road"):
+        harvest().gather(group_of(sampled(1), FAILED), lambda runner: runner)
+
+
+def test_a_failure_is_left_out_and_told_where_worlds_are_made_anew(caplog: pytest.LogCaptureFixture) -> None:
+    first = sampled(1)
+    with caplog.at_level(logging.WARNING):
+        found = harvest(restart_failed_sub_environments=True).gather(group_of(first, FAILED), lambda runner: runner)
+    assert found == [first]
+    assert "ValueError: no road\nIts worlds are made anew." in caplog.text
+
+
+def test_only_empty_iterations_in_a_row_end_the_training_and_the_reason_is_told() -> None:
+    gathered = harvest(restart_failed_sub_environments=True)
+    gathered.gather(group_of(sampled(1), FAILED), lambda runner: runner)
+    gathered.count_empty()
+    gathered.count_full()
+    gathered.count_empty()
+    with pytest.raises(NoSamplesError, match=r"2 iterations in a row(.|\n)*ValueError: no road"):
+        gathered.count_empty()

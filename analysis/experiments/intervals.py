@@ -13,7 +13,8 @@ from scipy import stats
 from popcomm.language.intervals import LEVEL, UNKNOWN, Interval, mean_interval, welch_interval
 
 __all__ = [
-    "LEVEL", "Difference", "Interval", "difference", "mean_interval", "mean_shown", "paired", "share_interval",
+    "LEVEL", "Difference", "Interval", "correlation", "difference", "mean_interval", "mean_shown", "paired",
+    "share_interval",
 ]  # fmt: skip
 
 RESAMPLES = 10_000
@@ -69,6 +70,38 @@ def mean_shown(values: Sequence[float], digits: int, sign: str = "") -> str:
 def share_interval(count: int, of: int, level: float = LEVEL) -> Interval:
     """Wilson's interval of a probability (1927), from `count` successes in `of` runs."""
     return _interval(stats.binomtest(count, of).proportion_ci(level, method="wilson"))
+
+
+def correlation(
+    x: ArrayLike, y: ArrayLike, groups: Sequence[Any] | None = None, level: float = LEVEL
+) -> tuple[float, Interval]:
+    """Spearman's correlation of two numbers of R runs, and its interval (Bonett & Wright 2000, by Fisher's z).
+
+    Args:
+        x, y: [R].
+        groups: [R], of which only what differs within them counts: ranks less the mean of their group, the partial
+            correlation given the groups, each of which but one costs a degree of freedom.
+
+    Returns:
+        nan, and an interval of nan, where x or y does not vary, or where there are too few runs.
+
+    >>> correlation([1, 2, 3, 4, 5], [1, 4, 9, 16, 25])[0]
+    1.0
+    """
+    ranks = np.stack([stats.rankdata(np.asarray(values, float)) for values in (x, y)])
+    named = [str(group) for group in groups] if groups else [""] * ranks.shape[1]
+    kinds, of = np.unique(named, return_inverse=True)
+    counts = np.bincount(of)
+    ranks -= np.stack([(np.bincount(of, row) / counts)[of] for row in ranks])
+    spread = np.sqrt((ranks**2).sum(1).prod())
+    degrees = ranks.shape[1] - len(kinds) - 2
+    if spread < 1e-9 or degrees < 1:
+        return float("nan"), UNKNOWN
+    rho = float(np.clip((ranks[0] * ranks[1]).sum() / spread, -1, 1))
+    if abs(rho) > 1 - 1e-9:
+        return round(rho, 0), Interval(rho, rho)
+    reach = stats.norm.ppf(0.5 + level / 2) * np.sqrt((1 + rho**2 / 2) / degrees)
+    return rho, Interval(*(float(np.tanh(np.arctanh(rho) + side * reach)) for side in (-1, 1)))
 
 
 def paired(

@@ -6,11 +6,11 @@ A sentence is "key is value, and must ...", where `must` says what is allowed.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from popcomm.errors import UserError, nearest
+from popcomm.errors import UserError, nearest, unknown
 
 
 def whole(key: str, value: Any, at_least: float = -math.inf) -> int:
@@ -107,3 +107,18 @@ def one_of(key: str, value: Any, allowed: Collection[str]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def mapping(key: str, value: Any, keys: Iterable[str], between: str = ", ") -> Mapping[str, Any]:
+    """The value, which must be a mapping with no other keys than these.
+
+    Raises:
+        UserError: it is something else, or has another key.
+    """
+    known = tuple(keys)
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key} is {value!r}, and must be a mapping with {between.join(known)}")
+    for name in value:
+        if name not in known:
+            raise unknown(f"{key}: the key", str(name), known)
+    return value

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from popcomm.checks import count, number
-from popcomm.errors import UserError, unknown
+from popcomm.checks import count, mapping, number
+from popcomm.errors import UserError
 
 KEY = "messages.privacy"
 KEYS = ("epsilon", "delta", "clip", "messages")
@@ -89,11 +89,7 @@ def privacy_of(value: Any) -> Privacy | None:
     """
     if value is None or isinstance(value, Privacy):
         return value
-    if not hasattr(value, "items"):
-        raise UserError(f"{KEY} is {value!r}, and must be a mapping with {', '.join(KEYS)}")
-    for key in value:
-        if key not in KEYS:
-            raise unknown(f"{KEY}: the key", str(key), KEYS)
+    mapping(KEY, value, KEYS)
     for key in KEYS[:3]:
         if key not in value:
             raise UserError(f"{KEY} has no '{key}', and needs epsilon, delta and clip")

@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from popcomm.checks import count, one_of
-from popcomm.errors import UserError, unknown
+from popcomm.checks import count, mapping, one_of
 
 KEY = "messages.superposition"
 KEYS = ("encoders", "measure")
@@ -85,9 +84,5 @@ def superposition_of(value: Any) -> Superposition | None:
     """
     if value is None or isinstance(value, Superposition):
         return value
-    if not hasattr(value, "items"):
-        raise UserError(f"{KEY} is {value!r}, and must be a mapping with {', '.join(KEYS)}")
-    for key in value:
-        if key not in KEYS:
-            raise unknown(f"{KEY}: the key", str(key), KEYS)
+    mapping(KEY, value, KEYS)
     return Superposition(**value)

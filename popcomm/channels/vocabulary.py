@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from popcomm.channels.messages import MessageKind, Symbols
 from popcomm.channels.relaxed import RelaxedSymbols
-from popcomm.checks import whole
-from popcomm.errors import UserError, unknown
+from popcomm.checks import mapping, whole
+from popcomm.errors import UserError
 from popcomm.schedules import LoadLinear, Schedule, make_schedule
 
 KEY = "communication.vocabulary"
@@ -66,11 +65,7 @@ def make_vocabulary(value: Any, kind: MessageKind) -> Vocabulary | None:
         return None
     if not isinstance(kind, Symbols | RelaxedSymbols):
         raise UserError(f"{KEY} opens one symbol after another, and messages are {kind.kind}; use kind symbols")
-    if not isinstance(value, Mapping):
-        raise UserError(f"{KEY} is {value!r}, and must be a mapping with {' and '.join(SETTINGS)}")
-    for key in value:
-        if key not in SETTINGS:
-            raise unknown(f"{KEY}: the key", str(key), SETTINGS)
+    mapping(KEY, value, SETTINGS, " and ")
     if "first" not in value:
         raise UserError(f"{KEY}.first is missing: it says how many symbols are open in the beginning")
     return Vocabulary(value["first"], value.get("schedule"), kind.vocab_size)

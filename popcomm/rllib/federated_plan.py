@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.channels.privacy import accounting, epsilon_of, sigma_of
-from popcomm.checks import count, number
-from popcomm.errors import UserError, unknown
+from popcomm.checks import count, mapping, number
+from popcomm.errors import UserError
 
 KEY = "training.federated"
 KEYS = ("every", "clip", "epsilon", "delta", "rounds")
@@ -84,11 +83,7 @@ def federated_of(value: Any) -> Federated | None:
     """
     if value is None or isinstance(value, Federated):
         return value
-    if not isinstance(value, Mapping):
-        raise UserError(f"{KEY} is {value!r}, and must be a mapping with {', '.join(KEYS)}")
-    for key in value:
-        if key not in KEYS:
-            raise unknown(f"{KEY}: the key", str(key), KEYS)
+    mapping(KEY, value, KEYS)
     if "every" not in value:
         raise UserError(f"{KEY} has no 'every', the iterations from one round to the next")
     return Federated(**value)

@@ -40,7 +40,18 @@ class Full(Topology):
         return _fixed(others + (others >= torch.arange(n).unsqueeze(1)), present)
 
 
-class Ring(Topology):
+class _OfSoMany(Topology):
+    """Each hears `k` others."""
+
+    def __init__(self, k: int) -> None:
+        self.k = whole("topology.k", k, 1)
+
+    def inbox_size(self, num_agents: int) -> int:
+        """`k`. Raises UserError: an agent has fewer others."""
+        return _at_most_others(self.k, num_agents)
+
+
+class Ring(_OfSoMany):
     """Seats stand in a circle and hear the `k` nearest along it: -1, +1, -2, +2, ...
 
     Raises:
@@ -50,11 +61,7 @@ class Ring(Topology):
     static = True
 
     def __init__(self, k: int = 2) -> None:
-        self.k = whole("topology.k", k, 1)
-
-    def inbox_size(self, num_agents: int) -> int:
-        """`k`. Raises UserError: an agent has fewer others."""
-        return _at_most_others(self.k, num_agents)
+        super().__init__(k)
 
     def connect(
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
@@ -125,7 +132,7 @@ class Custom(Topology):
         return Links(senders, real & self._mask.to(present.device))
 
 
-class KNearest(Topology):
+class KNearest(_OfSoMany):
     """Each hears the `k` nearest others, across the border where the world is a torus; nearest first.
 
     Raises:
@@ -135,11 +142,7 @@ class KNearest(Topology):
     needs_positions = True
 
     def __init__(self, k: int = 4) -> None:
-        self.k = whole("topology.k", k, 1)
-
-    def inbox_size(self, num_agents: int) -> int:
-        """`k`. Raises UserError: an agent has fewer others."""
-        return _at_most_others(self.k, num_agents)
+        super().__init__(k)
 
     def connect(
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
 # Weight of the pull at possibilities that are hardly used, beside the entropy; and how seldom is hardly.
@@ -49,4 +50,4 @@ def gaussian_use(mean: Tensor, log_std: Tensor, of_means: Tensor, of_squares: Te
     """
     variance = (of_squares - of_means.square()).clamp(min=1e-12)
     share = ((mean - of_means).square() + (2 * log_std).exp()) / variance
-    return 0.5 * (share + variance.log() + torch.log(torch.tensor(2 * torch.pi))).sum(-1)
+    return 0.5 * (share + variance.log() + math.log(2 * math.pi)).sum(-1)

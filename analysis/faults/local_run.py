@@ -12,6 +12,7 @@ import copy
 import errno
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -88,6 +89,25 @@ def run(run_dir: Path, resume: bool = False, fault: Fault | None = None, at: int
         os._exit(_child(run_dir, resume, fault, at, lasting, log, done))
     _, status = os.waitpid(child, 0)
     return Ended(os.waitstatus_to_exitcode(status), log.read_text(), done.read_text().splitlines())
+
+
+def first_checkpoint(whole: Ended) -> int:
+    """The number of the operation after which a run has a checkpoint. whole: a run to which nothing happened."""
+    return next(i for i, done in enumerate(whole.operations, 1) if done.startswith("os.rename /checkpoints/."))
+
+
+def moments(whole: Ended, count: int | None, seed: int) -> list[int]:
+    """Operations at which a run has something to go on from and still has something to do, drawn by the seed.
+
+    Args:
+        whole: a run to which nothing happened.
+        count: how many; None, or more than there are: all of them.
+    """
+    # The last operations give up the folder.
+    all_of_them = range(first_checkpoint(whole) + 2, len(whole.operations) - 3)
+    if count is None or count >= len(all_of_them):
+        return list(all_of_them)
+    return sorted(random.Random(seed).sample(all_of_them, count))
 
 
 def _child(run_dir: Path, resume: bool, fault: Fault | None, at: int, lasting: bool, log: Path, done: Path) -> int:

@@ -52,8 +52,8 @@ def _at_least_one(text: str) -> int:
 def _try_file_operations(folder: Path, moments: int | None, seed: int, faults: Sequence[str]) -> None:
     whole = local_run.run(folder / "whole")
     expected = local_run.records(folder / "whole")
-    for at in local_run.moments(whole, moments, seed):
-        for fault in faults:
+    for fault in faults:
+        for at in local_run.moments(whole, moments, seed, OF_FILES[fault]):
             run_dir = folder / f"{fault}_{at}"
             local_run.run(run_dir, fault=OF_FILES[fault], at=at, lasting=True)
             ended = local_run.run(run_dir, resume=True)

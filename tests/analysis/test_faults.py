@@ -29,6 +29,9 @@ def test_moments_are_those_of_the_seed_and_all_of_them_where_no_number_is_said(w
     assert set(some) < set(everything)
     assert some == local_run.moments(whole[0], 20, 1) != local_run.moments(whole[0], 20, 2)
     assert local_run.moments(whole[0], 10_000, 1) == everything
+    harmed = local_run.moments(whole[0], None, 1, local_run.disk_full)
+    assert harmed == everything[: len(harmed)]
+    assert not any(done.startswith(local_run.WRITING) for done in whole[0].operations[harmed[-1] : everything[-1]])
 
 
 def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(whole: tuple[Ended, Records], tmp_path: Path) -> None:
@@ -43,7 +46,7 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(whole: tuple[Ended, 
 def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
     whole: tuple[Ended, Records], tmp_path: Path
 ) -> None:
-    for at in local_run.moments(whole[0], TRIED, 2):
+    for at in local_run.moments(whole[0], TRIED, 2, local_run.disk_full):
         run_dir = tmp_path / str(at)
         ended = local_run.run(run_dir, fault=local_run.disk_full, at=at, lasting=True)
         assert ended.code == FAILED

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import ray
 from gymnasium import spaces
-
 from popcomm.analysis.faults.faulty_env import FaultyEnv
+
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 

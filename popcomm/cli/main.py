@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 # typer's own base of usage mistakes (an unknown option or command, a missing argument); it has no public name.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-USER_MISTAKE = 2
+LOSS, USER_MISTAKE = 1, 2
 
 
 def _print_version(asked: bool) -> None:
@@ -83,7 +83,7 @@ def _run(args: list[str] | None) -> int:
         return _complain(str(error))
     except LostError as error:
         _complain(str(error))
-        return FAILURE
+        return LOSS
     except UsageError as error:
         return _complain(error.format_message())  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake; the command line prints it and exits with code 2."""
+"""Exceptions that the command line prints as a sentence: a user's mistake (exit code 2), and a loss (exit code 1)."""
 
 from __future__ import annotations
 
@@ -62,6 +62,10 @@ ALSO_CALLED = {
 
 class UserError(ValueError):
     """A mistake in what the user asked for, said in one sentence and raised before any work starts."""
+
+
+class LostError(RuntimeError):
+    """What a training cannot go on without was lost: it goes on from its newest checkpoint, in another process."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ import copy
 import errno
 import json
 import os
+import random
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import ray
+import torch._dynamo
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -46,10 +49,11 @@ DOCUMENT: dict[str, Any] = {
     "stop": {"training_iteration": 4},
 }
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
+WRITING = ("open", "os.mkdir")
 CLOCKS = ("time_s", "charts/SPS", "charts/agent_SPS")  # what no two runs have alike
 FAILED = 3
-# What takes seconds to import is imported once, and not in each process anew.
-assert PopulationPPO is not None
+# What takes seconds to import is imported once, and not in each process anew: torch's optimizers ask for the second.
+assert (PopulationPPO, torch._dynamo) != (None, None)
 
 Fault = Callable[[str], None]  # is told of the operation
 
@@ -61,7 +65,7 @@ def kill(operation: str) -> None:
 
 def disk_full(operation: str) -> None:
     """Raises the error of a disk that is full, on which files can still be removed."""
-    if operation not in ("open", "os.mkdir"):
+    if operation not in WRITING:
         return
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -88,6 +92,32 @@ def run(run_dir: Path, resume: bool = False, fault: Fault | None = None, at: int
         os._exit(_child(run_dir, resume, fault, at, lasting, log, done))
     _, status = os.waitpid(child, 0)
     return Ended(os.waitstatus_to_exitcode(status), log.read_text(), done.read_text().splitlines())
+
+
+def first_checkpoint(whole: Ended) -> int:
+    """The number of the operation after which a run has a checkpoint. whole: a run to which nothing happened."""
+    # Files within it are renamed before, too.
+    return next(
+        i for i, done in enumerate(whole.operations, 1) if re.fullmatch(r"os\.rename /checkpoints/\.[^/]+", done)
+    )
+
+
+def moments(whole: Ended, count: int | None, seed: int, fault: Fault = kill) -> list[int]:
+    """Operations at which a run has something to go on from and still has something to do, drawn by the seed.
+
+    Args:
+        whole: a run to which nothing happened.
+        count: how many; None, or more than there are: all of them.
+        fault: a full disk harms nobody who only removes files from then on.
+    """
+    # The last operations give up the folder.
+    last = len(whole.operations) - 4
+    if fault is disk_full:
+        last = max(i for i, done in enumerate(whole.operations[:last], 1) if done.startswith(WRITING))
+    all_of_them = range(first_checkpoint(whole) + 2, last + 1)
+    if count is None or count >= len(all_of_them):
+        return list(all_of_them)
+    return sorted(random.Random(seed).sample(all_of_them, count))
 
 
 def _child(run_dir: Path, resume: bool, fault: Fault | None, at: int, lasting: bool, log: Path, done: Path) -> int:

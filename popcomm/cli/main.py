@@ -15,7 +15,7 @@ import popcomm
 from popcomm.cli import cluster_commands, planning_commands, run_commands, training_commands
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.cli.signals import INTERRUPTED, Termination
-from popcomm.errors import UserError
+from popcomm.errors import LostError, UserError
 
 # Commands import what they need when they run: Ray and torch take seconds, and read the environment at import.
 
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 # typer's own base of usage mistakes (an unknown option or command, a missing argument); it has no public name.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-USER_MISTAKE = 2
+LOSS, USER_MISTAKE = 1, 2
 
 
 def _print_version(asked: bool) -> None:
@@ -64,8 +64,8 @@ app.command("list")(planning_commands.list_)
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns its exit code.
 
-    0, 1 for a failed trial or job or something wrong with an environment, 2 for a user's mistake, 3 for a stopped job,
-    130 after Ctrl-C, 143 after SIGTERM, which is treated as Ctrl-C.
+    0, 1 for a failed trial or job, something wrong with an environment or a learner that was lost, 2 for a user's
+    mistake, 3 for a stopped job, 130 after Ctrl-C, 143 after SIGTERM, which is treated as Ctrl-C.
 
     Any other exception is a defect of popcomm or of the user's own code, and keeps its traceback (exit code 1).
     """
@@ -81,6 +81,9 @@ def _run(args: list[str] | None) -> int:
         return int(app(args=args, prog_name="popcomm", standalone_mode=False) or 0)
     except UserError as error:
         return _complain(str(error))
+    except LostError as error:
+        _complain(str(error))
+        return LOSS
     except UsageError as error:
         return _complain(error.format_message())  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from popcomm.cli.documents import dump, load, shown
-from popcomm.errors import UserError
+from popcomm.errors import LostError, UserError
 from popcomm.identity import CONFIG, identify, run_id
 from popcomm.language import progress
 from popcomm.manifest import find
@@ -119,13 +119,22 @@ def check_trust(trust: bool, resume: bool) -> None:
 
 @contextmanager
 def run_folder_told(run_dir: Path) -> Iterator[None]:
-    """Within, a disk that is full or gone is told in a sentence.
+    """Within, a disk that is full or gone is told in a sentence, and what was lost with how to go on.
 
     Raises:
-        UserError: it is.
+        UserError: the disk is.
+        LostError: something was lost.
     """
     try:
         yield
+    except LostError as error:
+        saved = find(run_dir / CHECKPOINTS, run=run_id(run_dir)).path
+        hint = (
+            f"popcomm train --run-dir {run_dir} --resume goes on from {saved.name}"
+            if saved
+            else f"no checkpoint was saved yet (recording.checkpoint_every), so {run_dir} has nothing to go on from"
+        )
+        raise type(error)(f"{error}; {hint}") from error
     except Exception as error:
         reason = _of_the_disk(error)
         if reason is None:

@@ -12,7 +12,6 @@ from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.utils.actor_manager import CallResult, RemoteCallResults
 from ray.rllib.utils.metrics import (
     ALL_MODULES,
     ENV_RUNNER_RESULTS,
@@ -27,7 +26,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.errors import UserError
-from popcomm.rllib import checkpoints, evaluating, restoring
+from popcomm.rllib import checkpoints, evaluating, learners, restoring
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
@@ -163,8 +162,7 @@ class PopulationPPO(PPO):
         if self.survival is None or not self.survival.due(self.training_iteration + 1):
             return {}
         selected = self.survival.select(self.schedules.strength(MUTATION), self.schedules.strength(PRESSURE))
-        answers = self.learner_group.foreach_learner(lambda learner: learner.succeed(selected.successions))
-        diversity = _raise_first_error(answers)[0].get()
+        diversity = learners.ask(self.learner_group, lambda learner: learner.succeed(selected.successions))[0]
         self.selected = {name: {**told, "weight_diversity": diversity[name]} for name, told in selected.told.items()}
         return {name: succession.newborn for name, succession in selected.successions.items()}
 
@@ -207,11 +205,12 @@ class PopulationPPO(PPO):
         def update(learner: PopulationPPOLearner) -> object:
             return learner.update_from_fragments(batches, rows, iteration, timesteps, scales)
 
-        return [result.get() for result in _raise_first_error(self.learner_group.foreach_learner(update))]
+        return learners.ask(self.learner_group, update)
 
     def step(self) -> dict[str, object]:
         """One iteration's results, with RLlib's names; totals of env and agent steps stand at the top, too."""
-        results = super().step()
+        with learners.loss_told(self.learner_group):
+            results = super().step()
         sampled = results.get(ENV_RUNNER_RESULTS, {})
         results["num_agent_steps_sampled_lifetime"] = int(
             sum(sampled.get(NUM_MODULE_STEPS_SAMPLED_LIFETIME, {}).values())
@@ -288,7 +287,9 @@ class PopulationPPO(PPO):
 
     def save_to_path(self, path: PathLike | None = None, **kwargs: object) -> str:
         """RLlib's checkpoint, complete or not there at all, with a manifest that `from_checkpoint` verifies."""
-        return checkpoints.save(self, super().save_to_path, path, **kwargs)
+        learners.check_all_are_there(self.learner_group)
+        with learners.loss_told(self.learner_group):
+            return checkpoints.save(self, super().save_to_path, path, **kwargs)
 
     @classmethod
     def from_checkpoint(
@@ -369,11 +370,3 @@ def _pooled(sampled: Sequence[Sampled]) -> dict[str, float]:
         if told:
             pooled[name] = sum(value * steps for value, steps in told) / sum(steps for _, steps in told)
     return pooled
-
-
-def _raise_first_error(results: RemoteCallResults) -> list[CallResult]:
-    answers = list(results)
-    for answer in answers:
-        if not answer.ok:
-            raise answer.get()
-    return answers

@@ -22,6 +22,8 @@ from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels import Channel
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import World
+from popcomm.errors import UserError
+from popcomm.rllib import object_store
 from popcomm.rllib.callbacks import RunnerCallbacks
 from popcomm.rllib.determinism import leave_new_memory
 from popcomm.rllib.episodes import Episodes
@@ -63,6 +65,7 @@ class SamplingFailure(NamedTuple):
 
     worker_index: int
     traceback: str
+    sentence: str = ""  # instead, where what was sampled could not be kept
 
 
 class PopulationEnvRunner(EnvRunner, Checkpointable):
@@ -246,7 +249,10 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             if self.config.restart_failed_sub_environments:
                 self._make_worlds_anew()
             return failure
-        sent = ray.put(packed(batch)) if by_reference else batch
+        try:
+            sent = object_store.put(packed(batch), self.config) if by_reference else batch
+        except UserError as error:
+            return SamplingFailure(self.worker_index or 0, "", str(error))
         measured = {name: float(value) for name, value in self.statistics.performance.items()}
         members = self.statistics.read_members()
         return Sampled(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from popcomm.errors import UserError
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.env_runner import Sampled, SamplingFailure
 from popcomm.rllib.overlap import Ahead, Ask
@@ -41,9 +42,12 @@ class Harvest:
 
         Raises:
             SamplingError: sampling failed in one of them, and its worlds are not to be made anew.
+            UserError: what one of them sampled could not be kept.
         """
         answers = self._answers(group, ask)
         for failure in (a for a in answers if isinstance(a, SamplingFailure)):
+            if failure.sentence:
+                raise UserError(failure.sentence)
             message = f"sampling failed in env runner {failure.worker_index}:\n{failure.traceback}"
             if not self.config.restart_failed_sub_environments:
                 raise SamplingError(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,28 @@ TRIED = 3
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Records, int]:
-    """How a run ends that nothing happens to, what it leaves, and after how many operations it has a checkpoint."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Records]:
+    """How a run ends that nothing happens to, and what it leaves."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     ended = local_run.run(folder)
     assert ended.code == 0, ended.printed
-    first = next(i for i, done in enumerate(ended.operations, 1) if done.startswith("os.rename /checkpoints/."))
-    return ended, local_run.records(folder), first
+    return ended, local_run.records(folder)
 
 
-def moments(whole: tuple[Ended, Records, int], seed: int) -> list[int]:
-    ended, _, first = whole
-    # The last operations give up the folder.
-    return sorted(random.Random(seed).sample(range(first + 2, len(ended.operations) - 3), TRIED))
+def test_moments_are_those_of_the_seed_and_all_of_them_where_no_number_is_said(whole: tuple[Ended, Records]) -> None:
+    everything = local_run.moments(whole[0], None, 1)
+    some = local_run.moments(whole[0], 20, 1)
+    assert len(set(some)) == 20
+    assert set(some) < set(everything)
+    assert some == local_run.moments(whole[0], 20, 1) != local_run.moments(whole[0], 20, 2)
+    assert local_run.moments(whole[0], 10_000, 1) == everything
+    harmed = local_run.moments(whole[0], None, 1, local_run.disk_full)
+    assert harmed == everything[: len(harmed)]
+    assert not any(done.startswith(local_run.WRITING) for done in whole[0].operations[harmed[-1] : everything[-1]])
 
 
-def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(whole: tuple[Ended, Records, int], tmp_path: Path) -> None:
-    for at in moments(whole, 1):
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(whole: tuple[Ended, Records], tmp_path: Path) -> None:
+    for at in local_run.moments(whole[0], TRIED, 1):
         run_dir = tmp_path / str(at)
         assert local_run.run(run_dir, fault=local_run.kill, at=at).code == KILLED
         ended = local_run.run(run_dir, resume=True)
@@ -40,9 +44,9 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(whole: tuple[Ended, 
 
 
 def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
-    whole: tuple[Ended, Records, int], tmp_path: Path
+    whole: tuple[Ended, Records], tmp_path: Path
 ) -> None:
-    for at in moments(whole, 2):
+    for at in local_run.moments(whole[0], TRIED, 2, local_run.disk_full):
         run_dir = tmp_path / str(at)
         ended = local_run.run(run_dir, fault=local_run.disk_full, at=at, lasting=True)
         assert ended.code == FAILED
@@ -54,10 +58,10 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
 
 
 def test_a_run_that_is_killed_before_its_first_checkpoint_has_nothing_to_go_on_from(
-    whole: tuple[Ended, Records, int], tmp_path: Path
+    whole: tuple[Ended, Records], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    assert local_run.run(run_dir, fault=local_run.kill, at=whole[2]).code == KILLED
+    assert local_run.run(run_dir, fault=local_run.kill, at=local_run.first_checkpoint(whole[0])).code == KILLED
     ended = local_run.run(run_dir, resume=True)
     assert ended.code == FAILED
     assert "UserError: " in ended.printed

@@ -12,7 +12,8 @@ import pytest
 
 from popcomm.cli import main as cli
 from popcomm.cli import run_folder
-from popcomm.errors import UserError
+from popcomm.errors import LostError, UserError
+from popcomm.manifest import Found
 
 
 @pytest.fixture(autouse=True)
@@ -273,3 +274,24 @@ def test_training_time_adds_up_over_processes_up_to_the_checkpoint(tmp_path: Pat
     lines = [f'{{"iteration": {iteration}, "time_s": {clock}}}\n' for iteration, clock in rows]
     (tmp_path / "progress.jsonl").write_text("".join(lines))
     assert [run_folder.seconds_until(tmp_path, i) for i in (0, 2, 3, 4)] == [0.0, 5.0, 6.0, 9.0]
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_loss_is_one_sentence_that_says_how_to_go_on_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, saved: bool
+) -> None:
+    checkpoint = tmp_path / "checkpoint_000005"
+    monkeypatch.setattr(run_folder, "find", lambda *args, **options: Found(checkpoint if saved else None, ()))
+
+    def lose(*args: object, **options: object) -> int:
+        with run_folder.run_folder_told(tmp_path):
+            raise LostError("learner 1 of 1 is lost")
+
+    monkeypatch.setattr(cli, "app", lose)
+    assert cli.main(["train"]) == 1
+    hint = (
+        f"popcomm train --run-dir {tmp_path} --resume goes on from checkpoint_000005"
+        if saved
+        else f"no checkpoint was saved yet (recording.checkpoint_every), so {tmp_path} has nothing to go on from"
+    )
+    assert capsys.readouterr().err == f"popcomm: learner 1 of 1 is lost; {hint}\n"

@@ -1,0 +1,88 @@
+"""Fragments that do not fit into Ray's object store: they go to the disk, and where that is full, it is told.
+
+    python -m popcomm.analysis.faults.store
+    python -m popcomm.analysis.faults.store --full-disk
+
+print one line of JSON: {"steps": of the environment, "said": why it ended, or nothing}.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+# Before Ray is imported.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray gives its processes what others leave over)
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="pop")
+# From this share of the disk on, Ray takes it for full.
+os.environ["RAY_local_fs_capacity_threshold"] = "0.0001" if "--full-disk" in sys.argv else "0.999"  # noqa: SIM112 (Ray's)
+
+import json
+import logging
+import shutil
+from typing import Any
+
+import numpy as np
+import ray
+from gymnasium import spaces
+from popcomm.analysis.faults.faulty_env import FaultyEnv
+
+from popcomm.errors import UserError
+from popcomm.rllib import PopulationPPOConfig
+
+LOOPBACK, STORE_BYTES = "127.0.0.1", 80 * 2**20
+WIDTH, ITERATIONS = 250_000, 2
+
+
+class WideEnv(FaultyEnv):
+    """Two agents that see 1 MB each."""
+
+    def observation_space(self, agent: str) -> spaces.Space:
+        return spaces.Box(-1, 1, (WIDTH,), np.float32)
+
+    def _look(self) -> dict[str, Any]:
+        return {agent: np.full(WIDTH, self.rng.uniform(-1, 1), np.float32) for agent in self.possible_agents}
+
+
+def main() -> None:
+    """Two runners whose fragments of some 70 MiB lie in a store of 80 MiB at the same time."""
+    ray.init(
+        num_cpus=3,
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _node_ip_address=LOOPBACK,
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    config = (
+        PopulationPPOConfig()
+        .environment("popcomm.analysis.faults.store:WideEnv")
+        .communication(messages={"kind": "symbols", "vocab_size": 4, "length": 1})
+        .population(agent="mlp", agent_config={"hidden": 4})
+        .env_runners(num_env_runners=2, num_worlds_per_env_runner=4, rollout_fragment_length=8)
+        .training(num_epochs=1)
+        .debugging(seed=3)
+    )
+    said, algorithm = "", config.build_algo()
+    try:
+        for _ in range(ITERATIONS):
+            algorithm.train()
+    except UserError as error:
+        said = str(error)
+    finally:
+        steps = algorithm.env_steps
+        algorithm.stop()
+        ray.shutdown()
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
+    print(json.dumps({"steps": steps, "said": said}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

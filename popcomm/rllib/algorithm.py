@@ -30,6 +30,7 @@ from popcomm.rllib import checkpoints, evaluating, learners, restoring
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
+from popcomm.rllib.determinism import without_compiler
 from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled
 from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
 from popcomm.rllib.learner import PopulationPPOLearner
@@ -83,7 +84,8 @@ class PopulationPPO(PPO):
         self.harvest = Harvest(config, self.attendance, self.ahead)
         self._recording = Recording()
         tell_what_is_not_written(config)
-        super().setup(config)
+        with without_compiler():
+            super().setup(config)
 
     def _of_trial(self, config: PopulationPPOConfig) -> PopulationPPOConfig:
         """Under Tune, what is recorded goes to the trial's own folder: one that is named would be the same for all.

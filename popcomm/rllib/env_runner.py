@@ -25,7 +25,7 @@ from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.rllib import object_store
 from popcomm.rllib.callbacks import RunnerCallbacks
-from popcomm.rllib.determinism import leave_new_memory
+from popcomm.rllib.determinism import leave_new_memory, without_compiler
 from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import as_batch, packed
 from popcomm.rllib.graph import graph_of, relink
@@ -80,7 +80,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     """
 
     def __init__(self, *, config: Settings, **kwargs: object) -> None:
-        super().__init__(config=config, **kwargs)
+        with without_compiler():
+            super().__init__(config=config, **kwargs)
         leave_new_memory()
         self.plan = plan_of(config)
         self.env: World

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from popcomm.channels.links import Links
@@ -79,6 +78,8 @@ def nearest_by_tree(positions: Tensor, present: Tensor, k: int, torus: tuple[flo
     apart = torch.cat([points, (far * world).unsqueeze(1).double()], 1).numpy()
     here = present.reshape(-1).nonzero().squeeze(1)
     box = None if torus is None else [*torus, 0.0]
+    from scipy.spatial import cKDTree  # trainings begin without it
+
     tree = cKDTree(apart[here.numpy()], boxsize=box, balanced_tree=False, compact_nodes=False)
     # Column k + 1 is what is left when a point finds itself; a missing neighbour has the index len(here).
     found = torch.as_tensor(tree.query(apart, k=k + 1)[1])

@@ -331,6 +331,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         return [(COMPONENT_RL_MODULE, self.module)]
 
+    def save_to_path(self, path: Any = None, *, state: dict[str, Any] | None = None, **kwargs: Any) -> str:
+        """RLlib's files of a runner, without the weights: they are the learners', which write their own."""
+        state = self.get_state(not_components=COMPONENT_RL_MODULE) if state is None else state
+        return str(super().save_to_path(path, state=state, **kwargs))
+
     def run_state(self) -> dict[str, Any]:
         """All of this runner that decides the future, but the weights: the rollout's state, and what is counted of it.
 

@@ -319,7 +319,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             part = select(arrays, rows)
             for name, run in self._unroll(part).items():
                 whole = plain(arrays[name])
-                for key, values in self.losses[name].decided(part[name], run).items():
+                for key, values in self.losses[name].decisions.relived(part[name], run).items():
                     whole[key] = whole[key].index_copy(0, rows, values)
 
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:

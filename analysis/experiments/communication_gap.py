@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from popcomm.analysis.experiments import runs, swarm_controls
+from popcomm.analysis.experiments import runs
 from popcomm.analysis.experiments.figures import DASHED, DOTS, DOTTED, level, of_tables, seeds_and_mean
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options
 from popcomm.analysis.experiments.intervals import Difference, difference, mean_interval
 
+from popcomm.envs import swarm_references
 from popcomm.envs.swarm_v0 import SwarmWorld
 from popcomm.errors import UserError
 from popcomm.language.drawing import BLUE, GREEN, ORANGE, PURPLE, card, dress, legend
@@ -279,7 +280,7 @@ def results(options: Options, made: Sequence[runs.Run]) -> Results:
         raise UserError(f"{options.out} has not all of these runs yet; leave out --page-only")
     arms = {arm: [run.table for run in made[place :: len(ARMS)]] for place, arm in enumerate(ARMS)}
     env_config = made[0].document["environment"].get("env_config") or {}
-    scripted = swarm_controls.controls(env_config)
+    scripted = swarm_references.controls(env_config)
     episode = SwarmWorld(num_worlds=1, **env_config).max_steps
     gap = measure(range(1, len(arms["talking"]) + 1), arms, scripted, episode)
     for claim in claims(gap):
@@ -321,7 +322,7 @@ def page(found: Results) -> dict[str, Any]:
     returns = {name: (np.array(values), "") for name, values in gap.returns.items()}
     apart = {f"talking minus {name}": (returns["talking"][0] - returns[name][0], "+") for name in gap.gaps}
     told = {"claims": claims(gap), "columns": returns | apart, "intervals": INTERVALS}
-    return {**told, "gap": gap, "config": found.config, "meanings": swarm_controls.MEANINGS, "around": mean_interval}
+    return {**told, "gap": gap, "config": found.config, "meanings": swarm_references.MEANINGS, "around": mean_interval}
 
 
 def numbers(found: Results) -> dict[str, Any]:

@@ -31,11 +31,11 @@ from popcomm.analysis.experiments.frame import Experiment, Options
 from popcomm.analysis.experiments.intervals import Interval, mean_interval
 from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, stored
 from popcomm.analysis.experiments.runs import Run
-from popcomm.analysis.experiments.swarm_controls import controls
 
 from popcomm.cli import documents
 from popcomm.cli.ray_session import ray_session
 from popcomm.cli.train import checked_config
+from popcomm.envs.swarm_references import controls
 from popcomm.language.drawing import BLUE, GREEN, ORANGE, PURPLE, card, dress, legend
 
 NAME = "model_size"

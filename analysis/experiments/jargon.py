@@ -27,7 +27,7 @@ from popcomm.analysis.experiments import jargon_measures as measures
 from popcomm.analysis.experiments.figures import level, mean_of, of_tables, panels
 from popcomm.analysis.experiments.frame import Experiment, Options
 from popcomm.analysis.experiments.intervals import mean_interval, share_interval
-from popcomm.analysis.experiments.jargon_measures import PLAIN, Records, arms, claims, finite, value
+from popcomm.analysis.experiments.jargon_measures import PLAIN, Records, arms, claims, finite, jargon, value
 from popcomm.analysis.experiments.records import RESULTS, Trial
 from popcomm.analysis.experiments.runs import LEAN, algorithm_of
 
@@ -188,7 +188,7 @@ def evaluate(runner: Any, config: Any, steps: int = EVALUATION_STEPS) -> dict[st
         found[name] = float(np.mean(known)) if known else float("nan")
     if words:
         told = jargon_agreement(*(np.concatenate(part) for part in (words, labels, members)), num_labels=kinds)
-        score = measures.jargon(told.mean, told.distinct, kinds)
+        score = jargon(told.mean, told.distinct, kinds)
         found |= {"agreement": told.mean, "distinct": told.distinct, "jargon": score}
     return {name: finite(number) for name, number in found.items()}
 

@@ -188,9 +188,10 @@ def page(arms: Arms) -> dict[str, Any]:
     by = [settled_by(played, RENAMED, until) for until in (CLAIM, CLAIM * ROUNDS, math.inf)]
     return {
         "games": games, "swarm": arms.get(SWARM, []), "played": played, "early": early, "by": by, "bonus": bonus(games),
-        "claim": CLAIM, "rounds": ROUNDS, "won": measures.WON, "copies": COPIES, "vocabulary": VOCABULARY, "bounds": measures.BOUNDS,
+        "claim": CLAIM, "rounds": ROUNDS, "won": measures.WON, "copies": COPIES, "vocabulary": VOCABULARY,
         "RENAMED": RENAMED, "ON_MEANING": ON_MEANING, "OVERALL": OVERALL, "WHOLE": measures.WHOLE, "settled": SETTLED,
-        "settled_by": settled_by, "settlement": settlement, "kept": kept, "last_episode": last_episode,
+        "bounds": measures.BOUNDS, "settled_by": settled_by, "settlement": settlement, "kept": kept,
+        "last_episode": last_episode,
     }  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
-from popcomm.errors import unknown
 from popcomm.evolution.diversity import of_weights
 from popcomm.rllib.advantages import add_advantages
 from popcomm.rllib.determinism import leave_new_memory
@@ -31,14 +30,14 @@ from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
 from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
-from popcomm.rllib.lessons import teachers
+from popcomm.rllib.lessons import end_lessons, teachers
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.ppo import clip_owned, clip_values
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.shares import Arrays, LostFragments, agreed_share, minibatches, select
 from popcomm.rllib.sharing import own_parameters
-from popcomm.rllib.species_loss import SpeciesLoss
+from popcomm.rllib.species_loss import SpeciesLoss, check_scheduled
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
@@ -91,7 +90,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             )
             for name, module in self.networks.items()
         }
-        self._check_scheduled_losses()
+        check_scheduled(self.losses.values(), config.loss_schedules or {})
         agents = {name: module.agent for name, module in self.networks.items()}
         seed = agreed_seed(config.seed, self.device, learners_together())
         self.growth = Growth(agents, self._optimizers, seed)
@@ -99,15 +98,6 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.plan.federated is not None:
             members = {name: s.members for name, s in self.plan.species.items() if s.members > 1}
             self.federation = Federation(self.plan.federated, members, self._parameters, seed)
-
-    def _check_scheduled_losses(self) -> None:
-        """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
-        own = [module.auxiliary_weights for module in self.networks.values()]
-        given = own + [loss.weights for loss in self.losses.values()]
-        known = {name for weights in given for name, weight in weights.items() if weight}
-        for name in self.config.loss_schedules or {}:
-            if name not in known:
-                raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])
 
     @property
     def networks(self) -> dict[str, PopulationRLModule]:
@@ -188,7 +178,7 @@ class PopulationPPOLearner(PPOTorchLearner):
                 self.growth.grow(iteration, number, ends=number == len(parts))
             updates += len(parts)
         self.growth.watch(())
-        self._end_lessons()
+        end_lessons(self.networks.values())
         log_iteration(self.metrics, totals, arrays, self.guards, updates, summed)
         log_measures(self.metrics, {name: network.agent for name, network in self.networks.items()})
         if self.graph is not None:
@@ -318,11 +308,6 @@ class PopulationPPOLearner(PPOTorchLearner):
         with torch.no_grad(), teachers([self.networks[name] for name in taught]):
             run = self._unroll(arrays)
         return {name: run[name] for name in taught}
-
-    def _end_lessons(self) -> None:
-        for module in self.networks.values():
-            if module.lessons_left is not None:
-                module.lessons_left.sub_(1).clamp_(min=0)
 
     def succeed(self, successions: Mapping[str, Succession]) -> dict[str, float]:
         """The next generation of some species takes its places.

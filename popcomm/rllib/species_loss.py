@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from popcomm.agents.contract import AgentOutput
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels.messages import MessageKind
 from popcomm.envs.world import Species
+from popcomm.errors import unknown
 from popcomm.rllib.balance import kept_in_use, pooled
 from popcomm.rllib.decisions import Decisions, Likelihoods, spoken, voiced
 from popcomm.rllib.exploration import exploration
@@ -251,3 +252,12 @@ class SpeciesLoss:
         counts = reduce(is_due.sum(1).double()).float().clamp(min=1)
         loss = -(log_prob.sum(1) / counts).sum()
         return loss, {"answer_loss": loss.detach() / len(counts)}
+
+
+def check_scheduled(losses: Iterable[SpeciesLoss], schedules: Iterable[str]) -> None:
+    """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
+    given = [weights for loss in losses for weights in (loss.module.auxiliary_weights, loss.weights)]
+    known = {name for weights in given for name, weight in weights.items() if weight}
+    for name in schedules:
+        if name not in known:
+            raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])

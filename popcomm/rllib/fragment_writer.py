@@ -13,6 +13,7 @@ from popcomm.agents.seating import Seating
 from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
 from popcomm.channels.manner import log_prob
+from popcomm.channels.trips import same_memory
 from popcomm.channels.vocabulary import narrowed, points
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
@@ -70,7 +71,7 @@ class FragmentWriter:
         self._members = {name: view["members"] for name, view in self.views.items()}
         assert players.now is not None
         self._device = players.now.alive.device
-        if not _same_memory(self._device):
+        if not same_memory(self._device):
             self.views = {name: mapped(view, lambda t: t.to(self._device)) for name, view in self.views.items()}
         self.world_state: Tensor | None = None
         if self.layout.state_size and keeps_state:
@@ -79,7 +80,7 @@ class FragmentWriter:
             for arrays in self.arrays.values():
                 arrays["world_state"] = state
             self.world_state = torch.from_numpy(state)
-            if not _same_memory(self._device):
+            if not same_memory(self._device):
                 self.world_state = self.world_state.to(self._device)
 
     def carried(self, players: Players, previous_obs: Mapping[str, Tensor]) -> None:
@@ -210,7 +211,7 @@ class FragmentWriter:
 
     def _fetch(self) -> None:
         """Bring into the arrays what was filled elsewhere."""
-        if _same_memory(self._device):
+        if same_memory(self._device):
             return
         for name, view in self.views.items():
             for key, values in plain(view).items():
@@ -236,11 +237,6 @@ class FragmentWriter:
             f"the environment gave agent '{agent}' in world {world} {what} that is not finite, in step {step} of the "
             f"{self.length} of this fragment"
         )
-
-
-def _same_memory(device: torch.device) -> bool:
-    """Whether tensors of the device can share the memory of arrays."""
-    return device.type == "cpu"
 
 
 def _shape(

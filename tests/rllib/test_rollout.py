@@ -232,7 +232,7 @@ def test_what_is_filled_in_the_memory_of_another_device_arrives_in_the_arrays(
     here = fragments(runner_of(clock_config(**settings)), 2)
     fetched: list[Any] = []
     fetch, to = FragmentWriter._fetch, torch.Tensor.to
-    monkeypatch.setattr("popcomm.rllib.fragment_writer._same_memory", lambda device: False)
+    monkeypatch.setattr("popcomm.rllib.fragment_writer.same_memory", lambda device: False)
     monkeypatch.setattr(FragmentWriter, "_fetch", lambda writer: fetched.append(writer) or fetch(writer))
 
     def moved(values: Any, *where: Any, **kwargs: Any) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from popcomm.errors import UserError
+from popcomm.rllib.answers import Sampled, SamplingFailure
 from popcomm.rllib.attendance import Attendance
-from popcomm.rllib.env_runner import Sampled, SamplingFailure
 from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.shares import LostFragments

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from popcomm.rllib.answers import Sampled, SamplingFailure
 from popcomm.rllib.attendance import Attendance
-from popcomm.rllib.env_runner import Sampled, SamplingFailure
 from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
 from popcomm.rllib.overlap import Ahead
 from popcomm.rllib.shares import LostFragments

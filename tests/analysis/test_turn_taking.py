@@ -79,7 +79,7 @@ def test_who_repeats_itself_has_no_order(monkeypatch: pytest.MonkeyPatch) -> Non
     found = told(said, meanings, monkeypatch)
     assert found["same"] == 1
     assert found["sequence"] == pytest.approx(found["bag"])
-    assert found["plain"] > 1, "persistence passes for order"
+    assert found["plain"] > 0.5, "persistence passes for order"
     assert found["turn"] == 0, "and not where it is taken out"
     assert found["turn p"] == 1
 

@@ -154,6 +154,11 @@ class Session:
         """Whether some reflex may take observations away."""
         return self.air is not None and self.air.deprives
 
+    def notice(self, labels: Tensor | None) -> None:
+        """What seats perceive now, labels [B, N] (negative: nothing) or None, for reflexes that look at it."""
+        if self.air is not None and labels is not None and any(reflex.needs_labels for reflex in self.air.reflexes):
+            self.air.notice((labels >= 0).any(1).cpu().numpy())
+
     def deprived(self) -> list[Deprivation]:
         """What reflexes take away in this step."""
         if self.air is None:

@@ -11,6 +11,7 @@ from popcomm.rllib.answers import Sampled, SamplingFailure
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.shares import LostFragments
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,13 @@ class Harvest:
             alive = group.healthy_env_runner_ids()
         self.attendance.take({answer.worker_index for answer in answers}, alive)
         return answers
+
+    def without_lost(self, sampled: Sequence[Sampled], lost: LostFragments) -> list[Sampled]:
+        """What is left to learn from."""
+        for place in lost.places:
+            self._last_failure = f"what env runner {sampled[place].worker_index} sampled is lost with its process"
+            logger.warning("%s", self._last_failure)
+        return [answer for place, answer in enumerate(sampled) if place not in lost.places]
 
     def count_full(self) -> None:
         """There was enough to learn from."""

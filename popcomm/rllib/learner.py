@@ -36,7 +36,7 @@ from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.ppo import clip_owned, clip_values
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.shares import Arrays, load_share, minibatches, select
+from popcomm.rllib.shares import Arrays, LostFragments, agreed_share, minibatches, select
 from popcomm.rllib.sharing import own_parameters
 from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rllib.succession import Succession, carry_out
@@ -157,15 +157,17 @@ class PopulationPPOLearner(PPOTorchLearner):
             scales: {loss: by how much its weight is multiplied}.
 
         Returns:
-            RLlib's reduced metrics.
+            RLlib's reduced metrics; or `LostFragments`, and nothing is learned by anybody.
         """
+        own_rank, block = rank(), self.plan.balanced_block
+        arrays = agreed_share(batches, rows, own_rank, learners_together(), block, self.device, summed)
+        if isinstance(arrays, LostFragments):
+            return arrays
         self.before_gradient_based_update(timesteps=dict(timesteps))
         if self.federation is not None:
             self.federation.begin()
         for loss in self.losses.values():
             loss.scales = scales or {}
-        own_rank, block = rank(), self.plan.balanced_block
-        arrays = load_share(batches, rows, own_rank, learners_together(), block, self.device)
         self._otherwise.manual_seed(seed_of(self.config.seed or 0, CREDIT_BRANCH, iteration, own_rank))
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])

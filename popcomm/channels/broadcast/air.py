@@ -82,12 +82,17 @@ class Air:
         self._hears = np.zeros((self.num_worlds, self.num_agents), bool)
         self._present = self._hears
         self._missed = np.zeros(0, np.int64)
+        self._noticed = np.zeros(self.num_worlds, bool)
         self.traffic = Traffic(self.num_worlds, self.num_agents)
 
     @property
     def deprives(self) -> bool:
         """Whether some reflex may take observations away."""
         return any(type(reflex).deprived is not Reflex.deprived for reflex in self.reflexes)
+
+    def notice(self, events: np.ndarray) -> None:
+        """In which worlds [B] bool some seat perceives now what the world has a label for; reflexes may look at it."""
+        self._noticed = events
 
     def observe(self, clock: Clock) -> None:
         """How far training is, and how well it goes; fades follow."""
@@ -237,6 +242,7 @@ class Air:
             self._missed,
             self.clock,
             self.rng,
+            self._noticed,
         )
 
     def _feedback(self) -> float:
@@ -290,6 +296,7 @@ class Air:
             "hears": self._hears.copy(),
             "present": self._present.copy(),
             "missed": self._missed.copy(),
+            "noticed": self._noticed.copy(),
             "audience": (self._audience.indptr.copy(), self._audience.listeners.copy()),
             "reflexes": [reflex.get_state() for reflex in self.reflexes],
             "traffic": self.traffic.get_state(),
@@ -301,6 +308,8 @@ class Air:
         self.log = Log(*state["log"])
         self.clock = Clock(*state["clock"])
         self._hears, self._present, self._missed = state["hears"], state["present"], state["missed"]
+        # Checkpoints of before there were reflexes that look at it have none.
+        self._noticed = state.get("noticed", np.zeros(self.num_worlds, bool))
         indptr, listeners = state["audience"]
         self._audience = Audience(indptr, listeners, self.num_agents)
         for reflex, remembered in zip(self.reflexes, state["reflexes"], strict=True):

@@ -39,8 +39,10 @@ class JointCritic(nn.Module):
         width = sum(seats[name] * (TRACES * each.glimpse_size + 2) for name, each in species.items())
         self.world = nn.Linear(width, hidden)
         # What a seat does, for others: a layer without bias over the actions of all seats, less the seat's own share.
-        self.deeds = nn.ParameterDict({name: _weight(seats[name], self._numbers(name), hidden) for name in species})
-        self.seats = nn.ParameterDict({name: _weight(seats[name], hidden) for name in judged})
+        size = sum(seats[name] * self._numbers(name) for name in species) ** -0.5
+        self.deeds = nn.ParameterDict({n: _weight(size, seats[n], self._numbers(n), hidden) for n in species})
+        # Seats differ from the start: by the same features nobody could tell whose actions count.
+        self.seats = nn.ParameterDict({name: _weight(1.0, seats[name], hidden) for name in judged})
         self.inner = nn.Linear(hidden, hidden)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, _choices(species[name])) for name in judged})
 
@@ -118,6 +120,6 @@ def _choices(species: Species) -> int:
     return int(species.action_space.n)
 
 
-def _weight(*shape: int) -> nn.Parameter:
-    """A small normal start: nothing that one seat does shall count more than what all see."""
-    return nn.Parameter(0.1 * torch.randn(*shape))
+def _weight(size: float, *shape: int) -> nn.Parameter:
+    """Normal numbers with that standard deviation."""
+    return nn.Parameter(size * torch.randn(*shape))

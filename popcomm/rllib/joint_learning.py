@@ -1,13 +1,13 @@
 """Learning from a joint critic: it learns from what was lived what actions are worth, and policies follow it.
 
 A policy gradient says of the action that was taken that it was better or worse than the value; while messages mean
-nothing, and nobody answers by them, that is noise. The joint critic (`popcomm.agents.joint_critic`) learns by regression
-on the same returns what *each* action would have been worth, in a state that it sees whole. Policies are drawn towards
-softmax(Q / temperature) by the divergence KL(softmax(Q / temperature) || policy), over all actions, not the one that
-was taken (mean actor-critic, Asadi et al. 2017, eq. 7, has the gradient of the expectation; the divergence in place of
-it is the projection of Abdolmaleki et al. 2018, "Maximum a posteriori policy optimisation", section 4.2, and does not
-fade where a policy is sure). What it is about that a listener cannot know it can only be told, and the gradient goes
-through messages to those who know.
+nothing, and nobody answers by them, that is noise. The joint critic (`popcomm.agents.joint_critic`) learns from the
+same returns, by regression, what *each* action would have been worth, in a state that it sees whole. Policies are drawn
+towards softmax(Q / temperature) by the divergence KL(softmax(Q / temperature) || policy), over all actions, and not by
+the one that was taken (mean actor-critic, Asadi et al. 2017, eq. 7, has the gradient of the expectation; the divergence
+in place of it is the projection of Abdolmaleki et al. 2018, "Maximum a posteriori policy optimisation", section 4.2: it
+does not fade where a policy is sure). Of what a listener cannot see it can only be told, and the gradient goes through
+messages to those who know.
 
 In a world of which agents see too little the critic recommends what they have no means to follow: then they come to the
 mixture of what it recommends, where PPO's own loss, which stays, would have them choose.
@@ -24,21 +24,16 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor, nn
 
 from popcomm.agents.distributions import allow
-from popcomm.agents.joint_critic import JointCritic, joined, judges, seen_so_far
+from popcomm.agents.joint_critic import JointCritic, joined, seen_so_far
 from popcomm.rllib.gradients import sum_over_learners
 from popcomm.rllib.joint_plan import JointCriticWays
-from popcomm.rllib.plan import Plan, SpeciesPlan
+from popcomm.rllib.plan import Plan
 from popcomm.rllib.ppo import Reduce, ReturnNormaliser, explained_variance, member_moments
 from popcomm.rllib.shares import Arrays
 from popcomm.rollout import seed_of
 
 JOINT_BRANCH = 16
 EXPLAINED = "joint_critic_explained_var"
-
-
-def is_advised(species: SpeciesPlan) -> bool:
-    """Whether the actions of a species are decisions that a joint critic can say something of."""
-    return judges(species.species.action_space) and species.settings.explores(species.species)
 
 
 class JointLearning:
@@ -54,7 +49,7 @@ class JointLearning:
     def __init__(self, ways: JointCriticWays, plan: Plan, seed: int, device: torch.device) -> None:
         self.ways = ways
         self.species = {name: each.species for name, each in plan.species.items()}
-        advised = tuple(name for name, each in plan.species.items() if is_advised(each))
+        advised = tuple(name for name, each in plan.species.items() if each.joint_critic is not None)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, JOINT_BRANCH))
             self.critic = JointCritic(self.species, advised, ways.hidden).to(device)
@@ -135,7 +130,7 @@ class JointLearning:
             "optimizer": self._moments(),
         }
 
-    def set_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from `get_state`; one of before there was a joint critic has none, and leaves it as it is."""
         if not state:
             return

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
-from torch import Tensor, nn
+from torch import Tensor
 
 from popcomm.agents.distributions import allow
 from popcomm.agents.joint_critic import JointCritic, joined, seen_so_far
@@ -54,7 +54,7 @@ class JointLearning:
             torch.manual_seed(seed_of(seed, JOINT_BRANCH))
             self.critic = JointCritic(self.species, advised, ways.hidden).to(device)
         self.optimizer = torch.optim.Adam(self.critic.parameters(), lr=ways.lr, fused=True)
-        self.returns = nn.ModuleDict({name: ReturnNormaliser(1) for name in advised}).to(device)
+        self.returns = {name: ReturnNormaliser(1).to(device) for name in advised}
         self._explained: dict[str, float] = {}
 
     def learn(self, arrays: Arrays, parts: Iterable[Tensor | None], reduce: Reduce) -> None:
@@ -71,8 +71,15 @@ class JointLearning:
         targets = {name: self._targets(name, arrays, reduce) for name in self.critic.judged}
         known = {name: arrays[name].get("known", alive[name]) for name in targets}
         for rows in parts:
-            chosen = (of_rows(x, rows) for x in (actions, alive, targets, known))
-            self._step(seen if rows is None else seen.index_select(0, rows), *chosen, reduce)
+            here = seen if rows is None else seen.index_select(0, rows)
+            self._step(
+                here,
+                of_rows(actions, rows),
+                of_rows(alive, rows),
+                of_rows(targets, rows),
+                of_rows(known, rows),
+                reduce,
+            )
         with torch.no_grad():
             worth = self.critic(seen, actions, alive)
         for name, values in worth.items():
@@ -125,8 +132,8 @@ class JointLearning:
     def get_state(self) -> dict[str, Any]:
         """Weights, statistics and optimizer."""
         return {
-            "critic": {key: value.cpu().numpy().copy() for key, value in self.critic.state_dict().items()},
-            "returns": {key: value.cpu().numpy().copy() for key, value in self.returns.state_dict().items()},
+            "critic": _arrays(self.critic.state_dict()),
+            "returns": {name: _arrays(each.state_dict()) for name, each in self.returns.items()},
             "optimizer": self._moments(),
         }
 
@@ -134,8 +141,9 @@ class JointLearning:
         """Go on from `get_state`; one of before there was a joint critic has none, and leaves it as it is."""
         if not state:
             return
-        for key, module in (("critic", self.critic), ("returns", self.returns)):
-            module.load_state_dict({name: torch.as_tensor(value) for name, value in state[key].items()})
+        self.critic.load_state_dict(_tensors(state["critic"]))
+        for name, normaliser in self.returns.items():
+            normaliser.load_state_dict(_tensors(state["returns"][name]))
         for name, parameter in self.critic.named_parameters():
             if name in state["optimizer"]:
                 held = state["optimizer"][name]
@@ -146,10 +154,18 @@ class JointLearning:
     def _moments(self) -> dict[str, dict[str, Any]]:
         """{parameter: {"step", "exp_avg", "exp_avg_sq"}}, Adam's, of those that were stepped."""
         return {
-            name: {key: value.cpu().numpy().copy() for key, value in self.optimizer.state[parameter].items()}
+            name: _arrays(self.optimizer.state[parameter])
             for name, parameter in self.critic.named_parameters()
             if parameter in self.optimizer.state
         }
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {key: value.cpu().numpy().copy() for key, value in tensors.items()}
+
+
+def _tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: torch.as_tensor(value) for key, value in arrays.items()}
 
 
 def of_rows(values: Mapping[str, Tensor], rows: Tensor | None) -> dict[str, Tensor]:

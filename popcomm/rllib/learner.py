@@ -29,6 +29,7 @@ from popcomm.rllib.fragment import plain
 from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
 from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
+from popcomm.rllib.joint_learning import JOINT_BRANCH, JointLearning
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
 from popcomm.rllib.lessons import end_lessons, teachers
 from popcomm.rllib.module import PopulationRLModule
@@ -43,7 +44,7 @@ from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
 LEARNER_BRANCH, LESSON_BRANCH, CREDIT_BRANCH = 4, 9, 12
-GROWTH, FEDERATION = "growth", "federation"  # in a learner's state
+GROWTH, FEDERATION, JOINT = "growth", "federation", "joint_critic"  # in a learner's state
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.plan.federated is not None:
             members = {name: s.members for name, s in self.plan.species.items() if s.members > 1}
             self.federation = Federation(self.plan.federated, members, self._parameters, seed)
+        self.joint: JointLearning | None = None
+        if self.plan.joint_critic is not None:
+            self.joint = JointLearning(self.plan.joint_critic, self.plan, seed, self.device)
 
     @property
     def networks(self) -> dict[str, PopulationRLModule]:
@@ -161,6 +165,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         self._otherwise.manual_seed(seed_of(self.config.seed or 0, CREDIT_BRANCH, iteration, own_rank))
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])
+        self._learn_jointly(arrays, worlds, iteration)
         if self.config.autocast and worlds:
             self._relive(arrays)
         order = np.random.default_rng(seed_of(self.config.seed, LEARNER_BRANCH, iteration))
@@ -184,6 +189,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.graph is not None:
             self.graph.settle(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
             log_graph(self.metrics, self.graph, self.networks)
+        if self.joint is not None:
+            self.joint.log(self.metrics)
         if self.federation is not None:
             self.federation.end(iteration, self._trained)
             self.federation.log(self.metrics)
@@ -212,6 +219,14 @@ class PopulationPPOLearner(PPOTorchLearner):
         """What the decisions in all worlds were worth."""
         trained, otherwise = self._trained, self._otherwise
         add_advantages(arrays, self.config, self.plan, self.networks, trained, otherwise, summed)
+
+    def _learn_jointly(self, arrays: Arrays, worlds: int, iteration: int) -> None:
+        """Let the joint critic learn, and say what actions were worth."""
+        if self.joint is None:
+            return
+        order = np.random.default_rng(seed_of(self.config.seed, JOINT_BRANCH, iteration))
+        epochs = (self._minibatches(worlds, order) for _ in range(self.joint.ways.epochs))
+        self.joint.learn(arrays, [part for parts in epochs for part in parts], reduction())
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
@@ -329,6 +344,8 @@ class PopulationPPOLearner(PPOTorchLearner):
             state[GROWTH] = self.growth.get_state()
         if self.federation is not None and self._check_component(FEDERATION, components, not_components):
             state[FEDERATION] = self.federation.get_state()
+        if self.joint is not None and self._check_component(JOINT, components, not_components):
+            state[JOINT] = self.joint.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -339,3 +356,5 @@ class PopulationPPOLearner(PPOTorchLearner):
             self.growth.set_state(state.get(GROWTH, {}), self.device)
         if self.federation is not None and COMPONENT_RL_MODULE in state:
             self.federation.set_state(state.get(FEDERATION, {}), self.device)
+        if self.joint is not None and COMPONENT_OPTIMIZER in state:
+            self.joint.set_state(state.get(JOINT, {}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 import ray
@@ -24,6 +24,7 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.rllib import object_store
+from popcomm.rllib.answers import Sampled, SamplingFailure
 from popcomm.rllib.callbacks import RunnerCallbacks
 from popcomm.rllib.determinism import leave_new_memory, without_compiler
 from popcomm.rllib.episodes import Episodes
@@ -40,32 +41,6 @@ from popcomm.rollout import Rollout, Seeds, seed_of
 from popcomm.schedules import Clock
 
 logger = logging.getLogger(__name__)
-
-
-# A batch, or where it lies.
-Batch: TypeAlias = MultiAgentBatch | ray.ObjectRef
-
-
-class Sampled(NamedTuple):
-    """What a runner answers."""
-
-    batch: Batch
-    rows: int  # worlds
-    metrics: Any
-    steps: int  # environment steps, all worlds together
-    performance: Mapping[str, float]  # measures of these steps, which fades may follow
-    fades: list[dict[str, Any]]  # what the schedules of reflexes remember
-    members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
-    worker_index: int = 0
-    private: dict[str, dict[str, np.ndarray]] | None = None  # messages of these steps (`privacy.MessageCounts.read`)
-
-
-class SamplingFailure(NamedTuple):
-    """What it answers when sampling raised."""
-
-    worker_index: int
-    traceback: str
-    sentence: str = ""  # instead, where what was sampled could not be kept
 
 
 class PopulationEnvRunner(EnvRunner, Checkpointable):

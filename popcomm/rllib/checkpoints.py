@@ -71,13 +71,12 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         write(str(temporary), **kwargs)
-        state = algorithm.get_state()
-        state_files.write(temporary / FOLDER, state)
+        weights = _state(algorithm, temporary / FOLDER)
         config_file.write(temporary / FOLDER, algorithm.config)
         manifest = {
             **_population(algorithm, temporary / UNDER),
             "files": files_of(temporary),
-            "weights": digest(state[COMPONENT_LEARNER_GROUP][COMPONENT_LEARNER][COMPONENT_RL_MODULE]),
+            "weights": weights,
             "modules": sorted(algorithm.config.layout.species),
             "iteration": algorithm.training_iteration,
             **_run(algorithm.config.run_dir),
@@ -138,6 +137,13 @@ def has_state(path: Path) -> bool:
 def _run(run_dir: str | None) -> dict[str, Any]:
     """Whose checkpoint it is, where the run has a folder."""
     return {} if run_dir is None else {"run": identify(run_dir)}
+
+
+def _state(algorithm: Algorithm, folder: Path) -> str:
+    """Write the state, and let it go: its copies may be gigabytes. Returns the digest of the weights in it."""
+    state = algorithm.get_state()
+    state_files.write(folder, state)
+    return digest(state[COMPONENT_LEARNER_GROUP][COMPONENT_LEARNER][COMPONENT_RL_MODULE])
 
 
 def _population(algorithm: Algorithm, folder: Path) -> dict[str, str]:

@@ -112,6 +112,7 @@ def places(population: Any, species: str | None = None) -> NDArray[Any]:
     rollout = population.rollout(worlds=1)
     try:
         rollout.begin()
+        assert rollout.players.now is not None
         positions = rollout.players.now.positions
         if positions is None or positions.shape[-1] != 2:
             raise UserError("--positions is asked for, and the world of this run has no positions in a plane")

@@ -25,9 +25,7 @@ from popcomm.envs.sumo_waits import Waits
 logger = logging.getLogger(__name__)
 
 # sumo-rl's options: vehicles wait to be let in for as long as it takes, and are never taken out of a jam.
-OPTIONS = ("--max-depart-delay", "-1", "--time-to-teleport", "-1")
-# Seconds of waiting that each vehicle remembers, which takes a twentieth of SUMO's time: of the reward that asks alone.
-MEMORY = ("--waiting-time-memory", "1000")
+OPTIONS = ("--max-depart-delay", "-1", "--waiting-time-memory", "1000", "--time-to-teleport", "-1")
 SILENT = ("--no-step-log", "--no-warnings", "--duration-log.disable", "--device.tripinfo.probability", "1")
 MIN_GAP = 2.5  # meters between vehicles that stand, by which sumo-rl counts how many fit on a lane
 REWARDS = ("diff-waiting-time", "queue", "pressure", "average-speed")
@@ -173,9 +171,8 @@ class SumoPart:
         if routes is None:
             routes = rules.folder / f"world{self._first}.rou.xml"
             draw_trips(self._plan, roads.demand, rules.max_steps * rules.delta_time, seed, routes)
-        memory = MEMORY if rules.reward == "diff-waiting-time" else ()
         files = ["-n", str(roads.net), "-r", str(routes), "--begin", str(roads.begin), "--seed", str(seed)]
-        return [*files, *OPTIONS, *memory, *SILENT]
+        return [*files, *OPTIONS, *SILENT]
 
     def _play(self, chosen: np.ndarray) -> None:
         """One step: lights that change are yellow first, as the phase before and the next one have it."""

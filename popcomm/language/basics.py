@@ -207,7 +207,8 @@ def sequential_information(
     if labels is not None:
         blocks = dense(blocks * (int(labels.max()) - int(labels.min()) + 1) + labels[order] - labels.min())
     if keep_stays:
-        first = first[[joined(blocks[i : i + lag + 1], steps[order[i : i + lag + 1]]).all() for i in first]]
+        on = np.concatenate([[0], np.cumsum(joined(blocks, steps[order]))])
+        first = first[on[first + lag] - on[first] == lag]
         if len(first) < 2:
             return _no_information(len(first))
     dealt = rearranged(stays(m, blocks, steps[order]), rng, shuffles) if keep_stays else _within(blocks, rng, shuffles)

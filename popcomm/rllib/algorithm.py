@@ -24,14 +24,13 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.errors import UserError
-from popcomm.rllib import checkpoints, evaluating, learners, restoring
+from popcomm.rllib import checkpoints, evaluating, generations, learners, restoring
 from popcomm.rllib.answers import Sampled, pooled
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
-from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
-from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError, stop_remote
 from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.privacy import Ledger, privacy_in
@@ -53,8 +52,6 @@ __all__ = ["NoSamplesError", "PopulationPPO", "SamplingError"]
 
 Answer = TypeVar("Answer")
 Components = str | Collection[str] | None
-
-STOP_SECONDS = 5.0  # for env runners to close their worlds
 
 
 class PopulationPPO(PPO):
@@ -96,14 +93,10 @@ class PopulationPPO(PPO):
         return True
 
     def cleanup(self) -> None:
-        # RLlib would wait for ever for a runner that hangs.
         for name in ("env_runner_group", "eval_env_runner_group"):
             group = getattr(self, name, None)
-            if group is not None and group.num_remote_env_runners():
-                group.foreach_env_runner(
-                    lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS
-                )
-                group.reset([])
+            if group is not None:
+                stop_remote(group)
         super().cleanup()
         self._recording.close()
 
@@ -160,12 +153,7 @@ class PopulationPPO(PPO):
         """Take in what members came to in an iteration. counted: of each runner."""
         if self.survival is not None:
             self.survival.take(counted)
-        species = {name: s for name, s in self.plan.species.items() if s.members > 1}
-        pooled = {name: MemberStatistics(s.members, s.species.num_seats) for name, s in species.items()}
-        for told in counted:
-            for name, state in told.items():
-                pooled[name].merge(state)
-        self.members = {name: own.measures() for name, own in pooled.items()}
+        self.members = generations.measured(self.plan, counted)
 
     def _samples_ahead(self) -> bool:
         """Whether runners sample while the learners learn: not where others will sit on the seats afterwards."""

@@ -43,7 +43,7 @@ from popcomm.rollout.interference import exchanged
 from popcomm.rollout.population import Population
 
 NAME = "turn_taking"
-STEPS, QUICK_STEPS = 320_000, 20_000  # environment steps of a run
+STEPS, QUICK_STEPS = 280_000, 20_000  # environment steps of a run
 WORLDS, EPISODE = 128, 30  # steps of an episode with actions, but the last; T is two more
 PLAYED = 256  # worlds in which frozen players are asked
 SPEAKER = 0  # its seat; the listener has the other

@@ -29,6 +29,7 @@ from popcomm.rllib.answers import Sampled, pooled
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
+from popcomm.rllib.determinism import without_compiler
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError, stop_remote
 from popcomm.rllib.overlap import Ahead, Ask
@@ -80,7 +81,8 @@ class PopulationPPO(PPO):
         self.harvest = Harvest(config, self.attendance, self.ahead)
         self._recording = Recording()
         tell_what_is_not_written(config)
-        super().setup(config)
+        with without_compiler():
+            super().setup(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""

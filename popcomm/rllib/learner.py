@@ -274,6 +274,9 @@ class PopulationPPOLearner(PPOTorchLearner):
             if config.normalize_returns and self.should_module_be_updated(name):
                 moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
                 module.returns.update(moments)
+            # The statistics stand still until the next iteration.
+            normalised = module.returns.normalise_of(estimate.targets, a["members"])
+            a["targets"] = normalised if config.normalize_returns else estimate.targets
 
     def _credit_listeners(self, arrays: Arrays) -> None:
         """Messages that are credited with what became of those who heard them."""

@@ -29,6 +29,7 @@ from popcomm.rllib.answers import Sampled, pooled
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
+from popcomm.rllib.determinism import without_compiler
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError, stop_remote
 from popcomm.rllib.overlap import Ahead, Ask
@@ -80,7 +81,8 @@ class PopulationPPO(PPO):
         self.harvest = Harvest(config, self.attendance, self.ahead)
         self._recording = Recording()
         tell_what_is_not_written(config)
-        super().setup(config)
+        with without_compiler():
+            super().setup(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
@@ -130,14 +132,20 @@ class PopulationPPO(PPO):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             self.ahead.finish(self.env_runner_group)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
-            self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group,
-                inference_only=True,
-                timeout_seconds=self.config.sample_timeout_s,
-            )
+            self._sync_weights()
         if newborn:
             self.foreach_sampling_runner(lambda runner: runner.succeed(newborn))
+
+    def _sync_weights(self) -> None:
+        """Give all runners what was learned."""
+        if not self.config.num_env_runners and learners.hand_over(self.learner_group, self.env_runner):
+            return
+        # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group,
+            inference_only=True,
+            timeout_seconds=self.config.sample_timeout_s,
+        )
 
     def _select(self) -> dict[str, np.ndarray]:
         """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
 from popcomm.evolution.diversity import of_weights
+from popcomm.rllib.adam import Adam
 from popcomm.rllib.advantages import add_advantages
-from popcomm.rllib.determinism import leave_new_memory
+from popcomm.rllib.determinism import leave_new_memory, tell_compiler, without_compiler
 from popcomm.rllib.distributed import fewest, learners_together, rank, reduction, summed, take_from_the_first
 from popcomm.rllib.estimates import of_messages as _of_messages  # noqa: F401 - its name of before
 from popcomm.rllib.federated import Federation
@@ -58,6 +59,10 @@ class PopulationPPOLearner(PPOTorchLearner):
     summation.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        with without_compiler():
+            super().__init__(**kwargs)
+
     def build(self) -> None:
         super().build()
         leave_new_memory()
@@ -70,6 +75,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         elif config.tf32:
             logger.warning("acceleration.tf32 is true, and has no effect on the %s: it is of GPUs", self.device.type)
         if config.compile_agents:
+            tell_compiler()
             for module in self.networks.values():
                 module.agent.compile()
         self.graph = graph_of(self.plan.channel, self.plan.layout, self.networks)
@@ -111,7 +117,7 @@ class PopulationPPOLearner(PPOTorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Settings) -> None:
         """RLlib's hook: its Adam, fused: one pass over all weights, a third of the time on CPUs."""
         params = self.get_parameters(self.module[module_id])
-        optimizer = torch.optim.Adam(params, fused=True)
+        optimizer = Adam(params, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
 
     def get_parameters(self, module: Any) -> Sequence[torch.nn.Parameter]:

@@ -4,9 +4,7 @@
 
 Six speakers and six listeners in two communities play referential_v0 with meanings of two attributes. In one kind of
 run both communities name both attributes; in the other one names the first attribute and the other the second, and the
-speaker sees both all the same. The communities never meet, seldom, or all the time. Each run has a process of its own;
-its result is appended to results.jsonl, and runs that are there are not made again. Writes community_tasks.md, .png and
-.json into the folder.
+speaker sees both all the same. The communities never meet, seldom, or all the time.
 """
 
 from __future__ import annotations

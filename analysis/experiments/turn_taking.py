@@ -7,8 +7,6 @@ are to be named in one, two or four turns, by a speaker whose listener is mute o
 candidates, which the listener alone knows, is to be picked after three turns. Then, on frozen players: what is
 understood if the messages of a round come in reverse, or those of the listener go astray; what the order of a round's
 messages tells beside the messages; and whether what is said of a meaning hangs on the turn, persistence taken out.
-Each run has a process of its own; its result is appended to results.jsonl, and runs that are there are not made again.
-Writes turn_taking.md, .png and .json into the folder.
 """
 
 from __future__ import annotations

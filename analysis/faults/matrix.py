@@ -31,7 +31,7 @@ DOCUMENT: dict[str, Any] = {
     "stop": {"training_iteration": 40},
 }
 LIMIT_SECONDS = 300.0
-RUNNER, LEARNER = "PopulationEnvRunner", "PopulationPPOLearner"
+RUNNER, LEARNER = "PopulationEnvRunner", "_WrappedExecutable"  # Ray's name for whatever class learns
 
 
 class Told(NamedTuple):

@@ -33,15 +33,16 @@ ROOM = 64  # words that there is room for at first
 class Counters:
     """N agents that count how often each event ran while they heard a word; what they know holds in all B worlds.
 
-    Events are the E kinds, and calm as the last one. *Belief*: Dirichlet(PRIOR + the counts of all different words that
-    an agent hears, added up); silence counts as a word. Whoever sees a kind knows it.
+    Events are the E kinds, and calm as the last one. *Belief*: of who sees nothing, Dirichlet(PRIOR + the counts of all
+    different words that it hears, of the steps in which it saw nothing, added up); silence counts as a word. Whoever
+    sees a kind knows it.
 
     *Acting*: probabilities are drawn from the belief (Thompson 1933), and the action is taken that earns most under
-    them. *Speaking*: who sees a kind says a word, all others are silent: the one whose mean posterior of that kind is
-    highest, or a new one, drawn evenly from all words, where the posterior of a word that was never heard, drawn, is
-    above that of the best one, drawn. *Learning*: what an agent earned says which events can have run; the count of
-    every word that it heard grows by its mean belief in them. Only what is heard is counted: what its own word means an
-    agent learns where it hears it, or from others.
+    them. *Speaking*: who sees a kind says a word, all others are silent: the one whose mean posterior of that kind,
+    after all steps, is highest, or a new one, drawn evenly from all words, where the posterior of a word that was never
+    heard, drawn, is above that of the best one, drawn. *Learning*: what an agent earned says which events can have run;
+    the count of every word that it heard grows by its mean belief in them. Only what is heard is counted: what its own
+    word means an agent learns where it hears it, or from others.
 
     Args:
         world: whose rewards they know; what they earn tells of the event where its `reward_share` is 0.
@@ -59,7 +60,8 @@ class Counters:
         self.earns[np.arange(1, events), np.arange(self.kinds)] = world.flight_reward
         self._place = {0: 0}  # {word: its row}
         self._words = np.zeros(ROOM, np.int64)
-        self.counts = np.zeros((self.num_agents, ROOM, events))
+        self.counts = np.zeros((self.num_agents, ROOM, events))  # of all steps
+        self.unseeing = np.zeros_like(self.counts)  # of those in which the agent saw nothing
 
     @property
     def words(self) -> Array:
@@ -73,7 +75,9 @@ class Counters:
             if word not in self._place:
                 if len(self._place) == len(self._words):
                     self._words = np.concatenate([self._words, np.zeros_like(self._words)])
-                    self.counts = np.concatenate([self.counts, np.zeros_like(self.counts)], 1)
+                    self.counts, self.unseeing = (
+                        np.concatenate([old, np.zeros_like(old)], 1) for old in (self.counts, self.unseeing)
+                    )
                 self._words[len(self._place)] = word
                 self._place[word] = len(self._place)
         return np.array([self._place[word] for word in unique.tolist()], int)[where].reshape(words.shape)
@@ -87,7 +91,7 @@ class Counters:
         told = np.stack([listener, rows[listener, slot]]), np.stack([silent, np.zeros_like(silent)])
         self.listener, self.row = np.unique(np.concatenate(told, 1), axis=1)  # [C] each
         self.alpha = np.full((places, self.kinds + 1), PRIOR)
-        np.add.at(self.alpha, self.listener, self.counts[self.listener % self.num_agents, self.row])
+        np.add.at(self.alpha, self.listener, self.unseeing[self.listener % self.num_agents, self.row])
 
     def act(self, seen: Array) -> Array:
         """seen [B, N], the kind or -1 -> actions [B, N]."""
@@ -136,6 +140,8 @@ class Counters:
         listener, row = self.listener[kept], self.row[kept]
         share = belief[listener] / belief[listener].sum(-1, keepdims=True)
         np.add.at(self.counts, (listener % self.num_agents, row), share)
+        blind = self.seen[listener] < 0
+        np.add.at(self.unseeing, (listener[blind] % self.num_agents, row[blind]), share[blind])
 
 
 class Looks(NamedTuple):

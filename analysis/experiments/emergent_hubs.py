@@ -127,7 +127,9 @@ def listened(population: Population, seed: int) -> Attention:
         perceiving = turn.seen.observations["swarm"][..., -1] > 0
         rows.append([values.numpy().copy() for values in (links.senders, weights * links.mask, links.mask, perceiving)])
         score += float(after.rewards.mean())
-    members = turn.members["swarm"].copy()
+    # Boids that share a network are told apart by their seats.
+    shared = rollout.players.actors["swarm"].members == 1
+    members = np.tile(np.arange(BOIDS), (PLAYED, 1)) if shared else turn.members["swarm"].copy()
     rollout.close()
     return Attention(*(np.stack(column, 1) for column in zip(*rows, strict=True)), members, score)
 

@@ -7,7 +7,6 @@ k-d tree find the same, on every device.
 from __future__ import annotations
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from popcomm.channels.links import Links
@@ -114,6 +113,8 @@ def nearest_by_tree(positions: Tensor, present: Tensor, k: int, torus: tuple[flo
     apart = torch.cat([flat, (far * world).unsqueeze(1).double()], 1).numpy()
     here = present.reshape(-1).nonzero().squeeze(1)
     box = None if torus is None else [*torus, 0.0]
+    from scipy.spatial import cKDTree  # trainings begin without it
+
     tree = cKDTree(apart[here.numpy()], boxsize=box, balanced_tree=False, compact_nodes=False)
     # One more than k, for a point finds itself, and one to see who is as far as the last; a missing neighbour has the
     # index len(here), and becomes the seat -1.

@@ -24,14 +24,14 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.errors import UserError
-from popcomm.rllib import checkpoints, evaluating, learners, restoring
+from popcomm.rllib import checkpoints, evaluating, generations, learners, restoring
 from popcomm.rllib.answers import Sampled, pooled
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
+from popcomm.rllib.determinism import without_compiler
 from popcomm.rllib.env_runner import PopulationEnvRunner
-from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
-from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError, stop_remote
 from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.privacy import Ledger, privacy_in
@@ -53,8 +53,6 @@ __all__ = ["NoSamplesError", "PopulationPPO", "SamplingError"]
 
 Answer = TypeVar("Answer")
 Components = str | Collection[str] | None
-
-STOP_SECONDS = 5.0  # for env runners to close their worlds
 
 
 class PopulationPPO(PPO):
@@ -83,7 +81,8 @@ class PopulationPPO(PPO):
         self.harvest = Harvest(config, self.attendance, self.ahead)
         self._recording = Recording()
         tell_what_is_not_written(config)
-        super().setup(config)
+        with without_compiler():
+            super().setup(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
@@ -96,14 +95,10 @@ class PopulationPPO(PPO):
         return True
 
     def cleanup(self) -> None:
-        # RLlib would wait for ever for a runner that hangs.
         for name in ("env_runner_group", "eval_env_runner_group"):
             group = getattr(self, name, None)
-            if group is not None and group.num_remote_env_runners():
-                group.foreach_env_runner(
-                    lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS
-                )
-                group.reset([])
+            if group is not None:
+                stop_remote(group)
         super().cleanup()
         self._recording.close()
 
@@ -137,14 +132,20 @@ class PopulationPPO(PPO):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             self.ahead.finish(self.env_runner_group)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
-            self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group,
-                inference_only=True,
-                timeout_seconds=self.config.sample_timeout_s,
-            )
+            self._sync_weights()
         if newborn:
             self.foreach_sampling_runner(lambda runner: runner.succeed(newborn))
+
+    def _sync_weights(self) -> None:
+        """Give all runners what was learned."""
+        if not self.config.num_env_runners and learners.hand_over(self.learner_group, self.env_runner):
+            return
+        # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group,
+            inference_only=True,
+            timeout_seconds=self.config.sample_timeout_s,
+        )
 
     def _select(self) -> dict[str, np.ndarray]:
         """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""
@@ -160,12 +161,7 @@ class PopulationPPO(PPO):
         """Take in what members came to in an iteration. counted: of each runner."""
         if self.survival is not None:
             self.survival.take(counted)
-        species = {name: s for name, s in self.plan.species.items() if s.members > 1}
-        pooled = {name: MemberStatistics(s.members, s.species.num_seats) for name, s in species.items()}
-        for told in counted:
-            for name, state in told.items():
-                pooled[name].merge(state)
-        self.members = {name: own.measures() for name, own in pooled.items()}
+        self.members = generations.measured(self.plan, counted)
 
     def _samples_ahead(self) -> bool:
         """Whether runners sample while the learners learn: not where others will sit on the seats afterwards."""

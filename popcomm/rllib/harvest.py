@@ -15,6 +15,8 @@ from popcomm.rllib.shares import LostFragments
 
 logger = logging.getLogger(__name__)
 
+STOP_SECONDS = 5.0  # for env runners to close their worlds
+
 
 class NoSamplesError(RuntimeError):
     """Iteration after iteration brought no samples."""
@@ -88,3 +90,10 @@ class Harvest:
                 f"{self._empty_iterations} iterations in a row brought no samples, or not enough for every learner "
                 f"(fault_tolerance.max_empty_iterations). {self._last_failure or self.attendance.reason}"
             )
+
+
+def stop_remote(group: Any) -> None:
+    """End the remote runners of a group; RLlib would wait for ever for one that hangs."""
+    if group.num_remote_env_runners():
+        group.foreach_env_runner(lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS)
+        group.reset([])

@@ -46,11 +46,27 @@ def test_the_rewards_that_they_know_are_those_of_the_world() -> None:
 
 def test_beliefs_are_the_prior_and_the_counts_of_all_different_words() -> None:
     who = counters()
-    live(who, ((A,), (A, A, B)), event=1, times=3, sees=1)
+    told = heard((A,), (A, A, B))
+    for _ in range(3):
+        who.hear(*told)
+        who.act(np.array([[-1, -1]]))
+        who.chosen = np.array([2, 2])
+        who.learn(np.ones((1, 2)), np.ones((1, 2), bool))
     assert who.counts[0, who.rows_of(np.array(A))].tolist() == [0, 3, 0, 0]
-    who.hear(*heard((A, B), ()))
-    assert who.alpha[0].tolist() == [1, 4, 1, 1], "agent 0 heard A three times while it saw kind 1, and B never"
-    assert who.alpha[1].tolist() == [1, 1, 1, 1], "silence, which it never heard"
+    who.hear(*heard((A, B), (B, A)))
+    assert who.alpha[0].tolist() == [1, 4, 1, 1], "agent 0 heard A three times while kind 1 ran, and B never"
+    assert who.alpha[1].tolist() == [1, 7, 1, 1], "agent 1 heard both, and A but once in each step"
+    who.hear(*heard((), ()))
+    assert who.alpha.tolist() == [[1] * 4] * 2, "silence, which they never heard"
+
+
+def test_who_hears_a_word_only_while_it_sees_says_it_and_does_not_act_on_it() -> None:
+    """Where all see all the time, words are heard blind in calm alone."""
+    who = counters()
+    live(who, ((A,), (A,)), event=1, times=50, sees=1)
+    who.hear(*heard((A,), ()))
+    assert who.alpha[0].tolist() == [1, 1, 1, 1]
+    assert who.names()[0].tolist() == [0, A, 0]
 
 
 def test_what_is_earned_says_which_events_can_have_run() -> None:

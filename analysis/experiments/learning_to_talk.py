@@ -176,6 +176,9 @@ STYLES: dict[str, tuple[str, Any]] = {
     "silent": (MUTED, (0, (1, 1.5))),
     "noise": (MUTED, (0, (4, 2))),
     "members": (SKY, "-"),
+    "commnet": (BLUE, (0, (3, 1))),
+    "ic3net": (GREEN, (0, (3, 1))),
+    "tarmac": (VERMILLION, (0, (3, 1))),
     "mlp": (INK, (0, (3, 1, 1, 1, 1, 1))),
 }
 NEAR = 0.01  # references nearer than this share of the range have one label

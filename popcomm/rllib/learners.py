@@ -50,9 +50,12 @@ def hand_over(group: Any, runner: Any) -> bool:
     """
     if not group.is_local or runner is None:
         return False
-    source = group._learner.module
-    for name, module in runner.module.items():
-        module.load_state_dict(source[name].unwrapped().state_dict())
+
+    def give(learner: Any) -> None:
+        for name, module in runner.module.items():
+            module.load_state_dict(learner.module[name].unwrapped().state_dict())
+
+    ask(group, give)
     return True
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from popcomm.channels.links import Links
+from popcomm.channels.trips import placed
 
 
 class LogOf(NamedTuple):
@@ -50,10 +51,16 @@ class Mail(NamedTuple):
 
     def to(self, device: torch.device | str) -> Mail:
         """The same on a device."""
-        log = None if self.log is None else LogOf(*(values.to(device) for values in self.log))
-        soft, hears = (None if values is None else values.to(device) for values in (self.soft, self.hears))
-        gate = None if self.gate is None else self.gate.to(device)
-        return Mail(self.messages.to(device), self.slots.to(device), self.mask.to(device), soft, hears, log, gate)
+        log = () if self.log is None else self.log
+        there = [values for values in (*self[:5], *log, self.gate) if values is not None]
+        moved = dict(zip(map(id, there), placed(there, device), strict=True))
+
+        def of(values: Tensor | None) -> Tensor | None:
+            return None if values is None else moved[id(values)]
+
+        messages, slots, mask, *sources = (moved[id(values)] for values in (*self[:3], *log))
+        soft, hears, gate = of(self.soft), of(self.hears), of(self.gate)
+        return Mail(messages, slots, mask, soft, hears, LogOf(*sources) if sources else None, gate)
 
 
 def _of_slots(values: Tensor, slots: Tensor) -> Tensor:

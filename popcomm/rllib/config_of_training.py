@@ -42,12 +42,13 @@ class ConfigOfTraining(ConfigOfPopulations):
         message_entropy_coeff: BySpecies[float] = NotProvided,
         loss_schedules: Mapping[str, object] | None = NotProvided,
         federated: Mapping[str, object] | None = NotProvided,
+        joint_critic: bool | Mapping[str, object] | None = NotProvided,
         **kwargs: object,
     ) -> Self:
         """PPO's settings are RLlib's; `minibatch_size` counts worlds per learner (None: 32, `worlds_in_minibatch`).
 
-        All of those here but `learn_from`, `loss_schedules` and `federated` are one value for all, or {species: value,
-        "default": value}.
+        All of those here but `learn_from`, `loss_schedules`, `federated` and `joint_critic` are one value for all, or
+        {species: value, "default": value}.
 
         `vf_clip_param` is infinite: RLlib's 10 is meant for raw returns, and of normalised ones it would hide whatever
         lies more than 3.2 deviations off. Its unit is that of the squared error: variances of the returns with
@@ -88,12 +89,23 @@ class ConfigOfTraining(ConfigOfPopulations):
                 every member adds noise to its own update, so that all its updates together are (e, d)-private
                 (docs/privacy.md); without, they are published as they are, and without "clip" as long as they are. All
                 begin with the weights of the first. Species of one member are left out. None: nobody is averaged.
+            joint_critic: true, or a mapping with some of {"weight": 1, "temperature": 0.3, "lr": 0.004, "epochs": 4,
+                "hidden": 64}: a critic that sees what all seats saw and do learns what each action of each would have
+                been worth, and policies are drawn towards softmax(Q / temperature) (`popcomm.rllib.joint_learning`):
+                listeners are told what they should have done, and by their gradients senders what to say. For Discrete
+                actions; temperature is in deviations of the returns. It has no part in play. None: there is none.
         """
         given = {key: value for key, value in locals().items() if key in LEARNING and value is not NotProvided}
         check_names(type(self), "training", kwargs)
         for_all = self._apart(given)
         super().training(**kwargs, **{key: for_all.pop(key) for key in RLLIBS if key in for_all})
-        return self._set(learn_from=learn_from, loss_schedules=loss_schedules, federated=federated, **for_all)
+        return self._set(
+            learn_from=learn_from,
+            loss_schedules=loss_schedules,
+            federated=federated,
+            joint_critic=joint_critic,
+            **for_all,
+        )
 
     def _apart(self, given: Mapping[str, object]) -> dict[str, object]:
         """Keep what differs between species; returns {setting: value} of what holds for all, or for the rest."""

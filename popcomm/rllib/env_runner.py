@@ -26,7 +26,7 @@ from popcomm.errors import UserError
 from popcomm.rllib import object_store
 from popcomm.rllib.answers import Sampled, SamplingFailure
 from popcomm.rllib.callbacks import RunnerCallbacks
-from popcomm.rllib.determinism import leave_new_memory
+from popcomm.rllib.determinism import leave_new_memory, without_compiler
 from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import as_batch, packed
 from popcomm.rllib.graph import graph_of, relink
@@ -55,7 +55,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     """
 
     def __init__(self, *, config: Settings, **kwargs: object) -> None:
-        super().__init__(config=config, **kwargs)
+        with without_compiler():
+            super().__init__(config=config, **kwargs)
         leave_new_memory()
         self.plan = plan_of(config)
         self.env: World
@@ -304,6 +305,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         return [(COMPONENT_RL_MODULE, self.module)]
+
+    def save_to_path(self, path: Any = None, *, state: dict[str, Any] | None = None, **kwargs: Any) -> str:
+        """RLlib's files of a runner, without the weights: they are the learners', which write their own."""
+        state = self.get_state(not_components=COMPONENT_RL_MODULE) if state is None else state
+        return str(super().save_to_path(path, state=state, **kwargs))
 
     def run_state(self) -> dict[str, Any]:
         """All of this runner that decides the future, but the weights: the rollout's state, and what is counted of it.

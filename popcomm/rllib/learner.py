@@ -15,36 +15,35 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
-from popcomm.errors import unknown
 from popcomm.evolution.diversity import of_weights
+from popcomm.rllib.adam import Adam
 from popcomm.rllib.advantages import add_advantages
-from popcomm.rllib.determinism import leave_new_memory
+from popcomm.rllib.determinism import leave_new_memory, tell_compiler, without_compiler
 from popcomm.rllib.distributed import fewest, learners_together, rank, reduction, summed, take_from_the_first
 from popcomm.rllib.estimates import of_messages as _of_messages  # noqa: F401 - its name of before
 from popcomm.rllib.federated import Federation
 from popcomm.rllib.fragment import plain
-from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
+from popcomm.rllib.gradients import MemberGuard, at_own_rates, clipped, set_rates, sum_over_learners
 from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
+from popcomm.rllib.joint_learning import JOINT_BRANCH, JointLearning
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
-from popcomm.rllib.lessons import teachers
+from popcomm.rllib.lessons import end_lessons, teachers
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
-from popcomm.rllib.ppo import clip_owned, clip_values
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.shares import Arrays, load_share, minibatches, select
+from popcomm.rllib.shares import Arrays, LostFragments, agreed_share, minibatches, select
 from popcomm.rllib.sharing import own_parameters
-from popcomm.rllib.species_loss import SpeciesLoss
+from popcomm.rllib.species_loss import SpeciesLoss, check_scheduled
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
 LEARNER_BRANCH, LESSON_BRANCH, CREDIT_BRANCH = 4, 9, 12
-GROWTH, FEDERATION = "growth", "federation"  # in a learner's state
+GROWTH, FEDERATION, JOINT = "growth", "federation", "joint_critic"  # in a learner's state
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +57,10 @@ class PopulationPPOLearner(PPOTorchLearner):
     summation.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        with without_compiler():
+            super().__init__(**kwargs)
+
     def build(self) -> None:
         super().build()
         leave_new_memory()
@@ -70,6 +73,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         elif config.tf32:
             logger.warning("acceleration.tf32 is true, and has no effect on the %s: it is of GPUs", self.device.type)
         if config.compile_agents:
+            tell_compiler()
             for module in self.networks.values():
                 module.agent.compile()
         self.graph = graph_of(self.plan.channel, self.plan.layout, self.networks)
@@ -91,7 +95,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             )
             for name, module in self.networks.items()
         }
-        self._check_scheduled_losses()
+        check_scheduled(self.losses.values(), config.loss_schedules or {})
         agents = {name: module.agent for name, module in self.networks.items()}
         seed = agreed_seed(config.seed, self.device, learners_together())
         self.growth = Growth(agents, self._optimizers, seed)
@@ -99,15 +103,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         if self.plan.federated is not None:
             members = {name: s.members for name, s in self.plan.species.items() if s.members > 1}
             self.federation = Federation(self.plan.federated, members, self._parameters, seed)
-
-    def _check_scheduled_losses(self) -> None:
-        """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
-        own = [module.auxiliary_weights for module in self.networks.values()]
-        given = own + [loss.weights for loss in self.losses.values()]
-        known = {name for weights in given for name, weight in weights.items() if weight}
-        for name in self.config.loss_schedules or {}:
-            if name not in known:
-                raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])
+        self.joint: JointLearning | None = None
+        if self.plan.joint_critic is not None:
+            self.joint = JointLearning(self.plan.joint_critic, self.plan, seed, self.device)
 
     @property
     def networks(self) -> dict[str, PopulationRLModule]:
@@ -117,7 +115,7 @@ class PopulationPPOLearner(PPOTorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Settings) -> None:
         """RLlib's hook: its Adam, fused: one pass over all weights, a third of the time on CPUs."""
         params = self.get_parameters(self.module[module_id])
-        optimizer = torch.optim.Adam(params, fused=True)
+        optimizer = Adam(params, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
 
     def get_parameters(self, module: Any) -> Sequence[torch.nn.Parameter]:
@@ -131,7 +129,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         return self._known_parameters[name]
 
     def _make_modules_ddp_if_necessary(self) -> None:
-        """RLlib's hook: no DDP wrapper, which would not see gradients that cross species; they are summed in `_reduce`.
+        """RLlib's hook: no DDP wrapper, which would not see gradients that cross species; they are summed later.
 
         The weights start alike because they are a function of the seed; without a seed rank 0's are taken by all.
         """
@@ -157,18 +155,21 @@ class PopulationPPOLearner(PPOTorchLearner):
             scales: {loss: by how much its weight is multiplied}.
 
         Returns:
-            RLlib's reduced metrics.
+            RLlib's reduced metrics; or `LostFragments`, and nothing is learned by anybody.
         """
+        own_rank, block = rank(), self.plan.balanced_block
+        arrays = agreed_share(batches, rows, own_rank, learners_together(), block, self.device, summed)
+        if isinstance(arrays, LostFragments):
+            return arrays
         self.before_gradient_based_update(timesteps=dict(timesteps))
         if self.federation is not None:
             self.federation.begin()
         for loss in self.losses.values():
             loss.scales = scales or {}
-        own_rank, block = rank(), self.plan.balanced_block
-        arrays = load_share(batches, rows, own_rank, learners_together(), block, self.device)
         self._otherwise.manual_seed(seed_of(self.config.seed or 0, CREDIT_BRANCH, iteration, own_rank))
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])
+        self._learn_jointly(arrays, worlds, iteration)
         if self.config.autocast and worlds:
             self._relive(arrays)
         order = np.random.default_rng(seed_of(self.config.seed, LEARNER_BRANCH, iteration))
@@ -186,12 +187,14 @@ class PopulationPPOLearner(PPOTorchLearner):
                 self.growth.grow(iteration, number, ends=number == len(parts))
             updates += len(parts)
         self.growth.watch(())
-        self._end_lessons()
+        end_lessons(self.networks.values())
         log_iteration(self.metrics, totals, arrays, self.guards, updates, summed)
         log_measures(self.metrics, {name: network.agent for name, network in self.networks.items()})
         if self.graph is not None:
             self.graph.settle(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
             log_graph(self.metrics, self.graph, self.networks)
+        if self.joint is not None:
+            self.joint.log(self.metrics)
         if self.federation is not None:
             self.federation.end(iteration, self._trained)
             self.federation.log(self.metrics)
@@ -208,18 +211,20 @@ class PopulationPPOLearner(PPOTorchLearner):
         step = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
         for name in self.networks:
             self.entropy_coeff_schedulers_per_module[name].update(timestep=step)
-            lr = self.plan.species[name].settings.lr
-            if not isinstance(lr, list | tuple):
-                continue
-            rate = Scheduler(fixed_value_or_schedule=lr, framework=self.framework).update(timestep=step)
-            for _, optimizer in self.get_optimizers_for_module(name):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+            set_rates(self._optimizers(name), self.plan.species[name].settings.lr, step)
 
     def _add_advantages(self, arrays: Arrays) -> None:
         """What the decisions in all worlds were worth."""
         trained, otherwise = self._trained, self._otherwise
         add_advantages(arrays, self.config, self.plan, self.networks, trained, otherwise, summed)
+
+    def _learn_jointly(self, arrays: Arrays, worlds: int, iteration: int) -> None:
+        """Let the joint critic learn, and say what actions were worth."""
+        if self.joint is None:
+            return
+        order = np.random.default_rng(seed_of(self.config.seed, JOINT_BRANCH, iteration))
+        epochs = (self._minibatches(worlds, order) for _ in range(self.joint.ways.epochs))
+        self.joint.learn(arrays, [part for parts in epochs for part in parts], reduction())
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
@@ -287,12 +292,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         self.growth.collect(summed)
         self._norms: dict[str, tuple[Tensor, Ownership]] = {}
         for name in self._trained:
-            own, network = [p for p in self._parameters(name) if p.grad is not None], self.networks[name]
-            if own:
-                settings = self.plan.species[name].settings
-                ownership = Ownership.of(network.agent, self._parameters(name), network.spec.members)
-                clip = clip_values if settings.grad_clip_by == "value" else clip_owned
-                self._norms[name] = ownership.clip(clip, own, settings.grad_clip or math.inf), ownership
+            found = clipped(self.networks[name], self._parameters(name), self.plan.species[name].settings)
+            if found is not None:
+                self._norms[name] = found
         return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 
     def apply_gradients(self, gradients_dict: object) -> None:
@@ -317,11 +319,6 @@ class PopulationPPOLearner(PPOTorchLearner):
             run = self._unroll(arrays)
         return {name: run[name] for name in taught}
 
-    def _end_lessons(self) -> None:
-        for module in self.networks.values():
-            if module.lessons_left is not None:
-                module.lessons_left.sub_(1).clamp_(min=0)
-
     def succeed(self, successions: Mapping[str, Succession]) -> dict[str, float]:
         """The next generation of some species takes its places.
 
@@ -342,6 +339,8 @@ class PopulationPPOLearner(PPOTorchLearner):
             state[GROWTH] = self.growth.get_state()
         if self.federation is not None and self._check_component(FEDERATION, components, not_components):
             state[FEDERATION] = self.federation.get_state()
+        if self.joint is not None and self._check_component(JOINT, components, not_components):
+            state[JOINT] = self.joint.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -352,3 +351,5 @@ class PopulationPPOLearner(PPOTorchLearner):
             self.growth.set_state(state.get(GROWTH, {}), self.device)
         if self.federation is not None and COMPONENT_RL_MODULE in state:
             self.federation.set_state(state.get(FEDERATION, {}), self.device)
+        if self.joint is not None and COMPONENT_OPTIMIZER in state:
+            self.joint.set_state(state.get(JOINT, {}))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from gymnasium import spaces
 
 from popcomm.agents.contract import AgentSpec
+from popcomm.agents.joint_critic import judges
 from popcomm.agents.seating import SeatingRule
 from popcomm.channels import Channel, MessageKind, Symbols, message_kind
 from popcomm.channels.kinds import can_be_balanced, usual_gradient
@@ -20,6 +21,7 @@ from popcomm.errors import UserError
 from popcomm.rllib.by_species import of_species
 from popcomm.rllib.casting import agent_class, agent_config_of, agents_of, members_of, seating_of
 from popcomm.rllib.federated_plan import Federated, federated_of
+from popcomm.rllib.joint_plan import JointCriticWays, joint_critic_of
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
 from popcomm.rollout.recipes import ChannelRecipe
@@ -49,6 +51,7 @@ class SpeciesPlan:
     sharpness: float  # the share of it that goes to sharpness, chosen or not
     rare_share: float  # of the entropy bonus that keeps actions open, chosen or not; 0 where none is ever ruled out
     over_worlds: float  # share of the entropy bonus that is for what is done in all worlds together
+    joint_critic: JointCriticWays | None = None  # how its actions are advised; None: they are not
 
     @property
     def members(self) -> int:
@@ -78,6 +81,7 @@ class Plan:
     minibatch_size: int | None  # worlds per learner, where it was chosen
     survival: SurvivalPlan | None = None  # who is selected, and how; None: nobody
     federated: Federated | None = None  # when members are averaged, and what they publish; None: never
+    joint_critic: JointCriticWays | None = None  # how one is learned, and followed; None: there is none
 
     @property
     def agent_class(self) -> type:
@@ -147,6 +151,7 @@ def plan_of(settings: Settings) -> Plan:
         minibatch_size=settings.minibatch_size,
         survival=survival_of(settings, layout, members),
         federated=federated_of(settings.federated),
+        joint_critic=joint_critic_of(settings.joint_critic),
     )
 
 
@@ -281,6 +286,8 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
     critic = of_species("population.critic", settings.critic, species)
     decides = gradient == "reinforce" or spec.manners or not _is_told(settings, species)
     judged = decides or quality > 0 or critic == "central" or not getattr(agent, "judges_apart", False)
+    # Of decisions alone, and of such as have a number each.
+    advised = judges(species.action_space) and settings.explores(species)
     return SpeciesPlan(
         settings=settings,
         species=species,
@@ -296,4 +303,5 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
         sharpness=sharpness,
         rare_share=rare,
         over_worlds=settings.entropy_over_worlds,
+        joint_critic=joint_critic_of(settings.joint_critic) if advised else None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,10 +11,12 @@ from popcomm.agents.contract import AgentOutput
 from popcomm.agents.distributions import ActionDistribution
 from popcomm.channels.messages import MessageKind
 from popcomm.envs.world import Species
+from popcomm.errors import unknown
 from popcomm.rllib.balance import kept_in_use, pooled
 from popcomm.rllib.decisions import Decisions, Likelihoods, spoken, voiced
 from popcomm.rllib.exploration import exploration
 from popcomm.rllib.fragment import Fragment
+from popcomm.rllib.joint_learning import divergence
 from popcomm.rllib.lessons import lesson_loss
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.own_losses import OwnLosses
@@ -91,6 +93,9 @@ class SpeciesLoss:
             logged["message_entropy"] = uncertain = mean(likelihoods.message_entropy)
             if scaled["message_entropy"]:
                 loss = loss - scaled["message_entropy"] * uncertain
+        if self.plan.joint_critic is not None and "worth" in arrays:
+            logged["joint_critic_loss"] = distance = mean(rows.where_known(self._distance(output, rows)))
+            loss = loss + scaled["joint_critic"] * distance
         logged = {name: total / members for name, total in logged.items()}
         more, more_logged = self._talk_losses(output, rows, run, reduce, mean, scaled)
         loss, logged = loss + more, logged | more_logged
@@ -109,7 +114,7 @@ class SpeciesLoss:
 
     @property
     def weights(self) -> dict[str, float]:
-        """{loss: weight before any schedule} of those on messages."""
+        """{loss: weight before any schedule} of those on messages, and of what a joint critic recommends."""
         plan, config = self.plan, self.config
         return {
             "quality": plan.quality_weight,
@@ -117,6 +122,7 @@ class SpeciesLoss:
             "message_sharpness": plan.balance_weight * plan.sharpness,
             "message_kl": config.message_kl_coeff,
             "message_entropy": config.message_entropy_coeff,
+            "joint_critic": 0.0 if plan.joint_critic is None else plan.joint_critic.weight,
         }
 
     def _scaled(self) -> dict[str, float]:
@@ -128,7 +134,13 @@ class SpeciesLoss:
         # Observations are gathered for a central critic alone: they may be pictures.
         seen = rows["obs"] if getattr(self.module, "central_critic", None) is not None else output.value
         values = self.module.value(output.value, seen, rows.world_state()).float()
-        return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
+        return value_error(values, rows["targets"], self.config.vf_clip_param)
+
+    def _distance(self, output: AgentOutput, rows: _Rows) -> Tensor:
+        """[P, R] nats, from what the joint critic recommends."""
+        assert self.plan.joint_critic is not None
+        temperature, allowed = self.plan.joint_critic.temperature, rows.optional("action_mask")
+        return divergence(output.action_logits.float(), rows["worth"], temperature, allowed)
 
     def _exploration(
         self,
@@ -174,7 +186,7 @@ class SpeciesLoss:
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])
-            error = (worth - rows.value_targets(self.module, config)).square()
+            error = (worth - rows["targets"]).square()
             quality = mean(rows.where_known(error))
             total, logged["quality_loss"] = total + weights["quality"] * quality, quality / members
         if output.message is None:
@@ -251,3 +263,12 @@ class SpeciesLoss:
         counts = reduce(is_due.sum(1).double()).float().clamp(min=1)
         loss = -(log_prob.sum(1) / counts).sum()
         return loss, {"answer_loss": loss.detach() / len(counts)}
+
+
+def check_scheduled(losses: Iterable[SpeciesLoss], schedules: Iterable[str]) -> None:
+    """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
+    given = [weights for loss in losses for weights in (loss.module.auxiliary_weights, loss.weights)]
+    known = {name for weights in given for name, weight in weights.items() if weight}
+    for name in schedules:
+        if name not in known:
+            raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])

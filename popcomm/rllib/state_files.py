@@ -81,6 +81,7 @@ class _Writer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tensors: dict[str, torch.Tensor] = {}
+        self._places: set[int] = set()  # in memory, of those
         self._pickles = 0
 
     def tagged(self, value: Any, plain: bool = False) -> Any:
@@ -126,7 +127,9 @@ class _Writer:
 
     def _array(self, value: np.ndarray, plain: bool) -> Any:
         if value.dtype.kind in "biuf":
-            return {"array": self._tensor(torch.from_numpy(np.array(value, order="C")))}
+            # Only what may be written is taken as it is: torch warns of the rest, such as what Ray hands out.
+            own = np.asarray(value, order="C") if value.flags.writeable else np.array(value, order="C")
+            return {"array": self._tensor(torch.from_numpy(own))}
         if value.dtype.kind in "OU" and all(type(part) in (str, np.str_) for part in value.flat):
             return {"texts": [list(value.shape), [str(part) for part in value.flat], value.dtype.kind]}
         if plain:
@@ -137,7 +140,11 @@ class _Writer:
         name = str(len(self.tensors))
         while name in self.tensors:  # some were taken out
             name += "_"
-        self.tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        value = value.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        # Safetensors refuses tensors that share memory. The rest is not copied: weights and moments may be gigabytes.
+        self.tensors[name] = value.clone() if place in self._places else value
+        self._places.add(place)
         return name
 
     def _pickle(self, value: Any) -> dict[str, str]:

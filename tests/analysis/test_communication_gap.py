@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -212,7 +213,9 @@ def test_the_figure_has_a_thin_line_per_seed_and_a_thick_mean() -> None:
 
 
 def planned(out: Path, seeds: int = 2, env_steps: int = STEPS) -> dict[str, list[Run]]:
-    return communication_gap.plan(out, range(1, seeds + 1), "swarm", (), env_steps)
+    options = {"out": out, "seeds": seeds, "config": "swarm", "set": [], "env_steps": env_steps, "quick": False}
+    made = communication_gap.planned(argparse.Namespace(**options))
+    return {arm: [run for run in made if run.name.startswith(arm)] for arm in communication_gap.ARMS}
 
 
 def train_by_hand(run: Run, level: float, steps: int = STEPS) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from popcomm.channels import Chain, Custom, Full, KNearest, Ring, Topology, make_topology
 from popcomm.channels.nearest import nearest_by_matrix, nearest_by_tree
@@ -163,6 +164,67 @@ def test_k_nearest_gives_the_same_above_and_below_the_switch_to_the_tree(monkeyp
     monkeypatch.setattr(MODULE, "TREE_FROM_AGENTS", 2)
     monkeypatch.setattr(MODULE, "nearest_by_matrix", None)
     assert as_lists(KNearest(4).connect(present, positions, (9.0, 9.0))) == as_lists(below)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 40),
+    k=st.integers(1, 20),
+    cells=st.sampled_from([1, 2, 3, 5]),
+    wraps=st.booleans(),
+    absent=st.sampled_from([0.0, 0.5]),
+    seed=st.integers(0, 10_000),
+)
+def test_of_equally_far_ones_the_lower_seats_are_heard_by_matrix_and_tree_alike(
+    n: int, k: int, cells: int, wraps: bool, absent: float, seed: int
+) -> None:
+    """On a grid many are equally far, the last that is heard and the first that is not among them."""
+    rng = np.random.default_rng(seed)
+    k = min(k, n - 1)
+    positions = rng.integers(0, cells, (3, n, 2))
+    present, torus = rng.random((3, n)) >= absent, (float(cells), float(cells)) if wraps else None
+    gap = np.abs(positions[:, :, None] - positions[:, None])
+    far = (np.minimum(gap, cells - gap) if wraps else gap).astype(float) ** 2
+    order = np.argsort(far.sum(-1), axis=-1, kind="stable")
+    expected = [[[s for s in order[w, i].tolist() if s != i and present[w, s]][:k] for i in range(n)] for w in range(3)]
+    for search in (nearest_by_matrix, nearest_by_tree):
+        links = search(torch.as_tensor(positions, dtype=torch.float32), torch.as_tensor(present), k, torus)
+        assert as_lists(links) == expected
+
+
+@pytest.mark.parametrize("torus", [None, (9.0, 9.0)])
+def test_matrix_and_tree_are_the_same_to_the_bit_in_large_worlds(torus: tuple[float, float] | None) -> None:
+    rng = np.random.default_rng(4)
+    positions = torch.as_tensor(rng.random((4, 150, 2)) * 9.0, dtype=torch.float32)
+    positions[0] = positions[0].round()
+    present = torch.as_tensor(rng.random((4, 150)) < 0.9)
+    by_matrix, by_tree = (search(positions, present, 6, torus) for search in (nearest_by_matrix, nearest_by_tree))
+    assert torch.equal(by_matrix.senders, by_tree.senders)
+    assert torch.equal(by_matrix.mask, by_tree.mask)
+
+
+@pytest.mark.parametrize("topology", [Full(), Ring(4), Chain(), KNearest(3), KNearest(20)])
+@pytest.mark.parametrize("torus", [None, (9.0, 9.0)])
+def test_links_are_made_where_the_seats_are_and_nothing_is_brought_there_or_waited_for(
+    topology: Any, torus: tuple[float, float] | None
+) -> None:
+    """Tensors without numbers stand for a GPU's: whatever would look at them raises, and what would come is noted."""
+    brought: list[Any] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            devices = {x.device.type for x in (made, *args) if isinstance(x, torch.Tensor)}
+            if "cpu" in devices:
+                brought.append(func)
+            return made
+
+    present = torch.ones(2, 150, dtype=torch.bool, device="meta")
+    positions = torch.empty(2, 150, 2, device="meta")
+    with Watch():
+        links = topology.connect(present, positions, torus)
+    assert links.senders.device.type == links.mask.device.type == "meta"
+    assert not brought
 
 
 @pytest.mark.parametrize("elements", [1, 40, 200, 1000])

@@ -19,13 +19,25 @@ import numpy as np
 from matplotlib.figure import Figure
 from popcomm.analysis.experiments.figures import DOTTED, level, of_runs, panels, seeds_and_mean, seeds_and_means
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
-from popcomm.analysis.experiments.heterogeneous_games import CallWorld, PaddedWorld
+from popcomm.analysis.experiments.heterogeneous_arms import (
+    CALL,
+    CALLERS,
+    CONTROLS,
+    FACTORY,
+    GAMES,
+    KINDS,
+    PLATOON,
+    WAYS,
+    arms_in,
+    calls,
+    settings,
+    told_of,
+)
 from popcomm.analysis.experiments.heterogeneous_talk import MEASURES, STATES, overheard, pairs, urgency
 from popcomm.analysis.experiments.intervals import difference, mean_shown
 from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
 
-from popcomm.cli import documents, schema
 from popcomm.envs import factory_references, platoon_references
 from popcomm.envs.factory_machines import SLOW
 from popcomm.envs.scripted import Randomly, episode_returns
@@ -34,73 +46,16 @@ from popcomm.language.nulls import LEVEL
 from popcomm.rllib import PopulationPPOConfig
 
 NAME = "heterogeneous"
-FACTORY, PLATOON, CALL = "factory", "platoon", "call"
-STEPS = {FACTORY: 90_000, PLATOON: 90_000, CALL: 20_000}  # environment steps of a run
-QUICK_STEPS = {FACTORY: 8_192, PLATOON: 8_192, CALL: 2_000}
-LOOKS, EVALUATED, OVERHEARD = 6, 192, 48  # measurements of a run; worlds of each, and those that are listened to
-CALLERS, KINDS = (2, 8, 32), 4
+STEPS = {
+    FACTORY: 80_000,
+    PLATOON: 60_000,
+    CALL: 20_000,
+}  # environment steps of a run, and before it, in platoon, as many to learn to drive
+QUICK_STEPS = {FACTORY: 8_192, PLATOON: 4_096, CALL: 2_000}
+LOOKS, EVALUATED, OVERHEARD = 5, 192, 48  # measurements of a run; worlds of each, and those that are listened to
 LISTENED = ((FACTORY, "talk"), (FACTORY, "full"), (PLATOON, "talk"))  # to whose pairs
 
 Record = Mapping[str, Any]
-
-# What differs from the shipped configs, in all arms; docs/heterogeneous.md says why.
-GAMES: dict[str, dict[str, Any]] = {
-    FACTORY: {"environment.env_config.reward_share": 1.0},
-    PLATOON: {
-        "environment.env_config.trucks": 2,
-        "environment.env_config.cars": 3,
-        "environment.env_config.road": 480.0,
-        "environment.env_config.max_steps": 30,
-        "environment.env_config.mission_rate": 0.3,
-        "environment.env_config.reward_share": 0.2,
-        "population.critic": "central",
-        "training.lr": 5e-3,
-    },
-}
-SAME = {
-    "training.gamma": 0.9,
-    "training.entropy_coeff": 0.01,
-    "training.minibatch_size": 128,
-    "env_runners.num_worlds_per_env_runner": 256,
-}
-# {arm: (what it is, {key: value})}; what stands before a colon in an arm's name is the one game that has it.
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "silent": ("silent", {"communication.messages": "null"}),
-    "noise": ("hear random symbols (the same networks and losses)", {"communication.noise": 1.0}),
-    "talk": ("a network for each type, which talk", {}),
-    "padded": ("one network for all types, which talk", {"population.agent_config": "{one: {hidden: 64}}"}),
-    "codec": (
-        "`heterogeneous` agents: one codec of messages for all types",
-        {"population.agent": "heterogeneous", "population.agent_config": "{default: {features: [64, 64]}}"},
-    ),
-    "rounds": ("heard in the step itself (`rounds: 1`)", {"communication.rounds": 1}),
-    "receiver gate": ("`gate: receiver`", {"communication.gate": "receiver"}),
-    "sender gate": ("`gate: sender`, 0.02 a message", {"communication.gate": "{kind: sender, price: 0.02}"}),
-    "budget": ("the most urgent message alone (`budget: 1`)", {"communication.budget": 1}),
-    "factory: full": ("all hear all", {"communication.topology": "{kind: full}"}),
-    "factory: learned": (
-        "all hear all at first, and a graph of nine links is learned",
-        {"communication.topology": "{kind: learned, between: seats, price: 0.01, budget: 9, prune_at: PRUNE}"},
-    ),
-    "platoon: learned": (
-        "a graph of three links between types is learned",
-        {
-            "communication.topology": "{kind: learned, of: {kind: k_nearest, k: 4}, between: species, price: 0.01, "
-            "budget: 3, prune_at: PRUNE}"
-        },
-    ),
-}
-# The urgency of emergency vehicles is read from place, speed and criticality; that of all others is a constant.
-URGENCY = {f"population.agent_config.{kind}.urgency": 0.5 for kind in ("truck", "car")} | {
-    "population.agent_config.emergency.urgency": "[0, 1, 2, 3]"
-}
-CONTROLS = ("silent", "noise", "padded")
-WAYS = {
-    "no gate": {},
-    "receiver gate": {"gate": "receiver"},
-    "sender gate": {"gate": "sender"},
-    "budget": {"budget": 1},
-}
 
 
 # ---- runs ----
@@ -118,49 +73,17 @@ def planned(options: Options) -> list[Trial]:
     return [Trial(options.out / RESULTS, key, train) for key in keys]
 
 
-def arms_in(game: str) -> list[str]:
-    """The arms that a game has, without its name."""
-    return [arm.split(": ")[-1] for arm in ARMS if ": " not in arm or arm.startswith(f"{game}: ")]
-
-
-def told_of(game: str, arm: str) -> tuple[str, dict[str, Any]]:
-    """What an arm is, and its settings."""
-    return ARMS[arm] if arm in ARMS else ARMS[f"{game}: {arm}"]
-
-
-def settings(game: str, arm: str, seed: int, env_steps: int) -> PopulationPPOConfig:
-    """The configuration of a run of factory or platoon: the shipped one, but for GAMES, SAME and the arm."""
-    own = SAME | GAMES[game] | told_of(game, arm)[1] | {"debugging.seed": seed}
-    own |= URGENCY if (game, arm) == (PLATOON, "budget") else {}
-    overrides = [f"{key}={value}".replace("PRUNE", str(env_steps // 2)) for key, value in own.items()]
-    document = documents.load(game, overrides)
-    config = schema.apply(document, PopulationPPOConfig())
-    if arm == "padded":
-        world = document["environment"]
-        config.environment(PaddedWorld, env_config={"of": world["env"], **world["env_config"]})
-    return config
-
-
-def calls(way: str, callers: int, seed: int) -> PopulationPPOConfig:
-    """The configuration of a game of calls."""
-    return (
-        PopulationPPOConfig()
-        .environment(CallWorld, env_config={"callers": callers, "kinds": KINDS})
-        .communication(messages={"kind": "symbols", "vocab_size": KINDS + 1}, topology={"kind": "full"}, **WAYS[way])
-        .population(agent="mlp", agent_config={"caller": {"hidden": 32}, "clerk": {"hidden": 32}})
-        .training(lr=3e-3, gamma=0.9, entropy_coeff=0.01, num_epochs=4, minibatch_size=64)
-        .env_runners(num_worlds_per_env_runner=128, rollout_fragment_length=12)
-        .debugging(seed=seed)
-    )
-
-
 def train(game: str, arm: str, seed: int, env_steps: int) -> Record:
     """One run, or of calls one of each number of callers; `seconds` is CPU time of its iterations."""
     if game == CALL:
         made = {str(callers): learned(calls(arm, callers, seed), env_steps, 1) for callers in CALLERS}
         return {"scores": {n: run["curve"][-1]["score"] for n, run in made.items()}, "seconds": total(made.values())}
-    run = learned(settings(game, arm, seed, env_steps), env_steps, LOOKS)
+    config, driver = settings(game, arm, seed, env_steps), None
+    if game == PLATOON:
+        driver = learned(settings(game, arm, seed, env_steps, driving=True), env_steps, 1)
+    run = learned(config, env_steps, LOOKS, driver and driver["training"])
     training, played = run.pop("training"), {}
+    run["seconds"] += driver["seconds"] if driver else 0.0
     if arm != "silent" and arm != "rounds":
         talk = overheard(training.population(), OVERHEARD, training.runner.env.max_steps, seed)
         played = urgency(talk) | ({"pairs": pairs(talk)} if arm in ("talk", "full") else {})
@@ -168,9 +91,16 @@ def train(game: str, arm: str, seed: int, env_steps: int) -> Record:
     return {"score": score, "greedy": greedy, **run, **played}
 
 
-def learned(config: PopulationPPOConfig, env_steps: int, looks: int) -> dict[str, Any]:
-    """Train to so many steps; returns by sampled choices on the way, and what the world tells of these episodes."""
+def learned(
+    config: PopulationPPOConfig, env_steps: int, looks: int, driver: LocalTraining | None = None
+) -> dict[str, Any]:
+    """Train to so many steps; returns by sampled choices on the way, and what the world tells of these episodes.
+
+    driver: whose weights are begun with; parts that it has not are new.
+    """
     training, curve, seconds, began, world = LocalTraining(config, EVALUATED), [], 0.0, time.process_time(), {}
+    if driver is not None:
+        training.learner.module.set_state(driver.learner.module.get_state())
     for steps in training.looks(env_steps, looks):
         seconds += time.process_time() - began
         returns, world = training.evaluate(True)

@@ -78,7 +78,7 @@ class CallWorld(EpisodicWorld):
 
     def __init__(self, num_worlds: int = 1, device: Any = "cpu", callers: int = 8, kinds: int = 4) -> None:
         super().__init__(num_worlds, device, 2)
-        self.num_labels = kinds
+        self.choices = kinds
         caller = Species("caller", 0, callers, kinds + 2, spaces.Discrete(1), hears=False)
         clerk = Species("clerk", callers, callers + 1, 1, spaces.Discrete(kinds), speaks=False)
         self.species = {"caller": caller, "clerk": clerk}
@@ -87,7 +87,7 @@ class CallWorld(EpisodicWorld):
 
     def _begin(self, worlds: Tensor) -> None:
         callers = self.species["caller"].num_seats
-        kinds = torch.randint(self.num_labels, (self.num_worlds, callers), generator=self._generator)
+        kinds = torch.randint(self.choices, (self.num_worlds, callers), generator=self._generator)
         counts = torch.randint(callers, (self.num_worlds,), generator=self._generator)
         self._kinds = self._renewed(self._kinds, kinds, worlds)
         self._counts = self._renewed(self._counts, counts, worlds)
@@ -103,7 +103,7 @@ class CallWorld(EpisodicWorld):
     def _observe(self) -> dict[str, Tensor]:
         assert self._kinds is not None
         assert self._counts is not None
-        seen = F.one_hot(self._kinds, self.num_labels) * (self._age == 0).view(-1, 1, 1)
+        seen = F.one_hot(self._kinds, self.choices) * (self._age == 0).view(-1, 1, 1)
         counts = F.one_hot(self._counts, self._kinds.shape[1]).unsqueeze(-1)
         ones = torch.ones_like(counts)
         return {"caller": torch.cat([seen, counts, ones], -1).float(), "clerk": ones[:, :1].float()}

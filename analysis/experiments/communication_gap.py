@@ -11,21 +11,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
-from popcomm.analysis.experiments import runs, swarm_controls
-from popcomm.analysis.experiments.figures import DASHED, DOTS, DOTTED, level, of_tables, seeds_and_mean
+from popcomm.analysis.experiments.figures import DASHED, DOTS, DOTTED, level, of_tables, panels, seeds_and_mean
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options
 from popcomm.analysis.experiments.intervals import Difference, difference, mean_interval
+from popcomm.analysis.experiments.runs import LEAN, Run, runs_of
 
+from popcomm.cli import documents
+from popcomm.envs import swarm_references
 from popcomm.envs.swarm_v0 import SwarmWorld
 from popcomm.errors import UserError
-from popcomm.language.drawing import BLUE, GREEN, ORANGE, PURPLE, card, dress, legend
+from popcomm.language.drawing import BLUE, GREEN, ORANGE, PURPLE, legend
 
 NAME = "communication_gap"
 ARMS: dict[str, tuple[str, ...]] = {
@@ -35,8 +35,6 @@ ARMS: dict[str, tuple[str, ...]] = {
     "noise": ("communication.noise=1.0",),
 }
 CONTROLS = ("silent", "noise")
-# Nobody looks at the language of these runs but through progress.jsonl.
-LEAN = ("recording.picture_every=0", "recording.conversation_every=0")
 # Small enough to see within a minute or two that all parts work; what it measures means nothing.
 QUICK = (
     "environment.env_config.max_steps=20",
@@ -55,36 +53,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override, for all")
 
 
-def plan(
-    out: Path, seeds: Sequence[int], config: str, overrides: Sequence[str], env_steps: int
-) -> dict[str, list[runs.Run]]:
-    """{"talking", "silent" and "noise": a run for each seed}."""
-    return {
-        arm: [
-            runs.Run(
-                out / "runs" / f"{arm}-seed{seed}",
-                config,
-                (*LEAN, *overrides, *changes, f"debugging.seed={seed}"),
-                env_steps,
-            )
-            for seed in seeds
-        ]
-        for arm, changes in ARMS.items()
-    }
-
-
-def planned(options: Options) -> list[runs.Run]:
-    """Runs of a seed next to one another, so that a first look is fair.
-
-    Raises:
-        UserError: not a talking swarm, or one that has no end.
-    """
+def planned(options: Options) -> list[Run]:
+    """Raises UserError: not a talking swarm, or one that has no end."""
     overrides = [*(QUICK if options.quick else ()), *options.set]
-    document = runs.documents.load(options.config, overrides)
+    document = documents.load(options.config, overrides)
     check_document(document)
     env_steps = options.env_steps or (QUICK_ENV_STEPS if options.quick else stop_of(document))
-    arms = plan(options.out, range(1, options.seeds + 1), options.config, overrides, env_steps)
-    return [run for of_seed in zip(*arms.values(), strict=True) for run in of_seed]
+    arms = {arm: (*LEAN, *overrides, *changes) for arm, changes in ARMS.items()}
+    return runs_of(options.out, options.config, arms, range(1, options.seeds + 1), env_steps)
 
 
 def stop_of(document: dict[str, Any]) -> int:
@@ -273,13 +249,13 @@ class Results(NamedTuple):
     config: str  # the talking swarm's
 
 
-def results(options: Options, made: Sequence[runs.Run]) -> Results:
+def results(options: Options, made: Sequence[Run]) -> Results:
     """Of complete runs, as `planned` orders them."""
     if not all(run.is_complete() for run in made):
         raise UserError(f"{options.out} has not all of these runs yet; leave out --page-only")
     arms = {arm: [run.table for run in made[place :: len(ARMS)]] for place, arm in enumerate(ARMS)}
     env_config = made[0].document["environment"].get("env_config") or {}
-    scripted = swarm_controls.controls(env_config)
+    scripted = swarm_references.controls(env_config)
     episode = SwarmWorld(num_worlds=1, **env_config).max_steps
     gap = measure(range(1, len(arms["talking"]) + 1), arms, scripted, episode)
     for claim in claims(gap):
@@ -289,13 +265,15 @@ def results(options: Options, made: Sequence[runs.Run]) -> Results:
 
 def draw(arms: Mapping[str, Sequence[pd.DataFrame]], scripted: Mapping[str, float]) -> Figure:
     """Four panels against environment steps: return, world model, losses, vocabulary. Thin lines are seeds."""
-    figure = card(11, 7.6, "What messages are worth to a swarm")
-    returns, r2, losses, vocabulary = panels = figure.subplots(2, 2).ravel()
     steps = "environment steps"
-    dress(returns, "Return (grey: swarms that do not learn)", steps, "return per agent and episode")
-    dress(r2, f"What is known of the world's state (cut at {LEAST_R2})", steps, "R² of the world estimator")
-    dress(losses, "Losses that ground the messages (talking)", steps, "mean squared error")
-    dress(vocabulary, "Symbols in use", steps, "share of the vocabulary")
+    figure, every = panels(
+        *("What messages are worth to a swarm", 11, 7.6),
+        ("Return (grey: swarms that do not learn)", steps, "return per agent and episode"),
+        (f"What is known of the world's state (cut at {LEAST_R2})", steps, "R² of the world estimator"),
+        ("Losses that ground the messages (talking)", steps, "mean squared error"),
+        ("Symbols in use", steps, "share of the vocabulary"),
+    )
+    returns, r2, losses, vocabulary = every
     for name, tables in arms.items():
         colour, dash = LOOKS[name]
         for axes, key in ((returns, RETURN), (r2, WORLD_R2), (vocabulary, VOCABULARY)):
@@ -309,8 +287,7 @@ def draw(arms: Mapping[str, Sequence[pd.DataFrame]], scripted: Mapping[str, floa
     r2.set_ylim(max(LEAST_R2, min(-0.1, r2.get_ylim()[0])), 1)
     losses.set_ylim(bottom=0)
     vocabulary.set_ylim(0, 1.05)
-    for axes in panels:
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for axes in every:
         legend(axes, loc="best")
     return figure
 
@@ -321,7 +298,7 @@ def page(found: Results) -> dict[str, Any]:
     returns = {name: (np.array(values), "") for name, values in gap.returns.items()}
     apart = {f"talking minus {name}": (returns["talking"][0] - returns[name][0], "+") for name in gap.gaps}
     told = {"claims": claims(gap), "columns": returns | apart, "intervals": INTERVALS}
-    return {**told, "gap": gap, "config": found.config, "meanings": swarm_controls.MEANINGS, "around": mean_interval}
+    return {**told, "gap": gap, "config": found.config, "meanings": swarm_references.MEANINGS, "around": mean_interval}
 
 
 def numbers(found: Results) -> dict[str, Any]:

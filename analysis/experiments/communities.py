@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from popcomm.analysis.experiments.figures import DOTTED
+from popcomm.analysis.experiments.figures import DOTTED, seeds_and_means
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options
 from popcomm.analysis.experiments.intervals import difference, paired
 from popcomm.analysis.experiments.records import Trial, arms_of, trials_of, whole_folder
@@ -60,25 +60,15 @@ def settings(communities: int, mixing: float, seed: int) -> PopulationPPOConfig:
     return (
         PopulationPPOConfig()
         .environment("referential_v0", env_config={"attributes": 2, "values": VALUES, "rounds": 31})
-        .communication(
-            messages={"kind": "symbols", "vocab_size": VOCABULARY, "length": LENGTH}, gradient="straight_through"
-        )
+        .communication({"kind": "symbols", "vocab_size": VOCABULARY, "length": LENGTH}, gradient="straight_through")
         .population(agent="gru", members=MEMBERS, seating="communities", communities=communities, mixing=mixing)
         .training(
-            learn_from="answers",
-            lr=5e-3,
-            gamma=0.0,
-            vf_clip_param=10.0,
-            entropy_coeff=0.01,
-            num_epochs=1,
-            minibatch_size=MINIBATCH,
-            message_entropy_coeff=0.1,
-            quality_coeff=0.0,
-            message_balance_coeff=0.0,
+            learn_from="answers", lr=5e-3, gamma=0.0, vf_clip_param=10.0, entropy_coeff=0.01, num_epochs=1,
+            minibatch_size=MINIBATCH, message_entropy_coeff=0.1, quality_coeff=0.0, message_balance_coeff=0.0,
         )
         .env_runners(num_worlds_per_env_runner=WORLDS, rollout_fragment_length=8)
         .debugging(seed=seed)
-    )
+    )  # fmt: skip
 
 
 def train(communities: int, mixing: float, seed: int, asked: int) -> Record:
@@ -94,14 +84,9 @@ def train(communities: int, mixing: float, seed: int, asked: int) -> Record:
         played = cross_play(algorithm)
         curve.append({"messages": said, **measure(played, communities)})
     algorithm.stop()
-    return {
-        "exchange": exchange(communities, mixing),
-        **curve[-1],
-        "sampled_accuracy": accuracy,
-        "seconds": time.process_time() - began,
-        "curve": curve,
-        "matrix": played.accuracy.tolist(),
-    }
+    seconds, met = time.process_time() - began, exchange(communities, mixing)
+    told = {"exchange": met, **curve[-1], "sampled_accuracy": accuracy, "seconds": seconds}
+    return {**told, "curve": curve, "matrix": played.accuracy.tolist()}
 
 
 # ---- measures ----
@@ -180,8 +165,7 @@ def claims(by_arm: Arms) -> list[Claim]:
 
 MATRIX_ARMS = ((2, 0.0), (2, SOME))
 COLOURS = {"within": BLUE, "between": ORANGE}
-MARKERS = {2: ("o", "-"), 3: ("^", ":")}  # by communities
-JITTER = 0.06
+MARKERS = {2: ("o", "-", -0.06), 3: ("^", ":", 0.06)}  # by communities, a little apart
 
 
 def draw(records: Sequence[Record]) -> Figure:
@@ -192,9 +176,12 @@ def draw(records: Sequence[Record]) -> Figure:
     axes = figure.subplots(2, 2)
     dress(axes[0, 0], "Intelligibility", "mixing", "share of meanings understood")
     dress(axes[0, 1], "Distance of languages", "mixing", "share of meanings said differently")
-    for key in COLOURS:
-        _lines(axes[0, 0], by_arm, mixings, key, key)
-        _lines(axes[0, 1], by_arm, mixings, f"distance_{key}", key)
+    for kind, (communities, (mark, dash, aside)) in itertools.product(COLOURS, MARKERS.items()):
+        arms = {mixing: runs for (groups, mixing), runs in by_arm.items() if groups == communities}
+        label = f"{kind}, {communities} communities"
+        for panel, key in zip(axes[0], (kind, f"distance_{kind}"), strict=True):
+            values = {mixings.index(mixing) + aside: [r[key] for r in runs] for mixing, runs in arms.items()}
+            seeds_and_means(panel, values, COLOURS[kind], mark, label, linestyle=dash, linewidth=1.8)
     axes[0, 0].axhline(CHANCE, color=MUTED, linewidth=1.2, linestyle=DOTTED, label="chance")
     for panel in axes[0]:
         panel.set_xticks(range(len(mixings)), [f"{m:g}" for m in mixings])
@@ -203,21 +190,6 @@ def draw(records: Sequence[Record]) -> Figure:
     for panel, arm in zip(axes[1], MATRIX_ARMS, strict=True):
         _matrix(panel, by_arm.get(arm, []), arm)
     return figure
-
-
-def _lines(axes: Axes, by_arm: Arms, mixings: list[float], key: str, kind: str) -> None:
-    """Points of all seeds and the line of their means, for each number of communities."""
-    for communities, (marker, dash) in MARKERS.items():
-        runs = {mixing: found for (groups, mixing), found in by_arm.items() if groups == communities}
-        if not runs:
-            continue
-        places = [mixings.index(mixing) for mixing in runs]
-        colour, shift = COLOURS[kind], JITTER if communities == 3 else -JITTER
-        label = f"{kind}, {communities} communities"
-        means = [float(np.mean([r[key] for r in found])) for found in runs.values()]
-        axes.plot(places, means, dash, color=colour, linewidth=1.8, label=label)
-        for place, found in zip(places, runs.values(), strict=True):
-            axes.plot(np.full(len(found), place + shift), [r[key] for r in found], marker, color=colour, markersize=5)
 
 
 def _matrix(axes: Axes, runs: Sequence[Record], arm: tuple[int, float]) -> None:
@@ -249,9 +221,8 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
         if arm[1] and (gain := paired(runs, by_arm.get((arm[0], 0.0), []), lambda r: r["between"]))
     }
     untrained = [[r["curve"][0]["within"], r["curve"][0]["between"]] for r in records]
-    return {"records": records, "arms": by_arm, "claims": claims(by_arm), "gap": gap, "gains": gains} | {
-        "untrained": np.mean(untrained)
-    }
+    told = {"records": records, "arms": by_arm, "claims": claims(by_arm), "untrained": np.mean(untrained)}
+    return {**told, "gap": gap, "gains": gains}
 
 
 EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, whole_folder, arguments=arguments)

@@ -130,26 +130,29 @@ def spaced(last: int) -> list[int]:
 
 def _written(algorithm: Any, steps: int, seed: int) -> tuple[Any, ...]:
     """A row of each field of the Diary."""
+    from popcomm.envs.making import make_world
     from popcomm.rollout.crossplay import cross_play
 
-    found = cross_play(algorithm)
+    # Cross-play puts the learner's weights into the local module.
+    found, config = cross_play(algorithm), algorithm.config
+    agent = algorithm.env_runner_group.local_env_runner.module["speaker"].unwrapped().agent
+    world = make_world(config.world, config.env_config, 1)
     # With the same random numbers at all checkpoints, messages would diverge less than independent ones do.
-    drawn = _drawn(algorithm, found.meanings, np.random.SeedSequence([seed, steps]).generate_state(1)[0].item())
+    drawn = drawn_messages(agent, world, np.random.SeedSequence([seed, steps]).generate_state(1)[0].item())
     return np.int64(steps * ROUNDS // (ROUNDS + 1)), found.accuracy, found.messages.astype(np.int16), drawn
 
 
-def _drawn(algorithm: Any, meanings: Array, seed: int) -> Array:
-    """Messages of all speakers on each of meanings [M, A], from the policy as it is: [S, M, COPIES, length] int16.
+def drawn_messages(agent: Any, world: Any, seed: int) -> Array:
+    """Messages of all speakers on each of M meanings, from the policy as it is: [S, M, COPIES, length] int16.
 
-    Cross-play has just put the learner's weights into the local module.
+    Args:
+        agent: the speakers' network.
+        world: a ReferentialWorld.
+        seed: of what is drawn.
     """
     import torch
 
-    from popcomm.envs.making import make_world
-
-    agent = algorithm.env_runner_group.local_env_runner.module["speaker"].unwrapped().agent
-    world = make_world(algorithm.config.world, algorithm.config.env_config, 1)
-    generator = torch.Generator().manual_seed(seed)
+    generator, meanings = torch.Generator().manual_seed(seed), world.meanings
     view = world.views(torch.arange(len(meanings)), generator).speaker.repeat_interleave(COPIES, 0)
     with torch.no_grad():
         obs = view.expand(agent.spec.members, *view.shape)

@@ -8,14 +8,48 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from popcomm.language.drawing import MUTED
+from popcomm.language.drawing import MUTED, card, dress
 
 POINTS = 200  # of a mean curve
 DOTTED, DOTS, DASHED = (0, (1, 3)), (0, (1, 1.5)), (0, (5, 2))
 
 Curve = tuple[NDArray[Any], NDArray[Any]]  # x and y, [K] each
+
+
+def panels(
+    title: str, width: float, height: float, *labels: tuple[str, str, str], columns: int = 2, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A card of panels over steps, which are told in thousands and millions.
+
+    Args:
+        width, height: inches.
+        labels: of each panel, row by row: its title, what goes across, what goes up.
+        options: of matplotlib's `subplots`.
+    """
+    figure = card(width, height, title)
+    every = list(figure.subplots(-(-len(labels) // columns), columns, squeeze=False, **options).ravel())
+    for axes, told in zip(every, labels, strict=True):
+        dress(axes, *told)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    return figure, every
+
+
+def seeds_and_means(
+    axes: Axes, groups: Mapping[float, Sequence[float]], colour: str, mark: str = "o", label: str = "", **line: Any
+) -> None:
+    """A point for each seed, and a line through the means. groups: {where across: numbers of the seeds}.
+
+    line: how the line of the means looks; {}: there is none.
+    """
+    places = [place for place, values in groups.items() for _ in values]
+    every = [value for values in groups.values() for value in values]
+    axes.scatter(places, every, color=colour, marker=mark, s=26, alpha=0.75, label=label or None, zorder=3)
+    if line:
+        axes.plot(list(groups), [float(np.mean(values)) for values in groups.values()], color=colour, **line)
 
 
 def of_tables(tables: Sequence[pd.DataFrame], key: str, x: str = "env_steps") -> list[Curve]:

@@ -10,6 +10,7 @@ that are there are not made again. Writes jargon.md, .png and .json into the fol
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
@@ -20,42 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
-from popcomm.analysis.experiments.figures import DOTTED, mean_of
+from popcomm.analysis.experiments import jargon_measures as measures
+from popcomm.analysis.experiments.figures import level, mean_of, of_tables, panels
 from popcomm.analysis.experiments.frame import Experiment, Options
 from popcomm.analysis.experiments.intervals import mean_interval, share_interval
-from popcomm.analysis.experiments.jargon_measures import (
-    AGREED,
-    AT_END,
-    FADE_TO,
-    KEPT,
-    PLAIN,
-    Records,
-    apart,
-    arms,
-    at_end,
-    check_measured,
-    claims,
-    curves,
-    finite,
-    formed_at,
-    jargon,
-    over_training,
-    value,
-)
+from popcomm.analysis.experiments.jargon_measures import PLAIN, Records, arms, claims, finite, jargon, value
 from popcomm.analysis.experiments.records import RESULTS, Trial
+from popcomm.analysis.experiments.runs import LEAN, algorithm_of
 
 from popcomm.cli import documents
-from popcomm.cli.ray_session import ray_session
 from popcomm.cli.train import checked_config
 from popcomm.language import progress
 from popcomm.language.agreement import jargon_agreement
-from popcomm.language.drawing import GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, card, dress
+from popcomm.language.drawing import GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION
 
 NAME = CONFIG = "jargon"
-# Reflexes that fade do so from this share of training on, to FADE_TO.
+# Reflexes that fade do so from this share of training on, to measures.FADE_TO.
 FADE_FROM = 0.25
 GATE = {"kind": "gated", "measure": "jargon", "begin": 0.5, "end": 0.9}
 # The settings were found in trials with seeds 1 to 3.
@@ -63,12 +46,8 @@ FIRST_SEED = 11
 EVALUATION_STEPS = 128  # of every world, after training
 
 FEEDBACK = {"kind": "immediate_feedback"}
-REPETITION = {
-    "kind": "word_repetition",
-    "decision": {"kind": "local_rule", "target": 0.5},
-    "slot": "parallel",
-    "dedup": False,
-}
+ECHO = {"decision": {"kind": "local_rule", "target": 0.5}, "slot": "parallel", "dedup": False}
+REPETITION = {"kind": "word_repetition", **ECHO}
 PUBLISHING = {"kind": "publishing", "rate": 0.5}
 DEPRIVATION = {"kind": "sensory_deprivation", "mode": "withdraw", "when": 0.1}
 LADDER: dict[str, tuple[dict[str, Any], ...]] = {
@@ -110,20 +89,17 @@ def planned(options: Options) -> list[Trial]:
     names = options.only or list(conditions(env_steps))
     for name in () if options.page_only else names:
         checked_config(documents.load(CONFIG, settings(name, FIRST_SEED, env_steps, options.set)))
-    return [
-        Trial(
-            options.out / RESULTS,
-            {"condition": name, "seed": seed, "settings": settings(name, seed, env_steps, options.set)},
-            partial(train, options.out),
-        )
-        for seed in range(FIRST_SEED, FIRST_SEED + options.seeds)
-        for name in names
+    runs = itertools.product(range(FIRST_SEED, FIRST_SEED + options.seeds), names)
+    keys = [
+        {"condition": name, "seed": seed, "settings": settings(name, seed, env_steps, options.set)}
+        for seed, name in runs
     ]
+    return [Trial(options.out / RESULTS, key, partial(train, options.out)) for key in keys]
 
 
 def faded(reflexes: Sequence[dict[str, Any]], env_steps: int) -> list[dict[str, Any]]:
     """The same reflexes with schedules to zero by half of training: repetition falls in load, the others linearly."""
-    span = {"begin": round(FADE_FROM * env_steps), "end": round(FADE_TO * env_steps)}
+    span = {"begin": round(FADE_FROM * env_steps), "end": round(measures.FADE_TO * env_steps)}
     kinds = {"word_repetition": "load_linear"}
     return [{**r, "schedule": {"kind": kinds.get(r["kind"], "linear"), **span}} for r in reflexes]
 
@@ -141,8 +117,7 @@ def settings(condition: str, seed: int, env_steps: int, overrides: Sequence[str]
     """What makes a run what it is, as overrides of the shipped config."""
     changes = [f"communication.{key}={json.dumps(value)}" for key, value in conditions(env_steps)[condition].items()]
     stop = f"stop={{num_env_steps_sampled_lifetime: {env_steps}}}"
-    quiet = ("recording.picture_every=0", "recording.conversation_every=0", "recording.checkpoint_every=0")
-    return [*quiet, *overrides, *changes, f"debugging.seed={seed}", stop]
+    return [*LEAN, "recording.checkpoint_every=0", *overrides, *changes, f"debugging.seed={seed}", stop]
 
 
 def train(out: Path, condition: str, seed: int, settings: Sequence[str]) -> Record:
@@ -154,31 +129,23 @@ def train(out: Path, condition: str, seed: int, settings: Sequence[str]) -> Reco
         shutil.rmtree(folder)
     config.recording(run_dir=str(folder.resolve()))
     began = time.process_time()
-    with ray_session(config):
-        algorithm = config.build_algo()
-        try:
-            while algorithm.train()["popcomm"]["env_steps"] < env_steps:
-                pass
-            seconds = time.process_time() - began
-            # The runner goes on where training ended: its reflexes are as strong as they are there.
-            measured = {"end": evaluate(algorithm.env_runner_group.local_env_runner, config), "bare": bare(algorithm)}
-        finally:
-            algorithm.stop()
+    with algorithm_of(config) as algorithm:
+        while algorithm.train()["popcomm"]["env_steps"] < env_steps:
+            pass
+        seconds = time.process_time() - began
+        # The runner goes on where training ended: its reflexes are as strong as they are there.
+        end, without = evaluate(algorithm.env_runner_group.local_env_runner, config), bare(algorithm)
     table, kinds = progress.read(folder / "progress.jsonl"), config.layout.num_labels
     if config.message_kind is not None:
-        check_measured(table)
+        measures.check_measured(table)
+    over = measures.over_training
     return {
-        "env_steps": int(table["env_steps"].iloc[-1]),
-        "kinds": kinds,
-        "formed": formed_at(table, kinds),
-        "over_training": over_training(table, kinds),
-        "after_fade": over_training(table, kinds, FADE_TO, FADE_TO + 0.1),
-        "end": {**at_end(table), **measured["end"]},
-        "bare": measured["bare"],
-        "references": references_of(config.env_config),
-        "seconds": round(seconds, 1),
-        "curves": curves(table),
-    }
+        "env_steps": int(table["env_steps"].iloc[-1]), "kinds": kinds, "formed": measures.formed_at(table, kinds),
+        "over_training": over(table, kinds),
+        "after_fade": over(table, kinds, measures.FADE_TO, measures.FADE_TO + 0.1),
+        "end": {**measures.at_end(table), **end}, "bare": without, "references": references_of(config.env_config),
+        "seconds": round(seconds, 1), "curves": measures.curves(table),
+    }  # fmt: skip
 
 
 def bare(algorithm: Any) -> dict[str, float | None]:
@@ -242,13 +209,9 @@ def references_of(env_config: dict[str, Any]) -> dict[str, float]:
 # ---- figure and page ----
 
 COLOURS = {
-    "no channel": MUTED,
-    PLAIN: INK,
-    "feedback": SKY,
-    "+ repetition": ORANGE,
-    "+ publishing": GREEN,
+    "no channel": MUTED, PLAIN: INK, "feedback": SKY, "+ repetition": ORANGE, "+ publishing": GREEN,
     "+ deprivation": PURPLE,
-}
+}  # fmt: skip
 DASHES = {"fading": "--", "gated": ":"}
 PANELS = {
     "reward": ("Reward (grey levels: scripted)", "per agent-step"),
@@ -261,37 +224,21 @@ LEVELS = {"forage": "forage", "watch": "watch", "hear": "heard once", "told": "t
 
 def draw(records: Records) -> Figure:
     """Reward, agreement, distinct words and load over training: means over seeds, a line for each condition."""
-    figure = card(11.5, 8.4, "As agents converge to a jargon")
-    panels = figure.subplots(2, 2).ravel()
-    for axes, (name, (title, unit)) in zip(panels, PANELS.items(), strict=True):
-        dress(axes, title, "environment steps", unit)
+    labels = ((title, "environment steps", unit) for title, unit in PANELS.values())
+    figure, every = panels("As agents converge to a jargon", 11.5, 8.4, *labels)
+    for axes, name in zip(every, PANELS, strict=True):
         for condition, runs in arms(records).items():
-            _curve(axes, runs, name, condition)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            stem, _, way = condition.partition(", ")
+            look = {"color": COLOURS.get(stem, VERMILLION), "linestyle": DASHES.get(way, "-")}
+            if curves := of_tables([pd.DataFrame(r["curves"]) for r in runs], name):
+                axes.plot(*mean_of(curves), **look, label=condition)
     for name, label in LEVELS.items():
-        level = float(np.mean([r["references"][name] for r in records]))
-        panels[0].axhline(level, color=MUTED, linewidth=1, linestyle=DOTTED)
-        panels[0].annotate(label, (1, level), xycoords=("axes fraction", "data"), fontsize=7, color=MUTED, va="center")
-    panels[1].set_ylim(0, 1.05)
-    panels[1].axhline(AGREED, color=MUTED, linewidth=1, linestyle=DOTTED)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncol=5, fontsize=8, frameon=False)
+        level(every[0], float(np.mean([r["references"][name] for r in records])), label, outside=True)
+    every[1].set_ylim(0, 1.05)
+    level(every[1], measures.AGREED, "")
+    handles = every[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncol=5, fontsize=8, frameon=False)
     return figure
-
-
-def _curve(axes: Axes, runs: Records, name: str, condition: str) -> None:
-    """The mean over seeds, where all were measured."""
-    told = [(r["curves"]["env_steps"], r["curves"].get(name)) for r in runs]
-    pairs = [np.array([(x, y) for x, y in zip(*t, strict=True) if y is not None], float) for t in told if t[1]]
-    pairs = [p for p in pairs if len(p)]
-    if not pairs:
-        return
-    stem, _, way = condition.partition(", ")
-    axes.plot(
-        *mean_of([(p[:, 0], p[:, 1]) for p in pairs]),
-        color=COLOURS.get(stem, VERMILLION),
-        linestyle=DASHES.get(way, "-"),
-        label=condition,
-    )
 
 
 def page(records: Records) -> dict[str, Any]:
@@ -308,7 +255,7 @@ def page(records: Records) -> dict[str, Any]:
         return f"{mean:.3f}" + ("" if np.isnan(around.low) else f" {around.shown(3, '')}")
 
     def against_plain(name: str, key: str, digits: int) -> str:
-        told = apart(by_arm[name], by_arm.get(PLAIN, []), key)
+        told = measures.apart(by_arm[name], by_arm.get(PLAIN, []), key)
         silent = key == "formed" and name == "no channel"
         return "-" if told is None or np.isnan(told.mean) or silent else told.shown(digits)
 
@@ -316,7 +263,7 @@ def page(records: Records) -> dict[str, Any]:
         count = sum(r["formed"] is not None for r in runs)
         return f"{count} of {len(runs)} {share_interval(count, len(runs)).shown(2, '')}"
 
-    constants = {"agreed": AGREED, "kept": KEPT, "at_end": AT_END, "plain": PLAIN}
+    constants = {"agreed": measures.AGREED, "kept": measures.KEPT, "at_end": measures.AT_END, "plain": PLAIN}
     functions = {"middle": middle, "measured": measured, "against_plain": against_plain, "formed": formed}
     return {"records": records, "arms": by_arm, "claims": claims(records), **constants, **functions}
 

@@ -17,18 +17,11 @@ FADE_TO = 0.5  # share of training at which reflexes that fade are gone
 AT_END = 0.1  # share of training whose mean is "at the end"
 # Names in the records, and where progress.jsonl has them.
 SERIES = {
-    "reward": "charts/reward",
-    "informed": "world/informed",
-    "false_alarms": "world/false_alarms",
-    "agreement": "language/agreement",
-    "least": "language/agreement_least",
-    "distinct": "language/distinct_modal_words",
-    "load": "channel/load",
-    "words": "channel/distinct_words",
-    "drops": "channel/drops",
-    "reproduction": "channel/reproduction",
-    "lifetime": "channel/lifetime",
-}
+    "reward": "charts/reward", "informed": "world/informed", "false_alarms": "world/false_alarms",
+    "agreement": "language/agreement", "least": "language/agreement_least",
+    "distinct": "language/distinct_modal_words", "load": "channel/load", "words": "channel/distinct_words",
+    "drops": "channel/drops", "reproduction": "channel/reproduction", "lifetime": "channel/lifetime",
+}  # fmt: skip
 
 Record = Mapping[str, Any]
 Records = Sequence[Record]
@@ -165,76 +158,52 @@ PLAIN = "no reflexes"
 FADED = ("+ repetition, fading", "+ publishing, fading", "+ deprivation, fading")
 LOSS = 0.1  # of the jargon that still counts as remaining
 
+OVER_TRAINING = "jargon, mean over training, with minus without"
+LIFE = Part(
+    "check: a word's life in steps, with repetition minus without", "+ repetition", "feedback", "end.lifetime",
+    counts=False,
+)  # fmt: skip
+
+
+def _remains(arm: str) -> Part:
+    text = f"{arm}: jargon at the end, no reflex left, minus just after the fade (not less by {LOSS:g})"
+    return Part(text, arm, arm, "bare.jargon", against_key="after_fade", margin=LOSS)
+
+
+def _beyond_plain(what: str, arm: str, key: str) -> Part:
+    return Part(f"{what}, {arm} minus {PLAIN}", arm, PLAIN, key)
+
+
 # What c11np says, and what is held against it.
-STATEMENTS: tuple[tuple[str, tuple[Part, ...]], ...] = (
-    (
-        "Immediate feedback speeds convergence",
-        (Part("env steps until a jargon forms, feedback minus no reflexes", "feedback", PLAIN, "formed", more=False),),
-    ),
-    (
-        "Repetition keeps words alive long enough for a jargon to form",
-        (
-            Part(
-                "check: a word's life in steps, with repetition minus without",
-                "+ repetition",
-                "feedback",
-                "end.lifetime",
-                counts=False,
-            ),
-            Part("jargon, mean over training, with minus without", "+ repetition", "feedback", "over_training"),
-        ),
-    ),
-    (
-        "Publishing helps: it seeds words",
-        (Part("jargon, mean over training, with minus without", "+ publishing", "+ repetition", "over_training"),),
-    ),
-    (
-        "Deprivation makes agents listen",
-        (
-            Part(
-                "informed at the end, all reflexes faded, trained with deprivation minus without",
-                "+ deprivation, fading",
-                "+ publishing, fading",
-                "bare.informed",
-            ),
-        ),
-    ),
-    (
-        "Reflexes raise reward while they act",
-        tuple(
-            Part(f"reward at the end, {arm} minus {PLAIN}", arm, PLAIN, "end.reward")
-            for arm in ("feedback", "+ repetition", "+ publishing", "+ deprivation")
-        ),
-    ),
-    (
-        "The jargon remains when reflexes fade",
-        tuple(
-            Part(
-                f"{arm}: jargon at the end, no reflex left, minus just after the fade (not less by {LOSS:g})",
-                arm,
-                arm,
-                "bare.jargon",
-                against_key="after_fade",
-                margin=LOSS,
-            )
-            for arm in FADED
-        ),
-    ),
-    (
-        "What grew with reflexes is better than what grew without",
-        tuple(
-            Part(f"jargon at the end, no reflex left, {arm} minus {PLAIN}", arm, PLAIN, "bare.jargon")
-            for arm in (*FADED, "+ deprivation, gated")
-        ),
-    ),
-)
+STATEMENTS: dict[str, Sequence[Part]] = {
+    "Immediate feedback speeds convergence": [
+        _beyond_plain("env steps until a jargon forms", "feedback", "formed")._replace(more=False)
+    ],
+    "Repetition keeps words alive long enough for a jargon to form": [
+        LIFE, Part(OVER_TRAINING, "+ repetition", "feedback", "over_training"),
+    ],
+    "Publishing helps: it seeds words": [Part(OVER_TRAINING, "+ publishing", "+ repetition", "over_training")],
+    "Deprivation makes agents listen": [
+        Part("informed at the end, all reflexes faded, trained with deprivation minus without",
+             "+ deprivation, fading", "+ publishing, fading", "bare.informed"),
+    ],
+    "Reflexes raise reward while they act": [
+        _beyond_plain("reward at the end", arm, "end.reward")
+        for arm in ("feedback", "+ repetition", "+ publishing", "+ deprivation")
+    ],
+    "The jargon remains when reflexes fade": [_remains(arm) for arm in FADED],
+    "What grew with reflexes is better than what grew without": [
+        _beyond_plain("jargon at the end, no reflex left", arm, "bare.jargon")
+        for arm in (*FADED, "+ deprivation, gated")
+    ],
+}  # fmt: skip
 
 
 def claims(records: Records) -> list[Claim]:
     """All statements, with the verdicts that follow from the intervals."""
     by_arm = arms(records)
     found = []
-    for text, parts in STATEMENTS:
+    for text, parts in STATEMENTS.items():
         told = [_compared(by_arm, part) for part in parts]
         counted = [row[2] for row, part in zip(told, parts, strict=True) if part.counts]
         found.append(Claim(text, tuple(told), overall(counted)))

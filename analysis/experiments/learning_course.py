@@ -107,19 +107,14 @@ class Course:
         ends = {
             name: measured(self.training, self.task, name == "sampled", LAST_SEEDS) for name in ("greedy", "sampled")
         }
+        trial, met = self.trial, self.met
         return {
-            "task": self.task.name,
-            "condition": self.trial.condition,
-            "seed": self.trial.seed,
-            "seconds": self.trial.seconds,
-            "bar": self.task.threshold,
-            "curve": [list(look) for look in self.curve],
-            "met": None if self.met is None else self.met._asdict(),
-            "end": {name: value for name, (value, _) in ends.items()},
+            "task": trial.task.name, "condition": trial.condition, "seed": trial.seed, "seconds": trial.seconds,
+            "bar": self.task.threshold, "curve": [list(look) for look in self.curve],
+            "met": None if met is None else met._asdict(), "end": {name: value for name, (value, _) in ends.items()},
             "metrics": {name: metrics for name, (_, metrics) in ends.items()},
-            "config": self.trial.document,
-            "versions": versions(),
-        }
+            "config": trial.document, "versions": versions(),
+        }  # fmt: skip
 
     def _goes_on(self) -> bool:
         """Whether another iteration is due, and within the budget."""

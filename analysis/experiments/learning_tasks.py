@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from string import Template
 from typing import Any
 
@@ -17,8 +17,11 @@ from popcomm.analysis.experiments.learning_conditions import CONDITIONS, conditi
 
 from popcomm.cli import documents
 from popcomm.envs import colour_digit_v0, predator_prey_references, relay_v0, switch_riddle_v0
+from popcomm.envs.colour_digit_v0 import ColourDigitWorld
 from popcomm.envs.predator_prey_v0 import PredatorPreyWorld
-from popcomm.envs.scripted import episode_returns
+from popcomm.envs.relay_v0 import RelayWorld
+from popcomm.envs.scripted import Randomly, episode_returns
+from popcomm.envs.switch_riddle_v0 import SwitchRiddleWorld
 from popcomm.envs.traffic_junction_references import Planner, gas, played, randomly
 from popcomm.envs.traffic_junction_v0 import TrafficJunctionWorld
 from popcomm.errors import UserError, unknown
@@ -115,140 +118,59 @@ def _mpe(creator: str, published: References) -> Callable[[], References]:
         from popcomm.envs.making import make_world
 
         world = make_world(creator, {"max_cycles": 25, "continuous_actions": False}, 100)
-        generator = torch.Generator().manual_seed(0)
-
-        def even(world: Any) -> dict[str, torch.Tensor]:
-            return {
-                name: torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=generator)
-                for name, s in world.species.items()
-            }
-
-        seeds = range(SCRIPTED_EPISODES // world.num_worlds)
+        seeds, even = range(SCRIPTED_EPISODES // world.num_worlds), Randomly()
         return {"random": torch.cat([episode_returns(world, even, seed) for seed in seeds]).mean().item(), **published}
 
     return told
-
-
-def _mpe_task(name: str, title: str, creator: str, seats: int, published: References, note: str) -> Task:
-    env = f"environment={{env: '{creator}', env_config: {{max_cycles: 25, continuous_actions: false}}}}"
-    return Task(
-        name,
-        title,
-        "switch_riddle",
-        seats,
-        _mpe(creator, published),
-        bar=-13.0,
-        overrides=(env, *MPE),
-        of_oracle=False,
-        seconds=1800.0,
-        most_episodes=None,
-        worlds=128,
-        long=True,
-        note=note,
-    )
 
 
 OWN_WORDS = (
     "The game has words of its own among the actions, heard through the observations in every condition, silence too; "
     "the channel that the conditions are about comes on top of them."
 )
+LONG: dict[str, Any] = {"seconds": 1200.0, "most_episodes": None, "long": True}
 
-TASKS = {
-    task.name: task
-    for task in (
+
+def _mpe_task(name: str, title: str, creator: str, published: References) -> Task:
+    env = f"environment={{env: '{creator}', env_config: {{max_cycles: 25, continuous_actions: false}}}}"
+    return Task(
+        name, title, "switch_riddle", 2, _mpe(creator, published), bar=-13.0, of_oracle=False, overrides=(env, *MPE),
+        worlds=128, note=OWN_WORDS, **LONG | {"seconds": 1800.0},
+    )  # fmt: skip
+
+
+def _of_sizes(game: str, title: str, module: Any, world: Callable[..., Any]) -> list[Task]:
+    """Of three agents, and of four, who may fail a little more often."""
+    return [
         Task(
-            "switch_riddle_3",
-            "Switch riddle, 3 prisoners",
-            "switch_riddle",
-            3,
-            _of(switch_riddle_v0, lambda: switch_riddle_v0.SwitchRiddleWorld(num_agents=3)),
-            bar=0.95,
-            overrides=("environment.env_config.num_agents=3",),
-        ),
-        Task(
-            "switch_riddle_4",
-            "Switch riddle, 4 prisoners",
-            "switch_riddle",
-            4,
-            _of(switch_riddle_v0, lambda: switch_riddle_v0.SwitchRiddleWorld(num_agents=4)),
-            bar=0.9,
-            overrides=("environment.env_config.num_agents=4",),
-        ),
-        Task(
-            "colour_digit",
-            "Colour and digit",
-            "colour_digit",
-            2,
-            _of(colour_digit_v0, colour_digit_v0.ColourDigitWorld),
-            bar=0.95,
-        ),
-        Task(
-            "relay_3",
-            "Relay of 3",
-            "relay",
-            3,
-            _of(relay_v0, lambda: relay_v0.RelayWorld(num_agents=3)),
-            bar=0.95,
-            overrides=("environment.env_config.num_agents=3",),
-        ),
-        Task(
-            "relay_4",
-            "Relay of 4",
-            "relay",
-            4,
-            _of(relay_v0, lambda: relay_v0.RelayWorld(num_agents=4)),
-            bar=0.9,
-            overrides=("environment.env_config.num_agents=4",),
-        ),
-        Task(
-            "predator_prey",
-            "Predator-prey, easy",
-            "predator_prey",
-            3,
-            _of(predator_prey_references, PredatorPreyWorld),
-            bar=9.5,
-            of_oracle=False,
-            measure="length",  # episodes end with the step in which all are there
-            unit="steps until all are at the prey",
-            lower=True,
-            seconds=1200.0,
-            most_episodes=None,
-            long=True,
-            note="Less is better. IC3Net publishes 8.9 steps, for rewards without the shared part.",
-        ),
-        Task(
-            "traffic_junction",
-            "Traffic junction, easy",
-            "traffic_junction",
-            5,
-            _traffic,
-            bar=0.95,
-            of_oracle=False,
-            measure="success",
-            unit="share of episodes without a crash",
-            seconds=1200.0,
-            most_episodes=None,
-            long=True,
-            note="Silent: all drive on and never brake; no script is known that does better in silence.",
-        ),
-        _mpe_task(
-            "speaker_listener",
-            "MPE, simple speaker listener",
-            "mpe2.simple_speaker_listener_v4:parallel_env",
-            2,
-            {"deaf": -17.6, "IPPO, published": -13.1, "MAPPO, published": -10.7},
-            OWN_WORDS,
-        ),
-        _mpe_task(
-            "simple_reference",
-            "MPE, simple reference",
-            "mpe2.simple_reference_v3:parallel_env",
-            2,
-            {},
-            OWN_WORDS,
-        ),
-    )
-}
+            f"{game}_{seats}", title.format(seats), game, seats, _of(module, partial(world, num_agents=seats)), bar=bar,
+            overrides=(f"environment.env_config.num_agents={seats}",),
+        )
+        for seats, bar in {3: 0.95, 4: 0.9}.items()
+    ]  # fmt: skip
+
+
+TASKS = {task.name: task for task in (
+    *_of_sizes("switch_riddle", "Switch riddle, {} prisoners", switch_riddle_v0, SwitchRiddleWorld),
+    Task("colour_digit", "Colour and digit", "colour_digit", 2, _of(colour_digit_v0, ColourDigitWorld), bar=0.95),
+    *_of_sizes("relay", "Relay of {}", relay_v0, RelayWorld),
+    Task(
+        "predator_prey", "Predator-prey, easy", "predator_prey", 3, _of(predator_prey_references, PredatorPreyWorld),
+        measure="length",  # episodes end with the step in which all are there
+        unit="steps until all are at the prey", lower=True, bar=9.5, of_oracle=False, **LONG,
+        note="Less is better. IC3Net publishes 8.9 steps, for rewards without the shared part.",
+    ),
+    Task(
+        "traffic_junction", "Traffic junction, easy", "traffic_junction", 5, _traffic, bar=0.95, of_oracle=False,
+        measure="success", unit="share of episodes without a crash", **LONG,
+        note="Silent: all drive on and never brake; no script is known that does better in silence.",
+    ),
+    _mpe_task(
+        "speaker_listener", "MPE, simple speaker listener", "mpe2.simple_speaker_listener_v4:parallel_env",
+        {"deaf": -17.6, "IPPO, published": -13.1, "MAPPO, published": -10.7},
+    ),
+    _mpe_task("simple_reference", "MPE, simple reference", "mpe2.simple_reference_v3:parallel_env", {}),
+)}  # fmt: skip
 
 
 def task_named(name: str) -> Task:

@@ -10,28 +10,30 @@ into the folder, of all results in it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 from popcomm.analysis.experiments import learning_tasks as games
-from popcomm.analysis.experiments.figures import Curve, seeds_and_mean
+from popcomm.analysis.experiments.figures import Curve, panels, seeds_and_mean
 from popcomm.analysis.experiments.frame import Experiment, Options
 from popcomm.analysis.experiments.intervals import mean_interval
 from popcomm.analysis.experiments.learning_course import RESULTS, Trial, run_one
 from popcomm.analysis.experiments.learning_tasks import CONDITIONS, RETURN, TASKS, Task
+from popcomm.analysis.experiments.records import arms_of
 
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.errors import UserError
-from popcomm.language.drawing import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, card, dress
+from popcomm.language.drawing import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION
 
 NAME = "learning_to_talk"
 # What was tried, what decided, what did not help, written by hand; left out of the page while it is empty.
@@ -64,9 +66,7 @@ def planned(options: Options) -> list[Trial]:
     conditions = options.conditions or list(CONDITIONS)
     return [
         Trial(options.out, task, condition, seed, options.seconds or task.seconds)
-        for seed in range(1, options.seeds + 1)
-        for task in tasks
-        for condition in conditions
+        for seed, task, condition in itertools.product(range(1, options.seeds + 1), tasks, conditions)
         if games.runs_in(condition, task.name)
     ]
 
@@ -134,10 +134,8 @@ def grouped(results: Runs) -> dict[str, dict[str, list[Run]]]:
             values = sorted({r[key] for r in found})
             if len(values) > 1:
                 raise UserError(f"runs of {task} have different {key}: {', '.join(map(str, values))}; keep one kind")
-        for condition in CONDITIONS:
-            runs = sorted((r for r in found if r["condition"] == condition), key=lambda r: r["seed"])
-            if runs:
-                groups.setdefault(task, {})[condition] = runs
+        if arms := arms_of(found, itemgetter("condition"), CONDITIONS):
+            groups[task] = arms
     return groups
 
 
@@ -168,28 +166,27 @@ def sentence(task: Task, condition: str, runs: Runs) -> str:
 
 # Colours of Okabe & Ito, with black and grey; dashes tell apart what colours do not.
 STYLES: dict[str, tuple[str, Any]] = {
-    "straight_through": (BLUE, "-"),
-    "relaxed": (ORANGE, "-"),
-    "dru": (GREEN, (0, (5, 1.5))),
-    "vectors": (PURPLE, (0, (5, 1.5, 1, 1.5))),
-    "reinforce": (VERMILLION, (0, (2, 1))),
-    "silent": (MUTED, (0, (1, 1.5))),
-    "noise": (MUTED, (0, (4, 2))),
-    "members": (SKY, "-"),
+    "straight_through": (BLUE, "-"), "relaxed": (ORANGE, "-"), "dru": (GREEN, (0, (5, 1.5))),
+    "vectors": (PURPLE, (0, (5, 1.5, 1, 1.5))), "reinforce": (VERMILLION, (0, (2, 1))),
+    "silent": (MUTED, (0, (1, 1.5))), "noise": (MUTED, (0, (4, 2))), "members": (SKY, "-"),
     "mlp": (INK, (0, (3, 1, 1, 1, 1, 1))),
-}
+}  # fmt: skip
 NEAR = 0.01  # references nearer than this share of the range have one label
 
 
 def draw(groups: Groups) -> Figure:
     """groups: {task: {condition: its runs}}, at least one task."""
-    figure = card(6.4, 1.3 + 3.5 * len(groups), "Learning to talk: the greedy policy while it learns")
-    panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
-    for axes, (name, conditions) in zip(panels, groups.items(), strict=True):
+    labels = []
+    for name in groups:
+        better = "less is better" if TASKS[name].lower else "more is better"
+        labels.append((f"{TASKS[name].title} ({better})", "episodes", TASKS[name].unit))
+    size = (6.4, 1.3 + 3.5 * len(groups))
+    figure, every = panels("Learning to talk: the greedy policy while it learns", *size, *labels, columns=1)
+    for axes, (name, conditions) in zip(every, groups.items(), strict=True):
         _panel(axes, TASKS[name], conditions)
     shown = {condition for conditions in groups.values() for condition in conditions}
     handles = [
-        panels[0].plot([], [], color=colour, linestyle=dash, linewidth=2, label=CONDITIONS[name].title)[0]
+        every[0].plot([], [], color=colour, linestyle=dash, linewidth=2, label=CONDITIONS[name].title)[0]
         for name, (colour, dash) in STYLES.items()
         if name in shown
     ]
@@ -200,26 +197,15 @@ def draw(groups: Groups) -> Figure:
 
 
 def _panel(axes: Axes, task: Task, conditions: Mapping[str, Runs]) -> None:
-    better = "less is better" if task.lower else "more is better"
-    dress(axes, f"{task.title} ({better})", "episodes", task.unit)
     for condition, runs in conditions.items():
         colour, dash = STYLES[condition]
         curves = [curve_of(run) for run in runs]
         seeds_and_mean(axes, curves, colour, dash, thin=dash)
     for label, value in labelled(task.references):
         axes.axhline(value, color=INK, linewidth=0.8, alpha=0.6)
-        axes.annotate(
-            f"{label} {value:.3g}",
-            (1.0, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 2),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color=INK,
-        )
+        beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        axes.annotate(f"{label} {value:.3g}", (1.0, value), xytext=(-2, 2), ha="right", fontsize=8, color=INK, **beside)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def curve_of(run: Run) -> Curve:
@@ -243,13 +229,12 @@ def labelled(references: Mapping[str, float]) -> list[tuple[str, float]]:
 def page(groups: Groups) -> dict[str, Any]:
     rows = [(TASKS[task], way, runs) for task, conditions in groups.items() for way, runs in conditions.items()]
     asked = [verdict(task, runs).holds for task, way, runs in rows if not CONDITIONS[way].control]
-    told = {"findings": FINDINGS.read_text(encoding="utf-8").strip(), "asked": asked, "rows": rows, "groups": groups}
-    tables = {
-        "tasks": TASKS,
-        "ways": CONDITIONS,
-        "shown": [way for way in CONDITIONS if way in {w for _, w, _ in rows}],
-    }
-    return {**told, **tables, "sentence": sentence, "verdict": verdict, "around": around, "of_those_that_met": met}
+    ways = {way for _, way, _ in rows}
+    return {
+        "findings": FINDINGS.read_text(encoding="utf-8").strip(), "asked": asked, "rows": rows, "groups": groups,
+        "tasks": TASKS, "ways": CONDITIONS, "shown": [way for way in CONDITIONS if way in ways],
+        "sentence": sentence, "verdict": verdict, "around": around, "of_those_that_met": met,
+    }  # fmt: skip
 
 
 def around(task: Task, values: Sequence[float]) -> str:
@@ -269,15 +254,14 @@ def met(runs: Runs, key: str, form: str) -> str:
 def numbers(groups: Groups) -> dict[str, Any]:
     """The configuration once for each task and condition, of the first seed."""
     runs = [r for conditions in groups.values() for found in conditions.values() for r in found]
+    tasks = {name: TASKS[name] for name in groups}
     return {
         "curve": ["episodes", "env_steps", "cpu_s", "greedy", "sampled"],
-        "measure": {
-            task: TASKS[task].unit if TASKS[task].measure == RETURN else TASKS[task].measure for task in groups
-        },
-        "references": {task: TASKS[task].references for task in groups},
+        "measure": {name: task.unit if task.measure == RETURN else task.measure for name, task in tasks.items()},
+        "references": {name: task.references for name, task in tasks.items()},
         "configs": {
-            task: {condition: found[0]["config"] for condition, found in conditions.items()}
-            for task, conditions in groups.items()
+            name: {condition: found[0]["config"] for condition, found in conditions.items()}
+            for name, conditions in groups.items()
         },
         "runs": [{key: value for key, value in r.items() if key != "config"} for r in runs],
     }

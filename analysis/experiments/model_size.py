@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,17 +27,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from popcomm.analysis.experiments.communication_gap import RETURN, at_end
-from popcomm.analysis.experiments.figures import DASHED, DOTS, level
+from popcomm.analysis.experiments.figures import DASHED, DOTS, level, seeds_and_means
 from popcomm.analysis.experiments.frame import Experiment, Options
 from popcomm.analysis.experiments.intervals import Interval, mean_interval
 from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, stored
-from popcomm.analysis.experiments.runs import Run
-from popcomm.analysis.experiments.swarm_controls import controls
+from popcomm.analysis.experiments.runs import LEAN, Run, algorithm_of
 
 from popcomm.cli import documents
-from popcomm.cli.ray_session import ray_session
 from popcomm.cli.train import checked_config
+from popcomm.envs.swarm_references import controls
 from popcomm.language.drawing import BLUE, GREEN, ORANGE, PURPLE, card, dress, legend
+from popcomm.rollout.crossplay import cross_play
 
 NAME = "model_size"
 GAME, SWARM = "model_size_sweep", "swarm"  # shipped configs
@@ -144,37 +145,29 @@ def play(part: str, width: int, depth: int, seed: int, budget: int) -> dict[str,
         "accuracy" at the end, share of all meanings that are named in full; "curve" [[messages, accuracy]]; "weights";
         "cpu_s".
     """
-    from popcomm.rollout.crossplay import cross_play
-
     asked = document(Shape(width, depth), seed)
     config, began = checked_config(asked), time.process_time()
     rounds = config.env_config["rounds"]
     curve: list[tuple[int, float]] = []
-    with ray_session(config):
-        algo = config.build_algo()
-        try:
-            messages = 0
-            while messages < budget:
-                steps = algo.train()["popcomm"]["env_steps"]
-                # The last step of an episode is for answers only.
-                messages = steps * rounds // (rounds + 1)
-                if messages >= budget * (len(curve) + 1) / LOOKS:
-                    curve.append((messages, float(cross_play(algo).accuracy.mean())))
-        finally:
-            algo.stop()
+    with algorithm_of(config) as algorithm:
+        messages = 0
+        while messages < budget:
+            steps = algorithm.train()["popcomm"]["env_steps"]
+            messages = steps * rounds // (rounds + 1)  # the last step of an episode is for answers only
+            if messages >= budget * (len(curve) + 1) / LOOKS:
+                curve.append((messages, float(cross_play(algorithm).accuracy.mean())))
     seconds = time.process_time() - began
     return {"weights": weights_of(asked), "accuracy": curve[-1][1], "curve": curve, "cpu_s": round(seconds, 1)}
 
 
 def swarm_runs(out: Path, seeds: int) -> Iterator[tuple[dict[str, Any], Run]]:
     """(what tells it from others, the run): boids of every width, talking and silent."""
-    lean = ("recording.picture_every=0", "recording.conversation_every=0", "recording.checkpoint_every=0")
     for seed in range(1, seeds + 1):
         for width in SWARM_WIDTHS:
             size = (f"population.agent_config.hidden_dim={width}", f"population.agent_config.num_heads={SWARM_HEADS}")
             for arm, changes in {"talking": (), "silent": ("communication.messages=null",)}.items():
                 path = out / "runs" / f"{arm}-width{width}-seed{seed}"
-                overrides = (*lean, *size, *changes, f"debugging.seed={seed}")
+                overrides = (*LEAN, "recording.checkpoint_every=0", *size, *changes, f"debugging.seed={seed}")
                 key = {"part": "swarm", "arm": arm, "width": width, "seed": seed}
                 yield key, Run(path, SWARM, overrides, SWARM_STEPS)
 
@@ -278,15 +271,14 @@ def draw(found: Results) -> Figure:
 def _draw_game(axes: Axes, found: Sequence[Size]) -> None:
     dress(axes, "A game of 25 meanings", "weights of speaker and listener", "meanings named in full, share", "both")
     budget = min((size.budget for size in found), default=0)
-    ladder = [size for size in found if size.depth == LADDER_DEPTH and size.budget == budget]
-    others = [size for size in found if size.depth != LADDER_DEPTH]
-    longer = [size for size in found if size.budget > budget]
-    times = longer[0].budget // budget if longer else 1
-    _points(axes, ladder, BLUE, "o", f"{budget:,} messages, {LADDER_DEPTH} layers")
-    axes.plot([s.weights for s in ladder], [s.mean for s in ladder], color=BLUE, linewidth=1.8)
-    _points(axes, others, GREEN, "^", f"{budget:,} messages, 1 or 4 layers")
-    _points(axes, longer, PURPLE, "D", f"{times} times as many messages, {LADDER_DEPTH} layers")
-    axes.plot([s.weights for s in longer], [s.mean for s in longer], color=PURPLE, linewidth=1.2, linestyle="--")
+    ladder = {s.weights: s.accuracies for s in found if s.depth == LADDER_DEPTH and s.budget == budget}
+    others = {s.weights: s.accuracies for s in found if s.depth != LADDER_DEPTH}
+    longer = {s.weights: s.accuracies for s in found if s.budget > budget}
+    times = max((s.budget for s in found), default=0) // budget if budget else 1
+    seeds_and_means(axes, ladder, BLUE, "o", f"{budget:,} messages, {LADDER_DEPTH} layers", linewidth=1.8)
+    seeds_and_means(axes, others, GREEN, "^", f"{budget:,} messages, 1 or 4 layers")
+    label = f"{times} times as many messages, {LADDER_DEPTH} layers"
+    seeds_and_means(axes, longer, PURPLE, "D", label, linewidth=1.2, linestyle="--")
     level(axes, LEARNED, f"learned: {LEARNED:.0%}", DASHED)
     level(axes, CHANCE, "chance", DOTS)
     if found:
@@ -297,18 +289,11 @@ def _draw_game(axes: Axes, found: Sequence[Size]) -> None:
 
 def _draw_swarm(axes: Axes, swarms: Rows) -> None:
     dress(axes, "A swarm, talking and silent", "weights of a talking boid", "return per agent and episode", "both")
-    x = {row["width"]: row["weights"] for row in swarms if row["arm"] == "talking"}
+    x = {row["width"]: row["weights"] for row in sorted(swarms, key=itemgetter("weights")) if row["arm"] == "talking"}
     for arm, (colour, mark) in ARMS.items():
-        rows = [row for row in swarms if row["arm"] == arm and row["width"] in x]
-        axes.scatter(
-            [x[row["width"]] for row in rows],
-            [row["return"] for row in rows],
-            color=colour,
-            marker=mark,
-            s=26,
-            label=arm,
-        )
-        axes.plot(*_means([(x[row["width"]], row["return"]) for row in rows]), color=colour, linewidth=1.6)
+        returns = arms_of([row for row in swarms if row["arm"] == arm], itemgetter("width"), x)
+        groups = {x[width]: [row["return"] for row in rows] for width, rows in returns.items()}
+        seeds_and_means(axes, groups, colour, mark, arm, linewidth=1.6)
     level(axes, _alone(), "alone (scripted)", DOTS)
     _log_weights(axes)
     legend(axes, loc="best")
@@ -323,22 +308,7 @@ def _log_weights(axes: Axes) -> None:
 @cache
 def _alone() -> float:
     """Return of the scripted swarm in which each steers to where it saw the beacon last."""
-    from popcomm.cli import documents
-
     return controls(documents.load("swarm")["environment"]["env_config"])["alone"]
-
-
-def _means(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    places = sorted({x for x, _ in pairs})
-    return places, [float(np.mean([y for x, y in pairs if x == place])) for place in places]
-
-
-def _points(axes: Axes, found: Sequence[Size], colour: str, mark: str, label: str) -> None:
-    """A point for each seed."""
-    pairs = [(size.weights, accuracy) for size in found for accuracy in size.accuracies]
-    if pairs:
-        x, y = zip(*pairs, strict=True)
-        axes.scatter(x, y, color=colour, marker=mark, s=26, alpha=0.75, label=label, zorder=3)
 
 
 def page(found: Results) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Writes referential.md, .png and .json into the folder. Rates are of one run at a
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from popcomm.analysis.experiments.figures import panels
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options
 from popcomm.analysis.experiments.records import RESULTS, Trial, arms_of, results_of
+from popcomm.analysis.experiments.runs import algorithm_of
 
-from popcomm.cli import documents, schema
-from popcomm.cli.ray_session import ray_session
+from popcomm.cli import documents
 from popcomm.cli.train import checked_config
-from popcomm.language.drawing import BLUE, GREEN, ORANGE, card, dress, legend
+from popcomm.language.drawing import BLUE, GREEN, ORANGE, legend
+from popcomm.rollout.crossplay import cross_play
 
 NAME = "referential"
 MESSAGES = 320_000  # the budget of every run, EGG's of the baselines
@@ -71,21 +73,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def planned(options: Options) -> list[Trial]:
     """Raises UserError: a configuration that does not exist, or cannot be trained."""
     wanted = [c for c in CASES if not options.only or any(part in c.name for part in options.only)]
-    keys = [
-        {
-            "case": case.name,
-            "seed": seed,
-            "messages": options.messages,
-            "settings": settings_of(case, seed, options.set),
-        }
-        for case in wanted
-        for seed in range(1, options.seeds + 1)
-    ]
     for case in wanted:
         document = documents.load(case.file, settings_of(case, 1, options.set))
         if not options.page_only:
             checked_config(document)
-    return [Trial(options.out / RESULTS, key, train) for key in keys]
+
+    def key(case: Case, seed: int) -> dict[str, Any]:
+        settings = settings_of(case, seed, options.set)
+        return {"case": case.name, "seed": seed, "messages": options.messages, "settings": settings}
+
+    runs = itertools.product(wanted, range(1, options.seeds + 1))
+    return [Trial(options.out / RESULTS, key(*run), train) for run in runs]
 
 
 def settings_of(case: Case, seed: int, overrides: Sequence[str] = ()) -> list[str]:
@@ -108,21 +106,14 @@ def train(case: str, seed: int, messages: int, settings: Sequence[str]) -> Recor
         "least" of the worst pair, "attributes", mean share of them understood; "curve" [[messages, accuracy in
         training, of sampled words and sampled answers]].
     """
-    from popcomm.rllib import PopulationPPOConfig
-
-    document = documents.load({c.name: c.file for c in CASES}[case], list(settings))
-    config = schema.apply(document, PopulationPPOConfig())
-    with ray_session(config):
-        algorithm = config.build_algo()
-        try:
-            said, curve, began = 0, [], time.process_time()
-            while said < messages:
-                said += _messages(algorithm)
-                curve.append((said, algorithm.train()["popcomm"].get("world/accuracy", float("nan"))))
-            seconds = time.process_time() - began
-            mean, least, attributes = _understood(algorithm)
-        finally:
-            algorithm.stop()
+    config = checked_config(documents.load({c.name: c.file for c in CASES}[case], list(settings)))
+    with algorithm_of(config) as algorithm:
+        said, curve, began = 0, [], time.process_time()
+        while said < messages:
+            said += _messages(algorithm)
+            curve.append((said, algorithm.train()["popcomm"].get("world/accuracy", float("nan"))))
+        seconds = time.process_time() - began
+        mean, least, attributes = _understood(algorithm)
     told = {"said": said, "cpu_seconds": seconds, "mean": mean, "least": least, "attributes": attributes}
     return {**told, "curve": curve}
 
@@ -137,8 +128,6 @@ def _messages(algorithm: Any) -> int:
 
 def _understood(algorithm: Any) -> tuple[float, float, float]:
     """Mean and least accuracy of all pairs, and the share of attributes; in silence what the runs last scored."""
-    from popcomm.rollout.crossplay import cross_play
-
     if algorithm.config.message_kind is None:
         scored = algorithm.train()["popcomm"]
         return scored["world/accuracy"], scored["world/accuracy"], scored["world/attribute_accuracy"]
@@ -214,10 +203,10 @@ STYLES = {"pair": (BLUE, "-"), "population 5": (ORANGE, "--"), "population 10": 
 
 def draw(records: Sequence[Record]) -> Figure:
     """Accuracy in training against messages, a thin line for each run; straight-through beside Reinforce."""
-    figure = card(11, 4.2, "The reconstruction game: accuracy while learning")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, way in zip(panels, ("straight-through", "Reinforce"), strict=True):
-        dress(axes, way, "messages", "accuracy (sampled words and answers)")
+    ways, labels = ("straight-through", "Reinforce"), ("messages", "accuracy (sampled words and answers)")
+    title = "The reconstruction game: accuracy while learning"
+    figure, every = panels(title, 11, 4.2, *((way, *labels) for way in ways), sharey=True)
+    for axes, way in zip(every, ways, strict=True):
         for case, runs in grouped(records).items():
             if not case.endswith(way):
                 continue
@@ -227,7 +216,6 @@ def draw(records: Sequence[Record]) -> Figure:
                 label = case.split(",")[0] if number == 0 else None
                 axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.4, alpha=0.8, label=label)
         axes.set_ylim(0, 1.02)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         legend(axes, loc="upper left")
     return figure
 

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +17,12 @@ from typing import Any, Protocol
 import pandas as pd
 
 from popcomm.cli import documents
+from popcomm.cli.ray_session import ray_session
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir
 from popcomm.language import progress
 
+# Nobody looks at the pictures and conversations of most experiments.
+LEAN = ("recording.picture_every=0", "recording.conversation_every=0")
 LOG_TAIL = 15  # lines of a failed run's log that its error shows
 
 
@@ -120,6 +124,26 @@ class Run:
             TrainingError: it failed.
         """
         run_logged(self.name, self.command(), self.log)
+
+
+def runs_of(out: Path, file: str, arms: Mapping[str, Sequence[str]], seeds: Sequence[int], env_steps: int) -> list[Run]:
+    """One for each arm and seed, seeds outermost, so that a first look is fair. arms: {name: overrides of the file}."""
+    return [
+        Run(out / "runs" / f"{arm}-seed{seed}", file, (*changes, f"debugging.seed={seed}"), env_steps)
+        for seed in seeds
+        for arm, changes in arms.items()
+    ]
+
+
+@contextmanager
+def algorithm_of(config: Any) -> Iterator[Any]:
+    """The algorithm of a PopulationPPOConfig, with Ray under it; both are gone afterwards."""
+    with ray_session(config):
+        algorithm = config.build_algo()
+        try:
+            yield algorithm
+        finally:
+            algorithm.stop()
 
 
 def run_logged(name: str, command: Sequence[str], log: Path) -> None:

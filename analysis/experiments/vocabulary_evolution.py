@@ -18,28 +18,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
-from popcomm.analysis.experiments import runs
+from popcomm.analysis.experiments import evolution_measures as measures
 from popcomm.analysis.experiments.evolution_games import COPIES, ROUNDS, VOCABULARY, Diary, Play
-from popcomm.analysis.experiments.evolution_measures import (
-    BOUNDS,
-    CLAIM,
-    ON_MEANING,
-    OVERALL,
-    RENAMED,
-    WHOLE,
-    WON,
-    Curve,
-    of_games,
-    of_swarm,
-    settled_by,
-)
-from popcomm.analysis.experiments.figures import DOTTED
+from popcomm.analysis.experiments.evolution_measures import CLAIM, ON_MEANING, OVERALL, RENAMED, Curve, settled_by
+from popcomm.analysis.experiments.figures import DOTTED, panels
 from popcomm.analysis.experiments.frame import Experiment, Options
 from popcomm.analysis.experiments.intervals import difference
+from popcomm.analysis.experiments.runs import Run, runs_of
 from popcomm.analysis.history import History
 
 from popcomm.errors import UserError
-from popcomm.language.drawing import BLUE, CARD, GREEN, MUTED, ORANGE, PURPLE, VERMILLION, card, dress, legend
+from popcomm.language.drawing import BLUE, CARD, GREEN, MUTED, ORANGE, PURPLE, VERMILLION, legend
 from popcomm.language.drift import SETTLED
 
 NAME = "vocabulary_evolution"
@@ -51,17 +40,13 @@ ITERATIONS, ENV_STEPS = 256, 130_000
 QUICK_ITERATIONS, QUICK_ENV_STEPS = 4, 4_000
 # Conversations often enough that no episode is missed, and of enough worlds for thousands of messages a window.
 RECORDED = (
-    "recording.picture_every=0",
-    "recording.conversation_every=5",
-    "recording.conversation_worlds=16",
+    "recording.picture_every=0", "recording.conversation_every=5", "recording.conversation_worlds=16",
     "recording.checkpoint_every=0",
-)
+)  # fmt: skip
 QUICK = (
-    "environment.env_config.max_steps=20",
-    "env_runners.num_worlds_per_env_runner=32",
-    "training.minibatch_size=32",
+    "environment.env_config.max_steps=20", "env_runners.num_worlds_per_env_runner=32", "training.minibatch_size=32",
     "recording.conversation_every=2",
-)
+)  # fmt: skip
 WINDOWS_IN_EPISODE = 2
 
 SWARM = "swarm"
@@ -75,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is looked at [both]")
 
 
-def planned(options: Options) -> list[Play | runs.Run]:
+def planned(options: Options) -> list[Play | Run]:
     """The games, a seed of all kinds after the other, then the swarms; where they cost most a seed fewer."""
     iterations, env_steps = (QUICK_ITERATIONS, QUICK_ENV_STEPS) if options.quick else (ITERATIONS, ENV_STEPS)
 
@@ -87,17 +72,10 @@ def planned(options: Options) -> list[Play | runs.Run]:
         for arm, (*how, fewer) in GAMES.items()
         for seed in seeds(fewer)
     ]
-    swarms = [
-        runs.Run(
-            options.out / "runs" / f"swarm-seed{seed}",
-            "swarm",
-            (*RECORDED, *(QUICK if options.quick else ()), f"debugging.seed={seed}"),
-            env_steps,
-        )
-        for seed in seeds(SWARM_FEWER)
-    ]
+    arms = {SWARM: (*RECORDED, *(QUICK if options.quick else ()))}
+    swarms = runs_of(options.out, "swarm", arms, seeds(SWARM_FEWER), env_steps)
     chosen = {"games": sorted(games, key=lambda play: play.seed), "swarm": swarms}
-    return [made for part in PARTS if part in options.parts for made in chosen[part]]
+    return [made for part, runs in chosen.items() if part in options.parts for made in runs]
 
 
 def _stem(arm: str) -> str:
@@ -107,7 +85,7 @@ def _stem(arm: str) -> str:
 # ---- measures ----
 
 
-def results(options: Options, made: Sequence[Play | runs.Run]) -> dict[str, list[Curve]]:
+def results(options: Options, made: Sequence[Play | Run]) -> dict[str, list[Curve]]:
     """The curves of what is complete; arms without any are left out."""
     arms: dict[str, list[Curve]] = {arm: [] for arm in (*GAMES, SWARM)}
     named = {_stem(arm): arm for arm in GAMES}
@@ -115,7 +93,7 @@ def results(options: Options, made: Sequence[Play | runs.Run]) -> dict[str, list
         if not found.is_complete():
             continue
         if isinstance(found, Play):
-            arms[named[found.name.rpartition("-")[0]]].append(of_games(Diary.load(found.path), found.seed))
+            arms[named[found.name.rpartition("-")[0]]].append(measures.of_games(Diary.load(found.path), found.seed))
         else:
             arms[SWARM].append(_swarm_curve(found))
     if not any(arms.values()):
@@ -123,39 +101,30 @@ def results(options: Options, made: Sequence[Play | runs.Run]) -> dict[str, list
     return {arm: curves for arm, curves in arms.items() if curves}
 
 
-def _swarm_curve(run: runs.Run) -> Curve:
-    document = run.document
+def _swarm_curve(run: Run) -> Curve:
+    document, history = run.document, History.read(run.path, most_parts=None)
     steps = document["environment"]["env_config"]["max_steps"]
-    return of_swarm(
-        History.read(run.path, most_parts=None),
-        document["debugging"]["seed"],
-        document["env_runners"]["num_worlds_per_env_runner"],
-        steps,
-        steps // WINDOWS_IN_EPISODE,
-        document["communication"]["messages"]["vocab_size"],
-    )
+    seed, vocabulary = document["debugging"]["seed"], document["communication"]["messages"]["vocab_size"]
+    worlds = document["env_runners"]["num_worlds_per_env_runner"]
+    return measures.of_swarm(history, seed, worlds, steps, steps // WINDOWS_IN_EPISODE, vocabulary)
 
 
 # ---- figure and page ----
 
 # Arms in the order of the page: name, colour, dash.
-LOOKS = {
-    "pair, bonus": (BLUE, "-"),
-    "pair, no bonus": (ORANGE, "--"),
-    "five and five, bonus": (GREEN, "-."),
-    SWARM: (PURPLE, "-"),
-}
+LOOKS = dict(zip((*GAMES, SWARM), ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, "-")), strict=True))
 
 
 def draw(arms: Arms) -> Figure:
     """Four panels against episodes (log): names, meanings, distance from the end, the swarm. Thin lines are seeds."""
-    figure = card(11, 8, "How vocabularies change over training")
-    names, meaning, last, swarm = figure.subplots(2, 2).ravel()
     games, bits = "games played, one message each", "bits above chance, 0 to 1"
-    dress(names, "Referential games: meanings renamed at the next checkpoint", games, "share of the meanings")
-    dress(meaning, "Referential games: drift of what is said on a meaning", games, bits)
-    dress(last, "Referential games: meanings named otherwise than in the end", games, "share of the meanings")
-    dress(swarm, "Swarm: drift of symbols to the next checkpoint", "episodes of 100 steps", bits)
+    figure, (names, meaning, last, swarm) = panels(
+        *("How vocabularies change over training", 11, 8),
+        ("Referential games: meanings renamed at the next checkpoint", games, "share of the meanings"),
+        ("Referential games: drift of what is said on a meaning", games, bits),
+        ("Referential games: meanings named otherwise than in the end", games, "share of the meanings"),
+        ("Swarm: drift of symbols to the next checkpoint", "episodes of 100 steps", bits),
+    )
     for arm, curves in arms.items():
         colour, dash = LOOKS[arm]
         if arm == SWARM:
@@ -169,7 +138,7 @@ def draw(arms: Arms) -> Figure:
     for axes in (names, last):
         axes.set_ylim(0, 1.15)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _marks(names, BOUNDS[RENAMED], in_games, "lower left")
+    _marks(names, measures.BOUNDS[RENAMED], in_games, "lower left")
     _marks(meaning, SETTLED, in_games, "upper center")
     _marks(last, None, in_games, "lower left")
     _marks(swarm, SETTLED, {"10k episodes": CLAIM}, "upper center")
@@ -199,21 +168,13 @@ def _marks(axes: Axes, bound: float | None, claims: Mapping[str, float], where: 
     if not axes.has_data():
         return
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # the one of before went with the scale
     if bound is not None:
         axes.axhline(bound, color=VERMILLION, linestyle=":", linewidth=1.3, label=f"bound, {bound:g}")
     for name, episodes in claims.items():
         axes.axvline(episodes, color=MUTED, linestyle=DOTTED, linewidth=1.3)
-        axes.annotate(
-            name,
-            (episodes, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, -3),
-            textcoords="offset points",
-            va="top",
-            fontsize=7.5,
-            color=MUTED,
-        )
+        beside: dict[str, Any] = {"xytext": (3, -3), "textcoords": "offset points", "va": "top"}
+        axes.annotate(name, (episodes, 1), xycoords=("data", "axes fraction"), **beside, fontsize=7.5, color=MUTED)
     if where == "upper center":
         axes.set_ylim(top=1.4 * axes.get_ylim()[1])
     axes.set_xlim(right=max(axes.get_xlim()[1], 1.8 * max(claims.values())))
@@ -225,21 +186,13 @@ def page(arms: Arms) -> dict[str, Any]:
     played = [c for curves in games.values() for c in curves]
     early = [float(c.accuracy[np.searchsorted(c.episodes, CLAIM)]) for c in played if c.accuracy is not None]
     by = [settled_by(played, RENAMED, until) for until in (CLAIM, CLAIM * ROUNDS, math.inf)]
-    constants = {"claim": CLAIM, "rounds": ROUNDS, "won": WON, "copies": COPIES, "vocabulary": VOCABULARY}
-    measures = {"RENAMED": RENAMED, "ON_MEANING": ON_MEANING, "OVERALL": OVERALL, "WHOLE": WHOLE}
-    functions = {"settled_by": settled_by, "settlement": settlement, "kept": kept, "last_episode": last_episode}
-    found = {"games": games, "swarm": arms.get(SWARM, []), "played": played}
     return {
-        **found,
-        "early": early,
-        "by": by,
-        "bonus": bonus(games),
-        **constants,
-        **measures,
-        **functions,
-        "bounds": BOUNDS,
-        "settled": SETTLED,
-    }
+        "games": games, "swarm": arms.get(SWARM, []), "played": played, "early": early, "by": by, "bonus": bonus(games),
+        "claim": CLAIM, "rounds": ROUNDS, "won": measures.WON, "copies": COPIES, "vocabulary": VOCABULARY,
+        "RENAMED": RENAMED, "ON_MEANING": ON_MEANING, "OVERALL": OVERALL, "WHOLE": measures.WHOLE, "settled": SETTLED,
+        "bounds": measures.BOUNDS, "settled_by": settled_by, "settlement": settlement, "kept": kept,
+        "last_episode": last_episode,
+    }  # fmt: skip
 
 
 def settlement(curves: Sequence[Curve], measure: str) -> tuple[list[float], list[float]]:
@@ -276,13 +229,12 @@ def bonus(games: Arms) -> list[tuple[str, int, str, str]]:
 
 def numbers(arms: Arms) -> dict[str, Any]:
     runs = {arm: [_run(curve) for curve in curves] for arm, curves in arms.items()}
-    return {"claim": CLAIM, "bounds": BOUNDS, "runs": runs}
+    return {"claim": CLAIM, "bounds": measures.BOUNDS, "runs": runs}
 
 
 def _run(curve: Curve) -> dict[str, Any]:
-    settled = {
-        m: {"to_next": curve.settled(m), "to_last": curve.settled(m, True)} for m in BOUNDS if m in curve.measures
-    }
+    known = [m for m in measures.BOUNDS if m in curve.measures]
+    settled = {m: {"to_next": curve.settled(m), "to_last": curve.settled(m, True)} for m in known}
     return {**curve._asdict(), "won": curve.won, "settled": settled}
 
 

@@ -67,7 +67,9 @@ class Manner(nn.Module):
     ) -> None:
         super().__init__()
         p = spec.members
-        self.gated, self.constant, self.columns = "sender" in spec.gates, None, None
+        self.gated, self.constant = "sender" in spec.gates, None
+        self.columns: Tensor | None  # [O'] int64, of the observation
+        self.register_buffer("columns", None, persistent=False)
         if self.gated:
             self.door = PopulationLinear(p, features, 1, generator=generator)
             with torch.no_grad():
@@ -77,7 +79,7 @@ class Manner(nn.Module):
         elif urgency is None:
             self.haste: nn.Module = PopulationLinear(p, features, 1, generator=generator)
         elif isinstance(urgency, str | Sequence):
-            self.columns = columns_of(spec, [urgency] if isinstance(urgency, str) else urgency)
+            self.columns = torch.tensor(columns_of(spec, [urgency] if isinstance(urgency, str) else urgency))
             self.haste = PopulationMLP(p, len(self.columns), features, 1, generator=generator)
         else:
             number("agent_config.urgency", urgency, "lie in [0, 1]", least=0, most=1)
@@ -92,7 +94,7 @@ class Manner(nn.Module):
             always = min(max(self.constant, 1e-6), 1 - 1e-6)
             logit = math.log(always / (1 - always))
             return torch.cat([door, features.new_full(shape, logit), features.new_zeros(shape)], -1)
-        haste = self.haste(features if self.columns is None else obs[..., self.columns])
+        haste = self.haste(features if self.columns is None else obs.index_select(-1, self.columns))
         return torch.cat([door, haste, features.new_full(shape, SPREAD)], -1)
 
 

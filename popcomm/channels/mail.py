@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from popcomm.channels.links import Links
+from popcomm.channels.trips import placed
 
 
 class LogOf(NamedTuple):
@@ -50,10 +51,11 @@ class Mail(NamedTuple):
 
     def to(self, device: torch.device | str) -> Mail:
         """The same on a device."""
-        log = None if self.log is None else LogOf(*(values.to(device) for values in self.log))
-        soft, hears = (None if values is None else values.to(device) for values in (self.soft, self.hears))
-        gate = None if self.gate is None else self.gate.to(device)
-        return Mail(self.messages.to(device), self.slots.to(device), self.mask.to(device), soft, hears, log, gate)
+        log = () if self.log is None else self.log
+        there = [values for values in (*self[:5], *log, self.gate) if values is not None]
+        moved = dict(zip(map(id, there), placed(there, device), strict=True))
+        own = {name: moved.get(id(values)) for name, values in self._asdict().items() if name != "log"}
+        return self._replace(**own, log=None if self.log is None else LogOf(*(moved[id(values)] for values in log)))
 
 
 def _of_slots(values: Tensor, slots: Tensor) -> Tensor:

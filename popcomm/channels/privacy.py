@@ -14,7 +14,7 @@ much as one with sigma / sqrt(n), chosen one after another or at once (Dong, Rot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -109,10 +109,14 @@ def epsilon_of(ratio: float, delta: float, times: NDArray[np.int64]) -> NDArray[
 
     ratio: the noise's standard deviation as a share of the sensitivity.
     """
-    epsilon = accounting().get_epsilon_gaussian
     counts, places = np.unique(times, return_inverse=True)
-    each = [float(epsilon(ratio / np.sqrt(n), delta)) if n else 0.0 for n in counts]
+    each = [_epsilon_of(ratio, delta, int(n)) if n else 0.0 for n in counts]
     return np.array(each)[places].reshape(np.shape(times))
+
+
+@lru_cache(maxsize=8192)  # an iteration asks twice: for what it tells of members, and of all
+def _epsilon_of(ratio: float, delta: float, times: int) -> float:
+    return float(accounting().get_epsilon_gaussian(ratio / np.sqrt(times), delta))
 
 
 def accounting(key: str = KEY) -> ModuleType:

@@ -16,6 +16,7 @@ from popcomm.channels.links import Links
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import Channel
 from popcomm.channels.topology import Learned
+from popcomm.channels.trips import fetched, placed
 from popcomm.errors import UserError
 from popcomm.schedules import Clock, Schedule
 
@@ -93,7 +94,7 @@ class Session:
     def forget(self, worlds: Tensor) -> None:
         """New episodes begin in worlds [B] bool: what was said before is not heard there."""
         if self.air is not None:
-            self.air.forget(worlds.cpu().numpy())
+            self.air.forget(*fetched(worlds))
         self._sent = self._sent & ~worlds.unsqueeze(1)
         self._waited = self._waited.masked_fill(worlds.unsqueeze(1), 0)
 
@@ -106,8 +107,10 @@ class Session:
             positions: [B, N, D] float32 now, or None.
         """
         if self.air is not None:
-            where = None if positions is None else positions.cpu()
-            self.mail = self.air.deliver(present.cpu().numpy(), hears.cpu().numpy(), where).to(self._device)
+            # Near ones are looked for where the positions are.
+            links = () if self.air.stands else self.channel.topology.connect(present, positions, self.channel.torus)
+            there, hearing, *of = fetched(present, hears, *links)
+            self.mail = self.air.deliver(there, hearing, (of[0], of[1]) if of else None).to(self._device)
             return self.mail
         links = self.channel.connect(self._sent & present, hears, positions, self._generator)
         self.mail = self._posted(*self._admitted(self.channel.topology.thinned(links, self._strength)), hears)
@@ -154,6 +157,11 @@ class Session:
         """Whether some reflex may take observations away."""
         return self.air is not None and self.air.deprives
 
+    def notice(self, labels: Tensor | None) -> None:
+        """What seats perceive now, labels [B, N] (negative: nothing) or None, for reflexes that look at it."""
+        if self.air is not None and labels is not None and any(reflex.needs_labels for reflex in self.air.reflexes):
+            self.air.notice((labels >= 0).any(1).cpu().numpy())
+
     def deprived(self) -> list[Deprivation]:
         """What reflexes take away in this step."""
         if self.air is None:
@@ -179,8 +187,8 @@ class Session:
             self._sent = able & self.channel.messages.spoken(self.transmitted)
             return able
         self.transmitted = messages
-        voiced = self.air.transmit(messages.cpu().numpy(), able.cpu().numpy(), lively.cpu().numpy())
-        return torch.from_numpy(voiced).to(self._device)
+        voiced = self.air.transmit(*fetched(messages, able, lively))
+        return placed([torch.from_numpy(voiced)], self._device)[0]
 
     def deafen(self, seats: Tensor) -> None:
         """Some do not hear what is heard in this step. seats: [B, N] bool."""

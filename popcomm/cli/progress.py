@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 PLAIN_EVERY = 2.0  # seconds between plain lines
@@ -169,10 +168,14 @@ class LiveDisplay(_Common):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
+        name = TextColumn("{task.description}", style="bold", markup=False)
+        self._bar = Progress(name, BarColumn(bar_width=None), TaskProgressColumn(), console=console, expand=True)
+        self._task = self._bar.add_task("", total=1.0)
         self._live = Live(console=console, refresh_per_second=4)
 
     def start(self, name: str, status: Status, bounds: Mapping[str, float]) -> None:
         super().start(name, status, bounds)
+        self._bar.update(self._task, description=name)
         self._live.start()
         self._live.update(self._panel())
 
@@ -184,17 +187,12 @@ class LiveDisplay(_Common):
         self._live.stop()
 
     def _panel(self) -> Group:
-        share = self.pace.share(self.last)
-        bar = Table.grid(padding=(0, 1), expand=True)
-        bar.add_column(no_wrap=True)
-        bar.add_column(ratio=1)
-        bar.add_column(justify="right", no_wrap=True)
-        bar.add_row(Text(self.name, "bold"), ProgressBar(total=1.0, completed=share), f"{share:4.0%}")
+        self._bar.update(self._task, completed=self.pace.share(self.last))
         facts = Text()
         for label, value in self._facts():
             facts.append(f"{label} ", "dim").append(f"{value}   ", "bold")
         warning = [Text(_warning(self.last.collapse), "yellow")] if self.last.collapse else []
-        return Group(bar, facts, *warning)
+        return Group(self._bar, facts, *warning)
 
 
 def _gain(now: Status, before: Status, key: str) -> float:

@@ -10,6 +10,7 @@ import typer
 from popcomm.cli.options import Overrides, Trust
 from popcomm.cli.signals import INTERRUPTED
 from popcomm.errors import UserError
+from popcomm.loading import uncollected
 
 FAILED = 1  # exit code of a sweep with a trial that failed
 
@@ -35,7 +36,9 @@ def train(
     document, source, folder = _wanted(file, given, run_dir, resume, trust)
     notes = run_folder.not_as_in(file, folder, given) if resume and file else []
     from popcomm.cli.progress import display
-    from popcomm.cli.train import run
+
+    with uncollected():
+        from popcomm.cli.train import run
 
     with documents.naming(source, given):
         summary = run(document, folder, resume, display(), notes, trust=trust)
@@ -86,7 +89,9 @@ def sweep(
 
     given = overrides or []
     document, source, folder = _wanted(file, given, run_dir, resume, trust)
-    from popcomm.cli.sweep import run
+
+    with uncollected():
+        from popcomm.cli.sweep import run
 
     with documents.naming(source, given):
         statuses = run(document, folder, resume, max_concurrent, Console(highlight=False), trust)

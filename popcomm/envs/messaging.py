@@ -117,7 +117,14 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
         raise UserError(f"'{env}' has {seats} agents, and messages need at least 2")
     world = backing_world(env)
     torus = None if world is None else world.torus
-    return Channel(kind, graph, seats, torus, has_positions=position_source(env) is not None, **air)
+    channel = Channel(kind, graph, seats, torus, has_positions=position_source(env) is not None, **air)
+    for reflex in channel.reflexes:
+        if reflex.needs_labels:
+            raise UserError(
+                f"reflex {reflex.name} acts in events, which a ParallelEnv does not tell; use when='always', or train "
+                "on a World that has labels"
+            )
+    return channel
 
 
 class MessagingEnv(BaseParallelWrapper):

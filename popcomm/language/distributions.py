@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr
 
 Array = NDArray[Any]
 
@@ -15,7 +14,7 @@ def entropy(counts: Array) -> Array:
     """Entropy of relative frequencies: counts or probabilities [..., V] -> bits [...] (Shannon 1948); nan: all zero."""
     total = counts.sum(-1, keepdims=True)
     p = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
-    return np.where(total[..., 0] > 0, np.abs(entr(p).sum(-1)) / np.log(2), np.nan)
+    return np.where(total[..., 0] > 0, np.abs((p * np.log(np.where(p > 0, p, 1.0))).sum(-1)) / np.log(2), np.nan)
 
 
 def perplexity(counts: Array) -> Array:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
 
 from popcomm.errors import UserError
 from popcomm.language.arrays import Messages, as_classes, as_messages, edit_distances, lengths, pairs, sample
@@ -141,6 +140,8 @@ def ease_of_teaching(
     Returns:
         0 ... 1; where all messages are equal, the share of the commonest guess.
     """
+    from scipy.special import softmax  # trainings begin without it
+
     meant, said = pairs(meanings, messages, end_symbol)
     if lessons < 1 or lesson < 1:
         raise UserError(f"lessons is {lessons} and lesson is {lesson}, and both must be at least 1")

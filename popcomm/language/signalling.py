@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import entr
 
 from popcomm.errors import UserError
 from popcomm.language.arrays import Messages
@@ -122,6 +121,8 @@ def causal_influence_of_communication(policy: ArrayLike, messages: ArrayLike | N
         says = probabilities("messages", messages)
         if says.shape[-1] != shape[-2]:
             raise UserError(f"policy has {shape[-2]} messages and messages has {says.shape[-1]}")
+    from scipy.special import entr  # trainings begin without it
+
     joint = acts * says[..., None]
     # H(a) - H(a given m): where a message is never said it counts nothing.
     given = (says * entr(acts).sum(-1)).sum(-1)

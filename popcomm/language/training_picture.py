@@ -70,6 +70,7 @@ PANELS = (
     Panel("Weight of the favourite neighbour", {"language/top_attention": ""}, "share of attention"),
     Panel("Privacy spent in an episode", {"privacy/epsilon": "by the member that spent most"}, "epsilon"),
     Panel("Privacy spent in all", {"privacy/epsilon_all": "by the member that spent most"}, "epsilon"),
+    Panel("Joint critic", {"losses/joint_critic_explained_var": "explained"}, "share of the variance of returns"),
     Panel("Privacy of updates spent", {"federated/epsilon": "by all updates of a member"}, "epsilon"),
     Panel("Length of federated updates", {"federated/update_norm": "before clipping"}, "L2 norm"),
     Panel("Speed", {"charts/agent_SPS": "agent steps", "charts/SPS": "environment steps"}, "per second"),

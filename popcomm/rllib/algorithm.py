@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
-from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.ppo.ppo import PPO
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.callbacks.utils import make_callback
@@ -26,21 +24,23 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.errors import UserError
-from popcomm.rllib import checkpoints, evaluating, learners, restoring
+from popcomm.rllib import checkpoints, evaluating, generations, learners, restoring
+from popcomm.rllib.answers import Sampled, pooled
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.config import PopulationPPOConfig
-from popcomm.rllib.env_runner import Batch, PopulationEnvRunner, Sampled
-from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
-from popcomm.rllib.learner import PopulationPPOLearner
-from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.determinism import without_compiler
+from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError, stop_remote
 from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.privacy import Ledger, privacy_in
 from popcomm.rllib.recording import Recording
 from popcomm.rllib.release import released
+from popcomm.rllib.shares import LostFragments
 from popcomm.rllib.survival import Survival
 from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
+from popcomm.rllib.trial_folder import in_folder_of_trial
 from popcomm.rllib.without_effect import tell_what_is_not_written
 from popcomm.rollout import Rollout
 from popcomm.rollout.population import Population
@@ -54,8 +54,6 @@ __all__ = ["NoSamplesError", "PopulationPPO", "SamplingError"]
 Answer = TypeVar("Answer")
 Components = str | Collection[str] | None
 
-STOP_SECONDS = 5.0  # for env runners to close their worlds
-
 
 class PopulationPPO(PPO):
     """PPO for populations. Built by `PopulationPPOConfig().build_algo()`."""
@@ -67,7 +65,7 @@ class PopulationPPO(PPO):
         return PopulationPPOConfig()
 
     def setup(self, config: PopulationPPOConfig) -> None:
-        self.config = config = self._of_trial(config)
+        self.config = config = in_folder_of_trial(config, self._storage, self.logdir)
         self.plan = plan_of(config)
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
         self.performance: dict[str, float] | None = None
@@ -83,20 +81,8 @@ class PopulationPPO(PPO):
         self.harvest = Harvest(config, self.attendance, self.ahead)
         self._recording = Recording()
         tell_what_is_not_written(config)
-        super().setup(config)
-
-    def _of_trial(self, config: PopulationPPOConfig) -> PopulationPPOConfig:
-        """Under Tune, what is recorded goes to the trial's own folder: one that is named would be the same for all.
-
-        Where Tune keeps its results elsewhere than on a disk, it is the folder of the trial's process.
-        """
-        if config.run_dir is None or self._storage is None:
-            return config
-        local = isinstance(self._storage.storage_filesystem, LocalFileSystem)
-        config = config.copy(copy_frozen=False)
-        config.recording(run_dir=self._storage.trial_fs_path if local else self.logdir)
-        config.freeze()
-        return config
+        with without_compiler():
+            super().setup(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
@@ -109,14 +95,10 @@ class PopulationPPO(PPO):
         return True
 
     def cleanup(self) -> None:
-        # RLlib would wait for ever for a runner that hangs.
         for name in ("env_runner_group", "eval_env_runner_group"):
             group = getattr(self, name, None)
-            if group is not None and group.num_remote_env_runners():
-                group.foreach_env_runner(
-                    lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS
-                )
-                group.reset([])
+            if group is not None:
+                stop_remote(group)
         super().cleanup()
         self._recording.close()
 
@@ -131,18 +113,21 @@ class PopulationPPO(PPO):
         # Schedules look at the steps before this iteration: a number that a restored run has, too.
         began = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            batches, rows = self._sample()
-        # Fewer balanced blocks than learners would leave one of them without a world.
-        if sum(rows) // self.plan.balanced_block < max(1, self.config.num_learners):
+            sampled = self._sample()
+        if not self._are_enough(sampled):
             self.harvest.count_empty()
             return
-        self.harvest.count_full()
         self.schedules.observe(Clock(began[NUM_ENV_STEPS_SAMPLED_LIFETIME], self.performance or {}))
         if self._samples_ahead():
             self.ahead.begin(self.env_runner_group, self._asking(self.iteration + 2))
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            results = self._learn(batches, rows, began)
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+            results = self._learn(sampled, began)
+        if not results:
+            self.ahead.finish(self.env_runner_group)
+            self.harvest.count_empty()
+            return
+        self.harvest.count_full()
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
         newborn = self._select()
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             self.ahead.finish(self.env_runner_group)
@@ -176,12 +161,7 @@ class PopulationPPO(PPO):
         """Take in what members came to in an iteration. counted: of each runner."""
         if self.survival is not None:
             self.survival.take(counted)
-        species = {name: s for name, s in self.plan.species.items() if s.members > 1}
-        pooled = {name: MemberStatistics(s.members, s.species.num_seats) for name, s in species.items()}
-        for told in counted:
-            for name, state in told.items():
-                pooled[name].merge(state)
-        self.members = {name: own.measures() for name, own in pooled.items()}
+        self.members = generations.measured(self.plan, counted)
 
     def _samples_ahead(self) -> bool:
         """Whether runners sample while the learners learn: not where others will sit on the seats afterwards."""
@@ -194,24 +174,34 @@ class PopulationPPO(PPO):
         by_reference = bool(self.config.num_env_runners or self.config.num_learners)
         return lambda runner: runner.sample_or_say_why(by_reference, *clock)
 
-    def _sample(self) -> tuple[list[Batch], list[int]]:
-        """Batches (or references to them) of all runners that answered, and how many worlds each has."""
+    def _sample(self) -> list[Sampled]:
+        """What all runners that answered sampled."""
         sampled = self.harvest.gather(self.env_runner_group, self._asking(self.iteration + 1))
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
-            self.performance, self.known_fades = _pooled(sampled), sampled[0].fades
+            self.performance, self.known_fades = pooled(sampled), sampled[0].fades
             self._count_members([a.members for a in sampled])
             self.ledger.take(a.private or {} for a in sampled)
-        return [a.batch for a in sampled], [a.rows for a in sampled]
+        return sampled
 
-    def _learn(self, batches: list[Batch], rows: list[int], timesteps: dict[str, int]) -> list[object]:
-        """The learners' metrics after one update from the batches."""
+    def _are_enough(self, sampled: Sequence[Sampled]) -> bool:
+        """Fewer balanced blocks than learners would leave one of them without a world."""
+        return sum(a.rows for a in sampled) // self.plan.balanced_block >= max(1, self.config.num_learners)
+
+    def _learn(self, sampled: list[Sampled], timesteps: dict[str, int]) -> list[object]:
+        """The learners' metrics after one update; empty where runners were lost, and what is left is not enough."""
+        while self._are_enough(sampled):
+            results = learners.ask(self.learner_group, self._update_from(sampled, timesteps))
+            if not isinstance(results[0], LostFragments):
+                return results
+            sampled = self.harvest.without_lost(sampled, results[0])
+        return []
+
+    def _update_from(self, sampled: Sequence[Sampled], timesteps: dict[str, int]) -> Callable[[Any], object]:
+        """What a learner is asked."""
+        batches, rows = [a.batch for a in sampled], [a.rows for a in sampled]
         iteration, scales = self.training_iteration, self.schedules.losses()
-
-        def update(learner: PopulationPPOLearner) -> object:
-            return learner.update_from_fragments(batches, rows, iteration, timesteps, scales)
-
-        return learners.ask(self.learner_group, update)
+        return lambda learner: learner.update_from_fragments(batches, rows, iteration, timesteps, scales)
 
     def step(self) -> dict[str, object]:
         """One iteration's results, with RLlib's names; totals of env and agent steps stand at the top, too."""
@@ -366,13 +356,3 @@ class PopulationPPO(PPO):
 
 
 PopulationPPOConfig.algorithm = PopulationPPO
-
-
-def _pooled(sampled: Sequence[Sampled]) -> dict[str, float]:
-    """Means of what runners measured, weighted by their steps; a measure counts where it was made."""
-    pooled = {}
-    for name in dict.fromkeys(name for answer in sampled for name in answer.performance):
-        told = [(a.performance[name], a.steps) for a in sampled if math.isfinite(a.performance.get(name, math.nan))]
-        if told:
-            pooled[name] = sum(value * steps for value, steps in told) / sum(steps for _, steps in told)
-    return pooled

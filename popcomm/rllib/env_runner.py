@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 import ray
@@ -24,8 +24,9 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.rllib import object_store
+from popcomm.rllib.answers import Sampled, SamplingFailure
 from popcomm.rllib.callbacks import RunnerCallbacks
-from popcomm.rllib.determinism import leave_new_memory
+from popcomm.rllib.determinism import leave_new_memory, without_compiler
 from popcomm.rllib.episodes import Episodes
 from popcomm.rllib.fragment import as_batch, packed
 from popcomm.rllib.graph import graph_of, relink
@@ -42,32 +43,6 @@ from popcomm.schedules import Clock
 logger = logging.getLogger(__name__)
 
 
-# A batch, or where it lies.
-Batch: TypeAlias = MultiAgentBatch | ray.ObjectRef
-
-
-class Sampled(NamedTuple):
-    """What a runner answers."""
-
-    batch: Batch
-    rows: int  # worlds
-    metrics: Any
-    steps: int  # environment steps, all worlds together
-    performance: Mapping[str, float]  # measures of these steps, which fades may follow
-    fades: list[dict[str, Any]]  # what the schedules of reflexes remember
-    members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
-    worker_index: int = 0
-    private: dict[str, dict[str, np.ndarray]] | None = None  # messages of these steps (`privacy.MessageCounts.read`)
-
-
-class SamplingFailure(NamedTuple):
-    """What it answers when sampling raised."""
-
-    worker_index: int
-    traceback: str
-    sentence: str = ""  # instead, where what was sampled could not be kept
-
-
 class PopulationEnvRunner(EnvRunner, Checkpointable):
     """B worlds, stepped T times a call. RLlib makes one per `num_env_runners`, or one in the driver.
 
@@ -80,7 +55,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
     """
 
     def __init__(self, *, config: Settings, **kwargs: object) -> None:
-        super().__init__(config=config, **kwargs)
+        with without_compiler():
+            super().__init__(config=config, **kwargs)
         leave_new_memory()
         self.plan = plan_of(config)
         self.env: World
@@ -329,6 +305,11 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         return [(COMPONENT_RL_MODULE, self.module)]
+
+    def save_to_path(self, path: Any = None, *, state: dict[str, Any] | None = None, **kwargs: Any) -> str:
+        """RLlib's files of a runner, without the weights: they are the learners', which write their own."""
+        state = self.get_state(not_components=COMPONENT_RL_MODULE) if state is None else state
+        return str(super().save_to_path(path, state=state, **kwargs))
 
     def run_state(self) -> dict[str, Any]:
         """All of this runner that decides the future, but the weights: the rollout's state, and what is counted of it.

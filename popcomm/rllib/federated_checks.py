@@ -53,6 +53,10 @@ def _check_apart(plan: Plan, averaged: dict[str, SpeciesPlan]) -> None:
             f"{key} with communication.gradient '{plan.gradient}' listeners hand gradients to those whom they hear, in "
             "the clear; use 'reinforce' or 'none', or silence"
         )
+    if plan.joint_critic is not None:
+        raise UserError(
+            f"{key} training.joint_critic learns from what all members saw and did, in the clear; use one of them"
+        )
     for name, species in averaged.items():
         credited = plan.message_kind is not None and species.speaks_by_reinforce
         if credited and species.credit in ("receivers", "counterfactual"):

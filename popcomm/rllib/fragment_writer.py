@@ -13,17 +13,29 @@ from popcomm.agents.seating import Seating
 from popcomm.channels import Channel
 from popcomm.channels.mail import Mail
 from popcomm.channels.manner import log_prob
+from popcomm.channels.trips import same_memory
 from popcomm.channels.vocabulary import narrowed, points
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
-from popcomm.rllib.fragment import EARLIER, STATE_IN, Fragment, FragmentLayout, allocate, as_tensors, not_finite, plain
+from popcomm.rllib.fragment import (
+    EARLIER,
+    STATE_IN,
+    Fragment,
+    FragmentLayout,
+    allocate,
+    as_tensors,
+    mapped,
+    not_finite,
+    plain,
+)
 from popcomm.rllib.supervision import supervised_rewards
 from popcomm.rollout import Players, Thought, Turn
 from popcomm.rollout.rounds import Round
 
 
 class FragmentWriter:
-    """New arrays for one fragment, and their tensor views.
+    """New arrays for one fragment, and the tensors that are filled: their own memory, or that of the worlds' GPU, from
+    where all of it comes in the end.
 
     Args:
         players: of the rollout that is written down.
@@ -35,7 +47,7 @@ class FragmentWriter:
     Attributes:
         arrays: {species: arrays of `fragment.allocate`}, and with `keeps_state` "world_state" [B, T, S], the same array
             for all.
-        views: the same memory as tensors.
+        views: what is filled; but for "members", which are the arrays' own everywhere.
     """
 
     def __init__(
@@ -55,6 +67,12 @@ class FragmentWriter:
             self.channel, players.num_worlds, length, acts_by_message, takes_turns, supervised, self.open_symbols
         )
         self.arrays = {name: allocate(species, shape) for name, species in self.layout.species.items()}
+        self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
+        self._members = {name: view["members"] for name, view in self.views.items()}
+        assert players.now is not None
+        self._device = players.now.alive.device
+        if not same_memory(self._device):
+            self.views = {name: mapped(view, lambda t: t.to(self._device)) for name, view in self.views.items()}
         self.world_state: Tensor | None = None
         if self.layout.state_size and keeps_state:
             # One array in the hands of all species: it is the same for all, and may be large.
@@ -62,7 +80,8 @@ class FragmentWriter:
             for arrays in self.arrays.values():
                 arrays["world_state"] = state
             self.world_state = torch.from_numpy(state)
-        self.views = {name: as_tensors(arrays) for name, arrays in self.arrays.items()}
+            if not same_memory(self._device):
+                self.world_state = self.world_state.to(self._device)
 
     def carried(self, players: Players, previous_obs: Mapping[str, Tensor]) -> None:
         """What comes over from before the fragment: recurrent states, and what was seen and transmitted last.
@@ -92,7 +111,7 @@ class FragmentWriter:
             view["rewards"][:, t] = rewards[:, seats]
             view["terminated"][:, t] = after.terminated[:, seats]
             view["truncated"][:, t] = after.truncated[:, seats]
-            view["members"][:, t] = torch.from_numpy(turn.members[name])
+            self.arrays[name]["members"][:, t] = turn.members[name]
             if "answers" in view:
                 assert turn.seen.answers is not None
                 view["answers"][:, t] = turn.seen.answers[name]
@@ -181,14 +200,25 @@ class FragmentWriter:
             if name in thoughts:
                 view["values"][:, -1] = self._value(name, thoughts[name], step, players.seatings[name])
             # All rows at once: the statistics stand still within a fragment.
-            members = torch.cat([view["members"], torch.from_numpy(players.members[name]).unsqueeze(1)], 1)
-            device = step.observations[name].device
-            values = self.modules[name].returns.denormalise_of(view["values"].to(device), members.to(device))
-            view["values"][:] = values
+            members = torch.cat([self._members[name], torch.from_numpy(players.members[name]).unsqueeze(1)], 1)
+            members = members.to(self._device)
+            view["values"][:] = self.modules[name].returns.denormalise_of(view["values"], members)
             if name not in thoughts:
                 view["values"][:, -1] = 0.0
             view["obs"][:, self.length] = step.observations[name]
             view["first"][:, self.length] = step.first[:, self.layout.species[name].seats]
+        self._fetch()
+
+    def _fetch(self) -> None:
+        """Bring into the arrays what was filled elsewhere."""
+        if same_memory(self._device):
+            return
+        for name, view in self.views.items():
+            for key, values in plain(view).items():
+                if key != "members":
+                    torch.from_numpy(plain(self.arrays[name])[key]).copy_(values)
+        if self.world_state is not None:
+            torch.from_numpy(next(iter(self.arrays.values()))["world_state"]).copy_(self.world_state)
 
     def check_numbers(self) -> None:
         """What a world says must be finite: else learning would fail later, and say something else.

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 
 # Members up to which a line of progress has the numbers of each.
 MEMBERS_IN_LINES = 128
 
 Array = NDArray[Any]
+
+
+def measured(plan: Plan, counted: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Array]]:
+    """{species of several members: {measure: [P]}}. counted: of each runner, {species: sums of its members}."""
+    species = {name: s for name, s in plan.species.items() if s.members > 1}
+    pooled = {name: MemberStatistics(s.members, s.species.num_seats) for name, s in species.items()}
+    for told in counted:
+        for name, state in told.items():
+            pooled[name].merge(state)
+    return {name: own.measures() for name, own in pooled.items()}
 
 
 def scalars(selected: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

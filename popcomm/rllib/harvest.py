@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from popcomm.errors import UserError
+from popcomm.rllib.answers import Sampled, SamplingFailure
 from popcomm.rllib.attendance import Attendance
-from popcomm.rllib.env_runner import Sampled, SamplingFailure
 from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.settings import Settings
+from popcomm.rllib.shares import LostFragments
 
 logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0  # for env runners to close their worlds
 
 
 class NoSamplesError(RuntimeError):
@@ -68,6 +71,13 @@ class Harvest:
         self.attendance.take({answer.worker_index for answer in answers}, alive)
         return answers
 
+    def without_lost(self, sampled: Sequence[Sampled], lost: LostFragments) -> list[Sampled]:
+        """What is left to learn from."""
+        for place in lost.places:
+            self._last_failure = f"what env runner {sampled[place].worker_index} sampled is lost with its process"
+            logger.warning("%s", self._last_failure)
+        return [answer for place, answer in enumerate(sampled) if place not in lost.places]
+
     def count_full(self) -> None:
         """There was enough to learn from."""
         self._empty_iterations = 0
@@ -80,3 +90,10 @@ class Harvest:
                 f"{self._empty_iterations} iterations in a row brought no samples, or not enough for every learner "
                 f"(fault_tolerance.max_empty_iterations). {self._last_failure or self.attendance.reason}"
             )
+
+
+def stop_remote(group: Any) -> None:
+    """End the remote runners of a group; RLlib would wait for ever for one that hangs."""
+    if group.num_remote_env_runners():
+        group.foreach_env_runner(lambda runner: runner.stop(), local_env_runner=False, timeout_seconds=STOP_SECONDS)
+        group.reset([])

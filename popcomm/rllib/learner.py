@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-import torch.distributed
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
 from ray.rllib.policy.sample_batch import MultiAgentBatch
@@ -20,41 +19,33 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
-from popcomm.errors import unknown
 from popcomm.evolution.diversity import of_weights
-from popcomm.rllib.counterfactual import add_counterfactual_credit
-from popcomm.rllib.credit import add_receivers_credit
-from popcomm.rllib.determinism import leave_new_memory
-from popcomm.rllib.estimates import of_messages as _of_messages
-from popcomm.rllib.estimates import of_steps as _of_steps
-from popcomm.rllib.estimates import with_a_next_step as _with_a_next_step
+from popcomm.rllib.adam import Adam
+from popcomm.rllib.advantages import add_advantages
+from popcomm.rllib.determinism import leave_new_memory, tell_compiler, without_compiler
+from popcomm.rllib.distributed import fewest, learners_together, rank, reduction, summed, take_from_the_first
+from popcomm.rllib.estimates import of_messages as _of_messages  # noqa: F401 - its name of before
 from popcomm.rllib.federated import Federation
 from popcomm.rllib.fragment import plain
 from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
 from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
+from popcomm.rllib.joint_learning import JOINT_BRANCH, JointLearning
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
-from popcomm.rllib.lessons import teachers
+from popcomm.rllib.lessons import end_lessons, teachers
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
-from popcomm.rllib.ppo import (
-    a_step_later,
-    clip_owned,
-    clip_values,
-    member_moments,
-    same,
-    standardise,
-)
+from popcomm.rllib.ppo import clip_owned, clip_values
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.shares import Arrays, load_share, minibatches, select
+from popcomm.rllib.shares import Arrays, LostFragments, agreed_share, minibatches, select
 from popcomm.rllib.sharing import own_parameters
-from popcomm.rllib.species_loss import SpeciesLoss
+from popcomm.rllib.species_loss import SpeciesLoss, check_scheduled
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
 LEARNER_BRANCH, LESSON_BRANCH, CREDIT_BRANCH = 4, 9, 12
-GROWTH, FEDERATION = "growth", "federation"  # in a learner's state
+GROWTH, FEDERATION, JOINT = "growth", "federation", "joint_critic"  # in a learner's state
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +59,10 @@ class PopulationPPOLearner(PPOTorchLearner):
     summation.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        with without_compiler():
+            super().__init__(**kwargs)
+
     def build(self) -> None:
         super().build()
         leave_new_memory()
@@ -80,6 +75,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         elif config.tf32:
             logger.warning("acceleration.tf32 is true, and has no effect on the %s: it is of GPUs", self.device.type)
         if config.compile_agents:
+            tell_compiler()
             for module in self.networks.values():
                 module.agent.compile()
         self.graph = graph_of(self.plan.channel, self.plan.layout, self.networks)
@@ -101,23 +97,17 @@ class PopulationPPOLearner(PPOTorchLearner):
             )
             for name, module in self.networks.items()
         }
-        self._check_scheduled_losses()
+        check_scheduled(self.losses.values(), config.loss_schedules or {})
         agents = {name: module.agent for name, module in self.networks.items()}
-        seed = agreed_seed(config.seed, self.device, self._workers)
+        seed = agreed_seed(config.seed, self.device, learners_together())
         self.growth = Growth(agents, self._optimizers, seed)
         self.federation: Federation | None = None
         if self.plan.federated is not None:
             members = {name: s.members for name, s in self.plan.species.items() if s.members > 1}
             self.federation = Federation(self.plan.federated, members, self._parameters, seed)
-
-    def _check_scheduled_losses(self) -> None:
-        """Raises UserError: a schedule is given for a loss that no network has, or that has no weight."""
-        own = [module.auxiliary_weights for module in self.networks.values()]
-        given = own + [loss.weights for loss in self.losses.values()]
-        known = {name for weights in given for name, weight in weights.items() if weight}
-        for name in self.config.loss_schedules or {}:
-            if name not in known:
-                raise unknown("training.loss_schedules: the loss", name, known or ["(none)"])
+        self.joint: JointLearning | None = None
+        if self.plan.joint_critic is not None:
+            self.joint = JointLearning(self.plan.joint_critic, self.plan, seed, self.device)
 
     @property
     def networks(self) -> dict[str, PopulationRLModule]:
@@ -127,7 +117,7 @@ class PopulationPPOLearner(PPOTorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Settings) -> None:
         """RLlib's hook: its Adam, fused: one pass over all weights, a third of the time on CPUs."""
         params = self.get_parameters(self.module[module_id])
-        optimizer = torch.optim.Adam(params, fused=True)
+        optimizer = Adam(params, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
 
     def get_parameters(self, module: Any) -> Sequence[torch.nn.Parameter]:
@@ -145,20 +135,7 @@ class PopulationPPOLearner(PPOTorchLearner):
 
         The weights start alike because they are a function of the seed; without a seed rank 0's are taken by all.
         """
-        if self._workers > 1:
-            for network in self.networks.values():
-                for tensor in network.state_dict().values():
-                    torch.distributed.broadcast(tensor, 0)
-
-    @property
-    def _workers(self) -> int:
-        return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-    def _reduce(self, values: Tensor) -> Tensor:
-        """Sum over the learners."""
-        if self._workers > 1:
-            torch.distributed.all_reduce(values)
-        return values
+        take_from_the_first(self.networks.values())
 
     # ---- the update ----
 
@@ -180,23 +157,26 @@ class PopulationPPOLearner(PPOTorchLearner):
             scales: {loss: by how much its weight is multiplied}.
 
         Returns:
-            RLlib's reduced metrics.
+            RLlib's reduced metrics; or `LostFragments`, and nothing is learned by anybody.
         """
+        own_rank, block = rank(), self.plan.balanced_block
+        arrays = agreed_share(batches, rows, own_rank, learners_together(), block, self.device, summed)
+        if isinstance(arrays, LostFragments):
+            return arrays
         self.before_gradient_based_update(timesteps=dict(timesteps))
         if self.federation is not None:
             self.federation.begin()
         for loss in self.losses.values():
             loss.scales = scales or {}
-        rank, block = torch.distributed.get_rank() if self._workers > 1 else 0, self.plan.balanced_block
-        arrays = load_share(batches, rows, rank, self._workers, block, self.device)
-        self._otherwise.manual_seed(seed_of(self.config.seed or 0, CREDIT_BRANCH, iteration, rank))
+        self._otherwise.manual_seed(seed_of(self.config.seed or 0, CREDIT_BRANCH, iteration, own_rank))
         self._add_advantages(arrays)
         worlds = len(next(iter(arrays.values()))["alive"])
+        self._learn_jointly(arrays, worlds, iteration)
         if self.config.autocast and worlds:
             self._relive(arrays)
         order = np.random.default_rng(seed_of(self.config.seed, LEARNER_BRANCH, iteration))
         self._asked = torch.Generator(self.device)  # teachers
-        self._asked.manual_seed(seed_of(self.config.seed or 0, LESSON_BRANCH, iteration, rank))
+        self._asked.manual_seed(seed_of(self.config.seed or 0, LESSON_BRANCH, iteration, own_rank))
         totals: Totals = {}
         updates = 0
         for epoch in range(self.config.num_epochs):
@@ -209,12 +189,14 @@ class PopulationPPOLearner(PPOTorchLearner):
                 self.growth.grow(iteration, number, ends=number == len(parts))
             updates += len(parts)
         self.growth.watch(())
-        self._end_lessons()
-        log_iteration(self.metrics, totals, arrays, self.guards, updates, self._reduce)
+        end_lessons(self.networks.values())
+        log_iteration(self.metrics, totals, arrays, self.guards, updates, summed)
         log_measures(self.metrics, {name: network.agent for name, network in self.networks.items()})
         if self.graph is not None:
             self.graph.settle(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
             log_graph(self.metrics, self.graph, self.networks)
+        if self.joint is not None:
+            self.joint.log(self.metrics)
         if self.federation is not None:
             self.federation.end(iteration, self._trained)
             self.federation.log(self.metrics)
@@ -240,72 +222,25 @@ class PopulationPPOLearner(PPOTorchLearner):
                     group["lr"] = rate
 
     def _add_advantages(self, arrays: Arrays) -> None:
-        """Advantages and value targets for all worlds at once, and the statistics that normalise them; of species whose
-        values nobody reads there are none."""
-        if self.config.time_limit == "end":  # which leaves nothing to be hoped for after it
-            for a in arrays.values():
-                a["terminated"] = a["terminated"] | a["truncated"]
-        self._credit_listeners(arrays)
-        for name, a in arrays.items():
-            plan, module = self.plan.species[name], self.networks[name]
-            if not plan.spec.judged:
-                continue
-            config, members, choices = plan.settings, plan.members, getattr(plan.species.action_space, "n", 0)
-            later = plan.speaks_by_reinforce and plan.credit == "next"
-            # Whoever has one action, or is supervised, decides by its messages alone.
-            acts = "answers" not in a and choices != 1
-            # Whoever has one action only brings about what its messages do: that is what its value is of.
-            only_speaks = later and choices == 1
-            known = _with_a_next_step(a) if only_speaks else a["alive"]
-            if only_speaks:
-                a["known"] = known
-            may_speak = known & a.get("voiced", known)
-            estimate = (_of_messages if only_speaks else _of_steps)(a, config)
-            decided = may_speak if plan.speaks_by_reinforce and not acts else known
-            advantages = standardise(estimate.advantages, a["members"], decided, members, self._reduce)
-            a["advantages"] = torch.where(decided, advantages, 0.0)
-            a["value_targets"] = estimate.targets
-            if later and not only_speaks:
-                # Shifted first: what happened in a message's own step must not even set the scale of its credit.
-                follows = a_step_later(torch.ones_like(a["rewards"]), a["alive"], a["first"]).bool() & may_speak
-                credit = a_step_later(estimate.advantages, a["alive"], a["first"])
-                credit = standardise(credit, a["members"], follows, members, self._reduce)
-                a["message_advantages"] = torch.where(follows, credit, 0.0)
-            if config.normalize_returns and self.should_module_be_updated(name):
-                moments = member_moments(estimate.targets, a["members"], known, members, self._reduce)
-                module.returns.update(moments)
-            # The statistics stand still until the next iteration.
-            normalised = module.returns.normalise_of(estimate.targets, a["members"])
-            a["targets"] = normalised if config.normalize_returns else estimate.targets
+        """What the decisions in all worlds were worth."""
+        trained, otherwise = self._trained, self._otherwise
+        add_advantages(arrays, self.config, self.plan, self.networks, trained, otherwise, summed)
 
-    def _credit_listeners(self, arrays: Arrays) -> None:
-        """Messages that are credited with what became of those who heard them."""
-        if self.plan.gradient != "reinforce" or self.plan.message_kind is None:  # in silence nobody hears anybody
+    def _learn_jointly(self, arrays: Arrays, worlds: int, iteration: int) -> None:
+        """Let the joint critic learn, and say what actions were worth."""
+        if self.joint is None:
             return
-        credit = self.config.message_credit
-        if credit not in ("receivers", "counterfactual"):
-            return
-        estimates = [_of_steps(a, self.plan.species[name].settings).advantages for name, a in arrays.items()]
-        if credit == "receivers":
-            add_receivers_credit(arrays, estimates, self.plan, self._reduce)
-        else:
-            add_counterfactual_credit(arrays, estimates, self.plan, self.networks, self._otherwise, self._reduce)
+        order = np.random.default_rng(seed_of(self.config.seed, JOINT_BRANCH, iteration))
+        epochs = (self._minibatches(worlds, order) for _ in range(self.joint.ways.epochs))
+        self.joint.learn(arrays, [part for parts in epochs for part in parts], reduction())
 
     def _minibatches(self, worlds: int, order: np.random.Generator) -> list[Tensor | None]:
         """Rows of each minibatch of one epoch; None for all at once. Every learner makes equally many."""
         # The smallest share decides, so that nobody waits for a learner that has run out of worlds.
-        smallest = self._smallest_share(worlds)
+        smallest = fewest(worlds, self.device)  # 0 when lost runners left one of them without
         size = self.plan.worlds_in_minibatch(smallest)
         count = math.ceil(smallest / size) if smallest else 0
         return list(minibatches(worlds, count, size, self.plan.balanced_block, order, self.device))
-
-    def _smallest_share(self, worlds: int) -> int:
-        """The fewest worlds that any learner has; 0 when lost runners left one of them without."""
-        if self._workers == 1:
-            return worlds
-        count = torch.tensor(worlds, device=self.device)
-        torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MIN)
-        return int(count)
 
     def _unroll(self, arrays: Arrays) -> dict[str, SpeciesUnroll]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
@@ -322,7 +257,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             part = select(arrays, rows)
             for name, run in self._unroll(part).items():
                 whole = plain(arrays[name])
-                for key, values in self.losses[name].decided(part[name], run).items():
+                for key, values in self.losses[name].decisions.relived(part[name], run).items():
                     whole[key] = whole[key].index_copy(0, rows, values)
 
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
@@ -330,7 +265,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         unrolled = self._unroll(arrays)
         shown = self._shown(arrays)
         losses: dict[str, Tensor] = {}
-        reduce = self._reduce if self._workers > 1 else same
+        reduce = reduction()
         for name, run in unrolled.items():
             if not self.should_module_be_updated(name):
                 continue
@@ -338,7 +273,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             losses[name], logged = self.losses[name](
                 arrays[name], run, entropy_coeff, arrays, reduce, diagnose, shown.get(name), self._asked
             )
-            price = None if self.graph is None else self.graph.penalty(name, self._workers)
+            price = None if self.graph is None else self.graph.penalty(name, learners_together())
             losses[name] = losses[name] if price is None else losses[name] + price
             sums = totals.setdefault(name, {})
             for key, value in logged.items():
@@ -360,9 +295,9 @@ class PopulationPPOLearner(PPOTorchLearner):
             {parameter reference: gradient} of the species that learn.
         """
         parameters = [p for name in self._trained for p in self._parameters(name)]
-        if self._workers > 1:
-            sum_over_learners(parameters, self._reduce)
-        self.growth.collect(self._reduce)
+        if learners_together() > 1:
+            sum_over_learners(parameters, summed)
+        self.growth.collect(summed)
         self._norms: dict[str, tuple[Tensor, Ownership]] = {}
         for name in self._trained:
             own, network = [p for p in self._parameters(name) if p.grad is not None], self.networks[name]
@@ -395,11 +330,6 @@ class PopulationPPOLearner(PPOTorchLearner):
             run = self._unroll(arrays)
         return {name: run[name] for name in taught}
 
-    def _end_lessons(self) -> None:
-        for module in self.networks.values():
-            if module.lessons_left is not None:
-                module.lessons_left.sub_(1).clamp_(min=0)
-
     def succeed(self, successions: Mapping[str, Succession]) -> dict[str, float]:
         """The next generation of some species takes its places.
 
@@ -420,6 +350,8 @@ class PopulationPPOLearner(PPOTorchLearner):
             state[GROWTH] = self.growth.get_state()
         if self.federation is not None and self._check_component(FEDERATION, components, not_components):
             state[FEDERATION] = self.federation.get_state()
+        if self.joint is not None and self._check_component(JOINT, components, not_components):
+            state[JOINT] = self.joint.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -430,3 +362,5 @@ class PopulationPPOLearner(PPOTorchLearner):
             self.growth.set_state(state.get(GROWTH, {}), self.device)
         if self.federation is not None and COMPONENT_RL_MODULE in state:
             self.federation.set_state(state.get(FEDERATION, {}), self.device)
+        if self.joint is not None and COMPONENT_OPTIMIZER in state:
+            self.joint.set_state(state.get(JOINT, {}))

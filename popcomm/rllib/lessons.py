@@ -38,6 +38,13 @@ def teachers(modules: Iterable[PopulationRLModule]) -> Iterator[None]:
             parameter.data = own
 
 
+def end_lessons(modules: Iterable[PopulationRLModule]) -> None:
+    """An iteration of lessons is over, of those who are taught."""
+    for module in modules:
+        if module.lessons_left is not None:
+            module.lessons_left.sub_(1).clamp_(min=0)
+
+
 def lesson_loss(
     module: PopulationRLModule,
     distribution: ActionDistribution,

@@ -20,7 +20,8 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.checks import true_or_false
 from popcomm.errors import UserError
-from popcomm.rllib.env_runner import PopulationEnvRunner, Sampled, SamplingFailure
+from popcomm.rllib.answers import Sampled, SamplingFailure
+from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import Fragment, as_batch
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings

@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 
 from gymnasium import spaces
 
-from popcomm.agents import AGENTS
 from popcomm.agents.contract import AgentSpec
+from popcomm.agents.joint_critic import judges
 from popcomm.agents.seating import SeatingRule
 from popcomm.channels import Channel, MessageKind, Symbols, message_kind
 from popcomm.channels.kinds import can_be_balanced, usual_gradient
 from popcomm.channels.messages import reparameterised
 from popcomm.envs.layout import WorldLayout
-from popcomm.envs.species import DEFAULT
 from popcomm.envs.world import Species
 from popcomm.errors import UserError
-from popcomm.references import named
-from popcomm.rllib.by_species import keywords_by_species, of_species
+from popcomm.rllib.by_species import of_species
+from popcomm.rllib.casting import agent_class, agent_config_of, agents_of, members_of, seating_of
 from popcomm.rllib.federated_plan import Federated, federated_of
+from popcomm.rllib.joint_plan import JointCriticWays, joint_critic_of
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
 from popcomm.rollout.recipes import ChannelRecipe
@@ -51,6 +51,7 @@ class SpeciesPlan:
     sharpness: float  # the share of it that goes to sharpness, chosen or not
     rare_share: float  # of the entropy bonus that keeps actions open, chosen or not; 0 where none is ever ruled out
     over_worlds: float  # share of the entropy bonus that is for what is done in all worlds together
+    joint_critic: JointCriticWays | None = None  # how its actions are advised; None: they are not
 
     @property
     def members(self) -> int:
@@ -80,6 +81,7 @@ class Plan:
     minibatch_size: int | None  # worlds per learner, where it was chosen
     survival: SurvivalPlan | None = None  # who is selected, and how; None: nobody
     federated: Federated | None = None  # when members are averaged, and what they publish; None: never
+    joint_critic: JointCriticWays | None = None  # how one is learned, and followed; None: there is none
 
     @property
     def agent_class(self) -> type:
@@ -149,6 +151,7 @@ def plan_of(settings: Settings) -> Plan:
         minibatch_size=settings.minibatch_size,
         survival=survival_of(settings, layout, members),
         federated=federated_of(settings.federated),
+        joint_critic=joint_critic_of(settings.joint_critic),
     )
 
 
@@ -156,61 +159,6 @@ def settings_of(settings: Settings, species: str) -> Settings:
     """The settings of a species' module; RLlib's own way to them remembers, also of a config that is still changed."""
     own = settings.own_settings(species)
     return settings.copy(copy_frozen=False).update_from_dict(own) if own else settings
-
-
-def members_of(settings: Settings, species: Species) -> int:
-    """P of a species; of a collective whose every seat is to be a member, as many as there are seats."""
-    given = settings.members
-    if isinstance(given, Mapping) and not settings.names_all_species:
-        given = {DEFAULT: 1, **given}
-    members = of_species("population.members", given, species)
-    return species.num_seats if members == 1 and _follows(settings, species) else members
-
-
-def seating_of(settings: Settings, members: Mapping[str, int]) -> str:
-    """How members come to seats: "fixed" where nobody else's would be another one with it. members: {species: P}."""
-    every = settings.layout.species
-    followed = any(_follows(settings, species) for species in every.values())
-    can = all(
-        members[name] % species.num_seats == 0 if _follows(settings, species) else members[name] == 1
-        for name, species in every.items()
-    )
-    return "fixed" if followed and can else settings.seating
-
-
-def _follows(settings: Settings, species: Species) -> bool:
-    """Whether "shuffled" stands for what a collective wants: members that are drawn to seats are no whole worlds."""
-    agent = agent_class(of_species("population.agent", settings.agent, species))
-    return settings.seating == "shuffled" and bool(getattr(agent, "seat_members", False))
-
-
-def agents_of(settings: Settings) -> list[type]:
-    """The classes of the networks of all species."""
-    given = settings.agent
-    if not isinstance(given, Mapping):
-        return [agent_class(given)]
-    return [agent_class(of_species("population.agent", given, one)) for one in settings.layout.species.values()]
-
-
-def agent_config_of(settings: Settings, species: Species) -> Mapping[str, object]:
-    """What the networks of a species are constructed with."""
-    given = settings.agent_config
-    if not keywords_by_species(given, settings.layout.species):
-        return given
-    return of_species("population.agent_config", given, species)
-
-
-def agent_class(agent: object) -> type:
-    """The class of the networks of a species.
-
-    Raises:
-        UserError: no such name, or no class.
-    """
-    if isinstance(agent, str):
-        agent = named("population.agent", agent, AGENTS)
-    if not isinstance(agent, type):
-        raise UserError(f"population.agent is {agent!r}, and must be {' or '.join(map(repr, AGENTS))} or a class")
-    return agent
 
 
 def gradient_of(settings: Settings) -> str:
@@ -338,6 +286,8 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
     critic = of_species("population.critic", settings.critic, species)
     decides = gradient == "reinforce" or spec.manners or not _is_told(settings, species)
     judged = decides or quality > 0 or critic == "central" or not getattr(agent, "judges_apart", False)
+    # Of decisions alone, and of such as have a number each.
+    advised = judges(species.action_space) and settings.explores(species)
     return SpeciesPlan(
         settings=settings,
         species=species,
@@ -353,4 +303,5 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
         sharpness=sharpness,
         rare_share=rare,
         over_worlds=settings.entropy_over_worlds,
+        joint_critic=joint_critic_of(settings.joint_critic) if advised else None,
     )

@@ -116,6 +116,7 @@ class Sampler:
             if self.episodes is not None:
                 self.episodes.step(turn, after)
             self._previous_obs = turn.seen.observations
+            del turn, after  # else there would be two of them while the next step is made
         # Where gamma is 0, or nobody reads values, nothing is bootstrapped, which spares a step of the network.
         thoughts = players.foresee([name for name, foresees in self._foresees.items() if foresees])
         for thought in thoughts.values():

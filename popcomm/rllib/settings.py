@@ -83,6 +83,7 @@ class Settings(PPOConfig):
     survival_pressure: object = None
     loss_schedules: Mapping[str, object] | None = None
     federated: object = None
+    joint_critic: object = None
     keep_checkpoints: int | None = None
     step_timeout_s: float | None = None
     overlap: bool = False

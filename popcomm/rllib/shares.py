@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import ray
 import torch
+from ray.exceptions import ObjectLostError
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
 from popcomm.rllib.fragment import Fragment, mapped, plain, take_rows, widened
 
 Arrays = dict[str, Fragment[Tensor]]
+
+
+class LostFragments(NamedTuple):
+    """Batches that cannot be had any more: a fragment lies with the runner that sampled it, and is lost with it.
+
+    places: of them in the list of all batches, in order.
+    """
+
+    places: list[int]
+
+
+class FragmentsLostError(RuntimeError):
+    """Some batches of a share are lost. places: see `LostFragments`."""
+
+    def __init__(self, places: list[int]) -> None:
+        super().__init__(f"the batches {places} are lost with the runners that sampled them")
+        self.places = places
+
+
+def agreed_share(
+    batches: Sequence[MultiAgentBatch | ray.ObjectRef],
+    rows: Sequence[int],
+    rank: int,
+    workers: int,
+    block: int,
+    device: torch.device | str,
+    reduce: Callable[[Tensor], Tensor],
+) -> Arrays | LostFragments:
+    """`load_share`; where any learner misses a batch, all say so, and none goes on without the others.
+
+    Args:
+        batches, rows, rank, workers, block, device: those of `load_share`.
+        reduce: sums over the learners.
+    """
+    share: Arrays = {}
+    lost = torch.zeros(len(batches), dtype=torch.int64, device=device)
+    try:
+        share = load_share(batches, rows, rank, workers, block, device)
+    except FragmentsLostError as error:
+        lost[error.places] = 1
+    places = reduce(lost).nonzero().flatten().tolist()
+    return LostFragments(places) if places else share
 
 
 def load_share(
@@ -30,17 +74,26 @@ def load_share(
         rows: worlds in each batch.
         rank, workers: this learner, and how many there are.
         block: worlds that stay together; the last learner takes what is left.
+
+    Raises:
+        FragmentsLostError: some of its batches were lost with their runners.
     """
     total = sum(rows)
     edges = [round(total / block * i / workers) * block for i in range(workers)] + [total]
     start, stop = edges[rank], edges[rank + 1]
     mine: list[MultiAgentBatch] = []
+    lost: list[int] = []
     offset, first = 0, None
-    for batch, count in zip(batches, rows, strict=True):
+    for place, (batch, count) in enumerate(zip(batches, rows, strict=True)):
         if offset < stop and offset + count > start:
             first = offset if first is None else first
-            mine.append(ray.get(batch) if isinstance(batch, ray.ObjectRef) else batch)
+            try:
+                mine.append(ray.get(batch) if isinstance(batch, ray.ObjectRef) else batch)
+            except ObjectLostError:
+                lost.append(place)
         offset += count
+    if lost:
+        raise FragmentsLostError(lost)
     base = first or 0
     share = take_rows(mine, start - base, stop - base)
     # What species share is one tensor here, too.

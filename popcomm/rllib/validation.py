@@ -147,6 +147,12 @@ def _check_communication(settings: Settings, plan: Plan) -> None:
         return  # silence, whatever else a channel would have had
     check_gradient(settings.messages, plan)
     check_gates(settings, plan)
+    for reflex in plan.channel.reflexes if plan.channel is not None and not plan.layout.num_labels else ():
+        if reflex.needs_labels:
+            raise UserError(
+                f"communication.reflexes: {reflex.name} acts in events, and this environment has no labels that tell "
+                "them; use when 'always'"
+            )
 
 
 def _check_measures(settings: Settings, channel: Channel | None, num_labels: int) -> None:

@@ -37,6 +37,7 @@ def check_effect(settings: Settings, plan: Plan) -> None:
     _check_temperature(settings, plan)
     _check_topology(plan)
     _check_learning(settings, plan)
+    _check_joint_critic(plan)
     if plan.survival is not None:
         check_selection(settings, plan.survival, {name: species.members for name, species in plan.species.items()})
     _check_recorded(settings)
@@ -106,6 +107,14 @@ def _check_learning(settings: Settings, plan: Plan) -> None:
             if value not in nothing and reason and (name in own or idle_for_all):
                 whose = f" of species '{name}'" if name in own else ""
                 raise UserError(f"training.{key}{whose} is {value!r}, and has no effect: {reason}; leave it out")
+
+
+def _check_joint_critic(plan: Plan) -> None:
+    if plan.joint_critic is not None and all(species.joint_critic is None for species in plan.species.values()):
+        raise UserError(
+            "training.joint_critic is given, and has no effect: it judges Discrete actions, two or more, that are "
+            f"learned from rewards, and of {', '.join(plan.species)} nobody has them; leave it out"
+        )
 
 
 def _unclipped(species: SpeciesPlan) -> str:

@@ -25,6 +25,7 @@ class CrossPlay(NamedTuple):
     attribute_accuracy: np.ndarray  # [S, L] float64, share of their attributes; of picks the same as accuracy
     messages: np.ndarray  # [S, M, length] int64, what each speaker says of each meaning
     meanings: np.ndarray  # [M, A] int64
+    answers: np.ndarray | None = None  # [S, L, M, parts] int64, what each listener makes of each speaker's message
 
 
 @torch.no_grad()
@@ -71,6 +72,7 @@ def cross_play(population: Playable, split: str | None = None, seed: int = 0, ca
         right.double().mean((-1, -2)).T.numpy(),
         said.numpy(),
         world.meanings[rows].numpy(),
+        answers.transpose(0, 1).numpy(),
     )
 
 

@@ -141,6 +141,8 @@ class Players:
 
     def arrive(self, step: WorldStep) -> None:
         """Take in what the worlds say: what is perceived and heard now."""
+        if self.session is not None:
+            self.session.notice(step.labels)  # also what those who are deprived do not see
         self.now = step = perceived(step, self.session, self.layout)
         if self.session is None or self.in_rounds:  # which begin when somebody thinks about the step
             return

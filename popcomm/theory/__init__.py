@@ -2,24 +2,33 @@
 
 A transmission is heard by agents, each of which sends it again with a probability of its own. Where all agents hear all
 others, p [N] says everything; otherwise M [N, N], `next_generation_matrix`, and results are by starting agent.
+
+They are imported when they are asked for.
 """
 
-from popcomm.theory.by_type import (
-    alive_by_type,
-    extinction_by_type,
-    next_generation_matrix,
-    progeny_moments,
-    spectral_radius,
-)
-from popcomm.theory.extinction import alive_probability, extinction_probability
-from popcomm.theory.gate import word_count
-from popcomm.theory.large_loads import load_variance, mean_load, radius_bound
-from popcomm.theory.load import StationaryLoad, stationary_load
-from popcomm.theory.load_by_type import LoadByType, load_by_type
-from popcomm.theory.offspring import offspring_moments, offspring_pmf
-from popcomm.theory.progeny import Borel, BorelTanner, Consul, TotalProgeny
-from popcomm.theory.rules import local_rule, repetition_threshold
-from popcomm.theory.words import word_probability
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from popcomm.theory.load_by_type import LoadByType, load_by_type  # now: a file has the name of a function
+
+if TYPE_CHECKING:
+    from popcomm.theory.by_type import (
+        alive_by_type,
+        extinction_by_type,
+        next_generation_matrix,
+        progeny_moments,
+        spectral_radius,
+    )
+    from popcomm.theory.extinction import alive_probability, extinction_probability
+    from popcomm.theory.gate import word_count
+    from popcomm.theory.large_loads import load_variance, mean_load, radius_bound
+    from popcomm.theory.load import StationaryLoad, stationary_load
+    from popcomm.theory.offspring import offspring_moments, offspring_pmf
+    from popcomm.theory.progeny import Borel, BorelTanner, Consul, TotalProgeny
+    from popcomm.theory.rules import local_rule, repetition_threshold
+    from popcomm.theory.words import word_probability
 
 __all__ = [
     "Borel",
@@ -47,3 +56,54 @@ __all__ = [
     "word_count",
     "word_probability",
 ]
+
+_MODULES = {
+    "by_type": (
+        "alive_by_type",
+        "extinction_by_type",
+        "next_generation_matrix",
+        "progeny_moments",
+        "spectral_radius",
+    ),
+    "extinction": (
+        "alive_probability",
+        "extinction_probability",
+    ),
+    "gate": ("word_count",),
+    "large_loads": (
+        "load_variance",
+        "mean_load",
+        "radius_bound",
+    ),
+    "load": (
+        "StationaryLoad",
+        "stationary_load",
+    ),
+    "offspring": (
+        "offspring_moments",
+        "offspring_pmf",
+    ),
+    "progeny": (
+        "Borel",
+        "BorelTanner",
+        "Consul",
+        "TotalProgeny",
+    ),
+    "rules": (
+        "local_rule",
+        "repetition_threshold",
+    ),
+    "words": ("word_probability",),
+}
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: trainings begin without scipy."""
+    if name in _WHERE:
+        return getattr(import_module(f"popcomm.theory.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'popcomm.theory' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import inf, log
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from popcomm.errors import UserError
 from popcomm.theory.checks import Array, numbers
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array  # trainings begin without it
 
 PRECISION = 1e-12
 

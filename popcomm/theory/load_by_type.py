@@ -7,7 +7,6 @@ from math import exp, expm1, inf, log
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from popcomm.checks import between
 from popcomm.errors import UserError
@@ -134,6 +133,8 @@ class _LogMean:
     the generating functions, u_0 = weights x and u_(t+1) = prod_j (1 + M_ij u_j) - 1."""
 
     def __init__(self, rate: Array, M: Array, weights: Array) -> None:
+        from scipy.sparse import csr_array  # trainings begin without it
+
         self.rate, self.weights, self.M = rate, weights, csr_array(M)
         self.rows = np.repeat(np.arange(len(M)), np.diff(self.M.indptr))
         # Twice as many as small iterates need to fade; more means an x where the mean is infinite, or nearly so.

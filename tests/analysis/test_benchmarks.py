@@ -11,10 +11,11 @@ import pytest
 import torch
 from pettingzoo.test import parallel_api_test
 from popcomm.analysis.benchmarks import __main__ as program
-from popcomm.analysis.benchmarks import attention, figure, memory, peers, routing, scaling, training, worlds
+from popcomm.analysis.benchmarks import attention, figure, memory, overlap, peers, routing, scaling, training, worlds
 from popcomm.analysis.benchmarks.bare_loop import BareLoop
 from popcomm.analysis.benchmarks.common import Measurement, alternating, median_ratio, rate, table
 from popcomm.analysis.benchmarks.free_world import OBS_SIZE, FreeMultiAgentEnv, FreeParallelEnv, FreeWorld
+from popcomm.analysis.benchmarks.overlap import Spent
 from popcomm.analysis.benchmarks.tally import Contender, account, accounts, calls_of
 
 
@@ -244,3 +245,18 @@ def test_a_pass_of_the_routing_counts_as_one() -> None:
 
 def test_the_attention_benchmark_measures_every_contender() -> None:
     assert sane(attention.run(quick=True))
+
+
+def test_overlap_on_free_cores_hides_the_shorter_of_sampling_and_learning_and_nothing_of_the_rest() -> None:
+    """In turn 3 + 2 + 1 s; with overlap, whose rest takes half a second more, 3 + 1.5 s."""
+    rates = {"in turn": [100.0, 110.0, 120.0], "overlap": [150.0, 165.0, 240.0]}
+    spent = {"in turn": [Spent(3.0, 2.0, 1.0)] * 3, "overlap": [Spent(3.0, 2.0, 1.5), Spent(9.0, 2.0, 1.5)] * 1}
+    spent["overlap"].append(Spent(3.0, 2.0, 1.5))
+    found = {one.case: one for one in overlap.told(rates, spent, 10)}
+    assert found["10 epochs, in turn"].value == 110.0
+    assert found["overlap / in turn, median"].samples == (1.5, 1.5, 2.0)
+    assert found["overlap / in turn, median"].passed
+    free = found["on free cores, by CPU time: overlap / in turn"]
+    assert free.value == pytest.approx(6.0 / 4.5)
+    assert not free.passed
+    assert found["an iteration overlap: sampling"].value == 3.0

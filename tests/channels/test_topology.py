@@ -165,6 +165,43 @@ def test_k_nearest_gives_the_same_above_and_below_the_switch_to_the_tree(monkeyp
     assert as_lists(KNearest(4).connect(present, positions, (9.0, 9.0))) == as_lists(below)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 40),
+    k=st.integers(1, 20),
+    cells=st.sampled_from([1, 2, 3, 5]),
+    wraps=st.booleans(),
+    absent=st.sampled_from([0.0, 0.5]),
+    seed=st.integers(0, 10_000),
+)
+def test_of_equally_far_ones_the_lower_seats_are_heard_by_matrix_and_tree_alike(
+    n: int, k: int, cells: int, wraps: bool, absent: float, seed: int
+) -> None:
+    """On a grid many are equally far, the last that is heard and the first that is not among them."""
+    rng = np.random.default_rng(seed)
+    k = min(k, n - 1)
+    positions = rng.integers(0, cells, (3, n, 2))
+    present, torus = rng.random((3, n)) >= absent, (float(cells), float(cells)) if wraps else None
+    gap = np.abs(positions[:, :, None] - positions[:, None])
+    far = (np.minimum(gap, cells - gap) if wraps else gap).astype(float) ** 2
+    order = np.argsort(far.sum(-1), axis=-1, kind="stable")
+    expected = [[[s for s in order[w, i].tolist() if s != i and present[w, s]][:k] for i in range(n)] for w in range(3)]
+    for search in (nearest_by_matrix, nearest_by_tree):
+        links = search(torch.as_tensor(positions, dtype=torch.float32), torch.as_tensor(present), k, torus)
+        assert as_lists(links) == expected
+
+
+@pytest.mark.parametrize("torus", [None, (9.0, 9.0)])
+def test_matrix_and_tree_are_the_same_to_the_bit_in_large_worlds(torus: tuple[float, float] | None) -> None:
+    rng = np.random.default_rng(4)
+    positions = torch.as_tensor(rng.random((4, 150, 2)) * 9.0, dtype=torch.float32)
+    positions[0] = positions[0].round()
+    present = torch.as_tensor(rng.random((4, 150)) < 0.9)
+    by_matrix, by_tree = (search(positions, present, 6, torus) for search in (nearest_by_matrix, nearest_by_tree))
+    assert torch.equal(by_matrix.senders, by_tree.senders)
+    assert torch.equal(by_matrix.mask, by_tree.mask)
+
+
 @pytest.mark.parametrize("elements", [1, 40, 200, 1000])
 def test_chunks_of_the_distance_matrix_change_nothing(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
     rng = np.random.default_rng(0)

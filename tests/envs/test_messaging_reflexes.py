@@ -368,6 +368,7 @@ def test_long_runs_with_the_same_seed_are_the_same_in_any_order_of_actions_and_t
         ({"inbox": 0}, "communication.inbox is 0, and must be at least 1"),
         ({"reflexes": [{"kind": "word_repetition", "decision": {"kind": "per_agent", "p": [0.1] * 5}}]}, "there are 3"),
         ({"reflexes": [{"kind": "sensory_deprivation", "who": [3]}]}, "who has 3, and seats are 0 to 2"),
+        ({"reflexes": [{"kind": "publishing", "when": "events"}]}, "which a ParallelEnv does not tell; use when='al"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_construction(arguments: dict[str, Any], words: str) -> None:

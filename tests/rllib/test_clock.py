@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from popcomm.errors import UserError
-from popcomm.rllib.algorithm import _pooled
-from popcomm.rllib.env_runner import PopulationEnvRunner, Sampled
+from popcomm.rllib.answers import Sampled, pooled
+from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.restoring import _difference
 from popcomm.rollout import seed_of
 from tests.rllib.test_reflexes import air_config
@@ -42,9 +42,9 @@ def test_measures_of_runners_are_pooled_by_their_steps() -> None:
     def answer(steps: int, **performance: float) -> Any:
         return SimpleNamespace(steps=steps, performance=performance)
 
-    got = _pooled([answer(10, reward=1.0), answer(30, reward=2.0, agreement=0.5), answer(9, agreement=float("nan"))])
+    got = pooled([answer(10, reward=1.0), answer(30, reward=2.0, agreement=0.5), answer(9, agreement=float("nan"))])
     assert got == pytest.approx({"reward": 1.75, "agreement": 0.5})
-    assert _pooled([answer(10)]) == {}
+    assert pooled([answer(10)]) == {}
 
 
 def test_a_runner_that_joins_later_is_as_faded_as_the_others_from_its_first_row_on() -> None:

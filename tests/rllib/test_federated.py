@@ -321,6 +321,10 @@ def test_what_gives_no_guarantee_is_refused(changes: dict[str, Any], sentence: s
         ),
         (lambda: config_of(PRIVATE).population(critic="central"), "critic 'central' looks at what all others see"),
         (
+            lambda: config_of(PRIVATE).training(joint_critic=True),
+            "joint_critic learns from what all members saw and did",
+        ),
+        (
             lambda: config_of({"every": 1}).population(agent="bottom_up", agent_config={}, seating="worlds"),
             "weights of population.agent .* are not the same ones of every member",
         ),

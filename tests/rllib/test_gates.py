@@ -17,8 +17,8 @@ from popcomm.agents.gates import Manner
 from popcomm.agents.pretrained import spec_from_json, spec_to_json
 from popcomm.channels.vectors import Vectors
 from popcomm.errors import UserError
+from popcomm.rllib.decisions import Decisions
 from popcomm.rllib.rows import Rows
-from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rollout.recipes import ChannelRecipe
 from tests.rllib.test_rollout import runner_of
 from tests.rllib.test_rounds import RELAXED, SYMBOLS, VECTORS, networks, stirred, swarm, tensors, unrolled, whisper
@@ -54,7 +54,7 @@ def test_the_unroll_finds_every_decision_as_likely_as_the_rollout(
     law = action_distribution(plan.species.action_space)
     found = {"action_logp": law.log_prob(run.outputs.action_logits, rows["actions"], None)}
     if network.spec.manners:
-        found["manner_logp"] = SpeciesLoss(network, plan, law)._manner_log_prob(run, rows)
+        found["manner_logp"] = Decisions(plan, law).manner_log_prob(run, rows)
         assert bool((arrays["swarm"]["manner_logp"][arrays["swarm"]["alive"]] != 0).any())
     for key, values in found.items():
         torch.testing.assert_close(values[run.mask], rows[key][run.mask], rtol=1e-5, atol=1e-5)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from popcomm.rllib.answers import Sampled, SamplingFailure
 from popcomm.rllib.attendance import Attendance
-from popcomm.rllib.env_runner import Sampled, SamplingFailure
 from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
 from popcomm.rllib.overlap import Ahead
+from popcomm.rllib.shares import LostFragments
 
 FAILED = SamplingFailure(2, "ValueError: no road")
 
@@ -68,4 +69,15 @@ def test_only_empty_iterations_in_a_row_end_the_training_and_the_reason_is_told(
     gathered.count_full()
     gathered.count_empty()
     with pytest.raises(NoSamplesError, match=r"2 iterations in a row(.|\n)*ValueError: no road"):
+        gathered.count_empty()
+
+
+def test_what_is_lost_with_its_runner_is_told_and_the_others_is_learned_from(caplog: pytest.LogCaptureFixture) -> None:
+    answers, gathered = [sampled(runner) for runner in (1, 2, 3)], harvest(runners=3)
+    with caplog.at_level(logging.WARNING):
+        left = gathered.without_lost(answers, LostFragments([0, 2]))
+    assert left == [answers[1]]
+    assert caplog.messages == [f"what env runner {lost} sampled is lost with its process" for lost in (1, 3)]
+    gathered.count_empty()
+    with pytest.raises(NoSamplesError, match="what env runner 3 sampled is lost"):
         gathered.count_empty()

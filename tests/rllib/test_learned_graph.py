@@ -130,7 +130,7 @@ def check_that_both_hear_the_same(config: Any) -> None:
     with torch.no_grad():
         run = learner._unroll(arrays)
     for name, unrolled in run.items():
-        decided = learner.losses[name].decided(arrays[name], unrolled)
+        decided = learner.losses[name].decisions.relived(arrays[name], unrolled)
         alive = arrays[name]["alive"]
         torch.testing.assert_close(decided["action_logp"][alive], arrays[name]["action_logp"][alive], atol=2e-5, rtol=0)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import Species, World, WorldStep
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.learner import _of_messages, _with_a_next_step
+from popcomm.rllib.estimates import of_messages, with_a_next_step
 from popcomm.rllib.ppo import a_step_later
 from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
@@ -163,8 +163,8 @@ def test_at_a_cut_the_value_goes_on_and_at_a_death_nothing_comes_of_the_last_mes
     alive, last = column([1, 1, 1, 0, 1, 1]).bool(), column([0, 0, 1, 0, 0, 0]).bool()
     a = {"alive": alive, "first": column([1, 0, 0, 0, 1, 0, 0]).bool(), "rewards": alive.float()}
     a |= {"values": torch.full((1, 7, 1), 10.0), "terminated": last & False, "truncated": last & False, ends: last}
-    estimate = _of_messages(a, SimpleNamespace(gamma=0.9, lambda_=1.0))
-    known = _with_a_next_step(a).flatten()
+    estimate = of_messages(a, SimpleNamespace(gamma=0.9, lambda_=1.0))
+    known = with_a_next_step(a).flatten()
     assert known.tolist() == [True, True, ends == "terminated", False, True, False]
     got = estimate.targets.flatten()[[0, 1, 2, 4]]
     assert got.tolist() == pytest.approx(targets)

@@ -10,8 +10,9 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.answers import SamplingFailure
 from popcomm.rllib.attendance import Attendance
-from popcomm.rllib.env_runner import PopulationEnvRunner, SamplingFailure
+from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.harvest import Harvest
 from popcomm.rllib.overlap import Ahead
 from tests.rllib.worlds import ClockWorld

@@ -10,7 +10,8 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.env_runner import PopulationEnvRunner, Sampled
+from popcomm.rllib.answers import Sampled
+from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import nbytes
 from popcomm.rllib.overlap import Ahead
 

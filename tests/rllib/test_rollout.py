@@ -15,6 +15,7 @@ from popcomm.envs.testing import world_api_test
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import WHOLE_NUMBERS, as_tensors, nbytes, packed, take_rows
+from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.rows import Rows
 from popcomm.rllib.shares import load_share
 from popcomm.rllib.unroll import Unroller
@@ -36,6 +37,7 @@ def clock_config(**population: Any) -> PopulationPPOConfig:
             noise=population.pop("noise", 0.0),
             vocabulary=population.pop("vocabulary", None),
             credit=population.pop("credit", None),
+            rounds=population.pop("rounds", 0),
         )
         .population(**population)
         .env_runners(num_worlds_per_env_runner=12, rollout_fragment_length=7)
@@ -220,6 +222,30 @@ def test_what_travels_in_few_bytes_arrives_as_it_was(messages: Any) -> None:
         assert arrays.keys() == there[name].keys()
         for key, values in arrays.items():
             torch.testing.assert_close(there[name][key], values, rtol=0, atol=0)  # their types, too
+
+
+@pytest.mark.parametrize("settings", [{}, {"noise": 0.5}, {"rounds": 2}])
+def test_what_is_filled_in_the_memory_of_another_device_arrives_in_the_arrays(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of all arrays stands for the GPU's memory; it is fetched once a fragment."""
+    here = fragments(runner_of(clock_config(**settings)), 2)
+    fetched: list[Any] = []
+    fetch, to = FragmentWriter._fetch, torch.Tensor.to
+    monkeypatch.setattr("popcomm.rllib.fragment_writer.same_memory", lambda device: False)
+    monkeypatch.setattr(FragmentWriter, "_fetch", lambda writer: fetched.append(writer) or fetch(writer))
+
+    def moved(values: Any, *where: Any, **kwargs: Any) -> Any:
+        return values.clone() if isinstance(where[0], torch.device) else to(values, *where, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    there = fragments(runner_of(clock_config(**settings)), 2)
+    assert len(fetched) == 2
+    for one, other in zip(here, there, strict=True):
+        for name, arrays in one.items():
+            assert arrays.keys() == other[name].keys()
+            for key, values in arrays.items():
+                np.testing.assert_array_equal(other[name][key], values, err_msg=key)
 
 
 def test_numbers_that_need_more_than_two_bytes_keep_theirs() -> None:

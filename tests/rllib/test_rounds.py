@@ -20,10 +20,10 @@ from popcomm.envs.world import Species, World, WorldStep
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.credit import credit_at_once, senders_of
+from popcomm.rllib.decisions import Decisions
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import Fragment
 from popcomm.rllib.rows import Rows
-from popcomm.rllib.species_loss import SpeciesLoss
 from popcomm.rllib.unroll import Unroller
 from popcomm.rollout.noise import Adversarial
 from tests.rllib.test_rollout import runner_of
@@ -232,7 +232,7 @@ def test_the_unroll_does_what_the_rollout_did(
         values = network.returns.denormalise(run.outputs.value)
         torch.testing.assert_close(values[mask], rows["values"][mask], rtol=1e-5, atol=1e-5)
         if "message_logp" in arrays[name]:
-            said = SpeciesLoss(network, species, law)._said_log_prob(run, rows)
+            said = Decisions(species, law).said_log_prob(run, rows)
             torch.testing.assert_close(said[mask], rows["message_logp"][mask], rtol=1e-5, atol=1e-5)
 
 

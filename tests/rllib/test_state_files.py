@@ -132,6 +132,18 @@ def test_a_strangers_checkpoint_restores_without_running_code(tmp_path: Path) ->
     assert not mark.exists()
 
 
+def test_runners_add_no_weights_of_their_own_to_a_checkpoint_and_have_them_again(tmp_path: Path) -> None:
+    before = trained(swarm())
+    saved = Path(before.save_to_path(tmp_path / "saved"))
+    weights = sum(p.numel() * p.element_size() for p in before.env_runner.module["swarm"].parameters())
+    sizes = {
+        part: sum(f.stat().st_size for f in (saved / part).rglob("*.pkl")) for part in ("env_runner", "learner_group")
+    }
+    assert sizes["env_runner"] < weights < sizes["learner_group"]
+    restored = PopulationPPO.from_checkpoint(saved)
+    assert same(restored.env_runner.module.get_state(), before.env_runner.module.get_state())
+
+
 def poison(checkpoint: Path, files: list[Path], mark: Path) -> None:
     assert files
     about = json.loads((checkpoint / MANIFEST).read_text())

@@ -11,7 +11,8 @@ import pytest
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.env_runner import PopulationEnvRunner, SamplingFailure
+from popcomm.rllib.answers import SamplingFailure
+from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.step_limit import EXIT_CODE, StepLimit, StepTimeout
 from tests.rllib.worlds import BanditWorld
 

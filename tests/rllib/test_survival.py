@@ -260,7 +260,7 @@ def test_a_new_generation_is_learned_from_as_it_was_lived() -> None:
     arrays = load_share([training.runner.sample(0)], [8], 0, 1, 1, torch.device("cpu"))
     assert batch["action_logp"].shape == (8, 4, 2)
     run = training.learner._unroll(arrays)
-    decided = training.learner.losses["swarm"].decided(arrays["swarm"], run["swarm"])
+    decided = training.learner.losses["swarm"].decisions.relived(arrays["swarm"], run["swarm"])
     alive = arrays["swarm"]["alive"]
     assert torch.allclose(decided["action_logp"][alive], arrays["swarm"]["action_logp"][alive], atol=1e-5)
 

@@ -290,6 +290,16 @@ class Told(ClockWorld):
     num_labels = 3
 
 
+def test_what_acts_in_events_needs_a_world_that_tells_them() -> None:
+    def published(world: type) -> PopulationPPOConfig:
+        reflexes = [{"kind": "publishing", "when": "events"}]
+        return config().environment(world).communication(messages=WORDS, reflexes=reflexes).population(agent="mlp")
+
+    published(Told).validate()
+    with pytest.raises(UserError, match=r"reflexes: publishing acts in events, .* has no labels .*; use when 'always'"):
+        published(ClockWorld).validate()
+
+
 def test_a_gated_fade_looks_at_what_the_trainer_measures() -> None:
     def gated(measure: str, world: type) -> PopulationPPOConfig:
         change = fading("word_repetition", kind="gated", measure=measure)

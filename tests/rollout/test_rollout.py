@@ -15,6 +15,7 @@ from popcomm.agents import AgentSpec, MLPAgent, TinyAgent
 from popcomm.agents.contract import AgentOutput
 from popcomm.agents.seating import SeatingRule
 from popcomm.channels import Channel, Full, MessageKind, Symbols, Words
+from popcomm.envs.alarm_v0 import AlarmWorld
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
 from popcomm.rollout import Rollout, Seeds, Turn, seed_of
@@ -286,3 +287,20 @@ def test_a_network_that_says_nothing_where_there_is_a_channel_is_named() -> None
     rollout.begin()
     with pytest.raises(UserError, match=r"agent Mute gave no message for species 'speaker', and there is a"):
         rollout.step()
+
+
+def test_words_that_events_publish_are_heard_one_step_after_somebody_saw_one() -> None:
+    """All are blind: the reflex knows of the event all the same."""
+    world = AlarmWorld(num_worlds=40, num_agents=2, watchers=1)
+    reflexes = [{"kind": "publishing", "rate": 20.0, "when": "events"}, {"kind": "sensory_deprivation", "when": 1.0}]
+    channel = Channel(Words(8, 2, 4), Full(), 2, reflexes=reflexes, capacity=60)
+    spec = AgentSpec.of(world.species["monkey"], messages=channel.messages, inbox_size=channel.inbox_size, num_agents=3)
+    rollout = Rollout(world, {"monkey": SimpleNamespace(agent=MLPAgent(spec), spec=spec)}, channel, seeds=Seeds.of(1))
+    rollout.begin()
+    saw = torch.zeros(40, dtype=torch.bool)
+    for _ in range(12):
+        heard = rollout.players.session.mail
+        assert torch.equal(((heard.senders == 2) & heard.mask).any(-1).any(-1), saw)
+        saw = (world._last.labels >= 0).any(1)
+        turn, _ = rollout.step()
+        assert (turn.seen.labels < 0).all()

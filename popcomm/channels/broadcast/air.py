@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from popcomm.channels.broadcast.audience import Audience
 from popcomm.channels.broadcast.dimensions import Dimensions
@@ -82,12 +81,17 @@ class Air:
         self._hears = np.zeros((self.num_worlds, self.num_agents), bool)
         self._present = self._hears
         self._missed = np.zeros(0, np.int64)
+        self._noticed = np.zeros(self.num_worlds, bool)
         self.traffic = Traffic(self.num_worlds, self.num_agents)
 
     @property
     def deprives(self) -> bool:
         """Whether some reflex may take observations away."""
         return any(type(reflex).deprived is not Reflex.deprived for reflex in self.reflexes)
+
+    def notice(self, events: np.ndarray) -> None:
+        """In which worlds [B] bool some seat perceives now what the world has a label for; reflexes may look at it."""
+        self._noticed = events
 
     def observe(self, clock: Clock) -> None:
         """How far training is, and how well it goes; fades follow."""
@@ -106,18 +110,28 @@ class Air:
 
     # ---- hearing ----
 
-    def deliver(self, present: np.ndarray, hears: np.ndarray, positions: Tensor | None = None) -> Mail:
+    @property
+    def stands(self) -> bool:
+        """Whether who hears whom is the same in every step."""
+        return self._fixed is not None or self.topology.static
+
+    def deliver(
+        self, present: np.ndarray, hears: np.ndarray, links: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> Mail:
         """What was transmitted one step before reaches those who hear now.
 
         Args:
             present: [B, N] bool, seats whose occupant can be heard: it lived one step before, and has not died since.
             hears: [B, N] bool, who hears; False for the deaf, the dead, and those whose life has just begun.
-            positions: [B, N, D] float32 now, or None.
+            links: what the topology says now, senders [B, N, K] int64 and mask [B, N, K] bool; None: it is asked,
+                without places.
         """
-        self.listen(present, hears, positions)
+        self.listen(present, hears, links)
         return self.inboxes()
 
-    def listen(self, present: np.ndarray, hears: np.ndarray, positions: Tensor | None = None) -> None:
+    def listen(
+        self, present: np.ndarray, hears: np.ndarray, links: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> None:
         """Decide who hears what was transmitted one step before; the arguments are those of `deliver`."""
         log = self.log
         if not (present.all() and hears.all()):
@@ -125,7 +139,7 @@ class Air:
             begun = np.any(hears, 1)[log.world]
             self.log = log.take(begun & ((log.source < 0) | among(present, log.world, log.source.clip(0))))
         self._hears, self._present = hears, present
-        self._audience = self._links(present, positions)
+        self._audience = self._links(present) if links is None else Audience.of_links(*links)
         entry, listener = self._audience.hits(self.log, self.dropout, self.rng)
         self._missed = entry * np.int64(self.num_agents) + listener
 
@@ -143,16 +157,17 @@ class Air:
             log=LogOf(torch.from_numpy(sources.astype(np.int64)), torch.from_numpy(direct)),
         )
 
-    def _links(self, present: np.ndarray, positions: Tensor | None) -> Audience:
+    def _links(self, present: np.ndarray) -> Audience:
+        """Who hears whom where nobody's place matters."""
         if self._fixed is not None:
             return self._fixed
-        if self.topology.static:
-            # Who is absent is not in the log; the graph is the same with everybody there.
-            links = self.topology.connect(torch.ones(1, self.num_agents, dtype=torch.bool), None, self.torus)
-            self._fixed = Audience.of_links(links.senders.numpy(), links.mask.numpy())
-            return self._fixed
-        links = self.topology.connect(torch.from_numpy(present), positions, self.torus)
-        return Audience.of_links(links.senders.cpu().numpy(), links.mask.cpu().numpy())
+        # Who is absent is not in the log; a graph that stands is the same with everybody there.
+        there = np.ones((1, self.num_agents), bool) if self.topology.static else present
+        audience = Audience.of_links(
+            *(v.numpy() for v in self.topology.connect(torch.from_numpy(there), None, self.torus))
+        )
+        self._fixed = audience if self.topology.static else None
+        return audience
 
     def _inboxes(self, source: np.ndarray, real: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slots [B, N, K] and mask [B, N, K] of what each hears; what does not fit in an inbox is counted."""
@@ -237,6 +252,7 @@ class Air:
             self._missed,
             self.clock,
             self.rng,
+            self._noticed,
         )
 
     def _feedback(self) -> float:
@@ -290,6 +306,7 @@ class Air:
             "hears": self._hears.copy(),
             "present": self._present.copy(),
             "missed": self._missed.copy(),
+            "noticed": self._noticed.copy(),
             "audience": (self._audience.indptr.copy(), self._audience.listeners.copy()),
             "reflexes": [reflex.get_state() for reflex in self.reflexes],
             "traffic": self.traffic.get_state(),
@@ -301,6 +318,8 @@ class Air:
         self.log = Log(*state["log"])
         self.clock = Clock(*state["clock"])
         self._hears, self._present, self._missed = state["hears"], state["present"], state["missed"]
+        # Checkpoints of before there were reflexes that look at it have none.
+        self._noticed = state.get("noticed", np.zeros(self.num_worlds, bool))
         indptr, listeners = state["audience"]
         self._audience = Audience(indptr, listeners, self.num_agents)
         for reflex, remembered in zip(self.reflexes, state["reflexes"], strict=True):

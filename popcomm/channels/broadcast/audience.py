@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from popcomm.channels.broadcast.log import Log
 
@@ -101,6 +100,8 @@ class Audience:
         there = present.astype(float)
         if len(self.indptr) == 2:
             return there.sum(1, keepdims=True) - there
+        from scipy.sparse import csr_array  # trainings begin without it
+
         shape = (self.num_agents + 1, self.num_agents)
         hears = csr_array((np.ones(len(self.listeners)), self.listeners, self.indptr), shape=shape)[:-1]
         return np.asarray((hears.T @ there.T).T) - there * hears.diagonal()

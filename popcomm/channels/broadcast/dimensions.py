@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array, hstack, vstack
 
 from popcomm.channels.broadcast.decisions import CountMin
 from popcomm.channels.broadcast.reflex import Reflex
 from popcomm.channels.broadcast.reflexes import Publishing, WordRepetition
 from popcomm.channels.topology import Full, Topology
 from popcomm.theory import load_variance, mean_load, radius_bound
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array  # trainings begin without it
 
 DEVIATIONS = 3.0  # of the load, that there is room for beyond its mean
 # Where words would multiply without end, and something else holds them: so many times what is said in a step.
@@ -77,6 +79,8 @@ def expected_load(topology: Topology, reflexes: Sequence[Reflex], num_agents: in
     if radius_bound(spread) >= 1:
         return None
     sources = np.append(np.ones(num_agents), rate)
+    from scipy.sparse import csr_array, hstack, vstack  # trainings begin without it
+
     published = vstack([spread, csr_array(chances[None, :])])
     M = hstack([published, csr_array((num_agents + 1, 1))]).tocsr()
     by_source = mean_load(sources, M)
@@ -93,6 +97,8 @@ def _room(mean: float, deviation: float) -> int:
 
 def _hears(topology: Topology, num_agents: int) -> csr_array:
     """hears[i, j] = 1 where j hears i, itself included; of graphs that change, as if on a ring with their inbox."""
+    from scipy.sparse import csr_array
+
     n = num_agents
     if type(topology) is Full:
         return csr_array(np.ones((n, n)))

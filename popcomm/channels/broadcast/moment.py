@@ -47,6 +47,7 @@ class Moment(NamedTuple):
     missed: np.ndarray  # [C] int64, deliveries that fail, as entry * N + listener, ascending
     clock: Clock
     rng: np.random.Generator
+    noticed: np.ndarray  # [B] bool, worlds in which some seat perceives now what the world has a label for
 
     @property
     def num_worlds(self) -> int:

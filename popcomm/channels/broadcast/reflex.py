@@ -25,6 +25,7 @@ class Reflex:
 
     name = "reflex"
     takes_turn = False  # True: an agent that transmits by this reflex does not transmit its own word in that step
+    needs_labels = False  # True: it looks at `Moment.noticed`, which worlds without labels cannot tell
 
     def __init__(self, schedule: Schedule | dict[str, Any] | float | None = None) -> None:
         self.schedule = make_schedule(schedule)

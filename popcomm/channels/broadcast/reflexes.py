@@ -156,24 +156,31 @@ class Publishing(Reflex):
 
     Args:
         rate: words per world and step.
+        when: "always", or "events": only in steps in which some seat of the world perceives what the world has a label
+            for, such as a predator; a word is then heard one step after the event was seen. Nothing is published where
+            nobody tells labels, as in a PettingZoo loop.
         source: "uniform": any words, with equal probability; or packed words to choose from, as numbers (bit i worth
             2**i) or as the signed patterns that channels carry.
         schedule: how it fades; the strength multiplies the rate.
 
     Raises:
-        UserError: a rate that is negative or not finite, or (when bound) something in `source` that is no word.
+        UserError: a rate that is negative or not finite, an unknown `when`, or (when bound) something in `source` that
+            is no word.
     """
 
     name = "publishing"
+    WHEN = ("always", "events")
 
     def __init__(
         self,
         rate: float = 1.0,
         source: str | Sequence[int] = "uniform",
         schedule: Schedule | dict[str, Any] | float | None = None,
+        when: str = "always",
     ) -> None:
         super().__init__(schedule)
         self._not_in_load()
+        self.needs_labels = one_of("reflex publishing: when", when, self.WHEN) == "events"
         number("reflex publishing: rate", rate, "be a number of words, 0 or more", least=0, below=math.inf)
         if isinstance(source, str) and source != "uniform":
             raise UserError(f"reflex publishing: source is {source!r}; {nearest(source, ['uniform'])}, or a list")
@@ -194,6 +201,8 @@ class Publishing(Reflex):
         assert self._messages is not None, "a reflex is bound to a channel before it acts"
         rate = self.rate * self.strength(moment.clock)
         count = moment.rng.poisson(rate, moment.num_worlds) * moment.lively
+        if self.needs_labels:
+            count = count * moment.noticed
         world = np.repeat(np.arange(moment.num_worlds, dtype=np.int32), count)
         if self._choices is None:
             words = self._messages.uniform(moment.rng, len(world))

@@ -124,6 +124,27 @@ def test_the_rate_fades():
     assert abs(len(air.log) - 8000) < 4.5 * np.sqrt(8000)
 
 
+def test_published_by_events_is_only_where_somebody_notices_something_now():
+    air = opened(2, [Publishing(8.0, when="events")], worlds=2000, capacity=30)
+    air.notice(np.arange(2000) % 2 == 0)
+    step(air)
+    assert not (air.log.world % 2).any()
+    assert abs(len(air.log) - 8000) < 4.5 * np.sqrt(8000)
+    air.notice(np.zeros(2000, bool))
+    step(air)
+    assert not len(air.log)
+
+
+def test_what_is_noticed_is_remembered_in_a_checkpoint():
+    air, again = (opened(2, [Publishing(8.0, when="events")], worlds=3, capacity=60) for _ in range(2))
+    air.notice(np.array([True, False, True]))
+    again.set_state(air.get_state())
+    for one in (air, again):
+        step(one)
+    assert on_air(again) == on_air(air) != []
+    assert not (again.log.world == 1).any()
+
+
 # ---- deprivation ----
 
 
@@ -248,6 +269,7 @@ def test_a_reflex_of_ones_own_fades_like_the_others():
         (lambda: Publishing(float("inf")), r"rate is inf"),
         (lambda: Publishing(float("nan")), r"rate is nan"),
         (lambda: Publishing(1, "unifrm"), r"source is 'unifrm'; did you mean 'uniform'"),
+        (lambda: Publishing(1, when="event"), r"when is 'event'; did you mean 'events'"),
         (lambda: Publishing(1, []), r"source is an empty list"),
         (lambda: Publishing(1, 127), r"source is 127.*list of packed words"),
         (lambda: SensoryDeprivation("withdrawn"), r"mode is 'withdrawn'; did you mean 'withdraw'"),

@@ -1,0 +1,46 @@
+"""What env runners answer when they are asked for a fragment, and what it comes to over all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import ray
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+
+# A batch, or where it lies.
+Batch: TypeAlias = MultiAgentBatch | ray.ObjectRef
+
+
+class Sampled(NamedTuple):
+    """What a runner answers."""
+
+    batch: Batch
+    rows: int  # worlds
+    metrics: Any
+    steps: int  # environment steps, all worlds together
+    performance: Mapping[str, float]  # measures of these steps, which fades may follow
+    fades: list[dict[str, Any]]  # what the schedules of reflexes remember
+    members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
+    worker_index: int = 0
+    private: dict[str, dict[str, np.ndarray]] | None = None  # messages of these steps (`privacy.MessageCounts.read`)
+
+
+class SamplingFailure(NamedTuple):
+    """What it answers when sampling raised."""
+
+    worker_index: int
+    traceback: str
+    sentence: str = ""  # instead, where what was sampled could not be kept
+
+
+def pooled(sampled: Sequence[Sampled]) -> dict[str, float]:
+    """Means of what runners measured, weighted by their steps; a measure counts where it was made."""
+    pooled = {}
+    for name in dict.fromkeys(name for answer in sampled for name in answer.performance):
+        told = [(a.performance[name], a.steps) for a in sampled if math.isfinite(a.performance.get(name, math.nan))]
+        if told:
+            pooled[name] = sum(value * steps for value, steps in told) / sum(steps for _, steps in told)
+    return pooled

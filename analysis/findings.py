@@ -216,17 +216,19 @@ def temporal_patterns(run: RunFolder) -> Section:
 
 
 def _order(talk: Conversations, steps: np.ndarray) -> list[str]:
-    """Whether symbols have an order beyond that of what was seen; nothing where it is not known what was."""
+    """Whether symbols have an order beyond what was seen and what stays; nothing where it is not known what was."""
     assert talk.symbols is not None
     if len(np.unique(talk.labels[talk.labels >= 0])) < 2:
         return []
     told = basics.sequential_information(
-        talk.symbols, talk.streams, steps, shuffles=CONTROLS, labels=talk.labels, cap=ORDERED
+        talk.symbols, talk.streams, steps, shuffles=CONTROLS, labels=talk.labels, cap=ORDERED, keep_stays=True
     )
+    if told.samples < 2:
+        return []
     verdict = "there is an order beyond that of what was seen" if told.above_chance else "no more than chance"
     return [
-        f"With steps shuffled only among those in which the speaker saw the same it is {told.chance:.3f} of "
-        f"{told.bits:.3f} bits: {verdict} (p = {told.p_value:.2f}). A symbol that merely stays is an order, too."
+        f"In two steps in which the speaker sees the same it is {told.bits:.3f} bits, and {told.chance:.3f} where "
+        f"messages change places only among such steps and stay as long as they do: {verdict} (p = {told.p_value:.2f})."
     ]
 
 

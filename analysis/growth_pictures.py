@@ -1,7 +1,8 @@
 """Pictures of what a Bottom Up Network grew: its block matrix, filling up over training, and the graph that emerged.
 
 `python -m popcomm.analysis.growth_pictures RUN matrix.gif` animates the matrix (a name that ends with .png: as it is in
-the end), and with `--graph graph.png` the seats are drawn with their edges. RUN is a run folder, a checkpoint or what
+the end), and with `--graph graph.png` the seats are drawn with their edges, with `--positions` where they stand when an
+episode begins: lights in their town. RUN is a run folder, a checkpoint or what
 `popcomm export` wrote. Edges know when they were born, so that one checkpoint is enough; what pruning took is not seen.
 """
 
@@ -100,6 +101,26 @@ def network_of(population: Any, species: str | None) -> Any:
     return grown[species]
 
 
+def places(population: Any, species: str | None = None) -> NDArray[Any]:
+    """[N_s, 2], where the seats of a species stand when an episode of seed 0 begins; a world is made for it.
+
+    Raises:
+        UserError: the world has no positions in a plane; or as `network_of` and `Population.rollout`.
+    """
+    network = network_of(population, species)
+    (name,) = (name for name, members in population.items() if members.agent is network)
+    rollout = population.rollout(worlds=1)
+    try:
+        rollout.begin()
+        assert rollout.players.now is not None
+        positions = rollout.players.now.positions
+        if positions is None or positions.shape[-1] != 2:
+            raise UserError("--positions is asked for, and the world of this run has no positions in a plane")
+        return np.asarray(positions[0, rollout.world.species[name].seats].numpy(force=True))
+    finally:
+        rollout.close()
+
+
 def main() -> None:
     import popcomm
 
@@ -107,14 +128,18 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("matrix", type=Path, help="FILE.gif or FILE.png")
     parser.add_argument("--graph", type=Path, help="FILE.png")
+    parser.add_argument("--positions", action="store_true", help="of the graph: seats where they stand in their world")
     parser.add_argument("--species", help="whose, where there are several")
     parser.add_argument("--group", default="actor", choices=("actor", "critic"))
     parser.add_argument("--team", type=int, default=0, help="whose, where there are several networks")
     args = parser.parse_args()
-    born = births(network_of(popcomm.load(args.run), args.species), args.group, args.team)
+    if args.positions and args.graph is None:
+        parser.error("--positions is of the graph; say where to draw it with --graph")
+    population = popcomm.load(args.run)
+    born = births(network_of(population, args.species), args.group, args.team)
     animate(born, args.matrix)
     if args.graph is not None:
-        graph(born).savefig(args.graph)
+        graph(born, places(population, args.species) if args.positions else None).savefig(args.graph)
 
 
 if __name__ == "__main__":

@@ -57,25 +57,38 @@ def game(mode: str) -> nn.Module:
     return core.SenderReceiverRnnReinforce(speaker, listener, _loss, sender_entropy_coeff=0.1)
 
 
-def contender(mode: str, batch: int) -> Contender:
-    """Batches of meanings drawn at random; work is counted in messages."""
-    torch.manual_seed(0)
-    played = game(mode)
-    optimizer = torch.optim.Adam(played.parameters(), lr=1e-3)
+class Game:
+    """The game and its optimizer. Batches of meanings are drawn at random; work is counted in messages.
 
-    def iterate() -> int:
+    Attributes:
+        accuracy: share of meanings understood in the last iteration: words as in training, the likeliest answers.
+    """
+
+    def __init__(self, mode: str, batch: int) -> None:
+        torch.manual_seed(0)
+        self.batch, self.played, self.accuracy = batch, game(mode), 0.0
+        self.optimizer = torch.optim.Adam(self.played.parameters(), lr=1e-3)
+
+    def iterate(self) -> int:
+        """BATCHES updates; returns their messages."""
+        right = []
         for _ in range(BATCHES):
-            labels = torch.randint(VALUES, (batch, ATTRIBUTES))
-            loss, _ = played(one_hot(labels, VALUES).flatten(1).float(), labels)
-            optimizer.zero_grad()
+            labels = torch.randint(VALUES, (self.batch, ATTRIBUTES))
+            loss, told = self.played(one_hot(labels, VALUES).flatten(1).float(), labels)
+            self.optimizer.zero_grad()
             loss.mean().backward()
-            optimizer.step()
-        return BATCHES * batch
+            self.optimizer.step()
+            right.append(told.aux["acc"].mean())
+        self.accuracy = float(torch.stack(right).mean())
+        return BATCHES * self.batch
 
-    def watch(tally: Tally) -> Any:
-        def count(meanings: Tensor, *_: Any) -> None:
-            tally.rows += len(meanings)
+    def contender(self) -> Contender:
+        """The game as it is measured."""
 
-        return calls_of(played, "forward", count)
+        def watch(tally: Tally) -> Any:
+            def count(meanings: Tensor, *_: Any) -> None:
+                tally.rows += len(meanings)
 
-    return Contender(iterate, watch)
+            return calls_of(self.played, "forward", count)
+
+        return Contender(self.iterate, watch)

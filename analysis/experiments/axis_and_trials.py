@@ -5,8 +5,7 @@
 A small swarm in which all boids of a world are one member. On the axis one training has all members; between trials
 each member is a training of its own under `popcomm sweep`, one after another. Both have the same samples, the same
 strategy (the worst takes over from the best) and the same learning rates and entropy weights to vary; a control on the
-axis has the same spread of them, and nobody is replaced. Each run has a process of its own; its result is appended to
-results.jsonl, and runs that are there are not made again. Writes axis_and_trials.md, .png and .json into the folder.
+axis has the same spread of them, and nobody is replaced.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
     python -m popcomm.analysis.experiments.communication_gap --seeds 5 --out runs/communication_gap [--docs docs]
 
-Runs that are complete are not trained again, and those that were interrupted go on from their last checkpoint. Writes
-communication_gap.md, .png and .json into the folder.
+Runs that are complete are not trained again, and those that were interrupted go on from their last checkpoint.
 """
 
 from __future__ import annotations

@@ -2,9 +2,7 @@
 
     python -m popcomm.analysis.experiments.communities --out runs/communities [--seeds 3] [--docs docs]
 
-Six speakers and six listeners play referential_v0, seated in communities with more or less exchange between them. Each
-run has a process of its own; its result is appended to results.jsonl, and runs that are there are not made again.
-Writes communities.md, .png and .json into the folder.
+Six speakers and six listeners play referential_v0, seated in communities with more or less exchange between them.
 """
 
 from __future__ import annotations

@@ -4,9 +4,7 @@
 
 Six speakers and six listeners in two communities play referential_v0 with meanings of two attributes. In one kind of
 run both communities name both attributes; in the other one names the first attribute and the other the second, and the
-speaker sees both all the same. The communities never meet, seldom, or all the time. Each run has a process of its own;
-its result is appended to results.jsonl, and runs that are there are not made again. Writes community_tasks.md, .png and
-.json into the folder.
+speaker sees both all the same. The communities never meet, seldom, or all the time.
 """
 
 from __future__ import annotations
@@ -31,8 +29,9 @@ from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.analysis.experiments.records import Trial, arms_of, trials_of
 from torch import Tensor
 
-from popcomm import language
 from popcomm.envs.referential_v0 import ReferentialWorld
+from popcomm.language.arrays import as_classes
+from popcomm.language.basics import mutual_information
 from popcomm.language.drawing import BLUE, GREEN, INK, ORANGE, PURPLE, card, dress, legend
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rollout.crossplay import CrossPlay, cross_play
@@ -106,10 +105,9 @@ def measured(played: CrossPlay, tasks: str) -> dict[str, float]:
     row, column = np.indices(same.shape)
     of_listener = right[row, column, own[column]] if tasks == "different" else right.mean(-1)
     of_speaker = right[row, column, own[row]] if tasks == "different" else right.mean(-1)
-    draws = np.arange(len(played.meanings))
-    bits = np.array(
-        [[language.information(said, meant, draws).bits for meant in played.meanings.T] for said in played.messages]
-    )
+    # Every meaning is played once: this is no sample, and the plug-in estimate is exact.
+    codes = [as_classes(said) for said in played.messages]
+    bits = np.array([[mutual_information(code, meant) for meant in played.meanings.T] for code in codes])
     others = same & ~np.eye(speakers, dtype=bool)
     return {
         "within": float(of_listener[same].mean()), "asked of listeners": float(of_listener[~same].mean()),

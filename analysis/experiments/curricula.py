@@ -2,10 +2,9 @@
 
     python -m popcomm.analysis.experiments.curricula --out runs/curricula [--seeds 5] [--jobs 2] [--docs docs]
 
-Boids that tell one another of a beacon, 10 and 50 of them: hearing the two nearest from the start; all others at
-first, and fewer and fewer down to the two nearest; and all others to the end. All arms of a size have the same
-agent-steps, and all are tried on the sparse graph in the end. Each run has a process of its own; its result is appended
-to results.jsonl, and runs that are there are not made again. Writes curricula.md, .png and .json into the folder.
+Boids that tell one another of a beacon, 10 and 50 of them: hearing the two nearest from the start; all others at first,
+and fewer and fewer down to the two nearest; and all others to the end. All arms of a size have the same agent-steps,
+and all are tried on the sparse graph in the end.
 """
 
 from __future__ import annotations

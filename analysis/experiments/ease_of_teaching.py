@@ -5,8 +5,7 @@
 Ten speakers and ten listeners name 100 meanings. In the liquid arm the eldest make room for newborns until all have
 been replaced; then nobody is any more. In both arms populations learn until all pairs understand the same share of the
 meanings, and at that moment their speakers teach fresh listeners, and do not learn themselves; and once more when both
-have made equally many steps. Each run has a process of its own; its result is appended to results.jsonl, and runs that
-are there are not made again. Writes ease_of_teaching.md, .png and .json into the folder.
+have made equally many steps.
 """
 
 from __future__ import annotations

@@ -6,9 +6,7 @@ Boids that perceive a beacon only near it (no scouts) hear their four nearest an
 network, boids with weights of their own, boids whose symbols are drawn evenly on the way whatever they say (random),
 and silent ones, of whom only who stands near whom is left. At looks over training whole episodes are played, and it is
 measured how unevenly attention falls on senders and how much of the shortest paths runs through single boids, against
-the same play with every listener's weights dealt anew among those whom it hears. Each run has a process of its own; its
-result is appended to results.jsonl, and runs that are there are not made again. Writes emergent_hubs.md, .png and .json
-into the folder.
+the same play with every listener's weights dealt anew among those whom it hears.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ from popcomm.language.drawing import png
 
 Options = argparse.Namespace
 
+# Of all experiments, at the end of what --help says of one.
+ALL = """Runs have processes of their own, and those that are there are not made again. Writes {0}.md, .png and .json
+into the folder of --out."""
+
 
 class Claim(NamedTuple):
     """Something the experiment was to show."""
@@ -120,7 +124,7 @@ class Experiment:
 def _parsed(experiment: Experiment, given: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(
         prog=f"python -m {experiment.module}",
-        description=experiment.about,
+        description=f"{experiment.about or ''}\n{ALL.format(experiment.name)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -4,8 +4,7 @@
 
 The reconstruction game with a fifth of the combinations of attribute values kept out of training: two attributes of ten
 values, and three of five; as many messages as meanings, or many more; a pair, or five speakers and five listeners that
-all meet. Each run has a process of its own; its result is appended to results.jsonl, and runs that are there are not
-made again. Writes generalisation.md, .png and .json into the folder.
+all meet.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     python -m popcomm.analysis.experiments.jargon --seeds 5 --out runs/jargon [--docs docs]
 
 Ten members with weights of their own warn one another in alarm_v0, with no channel, with a plain one, and with more and
-more reflexes, for ever or faded. Each run has a process of its own; its result is appended to results.jsonl, and runs
-that are there are not made again. Writes jargon.md, .png and .json into the folder.
+more reflexes, for ever or faded.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ The conditions that decide, of many seeds: no reflexes, feedback and repetition,
 and all of them, gated; in a world where two see what comes, and in one where all do as long as nothing blinds them.
 Troops learn by gradients, with a lexicon of 16 words and with any of millions; others only count. All of a learner's
 conditions of a seed are made in a process of its own; the result is appended to results.jsonl, and what is there is not
-made again. Writes jargon_power.md, .png and .json into the folder.
+made again.
 """
 
 from __future__ import annotations

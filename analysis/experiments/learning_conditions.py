@@ -34,6 +34,14 @@ SURE_IN_THE_END = (
     "training.loss_schedules={message_sharpness: {kind: linear, begin: $falls, end: $ends, start: 0.1, stop: 1.0}}",
 )
 
+# What the agents of papers say is a part of their hidden state.
+SPOKEN_STATE = (
+    "communication.gradient=through",
+    "population.agent_config={hidden: 64}",
+    "training.message_balance_coeff=0.0",
+    "training.message_sharpness=0.0",
+)
+
 CONDITIONS = {
     "relaxed": Condition(
         "relaxed",
@@ -82,6 +90,29 @@ CONDITIONS = {
         "relaxed, and each seat has weights of its own; the weight of being sure rises as in straight-through",
         ("population.members=$seats", "population.seating=fixed", *SURE_IN_THE_END),
         tasks=("switch_riddle_3", "colour_digit"),
+    ),
+    "commnet": Condition(
+        "CommNet",
+        "the agent `commnet`: the hidden state, and the mean of the others', twice within a step (K = 2 in the paper)",
+        (
+            "population.agent=commnet",
+            "communication.messages={kind: vectors, size: 64}",
+            "communication.rounds=1",
+            *SPOKEN_STATE,
+        ),
+        tasks=("traffic_junction",),
+    ),
+    "ic3net": Condition(
+        "IC3Net",
+        "the agent `ic3net`: its hidden state goes out or not, a decision in every step",
+        ("population.agent=ic3net", "communication.messages={kind: vectors, size: 64}", *SPOKEN_STATE),
+        tasks=("traffic_junction",),
+    ),
+    "tarmac": Condition(
+        "TarMAC",
+        "the agent `tarmac`: values of 32 numbers, weighed by how well signatures of 16 answer the listener's query",
+        ("population.agent=tarmac", "communication.messages={kind: vectors, size: 48}", *SPOKEN_STATE),
+        tasks=("traffic_junction",),
     ),
     "mlp": Condition("MLP", "relaxed, with the agent `mlp`", ("population.agent=mlp", "population.agent_config={}")),
 }

@@ -166,11 +166,19 @@ def sentence(task: Task, condition: str, runs: Runs) -> str:
 
 # Colours of Okabe & Ito, with black and grey; dashes tell apart what colours do not.
 STYLES: dict[str, tuple[str, Any]] = {
-    "straight_through": (BLUE, "-"), "relaxed": (ORANGE, "-"), "dru": (GREEN, (0, (5, 1.5))),
-    "vectors": (PURPLE, (0, (5, 1.5, 1, 1.5))), "reinforce": (VERMILLION, (0, (2, 1))),
-    "silent": (MUTED, (0, (1, 1.5))), "noise": (MUTED, (0, (4, 2))), "members": (SKY, "-"),
+    "straight_through": (BLUE, "-"),
+    "relaxed": (ORANGE, "-"),
+    "dru": (GREEN, (0, (5, 1.5))),
+    "vectors": (PURPLE, (0, (5, 1.5, 1, 1.5))),
+    "reinforce": (VERMILLION, (0, (2, 1))),
+    "silent": (MUTED, (0, (1, 1.5))),
+    "noise": (MUTED, (0, (4, 2))),
+    "members": (SKY, "-"),
+    "commnet": (BLUE, (0, (3, 1))),
+    "ic3net": (GREEN, (0, (3, 1))),
+    "tarmac": (VERMILLION, (0, (3, 1))),
     "mlp": (INK, (0, (3, 1, 1, 1, 1, 1))),
-}  # fmt: skip
+}
 NEAR = 0.01  # references nearer than this share of the range have one label
 
 

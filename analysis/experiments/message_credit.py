@@ -4,8 +4,7 @@
 
 Every seat sees one of a few kinds and must name, a step later, the kind that one other seat saw; all hear all, and all
 are paid the mean. So it is known whose messages matter to whom, and what is measured of a trained population
-(`popcomm.rollout.importance`) is held against it. Each run has a process of its own; its result is appended to
-results.jsonl, and runs that are there are not made again. Writes message_credit.md, .png and .json into the folder.
+(`popcomm.rollout.importance`) is held against it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Part "game": a speaker and a listener, TinyAgents from 1,000 to 10 million weights, play referential_v0 for the same
 number of messages, and are then tried on all meanings. Part "swarm": boids of several sizes, talking and silent, in
 swarm_v0. Results of the game are appended to results.jsonl one by one, swarms have run folders, and what is there is
-not made again. Writes model_size.md, .png and .json into the folder.
+not made again.
 """
 
 from __future__ import annotations

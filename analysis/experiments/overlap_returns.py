@@ -4,7 +4,7 @@
 
 The shipped swarm with one remote env runner, with `env_runners.overlap` and without, for the same environment steps;
 each run is `popcomm train` in a process of its own, and what is there is not made again. The two ways learn from other
-samples, so that the same seed does not make the same run. Writes overlap_returns.md, .png and .json into the folder.
+samples, so that the same seed does not make the same run.
 """
 
 from __future__ import annotations

@@ -3,11 +3,10 @@
     python -m popcomm.analysis.experiments.privacy_utility --out runs/privacy [--seeds 5] [--docs docs] [--quick]
 
 Two ways to be private in colour_digit_v0, each at several epsilons and without noise. Messages: vectors with the
-Gaussian mechanism, learned through the channel; the attacker names the observation that a message was made of.
-Updates: federated averaging of members that learn to understand what they hear, which nobody learns to say, since
-gradients through messages would tell more than updates do; the attacker tells, from what a member published in a
-round, which digits it saw. Each run has a process of its own; its result is appended to results.jsonl,
-and runs that are there are not made again. Writes privacy_utility.md, .png and .json into the folder.
+Gaussian mechanism, learned through the channel; the attacker names the observation that a message was made of. Updates:
+federated averaging of members that learn to understand what they hear, which nobody learns to say, since gradients
+through messages would tell more than updates do; the attacker tells, from what a member published in a round, which
+digits it saw.
 """
 
 from __future__ import annotations

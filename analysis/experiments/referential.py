@@ -2,8 +2,7 @@
 
     python -m popcomm.analysis.experiments.referential --seeds 3 --out runs/referential [--docs docs]
 
-Each run has a process of its own; its result is appended to results.jsonl, and runs that are there are not made again.
-Writes referential.md, .png and .json into the folder. Rates are of one run at a time: leave --jobs at 1.
+Rates are of one run at a time: leave --jobs at 1.
 """
 
 from __future__ import annotations

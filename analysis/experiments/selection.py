@@ -3,8 +3,7 @@
     python -m popcomm.analysis.experiments.selection --out runs/selection [--seeds 5] [--jobs 2] [--docs docs]
 
 Two worlds: boids that tell one another of a beacon (32 members on 8 seats), and ten speakers and ten listeners who name
-100 meanings. All arms of a world have the same steps. Each run has a process of its own; its result is appended to
-results.jsonl, and runs that are there are not made again. Writes selection.md, .png and .json into the folder.
+100 meanings. All arms of a world have the same steps.
 """
 
 from __future__ import annotations

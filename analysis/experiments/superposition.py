@@ -5,8 +5,7 @@
 The game is that of message_credit: every seat sees one of a few kinds and must name, a step later, the kind that one
 other seat saw; all hear all, and all are paid the mean. Messages are vectors of two numbers, learned through the
 channel. All arms have as many weights, to within a few in a hundred: who has one encoder has wider hidden layers for
-the others' K. Each run has a process of its own; its result is appended to results.jsonl, and runs that are there are
-not made again. Writes superposition.md, .png and .json into the folder.
+the others' K.
 """
 
 from __future__ import annotations

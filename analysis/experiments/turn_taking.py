@@ -7,8 +7,6 @@ are to be named in one, two or four turns, by a speaker whose listener is mute o
 candidates, which the listener alone knows, is to be picked after three turns. Then, on frozen players: what is
 understood if the messages of a round come in reverse, or those of the listener go astray; what the order of a round's
 messages tells beside the messages; and whether what is said of a meaning hangs on the turn, persistence taken out.
-Each run has a process of its own; its result is appended to results.jsonl, and runs that are there are not made again.
-Writes turn_taking.md, .png and .json into the folder.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ from popcomm.rollout.interference import exchanged
 from popcomm.rollout.population import Population
 
 NAME = "turn_taking"
-STEPS, QUICK_STEPS = 320_000, 20_000  # environment steps of a run
+STEPS, QUICK_STEPS = 280_000, 20_000  # environment steps of a run
 WORLDS, EPISODE = 128, 30  # steps of an episode with actions, but the last; T is two more
 PLAYED = 256  # worlds in which frozen players are asked
 SPEAKER = 0  # its seat; the listener has the other
@@ -71,10 +69,10 @@ class Game(NamedTuple):
 
 
 GAMES = {
-    "one": Game("one turn", "reconstruct", 2, 8, 8, 1, False),
-    "two": Game("two turns", "reconstruct", 2, 8, 8, 2, False),
-    "two, answered": Game("two turns, the listener talks back", "reconstruct", 2, 8, 8, 2, True),
-    "four": Game("four turns", "reconstruct", 2, 8, 8, 4, False),
+    "one": Game("one turn", "reconstruct", 2, 5, 5, 1, False),
+    "two": Game("two turns", "reconstruct", 2, 5, 5, 2, False),
+    "two, answered": Game("two turns, the listener talks back", "reconstruct", 2, 5, 5, 2, True),
+    "four": Game("four turns", "reconstruct", 2, 5, 5, 4, False),
     "pick": Game("three turns, one of eight", "pick", 6, 2, 2, 3, False, 7),
     "pick, answered": Game("three turns, one of eight, the listener talks back", "pick", 6, 2, 2, 3, True, 7),
 }
@@ -88,7 +86,7 @@ def most(game: Game) -> float:
     target is guessed among 1 + X (hypergeometric).
 
     >>> most(GAMES["one"]), round(most(GAMES["pick"]), 3)
-    (0.125, 0.683)
+    (0.2, 0.683)
     """
     cells = min(game.symbols**game.turns, game.meanings)
     if game.task == "reconstruct":
@@ -121,7 +119,7 @@ def settings(arm: str, seed: int) -> PopulationPPOConfig:
         "communication.topology": {"kind": "custom", "adjacency": adjacency},
         "population.agent": "tarmac",
         "population.agent_config": {"hidden": 64},
-        "training.minibatch_size": WORLDS // 4,
+        "training.minibatch_size": WORLDS // 8,
         "env_runners.num_worlds_per_env_runner": WORLDS,
         "env_runners.rollout_fragment_length": rounds * game.turns + 2,
         "debugging.seed": seed,
@@ -352,7 +350,7 @@ def draw(records: Sequence[Record]) -> Figure:
     for arm, runs in groups.items():
         x, y = ([run[key] for run in runs] for key in ("bag", "sequence"))
         right.scatter(x, y, s=28, color=COLOURS[arm], label=GAMES[arm].title, alpha=0.8)
-    top = max([6.2, *(run["sequence"] for run in records)])
+    top = max([4.8, *(run["sequence"] for run in records)])
     right.plot([0, top], [0, top], color=MUTED, linewidth=1, linestyle=":")
     legend(right, loc="lower right", fontsize=7)
     return figure

@@ -5,9 +5,7 @@
 Vocabulary evolution again, to ten times the claimed number of *episodes*, and with another null: at every checkpoint
 the frozen population speaks twice, in worlds and with random numbers of their own, and what two such samples differ by
 is what a language that does not change would show. Short episodes, so that there are enough of them: a pair in games of
-seven rounds, with and without a bonus on the entropy of messages, and a swarm of three boids, one of them a scout. Each
-run has a process of its own; its result is appended to results.jsonl, and runs that are there are not made again.
-Writes vocabulary_settling.md, .png and .json into the folder.
+seven rounds, with and without a bonus on the entropy of messages, and a swarm of three boids, one of them a scout.
 """
 
 from __future__ import annotations

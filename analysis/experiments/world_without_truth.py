@@ -2,13 +2,11 @@
 
     python -m popcomm.analysis.experiments.world_without_truth --out runs/truth [--seeds 5] [--docs docs] [--quick]
 
-A swarm of which three of ten boids perceive the beacon. Beside the agents whose messages are shaped by the world's
-true state (a loss of guessing it from what was heard), there are such that never see it: with and without the loss of
+A swarm of which three of ten boids perceive the beacon. Beside the agents whose messages are shaped by the world's true
+state (a loss of guessing it from what was heard), there are such that never see it: with and without the loss of
 guessing what the sender of a message saw. A probe learns from episodes of the frozen population to tell the state of
 the world from what all boids say in a step, and is examined on others; what it comes to with the states of other
-episodes, with messages drawn evenly and with those of an untrained population stands beside. Each run has a process of
-its own; its result is appended to results.jsonl, and runs that are there are not made again. Writes
-world_without_truth.md, .png and .json into the folder.
+episodes, with messages drawn evenly and with those of an untrained population stands beside.
 """
 
 from __future__ import annotations

@@ -19,16 +19,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from popcomm.analysis.faults import local_run, matrix
+from popcomm.analysis.faults import local_run, matrix, store
 
 FILES = "files"
+ALL = (FILES, *matrix.FAULTS, *store.FAULTS)
 OF_FILES = {"kill": local_run.kill, "disk_full": local_run.disk_full}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Try what was asked for; the first fault that ends otherwise than it should raises."""
     parser = argparse.ArgumentParser(prog="python -m popcomm.analysis.faults", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=[FILES, *matrix.FAULTS], default=[FILES, *matrix.FAULTS])
+    parser.add_argument("--only", nargs="+", choices=ALL, default=ALL)
     parser.add_argument("--moments", type=_at_least_one, help="of file operations, only so many (default: all of them)")
     parser.add_argument("--seed", type=int, default=1, help="which ones")
     parser.add_argument("--faults", nargs="+", choices=OF_FILES, default=list(OF_FILES), help="at each of them")
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
             if name == FILES:
                 _try_file_operations(Path(folder), options.moments, options.seed, options.faults)
             else:
-                told = matrix.try_out(name, Path(folder))
+                told = store.try_out(name) if name in store.FAULTS else matrix.try_out(name, Path(folder))
                 cost = ("-" if told.code == 0 else "it ended") if told.seconds is None else f"{told.seconds:.1f} s"
                 print(f"{told.fault} | {told.said} | exit code {told.code} | {cost}", flush=True)
 

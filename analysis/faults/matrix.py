@@ -31,6 +31,7 @@ DOCUMENT: dict[str, Any] = {
     "stop": {"training_iteration": 40},
 }
 LIMIT_SECONDS = 300.0
+RUNNER, LEARNER = "PopulationEnvRunner", "_WrappedExecutable"  # Ray's name for whatever class learns
 
 
 class Told(NamedTuple):
@@ -56,23 +57,27 @@ class Fault(NamedTuple):
     code: int = 0
 
 
-def _runners(process: int) -> list[int]:
-    """Env runners among the descendants of a process, by their names."""
+def _actors(process: int, of: str) -> list[int]:
+    """Processes of Ray's actors of a class among the descendants of a process, by their names."""
     found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in found.splitlines()[1:]]
     family = {process}
     while more := {int(pid) for pid, parent, _ in rows if int(parent) in family} - family:
         family |= more
-    return [int(pid) for pid, _, name in rows if int(pid) in family and "PopulationEnvRunner" in name]
+    return [int(pid) for pid, _, name in rows if int(pid) in family and of in name]
 
 
 def _kill_one(process: int) -> None:
-    os.kill(_runners(process)[0], signal.SIGKILL)
+    os.kill(_actors(process, RUNNER)[0], signal.SIGKILL)
 
 
 def _kill_all(process: int) -> None:
-    for runner in _runners(process):
+    for runner in _actors(process, RUNNER):
         os.kill(runner, signal.SIGKILL)
+
+
+def _kill_learner(process: int) -> None:
+    os.kill(_actors(process, LEARNER)[-1], signal.SIGKILL)
 
 
 ENV = "environment.env_config."
@@ -93,6 +98,12 @@ FAULTS = {
             "fault_tolerance.ignore_env_runner_failures": True,
         },
         _kill_one,
+    ),
+    "a learner is killed": Fault(
+        r"popcomm: learner 1 of 1 is lost: its process ended; .* --resume goes on from checkpoint_0",
+        LONGER | {"env_runners.num_env_runners": 1, "learners.num_learners": 1, "recording.checkpoint_every": 1},
+        _kill_learner,
+        code=1,
     ),
     "the environment raises": Fault(r"RuntimeError: the bridge fell down", {ENV + "fault": "raise"}, code=1),
     "the environment raises, and worlds are made anew": Fault(

@@ -3,7 +3,7 @@
     python -m popcomm.analysis.faults.store
     python -m popcomm.analysis.faults.store --full-disk
 
-print one line of JSON: {"steps": of the environment, "said": why it ended, or nothing}.
+print one line of JSON: {"steps": of the environment, "said": why it ended, or nothing, "spilled": MiB on the disk}.
 """
 
 from __future__ import annotations
@@ -12,32 +12,63 @@ import os
 import sys
 import tempfile
 
-# Before Ray is imported.
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-os.environ["RAY_AUTH_MODE"] = "disabled"
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray gives its processes what others leave over)
-os.environ.pop("RAY_ADDRESS", None)
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="pop")
-# From this share of the disk on, Ray takes it for full.
-os.environ["RAY_local_fs_capacity_threshold"] = "0.0001" if "--full-disk" in sys.argv else "0.999"  # noqa: SIM112 (Ray's)
+if __name__ == "__main__":  # before Ray is imported; its processes import this file, too, for the environment
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray gives its processes what others leave over)
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="pop")
+    # From this share of the disk on, Ray takes it for full.
+    os.environ["RAY_local_fs_capacity_threshold"] = "0.0001" if "--full-disk" in sys.argv else "0.999"  # noqa: SIM112
 
 import json
 import logging
+import re
 import shutil
+import subprocess
+import time
 from typing import Any
 
 import numpy as np
 import ray
 from gymnasium import spaces
 from popcomm.analysis.faults.faulty_env import FaultyEnv
+from popcomm.analysis.faults.matrix import LIMIT_SECONDS, Told
+from ray._private.internal_api import memory_summary
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 
 LOOPBACK, STORE_BYTES = "127.0.0.1", 80 * 2**20
 WIDTH, ITERATIONS = 250_000, 2
+# Two runners of four worlds, eight steps each; in the second fragment one of them is the reset of all worlds.
+STEPS = 120
+FAULTS: dict[str, tuple[str, ...]] = {
+    "the object store is full": (),
+    "the object store is full, and so is the disk": ("--full-disk",),
+}
+
+
+def try_out(name: str) -> Told:
+    """Train with a store that is too small, in a process of its own.
+
+    Raises:
+        AssertionError: the training ends otherwise, or nothing went to the disk.
+    """
+    command, began = [sys.executable, "-m", "popcomm.analysis.faults.store", *FAULTS[name]], time.monotonic()
+    found = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert found.returncode == 0, found.stderr[-3000:]
+    told = json.loads(found.stdout.splitlines()[-1])
+    if FAULTS[name]:
+        assert told["steps"] == 0, told
+        assert told["said"].startswith("a fragment of "), told
+        assert "env_runners.rollout_fragment_length (8) smaller" in told["said"], told
+        return Told(name, told["said"], 2, None)
+    assert (told["steps"], told["said"]) == (STEPS, ""), told
+    assert told["spilled"] > 0, told
+    return Told(name, f"nothing; {told['spilled']} MiB went to the disk", 0, time.monotonic() - began)
 
 
 class WideEnv(FaultyEnv):
@@ -77,11 +108,17 @@ def main() -> None:
     except UserError as error:
         said = str(error)
     finally:
-        steps = algorithm.env_steps
+        steps, spilled = algorithm.env_steps, spilled_mib()
         algorithm.stop()
         ray.shutdown()
         shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
-    print(json.dumps({"steps": steps, "said": said}), flush=True)
+    print(json.dumps({"steps": steps, "said": said, "spilled": spilled}), flush=True)
+
+
+def spilled_mib() -> int:
+    """MiB that Ray has moved to the disk so far."""
+    summary = re.search(r"Spilled (\d+) MiB", memory_summary(stats_only=True))
+    return int(summary[1]) if summary else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Criteria of growth: how much an edge that is not there would be worth, from a layer's inputs and slopes alone.
 
 The gradient of the block from seat j to seat i is G_ij = X_j^T D_i, for inputs X_j [R, in] and slopes D_i [R, out] of R
-rows. No block is ever made: |X_j^T D_i|^2 is the inner product of X_j X_j^T and D_i D_i^T, two [R, R] matrices (the
-Gram identity), so that all N^2 norms cost N products of [R, R] and one of [N, R R].
+rows. |X_j^T D_i|^2 is the inner product of X_j X_j^T and D_i D_i^T, two [R, R] matrices (the Gram identity), so that
+all N^2 norms cost N products of [R, R] and one of [N, R R], and no block is made. With few seats, or few numbers
+between them, the blocks themselves take less: they are made and squared.
 """
 
 from __future__ import annotations
@@ -73,16 +74,55 @@ def _by_call(which: Tensor, counts: list[int]) -> list[Tensor]:
     return [which[(which >= start) & (which < end)] - start for start, end in pairwise(starts)]
 
 
-def squared_norms(rows: Rows, apart: bool = False) -> Tensor:
-    """[G, N, N], of the gradient of every block, sender by receiver: |sum over chunks of G|^2.
+def squared_norms(rows: Rows) -> Tensor:
+    """[G, N, N], of the gradient of every block, sender by receiver: |sum over chunks of G|^2."""
+    if _blocks_are_less(rows):
+        return _squares(_blocks(Rows(*(values.flatten(2, 3).unsqueeze(2) for values in rows))))
+    return _inner(*_grams(rows))
 
-    apart: the sum over chunks of |G|^2 instead.
-    """
-    grams = []
-    for values in rows:
-        blocks = values.flatten(0, 2) if apart else values.flatten(2, 3).flatten(0, 1)
-        grams.append(torch.bmm(blocks, blocks.mT).view(*values.shape[:2], -1))
-    return torch.bmm(grams[0], grams[1].mT)
+
+def norms_of_chunks(rows: Rows) -> tuple[Tensor, Tensor]:
+    """[G, N, N] each: |sum over chunks of G|^2, as `squared_norms` has it, and the sum over chunks of |G|^2."""
+    if _blocks_are_less(rows):
+        blocks = _blocks(rows)
+        return _squares(blocks.sum(1, keepdim=True)), _squares(blocks)
+    grams, (chunks, length) = _grams(rows), rows.inputs.shape[2:4]
+    # The Grams of chunks are the squares along the diagonal of the whole.
+    apart = [
+        gram.unflatten(-1, (chunks, length)).unflatten(-3, (chunks, length)).diagonal(dim1=-4, dim2=-2)
+        for gram in grams
+    ]
+    return _inner(*grams), _inner(*apart)
+
+
+def _blocks_are_less(rows: Rows) -> bool:
+    """Whether to make all blocks takes fewer operations than Grams do."""
+    (_, seats, chunks, length, inputs), outputs = rows.inputs.shape, rows.slopes.shape[-1]
+    return seats * inputs * outputs < chunks * length * (seats + inputs + outputs)
+
+
+def _blocks(rows: Rows) -> Tensor:
+    """[G, M, N, in, N, out], the gradients of all blocks on each chunk."""
+    networks, seats, chunks = rows.inputs.shape[:3]
+    joined = [values.permute(0, 2, 3, 1, 4).flatten(0, 1).flatten(2) for values in rows]  # [G M, c, N features]
+    made = torch.bmm(joined[0].mT, joined[1]).view(networks, chunks, seats, -1, joined[1].shape[-1])
+    return made.unflatten(-1, (seats, -1))
+
+
+def _squares(blocks: Tensor) -> Tensor:
+    """[G, M, N, in, N, out] -> [G, N, N]."""
+    return blocks.square().sum((1, 3, 5))
+
+
+def _grams(rows: Rows) -> list[Tensor]:
+    """[G, N, R, R] of inputs and of slopes."""
+    flat = [values.flatten(2, 3) for values in rows]
+    return [values @ values.mT for values in flat]
+
+
+def _inner(first: Tensor, second: Tensor) -> Tensor:
+    """[G, N, ...] twice -> [G, N, N], inner products of each with each."""
+    return torch.bmm(first.flatten(2), second.flatten(2).mT)
 
 
 def raw(rows: Rows) -> Tensor:
@@ -101,9 +141,8 @@ def csnr(rows: Rows) -> Tensor:
     (|sum of G_k|^2 - sum of |G_k|^2) / (M (M - 1)) is an unbiased estimate of the squared norm of their expectation.
     """
     rows, chunks = rows.centred(), rows.inputs.shape[2]
-    apart = squared_norms(rows, apart=True)
-    together = squared_norms(rows) - apart
-    return torch.stack([together / (chunks * (chunks - 1)), apart / chunks])
+    together, apart = norms_of_chunks(rows)
+    return torch.stack([(together - apart) / (chunks * (chunks - 1)), apart / chunks])
 
 
 def variance(rows: Rows) -> Tensor:

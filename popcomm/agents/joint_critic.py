@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from popcomm.agents.distributions import action_distribution
 from popcomm.envs.world import Species
 
-FADING = 0.8  # of what was seen before, a step, in the trace that fades
-TRACES = 3  # what is seen now, what was seen lately, the mean of all that was seen
+FADING = (0.8, 0.97)  # how much of what was seen before is left after a step, in each trace
+TRACES = 1 + len(FADING)  # the first is what is seen now
 
 
 class JointCritic(nn.Module):
@@ -86,21 +86,20 @@ def seen_so_far(obs: Tensor, first: Tensor, alive: Tensor) -> Tensor:
         alive: [B, T, N] bool; others have seen nothing.
 
     Returns:
-        [B, T, N, 3 O + 2] float32: the observation, an average of it that fades, the mean over the life, whether the
-        seat is alive, and whether its life began within the fragment, so that nothing of it is missing.
+        [B, T, N, 3 O + 2] float32: the observation, two averages of it, x <- f x + (1 - f) obs from the first
+        observation on, so that how a life began stays in them for long; whether the seat is alive, and whether its life
+        began within the fragment, so that nothing of it is missing.
     """
     now = torch.where(alive.unsqueeze(-1), obs.float(), 0.0)
     begins = first.clone()
     begins[:, 0] = True
-    lately = mean = torch.zeros_like(now[:, 0])
-    age = torch.zeros_like(now[:, 0, :, :1])
+    left = now.new_tensor(FADING).unsqueeze(-1)  # [2, 1]
+    trace = now.new_zeros(*now[:, 0].shape[:2], *left.shape[:1], now.shape[-1])  # [B, N, 2, O]
     rows = []
     for step in range(now.shape[1]):
-        anew, x = begins[:, step].unsqueeze(-1), now[:, step]
-        age = torch.where(anew, 0.0, age) + 1
-        lately = torch.where(anew, x, torch.lerp(x, lately, FADING))
-        mean = torch.where(anew, x, mean + (x - mean) / age)
-        rows.append(torch.cat([lately, mean], -1))
+        x = now[:, step].unsqueeze(-2)
+        trace = torch.where(begins[:, step, :, None, None], x, left * trace + (1 - left) * x)
+        rows.append(trace.flatten(-2))
     whole = first.cumsum(1) > 0
     return torch.cat([now, torch.stack(rows, 1), torch.stack([alive, whole], -1).to(now.dtype)], -1)
 

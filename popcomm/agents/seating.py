@@ -184,13 +184,14 @@ class Seating:
         members: P.
 
     Attributes:
+        seats: [B, N] int64, as given.
         index: [P, R] int64, flat seat b N + n of every row; padding rows point at seat 0.
         valid: [P, R] bool, False on padding rows; None when the seating is balanced and there are none.
     """
 
     def __init__(self, seats: Tensor, members: int) -> None:
         self.num_worlds, self.num_seats = seats.shape
-        self.members = members
+        self.seats, self.members = seats, members
         self.valid: Tensor | None = None
         total = seats.numel()
         if members == 1:

@@ -63,7 +63,8 @@ def _told_of(agent: Any, open_symbols: int) -> int:
 
 def reset_state(agent: Any, state: dict[str, Tensor], first: Tensor) -> dict[str, Tensor]:
     """Recurrent state [P, R, ...] put back to its start on rows where a life begins. first: [P, R] bool."""
-    if not state or not bool(first.any()):
+    # To look whether there is any saves the rest on a CPU; a GPU would have to be waited for.
+    if not state or (first.device.type == "cpu" and not bool(first.any())):
         return state
     start = agent.initial_state(first.shape[1])
     return {

@@ -54,8 +54,13 @@ class Mail(NamedTuple):
         log = () if self.log is None else self.log
         there = [values for values in (*self[:5], *log, self.gate) if values is not None]
         moved = dict(zip(map(id, there), placed(there, device), strict=True))
-        own = {name: moved.get(id(values)) for name, values in self._asdict().items() if name != "log"}
-        return self._replace(**own, log=None if self.log is None else LogOf(*(moved[id(values)] for values in log)))
+
+        def of(values: Tensor | None) -> Tensor | None:
+            return None if values is None else moved[id(values)]
+
+        messages, slots, mask, *sources = (moved[id(values)] for values in (*self[:3], *log))
+        soft, hears, gate = of(self.soft), of(self.hears), of(self.gate)
+        return Mail(messages, slots, mask, soft, hears, LogOf(*sources) if sources else None, gate)
 
 
 def _of_slots(values: Tensor, slots: Tensor) -> Tensor:

@@ -67,10 +67,10 @@ def _wrapped(positions: Tensor, torus: tuple[float, ...] | None) -> Tensor:
     points = positions.double()
     if torus is None:
         return points
-    span = points.new_tensor(torus)
-    points = points % span
-    # The remainder of a tiny negative number rounds to the extent itself, which the tree refuses.
-    return torch.where(points < span, points, 0.0)
+    # Axis by axis, for numbers need not be brought to a GPU. The remainder of a tiny negative number rounds to the
+    # extent itself, which the tree refuses.
+    rest = [points[..., axis] % span for axis, span in enumerate(torus)]
+    return torch.stack([x.masked_fill(x >= span, 0.0) for x, span in zip(rest, torus, strict=True)], -1)
 
 
 def _squared(one: Tensor, other: Tensor, torus: tuple[float, ...] | None) -> Tensor:

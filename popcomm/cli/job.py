@@ -29,7 +29,7 @@ from popcomm.cli.progress import PlainDisplay
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, check_trust, newest_checkpoint
 from popcomm.cli.submitting import JOB_FILE, Job
-from popcomm.errors import UserError
+from popcomm.errors import LostError, UserError
 from popcomm.identity import IDENTITY, run_id
 
 RUNS = "POPCOMM_RUNS"  # of the cluster: the folder for runs on the storage that its nodes share
@@ -190,6 +190,9 @@ def _trial(parameters: dict[str, Any], document: dict[str, Any], run_dir: str, r
     except UserError as error:
         # Another attempt would make the same mistake.
         tune.report({"mistake": str(error)})
+    except LostError as error:
+        tune.report({"line": str(error)})
+        raise
 
 
 def _forget(folder: Path) -> None:

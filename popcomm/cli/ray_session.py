@@ -51,13 +51,28 @@ def ray_session(config: Any, copies: int = 1) -> Iterator[None]:
         if address:
             _join(address, quiet)
         else:
-            ray.init(
+            _start(
                 num_cpus=copies * cpus(config), object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet
             )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(**options: Any) -> None:
+    """Raises UserError: Ray's own processes did not begin in the half minute that it waits for them."""
+    import ray
+
+    try:
+        ray.init(**options)
+    except Exception as error:  # of no class of its own
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError(
+            "Ray did not start in the 30 seconds that it waits for its own processes: this machine has too much else "
+            "to do; try again when it has less"
+        ) from error
 
 
 def check_address() -> None:

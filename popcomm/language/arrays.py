@@ -50,7 +50,7 @@ def as_meanings(meanings: ArrayLike) -> Array:
     """Meanings -> [M, A] int64, the values of each attribute numbered 0, 1, ... in their order.
 
     Raises:
-        UserError: no meanings, or none with an attribute.
+        UserError: no meanings, none with an attribute, or one that is nan.
     """
     try:
         array = np.asarray(meanings)
@@ -60,6 +60,7 @@ def as_meanings(meanings: ArrayLike) -> Array:
         array = array[:, None]
     if array.ndim != 2 or not array.size:
         raise UserError(f"meanings must be [M] or [M, attributes] with M > 0, and their shape is {array.shape}")
+    _check_known(array)
     return np.stack([np.unique(column, return_inverse=True)[1] for column in array.T], 1).astype(np.int64)
 
 
@@ -80,14 +81,25 @@ def as_classes(values: ArrayLike) -> Array:
 
     >>> as_classes([[1, 2], [0, 9], [1, 2]]).tolist()
     [1, 0, 1]
+
+    Raises:
+        UserError: one is nan.
     """
     array = np.asarray(values)
+    _check_known(array)
     code = np.zeros(len(array), np.int64)
     # Column by column, which is several times faster than to sort whole rows.
     for column in array.reshape(len(array), -1).T:
         dense = np.unique(column, return_inverse=True)[1]
         code = np.unique(code * (dense.max(initial=0) + 1) + dense, return_inverse=True)[1]
     return code
+
+
+def _check_known(values: Array) -> None:
+    """Raises UserError for nan, which numpy would take for one class like any other."""
+    unknown = np.isnan(values).sum() if np.issubdtype(values.dtype, np.floating) else 0
+    if unknown:
+        raise UserError(f"{unknown} of the meanings or labels are nan, which is none; leave out their rows")
 
 
 def lengths(messages: Array) -> Array:

@@ -9,7 +9,7 @@ reason that the docstring gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from popcomm.language.distributions import entropy as entropy
 from popcomm.language.distributions import jensen_shannon as jensen_shannon
 from popcomm.language.distributions import perplexity as perplexity
 from popcomm.language.nulls import LEVEL, adjusted_share, displaced, share_as_large
+from popcomm.language.streams import dense, followers, joined, rearranged, stays, whole_streams
 
 Array = NDArray[Any]
 Reduce = Literal["max", "mean"]
@@ -110,7 +111,7 @@ def mutual_information(x: Array, y: Array) -> float:
     Pairs with a negative class (no label) are dropped. nan: no pair is left. A constant x or y gives 0.
     """
     keep = (x >= 0) & (y >= 0)
-    return float(_informations(_dense(x[keep])[None], _dense(y[keep])[None])[0]) if keep.any() else float("nan")
+    return float(_informations(dense(x[keep])[None], dense(y[keep])[None])[0]) if keep.any() else float("nan")
 
 
 def label_information(
@@ -145,7 +146,7 @@ def label_information(
         return _no_information(len(rows))
     if streams is not None:
         rows = rows[np.argsort(streams[rows], kind="stable")]
-    m, y = _dense(messages[rows]).T, _dense(labels[rows])[None].repeat(messages.shape[1], 0)
+    m, y = dense(messages[rows]).T, dense(labels[rows])[None].repeat(messages.shape[1], 0)
     sizes = np.array([len(rows)]) if streams is None else np.unique(streams[rows], return_counts=True)[1]
 
     # One displacement for all positions keeps their dependence, which the distribution of the maximum depends on.
@@ -173,12 +174,15 @@ def sequential_information(
     seed: int = 0,
     cap: int = 20_000,
     labels: Array | None = None,
+    keep_stays: bool = False,
 ) -> Information:
     """I(m_t; m_{t - lag}) of the same sender and position, beside the same with each sender's steps shuffled.
 
     Steps are shuffled within a stream, so that a sender's own dialect, which has no order, is in the control too. With
     labels, only among those of its steps in which it saw the same: what stays, or comes in turn, since what is seen
-    does, is then in the control, and what is left is order of the language.
+    does, is then in the control, and what is left is order of the language, or that its messages stay. With keep_stays
+    messages stay in the control as long as they do in the data (`streams.rearranged`), only pairs on one label count,
+    and what is left is order.
 
     Args:
         messages: [M, L] integers.
@@ -186,47 +190,46 @@ def sequential_information(
         steps: [M], the step in the episode; a step that is missing leaves no pair across the gap.
         cap: whole streams, drawn from `seed`, until they hold that many messages.
         labels: [M] integers, what the sender saw; negative ones (nothing) are a class like any other. None: not known.
+        keep_stays: whether a message that is said again in the next step, on the same label, stays in the control, too.
 
     Raises:
         ValueError: a lag below one.
     """
     rng = np.random.default_rng(seed)
     if len(messages) > cap:
-        keep = _whole_streams(streams, cap, rng)
+        keep = whole_streams(streams, cap, rng)
         messages, streams, steps = messages[keep], streams[keep], steps[keep]
         labels = None if labels is None else labels[keep]
-    order, first = _followers(streams, steps, lag)
+    order, first = followers(streams, steps, lag)
     if len(first) < 2:
         return _no_information(len(first))
-    m, blocks = _dense(messages[order]).T, _dense(streams[order])
+    m, blocks = dense(messages[order]).T, dense(streams[order])
     if labels is not None:
-        blocks = _dense(blocks * (int(labels.max()) - int(labels.min()) + 1) + labels[order] - labels.min())
-    # Rows of a block change places among themselves, wherever they stand.
-    places = np.argsort(blocks, kind="stable")
-
-    def shuffled() -> Array:
-        other = np.empty_like(m)
-        other[:, places] = m[:, np.lexsort((rng.random(len(blocks)), blocks))]
-        return other
-
-    others = (shuffled() for _ in range(shuffles))
+        blocks = dense(blocks * (int(labels.max()) - int(labels.min()) + 1) + labels[order] - labels.min())
+    if keep_stays:
+        on = np.concatenate([[0], np.cumsum(joined(blocks, steps[order]))])
+        first = first[on[first + lag] - on[first] == lag]
+        if len(first) < 2:
+            return _no_information(len(first))
+    dealt = rearranged(stays(m, blocks, steps[order]), rng, shuffles) if keep_stays else _within(blocks, rng, shuffles)
+    others = (m[:, rows] for rows in dealt)
     controls = [_informations(other[:, first], other[:, first + lag]) for other in others]
     found = _informations(m[:, first], m[:, first + lag])
     return _against_controls(found, controls, controls, _limits(m[:, first], m[:, first + lag]), reduce, len(first))
 
 
-def _whole_streams(streams: Array, cap: int, rng: np.random.Generator) -> Array:
-    """[M] bool, rows of streams that are drawn until they hold that many rows; one stream at least."""
-    names, stream = np.unique(streams, return_inverse=True)
-    # A random rank for each stream; rows of the lowest ranks are kept until the cap is reached.
-    rank = rng.permutation(len(names))
-    full = np.cumsum(np.bincount(rank[stream], minlength=len(names)))
-    return full[rank[stream]] <= max(cap, full[0])
+def _within(blocks: Array, rng: np.random.Generator, times: int) -> Iterator[Array]:
+    """Rows of each block, blocks [M], in random places of it, wherever they stand: indices [M], so many times."""
+    places = np.argsort(blocks, kind="stable")
+    for _ in range(times):
+        rows = np.empty_like(places)
+        rows[places] = np.lexsort((rng.random(len(blocks)), blocks))
+        yield rows
 
 
 def transitions(messages: Array, streams: Array, steps: Array, vocab_size: int, lag: int = 1) -> Array:
     """How often symbol v follows symbol u at the same position, positions pooled: [M, L] -> counts [V (u), V (v)]."""
-    order, first = _followers(streams, steps, lag)
+    order, first = followers(streams, steps, lag)
     m = messages[order].astype(np.int64)
     before, after = m[first], m[first + lag]
     codes = (before * vocab_size + after)[(before >= 0) & (after >= 0)]
@@ -282,11 +285,6 @@ def _among(groups: Array, rng: np.random.Generator) -> Array:
     return dealt
 
 
-def _dense(values: Array) -> Array:
-    """The same classes numbered 0, 1, ..., so that codes of pairs stay small."""
-    return np.unique(values, return_inverse=True)[1].reshape(values.shape)
-
-
 def _row_entropies(codes: Array, size: int) -> Array:
     """Entropy of each row of codes [J, M] in 0 ... size - 1: bits [J]."""
     found, counts = np.unique(codes + np.arange(len(codes))[:, None] * size, return_counts=True)
@@ -338,12 +336,3 @@ def _against_controls(
 
 def _no_information(samples: int) -> Information:
     return Information(np.nan, np.nan, np.nan, np.nan, -1, samples, np.nan, np.nan)
-
-
-def _followers(streams: Array, steps: Array, lag: int) -> tuple[Array, Array]:
-    """(order [M] by stream and step, first [Q]): the rows order[first] and order[first + lag] are lag steps apart."""
-    if lag < 1:
-        raise ValueError(f"lag is {lag}, and must be at least 1")
-    order = np.lexsort((steps, streams))
-    s, t = streams[order], steps[order]
-    return order, np.flatnonzero((s[:-lag] == s[lag:]) & (t[lag:] - t[:-lag] == lag))

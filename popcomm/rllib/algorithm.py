@@ -132,14 +132,20 @@ class PopulationPPO(PPO):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             self.ahead.finish(self.env_runner_group)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
-            self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group,
-                inference_only=True,
-                timeout_seconds=self.config.sample_timeout_s,
-            )
+            self._sync_weights()
         if newborn:
             self.foreach_sampling_runner(lambda runner: runner.succeed(newborn))
+
+    def _sync_weights(self) -> None:
+        """Give all runners what was learned."""
+        if not self.config.num_env_runners and learners.hand_over(self.learner_group, self.env_runner):
+            return
+        # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group,
+            inference_only=True,
+            timeout_seconds=self.config.sample_timeout_s,
+        )
 
     def _select(self) -> dict[str, np.ndarray]:
         """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""

@@ -77,6 +77,7 @@ class Fragment(TypedDict, Generic[A]):
     # What a learner adds.
     advantages: NotRequired[A]  # [B, T, N] float32
     value_targets: NotRequired[A]  # [B, T, N] float32, in reward units
+    targets: NotRequired[A]  # [B, T, N] float32, the same in the units of the value network
     worth: NotRequired[A]  # [B, T, N, A] float32, of each action to a joint critic, in deviations of the returns
     message_advantages: NotRequired[A]  # [B, T, N] float32, where messages are credited apart from actions
     known: NotRequired[A]  # [B, T, N] bool, rows whose messages' doing is known, where values are of messages alone

@@ -1,17 +1,21 @@
-"""Gradients of a population: summed over learners, and left out of an update for members whose are not finite."""
+"""Gradients of a population: summed over learners, clipped, and left out for members whose are not finite; rates."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor, nn
 
-from popcomm.rllib.growth import Owners
-from popcomm.rllib.ppo import Reduce
+from popcomm.rllib.growth import Owners, Ownership
+from popcomm.rllib.module import PopulationRLModule
+from popcomm.rllib.ppo import Reduce, clip_owned, clip_values
+from popcomm.rllib.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -160,3 +164,27 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[
     """What the optimizer keeps of every weight, such as Adam's exp_avg: tensors of the parameter's shape."""
     state = optimizer.state.get(parameter, {})
     return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape}
+
+
+def clipped(
+    module: PopulationRLModule, parameters: Sequence[nn.Parameter], settings: Settings
+) -> tuple[Tensor, Ownership] | None:
+    """Clip a species' gradients as its settings say: the members' norms [P] from before, and whose rows are whose.
+
+    None: no parameter has a gradient.
+    """
+    own = [p for p in parameters if p.grad is not None]
+    if not own:
+        return None
+    ownership = Ownership.of(module.agent, parameters, module.spec.members)
+    clip = clip_values if settings.grad_clip_by == "value" else clip_owned
+    return ownership.clip(clip, own, settings.grad_clip or math.inf), ownership
+
+
+def set_rates(optimizers: Iterable[torch.optim.Optimizer], lr: object, step: int) -> None:
+    """The learning rate of an environment step, where RLlib's schedule says it: [step, rate] pairs."""
+    if isinstance(lr, list | tuple):
+        rate = Scheduler(fixed_value_or_schedule=lr, framework="torch").update(timestep=step)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate

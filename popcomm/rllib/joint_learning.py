@@ -98,8 +98,7 @@ class JointLearning:
         nobody = torch.zeros_like(a["alive"], dtype=torch.int64)
         known = a.get("known", a["alive"])
         self.returns[name].update(member_moments(a["value_targets"], nobody, known, 1, reduce))
-        flat = self.returns[name].normalise(a["value_targets"].reshape(1, -1))
-        return flat.view_as(a["value_targets"])
+        return self.returns[name].normalise_of(a["value_targets"], nobody)
 
     def _step(
         self,

@@ -15,7 +15,6 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
@@ -27,7 +26,7 @@ from popcomm.rllib.distributed import fewest, learners_together, rank, reduction
 from popcomm.rllib.estimates import of_messages as _of_messages  # noqa: F401 - its name of before
 from popcomm.rllib.federated import Federation
 from popcomm.rllib.fragment import plain
-from popcomm.rllib.gradients import MemberGuard, at_own_rates, sum_over_learners
+from popcomm.rllib.gradients import MemberGuard, at_own_rates, clipped, set_rates, sum_over_learners
 from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.growth import Growth, Ownership, agreed_seed
 from popcomm.rllib.joint_learning import JOINT_BRANCH, JointLearning
@@ -35,7 +34,6 @@ from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, 
 from popcomm.rllib.lessons import end_lessons, teachers
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
-from popcomm.rllib.ppo import clip_owned, clip_values
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.shares import Arrays, LostFragments, agreed_share, minibatches, select
 from popcomm.rllib.sharing import own_parameters
@@ -131,7 +129,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         return self._known_parameters[name]
 
     def _make_modules_ddp_if_necessary(self) -> None:
-        """RLlib's hook: no DDP wrapper, which would not see gradients that cross species; they are summed in `_reduce`.
+        """RLlib's hook: no DDP wrapper, which would not see gradients that cross species; they are summed later.
 
         The weights start alike because they are a function of the seed; without a seed rank 0's are taken by all.
         """
@@ -213,13 +211,7 @@ class PopulationPPOLearner(PPOTorchLearner):
         step = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
         for name in self.networks:
             self.entropy_coeff_schedulers_per_module[name].update(timestep=step)
-            lr = self.plan.species[name].settings.lr
-            if not isinstance(lr, list | tuple):
-                continue
-            rate = Scheduler(fixed_value_or_schedule=lr, framework=self.framework).update(timestep=step)
-            for _, optimizer in self.get_optimizers_for_module(name):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+            set_rates(self._optimizers(name), self.plan.species[name].settings.lr, step)
 
     def _add_advantages(self, arrays: Arrays) -> None:
         """What the decisions in all worlds were worth."""
@@ -300,12 +292,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         self.growth.collect(summed)
         self._norms: dict[str, tuple[Tensor, Ownership]] = {}
         for name in self._trained:
-            own, network = [p for p in self._parameters(name) if p.grad is not None], self.networks[name]
-            if own:
-                settings = self.plan.species[name].settings
-                ownership = Ownership.of(network.agent, self._parameters(name), network.spec.members)
-                clip = clip_values if settings.grad_clip_by == "value" else clip_owned
-                self._norms[name] = ownership.clip(clip, own, settings.grad_clip or math.inf), ownership
+            found = clipped(self.networks[name], self._parameters(name), self.plan.species[name].settings)
+            if found is not None:
+                self._norms[name] = found
         return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 
     def apply_gradients(self, gradients_dict: object) -> None:

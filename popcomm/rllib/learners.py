@@ -43,6 +43,22 @@ def ask(group: Any, func: Callable[[Any], Answer]) -> list[Answer]:
         return [answers[answer] for answer in asked]
 
 
+def hand_over(group: Any, runner: Any) -> bool:
+    """Give a runner of this process the weights of a learner of this process, tensor to tensor; False: none is here.
+
+    RLlib makes arrays of them on the way, which takes as long as an update of a small network.
+    """
+    if not group.is_local or runner is None:
+        return False
+
+    def give(learner: Any) -> None:
+        for name, module in runner.module.items():
+            module.load_state_dict(learner.module[name].unwrapped().state_dict())
+
+    ask(group, give)
+    return True
+
+
 @contextmanager
 def loss_told(group: Any) -> Iterator[None]:
     """Within, whatever goes wrong because a learner is not there is told as that.

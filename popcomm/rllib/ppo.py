@@ -154,9 +154,9 @@ class ReturnNormaliser(nn.Module):
         """[P] float64; 1 before the first batch, never below 1e-3."""
         return torch.where(self.weight > 0, self.running_variance.sqrt().clamp(min=1e-3), 1.0)
 
-    def normalise(self, returns: Tensor) -> Tensor:
-        """[P, R] returns -> normalised; the difference is taken in float64."""
-        return ((returns - self.mean[:, None]) / self.std[:, None]).to(returns.dtype)
+    def normalise_of(self, returns: Tensor, members: Tensor) -> Tensor:
+        """Returns of those members, both of one shape -> normalised; the difference is taken in float64."""
+        return ((returns - self.mean[members]) / self.std[members]).to(returns.dtype)
 
     def denormalise(self, values: Tensor) -> Tensor:
         """[P, R] normalised values -> returns."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from popcomm.channels import Channel, MessageKind
 from popcomm.channels.kinds import counted, voiced
+from popcomm.channels.trips import fetched
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
@@ -94,24 +95,19 @@ class RolloutStatistics:
         over = acted & ~following.alive.any(1)
         if step.labels is not None:
             self.labels.append(step.labels)
-        self._count_members(turn, following)
+        ended, *earned = fetched(over, *((following.rewards, step.alive) if self.members else ()))
+        for name, own in self.members.items():
+            rewards, alive = (values[:, self.layout.species[name].seats] for values in earned)
+            own.earned(turn.members[name], rewards, alive)
         self.gates.step(turn)
         self.private.step(turn)
         count_games(self.members, turn, self.layout, self.whole)
-        if bool(over.any()):
-            returns = self.returns[over].cpu().numpy()
-            self.finished.append((returns, self.lengths[over].cpu().numpy()))
-            self._end_lives(turn, over.cpu().numpy(), returns)
+        if ended.any():
+            returns, lengths = fetched(self.returns[over], self.lengths[over])
+            self.finished.append((returns, lengths))
+            self._end_lives(turn, ended, returns)
             self.returns[over] = 0.0
             self.lengths[over] = 0.0
-
-    def _count_members(self, turn: Turn, following: WorldStep) -> None:
-        if not self.members:
-            return
-        rewards, alive = following.rewards.cpu().numpy(), turn.seen.alive.cpu().numpy()
-        for name, own in self.members.items():
-            seats = self.layout.species[name].seats
-            own.earned(turn.members[name], rewards[:, seats], alive[:, seats])
 
     def follow(self, moved: Moved | None, fragments: Mapping[str, Fragment[np.ndarray]]) -> None:
         """Take in whose actions followed whose messages, of those who were asked in a fragment; None: nobody was."""

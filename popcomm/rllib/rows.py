@@ -10,8 +10,6 @@ from torch import Tensor
 from popcomm.channels.manner import Drawn
 from popcomm.channels.vocabulary import narrowed, points
 from popcomm.rllib.fragment import EARLIER, Fragment, open_symbols, plain, said_in
-from popcomm.rllib.module import PopulationRLModule
-from popcomm.rllib.settings import Settings
 
 
 class Rows:
@@ -71,13 +69,6 @@ class Rows:
     def message_advantages(self) -> Tensor:
         """[P, T R], what messages are credited with."""
         return self["message_advantages" if "message_advantages" in self.arrays else "advantages"]
-
-    def value_targets(self, module: PopulationRLModule, config: Settings) -> Tensor:
-        """[P, T R], the returns to be predicted, in the units of the value network."""
-        if "targets" not in self._known:
-            targets = self["value_targets"]
-            self._known["targets"] = module.returns.normalise(targets) if config.normalize_returns else targets
-        return self._known["targets"]
 
     def where_known(self, errors: Tensor) -> Tensor:
         """errors [P, T R]; 0 on rows of which it is not known what they brought about."""

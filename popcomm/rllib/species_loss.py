@@ -134,7 +134,7 @@ class SpeciesLoss:
         # Observations are gathered for a central critic alone: they may be pictures.
         seen = rows["obs"] if getattr(self.module, "central_critic", None) is not None else output.value
         values = self.module.value(output.value, seen, rows.world_state()).float()
-        return value_error(values, rows.value_targets(self.module, self.config), self.config.vf_clip_param)
+        return value_error(values, rows["targets"], self.config.vf_clip_param)
 
     def _distance(self, output: AgentOutput, rows: _Rows) -> Tensor:
         """[P, R] nats, from what the joint critic recommends."""
@@ -186,7 +186,7 @@ class SpeciesLoss:
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
             worth = self.module.quality(output.aux["features"].float(), rows["actions"])
-            error = (worth - rows.value_targets(self.module, config)).square()
+            error = (worth - rows["targets"]).square()
             quality = mean(rows.where_known(error))
             total, logged["quality_loss"] = total + weights["quality"] * quality, quality / members
         if output.message is None:

@@ -60,6 +60,7 @@ class Unroller:
     through: bool
     graph: LearnedGraph | Learned | None = None
     specs: dict[str, AgentSpec] = field(init=False)
+    _seated: dict[str, Seating] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.specs = {name: module.spec for name, module in self.modules.items()}
@@ -91,7 +92,7 @@ class Unroller:
         softs: dict[str, Tensor] = {}
         for name in sorted(fragment, key=lambda name: self.specs[name].hears):
             arrays, spec = fragment[name], self.specs[name]
-            seating = Seating(fold(arrays["members"]), spec.members)
+            seating = self._seating(name, fold(arrays["members"]))
             if spec.hears and self.through and mail is not None and mail.soft is None:
                 joined = self._joined_soft(softs, fragment, length)
                 mail = mail._replace(soft=fold(_heard_later(joined, self._from_before(fragment, joined))))
@@ -112,6 +113,13 @@ class Unroller:
                 output._replace(state={}), single(inbox), index, seating.row_mask(fold(arrays["alive"])), expense
             )
         return {name: result[name] for name in fragment}
+
+    def _seating(self, name: str, members: Tensor) -> Seating:
+        """Who sits where; the last one again where all sit as they did, as members on fixed seats do."""
+        last = self._seated.get(name)
+        if last is None or not torch.equal(last.seats, members):
+            self._seated[name] = last = Seating(members, self.specs[name].members)
+        return last
 
     def _from_before(self, fragment: Mapping[str, Fragment[Tensor]], like: Tensor) -> Tensor:
         """What is heard at step 0, [B, N, *features shape], in the form of `like`: no gradient flows to it."""

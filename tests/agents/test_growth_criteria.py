@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from popcomm.agents import growth_criteria
 from popcomm.agents.block_sparse import Captured
 from popcomm.agents.growth_criteria import CHUNKS, CRITERIA, ROWS, Rows, rows_of
 
@@ -149,3 +150,14 @@ def test_thinned_rows_are_those_of_all_calls_in_their_order() -> None:
 def test_of_one_world_there_is_nothing_to_compare() -> None:
     assert rows_of([call(0)], 1) is None
     assert rows_of([], 1) is None
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_blocks_and_grams_come_to_the_same_norms(blocks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth_criteria, "_blocks_are_less", lambda rows: blocks)
+    rows = random_rows()
+    made = gradients(rows)
+    together, apart = growth_criteria.norms_of_chunks(rows)
+    assert torch.allclose(together, made.sum(0).square().sum((-1, -2)), rtol=1e-4)
+    assert torch.allclose(apart, made.square().sum((0, -1, -2)), rtol=1e-4)
+    assert torch.allclose(growth_criteria.squared_norms(rows), together, rtol=1e-4)

@@ -64,12 +64,12 @@ def test_the_dead_do_nothing_whatever_their_rows_hold() -> None:
     torch.testing.assert_close(critic()(seen, actions | {"listener": other}, alive)["listener"], before)
 
 
-def test_traces_are_what_is_seen_an_average_that_fades_and_the_mean_of_the_life() -> None:
+def test_traces_are_what_is_seen_and_averages_that_fade_within_a_life() -> None:
     obs = torch.tensor([8.0, 2.0, 5.0, 1.0]).view(1, 4, 1, 1)
     first = torch.tensor([True, False, False, True]).view(1, 4, 1)
     traces = seen_so_far(obs, first, torch.ones_like(first))[0, :, 0]
-    # 8; .8 * 8 + .2 * 2 = 6.8; .8 * 6.8 + .2 * 5 = 6.44; a new life: 1
-    expected = [[8, 8, 8], [2, 6.8, 5], [5, 6.44, 5], [1, 1, 1]]
+    # 8; .8 * 8 + .2 * 2 = 6.8; .8 * 6.8 + .2 * 5 = 6.44; a new life: 1; and the same with .97
+    expected = [[8, 8, 8], [2, 6.8, 7.82], [5, 6.44, 7.7354], [1, 1, 1]]
     torch.testing.assert_close(traces[:, :3], torch.tensor(expected))
     assert traces[:, 3:].eq(1).all()  # alive, and nothing of the life is missing
 

@@ -151,10 +151,12 @@ def test_peers_that_are_not_there_are_named(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("mode", peers.MODES)
 def test_a_game_beside_egg_has_as_many_rows_in_an_update(mode: str) -> None:
-    config = peers.game_config(mode, 128)
+    config = peers.game_config(mode, 128, 6)
     config.validate()
     assert config.minibatch_size * config.rollout_fragment_length == 128
-    assert config.num_worlds_per_env_runner == 4 * config.minibatch_size
+    assert config.num_worlds_per_env_runner == 6 * config.minibatch_size
+    assert config.num_epochs == 1
+    assert peers.messages_of(config) == pytest.approx(6 * 128 * 31 / 33)
 
 
 def test_the_bare_loop_trains_every_member_alike() -> None:

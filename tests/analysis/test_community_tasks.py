@@ -49,8 +49,8 @@ def test_what_is_asked_of_whom_is_told_apart() -> None:
     assert found["within"] == 1
     assert found["asked of listeners"] == pytest.approx(1 / 4), "the other attribute, which is not said"
     assert found["asked of speakers"] == pytest.approx(1 / 4), "value 0 always, of four"
-    assert found["bits own"] == pytest.approx(2, abs=0.05)
-    assert found["bits other"] == pytest.approx(0, abs=0.3)
+    assert found["bits own"] == pytest.approx(2)
+    assert found["bits other"] == pytest.approx(0)
     assert found["distance_within"] == 0
     assert found["distance_between"] == 1
 

@@ -10,11 +10,15 @@ import pytest
 import torch
 from gymnasium import spaces
 from PIL import Image
-from popcomm.analysis.growth_pictures import animate, births, block_matrix, graph, network_of
+from popcomm.analysis.growth_pictures import animate, births, block_matrix, graph, network_of, places
 
 from popcomm.agents import AgentSpec, BottomUpNetwork, MLPAgent
+from popcomm.envs.layout import WorldLayout
+from popcomm.envs.navigation_v0 import NavigationWorld
 from popcomm.errors import UserError
 from popcomm.rollout.members import Members
+from popcomm.rollout.population import Population
+from popcomm.rollout.recipes import EnvRecipe
 
 
 def grown() -> BottomUpNetwork:
@@ -70,3 +74,16 @@ def test_only_bottom_up_networks_have_a_graph() -> None:
     assert network_of(population, None) is population["a"].agent
     with pytest.raises(UserError, match="species is 'b', and those whose agent is bottom_up are: a"):
         network_of(population, "b")
+
+
+def test_seats_are_drawn_where_they_stand_when_an_episode_begins() -> None:
+    world = NavigationWorld(num_agents=4, view=0)
+    layout = WorldLayout.of(world)
+    spec = AgentSpec(6, spaces.Discrete(5), None, 0, num_seats=4, members=4, seating="fixed")
+    members = {"agent": Members(spec, BottomUpNetwork(spec), {})}
+    population = Population(members, layout, env=EnvRecipe("navigation_v0", {"num_agents": 4, "view": 0}))
+    found = places(population)
+    assert found.shape == (4, 2)
+    assert np.abs(found).max() <= 1.0
+    assert np.array_equal(found, places(population))
+    assert len({tuple(place) for place in found.tolist()}) == 4

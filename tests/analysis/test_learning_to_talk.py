@@ -28,6 +28,7 @@ from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rollout.seeds import WORLD_BRANCH, seed_of
 
+PAPERS = ("commnet", "ic3net", "tarmac")
 PAIRS = [(task, way) for task in TASKS for way in CONDITIONS if runs_in(way, task)]
 
 
@@ -77,11 +78,14 @@ def test_every_run_is_valid_and_has_the_messages_that_its_condition_is_named_for
         "reinforce": Symbols(vocab, 1),
         "dru": Dru(int(np.ceil(np.log2(vocab)))),
         "vectors": Vectors(2, 0.3),
+        "commnet": Vectors(64),
+        "ic3net": Vectors(64),
+        "tarmac": Vectors(48),
         "silent": None,
     }
     assert config.message_kind == kinds.get(condition, RelaxedSymbols(vocab, 1))
     assert config.message_noise == (1.0 if condition == "noise" else 0.0)
-    assert config.agent == ("mlp" if condition == "mlp" else "symbolic")
+    assert config.agent == (condition if condition in ("mlp", *PAPERS) else "symbolic")
     assert (config.plan.gradient == "reinforce") == (condition == "reinforce")
     assert config.plan.carries_gradients == (condition not in ("reinforce", "silent"))
     assert config.layout.num_agents == TASKS[task].seats
@@ -93,7 +97,8 @@ def test_every_run_is_valid_and_has_the_messages_that_its_condition_is_named_for
 def test_conditions_share_all_settings_of_training_and_of_the_world(task: str) -> None:
     documents = {way: document(TASKS[task], way, 3) for way in CONDITIONS if runs_in(way, task)}
     for key in ("message_balance_coeff", "message_sharpness"):
-        documents["vectors"]["training"][key] = 0.1  # but they have no symbols to balance
+        for way in {"vectors", *PAPERS} & documents.keys():
+            documents[way]["training"][key] = 0.1  # but they have no symbols to balance
     for way in ("straight_through", "members"):
         if way in documents:  # what rises there begins with what the others have
             training = documents[way]["training"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from popcomm.channels import Chain, Custom, Full, KNearest, Ring, Topology, make_topology
 from popcomm.channels.nearest import nearest_by_matrix, nearest_by_tree
@@ -200,6 +201,30 @@ def test_matrix_and_tree_are_the_same_to_the_bit_in_large_worlds(torus: tuple[fl
     by_matrix, by_tree = (search(positions, present, 6, torus) for search in (nearest_by_matrix, nearest_by_tree))
     assert torch.equal(by_matrix.senders, by_tree.senders)
     assert torch.equal(by_matrix.mask, by_tree.mask)
+
+
+@pytest.mark.parametrize("topology", [Full(), Ring(4), Chain(), KNearest(3), KNearest(20)])
+@pytest.mark.parametrize("torus", [None, (9.0, 9.0)])
+def test_links_are_made_where_the_seats_are_and_nothing_is_brought_there_or_waited_for(
+    topology: Any, torus: tuple[float, float] | None
+) -> None:
+    """Tensors without numbers stand for a GPU's: whatever would look at them raises, and what would come is noted."""
+    brought: list[Any] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            devices = {x.device.type for x in (made, *args) if isinstance(x, torch.Tensor)}
+            if "cpu" in devices:
+                brought.append(func)
+            return made
+
+    present = torch.ones(2, 150, dtype=torch.bool, device="meta")
+    positions = torch.empty(2, 150, 2, device="meta")
+    with Watch():
+        links = topology.connect(present, positions, torus)
+    assert links.senders.device.type == links.mask.device.type == "meta"
+    assert not brought
 
 
 @pytest.mark.parametrize("elements", [1, 40, 200, 1000])

@@ -98,3 +98,21 @@ def test_the_users_own_settings_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", environment)
     prepare_environment()
     assert (environment["OMP_NUM_THREADS"], environment[LOOPBACK]) == ("8", "1")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (Exception("The current node timed out during startup. This could"), UserError, "did not start in the 30 sec"),
+        (OSError("no such device"), OSError, "no such device"),
+    ],
+)
+def test_a_machine_that_is_too_busy_for_ray_is_a_sentence_and_other_errors_are_left_alone(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], told: str
+) -> None:
+    def fail(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(kind, match=told), ray_session(PopulationPPOConfig()):
+        pass

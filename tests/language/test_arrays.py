@@ -68,6 +68,13 @@ def test_what_are_no_messages_is_said_in_a_sentence(messages: object, sentence: 
         arrays.as_messages(messages)  # type: ignore[arg-type]
 
 
+def test_a_meaning_that_is_not_known_is_none() -> None:
+    for made in (arrays.as_meanings, arrays.as_classes):
+        with pytest.raises(UserError, match=r"1 of the meanings or labels are nan, .* leave out their rows"):
+            made([1.0, float("nan"), 2.0])
+        made([1.0, 2.0])
+
+
 def test_meanings_are_numbered_and_must_be_as_many_as_the_messages() -> None:
     assert arrays.as_meanings([["red", 5], ["blue", 5]]).tolist() == [[1, 0], [0, 0]]
     with pytest.raises(UserError, match="3 meanings and 2 messages"):

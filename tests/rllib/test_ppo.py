@@ -78,7 +78,7 @@ def test_each_member_is_standardised_by_its_own_moments() -> None:
 
 def test_the_return_normaliser_is_unbiased_from_the_first_batch_on() -> None:
     normaliser = ReturnNormaliser(2, rate=0.1)
-    assert normaliser.normalise(torch.tensor([[5.0], [7.0]])).flatten().tolist() == [5, 7]
+    assert normaliser.normalise_of(torch.tensor([5.0, 7.0]), torch.tensor([0, 1])).tolist() == [5, 7]
     returns = torch.tensor([2.0, 4.0]).view(1, 2, 1)
     moments = member_moments(returns, torch.zeros(1, 2, 1), flags(1, 1), 2)
     for _ in range(3):
@@ -86,7 +86,8 @@ def test_the_return_normaliser_is_unbiased_from_the_first_batch_on() -> None:
     assert normaliser.mean.tolist() == pytest.approx([3, 0])
     assert normaliser.std.tolist() == pytest.approx([1, 1])
     values = torch.tensor([[0.5, -2.0], [1.0, 1.0]])
-    torch.testing.assert_close(normaliser.normalise(normaliser.denormalise(values)), values)
+    own = torch.tensor([[0, 0], [1, 1]])
+    torch.testing.assert_close(normaliser.normalise_of(normaliser.denormalise(values), own), values)
     mixed = torch.tensor([[1, 0], [0, 1]])
     expected = torch.where(mixed == 0, values * normaliser.std[0] + normaliser.mean[0], values).float()
     torch.testing.assert_close(normaliser.denormalise_of(values, mixed), expected)
@@ -109,7 +110,7 @@ def test_statistics_of_returns_far_from_zero_keep_their_deviation(offset: float)
         normaliser.update(member_moments(returns, members, mask, 1))
     assert normaliser.mean.item() == pytest.approx(offset, abs=1e-6)
     assert normaliser.std.item() == pytest.approx(1, abs=1e-6)
-    assert normaliser.normalise(returns.view(1, 4)).flatten().tolist() == pytest.approx([-1, 1, -1, 1])
+    assert normaliser.normalise_of(returns, members.long()).flatten().tolist() == pytest.approx([-1, 1, -1, 1])
     assert standardise(returns, members, mask, 1).flatten().tolist() == pytest.approx([-1, 1, -1, 1])
 
 
@@ -264,7 +265,7 @@ def population_loss(
         "actions": batch[Columns.ACTIONS].view(1, ROWS, 1),
         "action_logp": batch[Columns.ACTION_LOGP].view(1, ROWS, 1),
         "advantages": batch[Postprocessing.ADVANTAGES].view(1, ROWS, 1),
-        "value_targets": batch[Postprocessing.VALUE_TARGETS].view(1, ROWS, 1),
+        "targets": batch[Postprocessing.VALUE_TARGETS].view(1, ROWS, 1),
     }
     output = AgentOutput(logits.view(1, ROWS, 4), None, values.view(1, ROWS), {}, {})
     run = SpeciesUnroll(output, None, None, arrays["alive"].view(1, ROWS))

@@ -32,12 +32,29 @@ TINY = {
     "debugging": {"seed": 3},
     "stop": {"training_iteration": 4},
 }
-# It dies once, with its process, as a node that is lost.
+# A world that dies once, with its process, as a node that is lost; and a learner that does, in its third update.
 WORLD = """
 import os
 from pathlib import Path
 
+from popcomm.agents.mlp import MLPAgent
 from popcomm.envs.swarm_v0 import SwarmWorld
+
+
+class Mortal(MLPAgent):
+    has_auxiliary_losses = True
+    updates = 0
+
+    def __init__(self, spec, died, **options):
+        super().__init__(spec, **options)
+        self.died = Path(died)
+
+    def auxiliary_losses(self, batch, outputs):
+        Mortal.updates += 1
+        if Mortal.updates == 3 and not self.died.exists():
+            self.died.touch()
+            os._exit(1)
+        return {}
 
 
 class Fragile(SwarmWorld):
@@ -178,7 +195,7 @@ def test_a_token_is_asked_for_and_looked_at(address: str, tmp_path: Path) -> Non
         assert said in err
 
 
-def test_a_job_survives_the_loss_of_its_process_and_the_next_is_stopped(address: str, here: Path) -> None:
+def test_jobs_survive_the_loss_of_their_process_and_of_a_learner_and_one_is_stopped(address: str, here: Path) -> None:
     popcomm, at = Shell(here), ("--address", address)
     code, _, err = popcomm("submit", "tiny.yaml", *at, "--gpus", "1")
     assert (code, "learners ask for 1 GPUs, and the cluster" in err) == (2, True)
@@ -194,6 +211,22 @@ def test_a_job_survives_the_loss_of_its_process_and_the_next_is_stopped(address:
     assert len(list((run / "checkpoints").iterdir())) == 2
     assert not (run / "tune").exists()
 
+    lost = here / "lost"
+    mortal = {
+        "population.agent": "my_world:Mortal",
+        "population.agent_config.died": here / "died_learning",
+        "learners.num_learners": 1,
+    }
+    own = [
+        part for key, value in ({**mortal, "learners.num_learners": 1}).items() for part in ("--set", f"{key}={value}")
+    ]
+    code, out, err = popcomm("submit", "tiny.yaml", *at, "--run-dir", str(lost), *own)
+    assert code == 0, out + err
+    assert "learner 1 of 1 is lost: its process ended" in out
+    assert "begins again from the newest checkpoint (retry 1 of 3)" in out
+    assert f"resumed from {lost / 'checkpoints/checkpoint_000002'}" in out
+    assert list(progress.read(lost / "progress.jsonl")["iteration"]) == [1, 2, 3, 4]
+
     code, out, _ = popcomm("submit", "tiny.yaml", *at, "--detach", "--run-dir", str(run))
     assert code == 0
     job = out.split()[1]
@@ -201,6 +234,6 @@ def test_a_job_survives_the_loss_of_its_process_and_the_next_is_stopped(address:
     assert popcomm("jobs", "stop", job, *at)[0] == 0
     assert popcomm("jobs", "logs", job, "--follow", *at)[0] == 3
     listed = popcomm("jobs", "list", *at)[1].splitlines()
-    assert [line.split()[1] for line in listed] == ["SUCCEEDED", "STOPPED"]
+    assert [line.split()[1] for line in listed] == ["SUCCEEDED", "SUCCEEDED", "STOPPED"]
     assert "there is no job 'nothing'" in popcomm("jobs", "logs", "nothing", *at)[2]
     popcomm.close()

@@ -72,7 +72,11 @@ class Curriculum(Over):
         """What is left of the links of a step; see the class. strength: in [0, 1]."""
         size = links.mask.shape[-1]
         left = round(self.least + strength * (size - self.least))
-        return links if left >= size else Links(links.senders, links.mask & (torch.arange(size) < left).to(links.mask))
+        return (
+            links
+            if left >= size
+            else Links(links.senders, links.mask & (torch.arange(size, device=links.mask.device) < left))
+        )
 
     def _drawn(self, num_agents: int, size: int) -> Tensor:
         """[N, K] int64, the order of each receiver's links."""

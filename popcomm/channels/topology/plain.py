@@ -15,11 +15,11 @@ from popcomm.errors import UserError
 
 
 def _fixed(senders: Tensor, present: Tensor, mask: Tensor | None = None) -> Links:
-    """Links that are the same in every world: senders [N, K] -> [B, N, K], masked where the sender is absent."""
-    worlds = present.shape[0]
-    senders = senders.to(present.device).expand(worlds, *senders.shape).contiguous()
+    """Links that are the same in every world: senders [N, K] -> [B, N, K], masked where the sender is absent. All on
+    one device: what is made on the CPU would be brought to a GPU in every step."""
+    senders = senders.expand(present.shape[0], *senders.shape).contiguous()
     real = present.gather(1, senders.flatten(1)).view_as(senders)
-    return Links(senders, real if mask is None else real & mask.to(present.device))
+    return Links(senders, real if mask is None else real & mask)
 
 
 class Full(Topology):
@@ -35,9 +35,9 @@ class Full(Topology):
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
         """Those who are absent are masked; positions are not looked at."""
-        n = present.shape[1]
-        others = torch.arange(n - 1).expand(n, n - 1)
-        return _fixed(others + (others >= torch.arange(n).unsqueeze(1)), present)
+        seats = torch.arange(present.shape[1], device=present.device)
+        others = seats[:-1].expand(len(seats), -1)
+        return _fixed(others + (others >= seats.unsqueeze(1)), present)
 
 
 class _OfSoMany(Topology):
@@ -68,8 +68,9 @@ class Ring(_OfSoMany):
     ) -> Links:
         """The nearest seats of the ring, left before right; positions are not looked at."""
         n = present.shape[1]
-        offsets = torch.tensor([(i // 2 + 1) * (-1 if i % 2 == 0 else 1) for i in range(self.inbox_size(n))])
-        return _fixed((torch.arange(n).unsqueeze(1) + offsets) % n, present)
+        seats = torch.arange(n, device=present.device)
+        turn = seats[: self.inbox_size(n)]
+        return _fixed((seats.unsqueeze(1) + (turn // 2 + 1) * (2 * (turn % 2) - 1)) % n, present)
 
 
 class Chain(Topology):
@@ -88,7 +89,7 @@ class Chain(Topology):
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
         """The seat before; the first one's slot is masked. Positions are not looked at."""
-        seats = torch.arange(present.shape[1]).unsqueeze(1)
+        seats = torch.arange(present.shape[1], device=present.device).unsqueeze(1)
         return _fixed((seats - 1).clamp_(min=0), present, seats > 0)
 
 
@@ -123,13 +124,14 @@ class Custom(Topology):
         self, present: Tensor, positions: Tensor | None = None, torus: tuple[float, ...] | None = None
     ) -> Links:
         """Positions are not looked at. Raises UserError: an adjacency [B, N, N] is for another number of worlds."""
-        if self._senders.ndim == 2:
-            return _fixed(self._senders, present, self._mask)
-        senders = self._senders.to(present.device)
+        # Sent there in every step, and not kept there, for a topology travels to other machines.
+        senders, mask = self._senders.to(present.device), self._mask.to(present.device)
+        if senders.ndim == 2:
+            return _fixed(senders, present, mask)
         if senders.shape[0] != present.shape[0]:
             raise UserError(f"topology.adjacency is for {senders.shape[0]} worlds, and there are {present.shape[0]}")
         real = present.gather(1, senders.flatten(1)).view_as(senders)
-        return Links(senders, real & self._mask.to(present.device))
+        return Links(senders, real & mask)
 
 
 class KNearest(_OfSoMany):

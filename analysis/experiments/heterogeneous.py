@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from popcomm.analysis.experiments.figures import DOTTED, level, of_runs, panels, seeds_and_mean, seeds_and_means
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
 from popcomm.analysis.experiments.heterogeneous_arms import (
+    BESIDE,
     CALL,
     CALLERS,
     CONTROLS,
@@ -53,7 +54,7 @@ STEPS = {
 }  # environment steps of a run, and before it, in platoon, as many to learn to drive
 QUICK_STEPS = {FACTORY: 8_192, PLATOON: 4_096, CALL: 2_000}
 LOOKS, EVALUATED, OVERHEARD = 5, 192, 48  # measurements of a run; worlds of each, and those that are listened to
-LISTENED = ((FACTORY, "talk"), (FACTORY, "full"), (PLATOON, "talk"))  # to whose pairs
+LISTENED = ((FACTORY, "talk"), (FACTORY, "full"), (PLATOON, "talk"), (PLATOON, "full"))  # to whose pairs
 
 Record = Mapping[str, Any]
 
@@ -153,7 +154,7 @@ def claims(records: Sequence[Record]) -> list[Claim]:
             found += outdone(text, talk, groups.get((game, arm), []), score, 2, least=2)
         for arm in arms_in(game):
             if arm not in (*CONTROLS, "talk", "full"):
-                base = "full" if (game, arm) == (FACTORY, "learned") else "talk"
+                base = BESIDE.get((game, arm), "talk")
                 text = f"{game}: {told_of(game, arm)[0]}: more than `{base}` ({{seeds}} seeds)"
                 found += outdone(text, groups.get((game, arm), []), groups.get((game, base), []), score, 2, least=2)
     for arm, key in (("sender gate", "spoke"), ("budget", "priority")):

@@ -20,6 +20,7 @@ GAMES: dict[str, dict[str, Any]] = {
         "environment.env_config.road": 480.0,
         "environment.env_config.max_steps": 30,
         "environment.env_config.mission_rate": 0.3,
+        "communication.topology": "{kind: custom, adjacency: [" + "[0, 0, 0, 0, 0, 0], " * 5 + "[1, 1, 1, 1, 1, 0]]}",
         "population.critic": "central",
         "training.lr": 5e-3,
         "training.entropy_coeff": 0.003,
@@ -31,6 +32,11 @@ SAME = {
     "training.gamma": 0.9,
     "training.minibatch_size": 128,
     "env_runners.num_worlds_per_env_runner": 256,
+}
+NEAREST = "{kind: k_nearest, k: 4}"
+# The urgency of emergency vehicles is read from place, speed and criticality; that of all others is a constant.
+URGENCY = {f"population.agent_config.{kind}.urgency": 0.5 for kind in ("truck", "car")} | {
+    "population.agent_config.emergency.urgency": "[0, 1, 2, 3]"
 }
 # {arm: (what it is, {key: value})}; what stands before a colon in an arm's name is the one game that has it.
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -45,26 +51,29 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "rounds": ("heard in the step itself (`rounds: 1`)", {"communication.rounds": 1}),
     "receiver gate": ("`gate: receiver`", {"communication.gate": "receiver"}),
     "sender gate": ("`gate: sender`, 0.02 a message", {"communication.gate": "{kind: sender, price: 0.02}"}),
-    "budget": ("the most urgent message alone (`budget: 1`)", {"communication.budget": 1}),
+    "factory: budget": ("the most urgent message alone (`budget: 1`)", {"communication.budget": 1}),
     "factory: full": ("all hear all", {"communication.topology": "{kind: full}"}),
     "factory: learned": (
         "all hear all at first, and a graph of nine links is learned",
         {"communication.topology": "{kind: learned, between: seats, price: 0.01, budget: 9, prune_at: PRUNE}"},
     ),
+    "platoon: full": ("all hear the four nearest", {"communication.topology": NEAREST}),
+    "platoon: budget": (
+        "the most urgent message of the four nearest (`budget: 1`)",
+        {"communication.topology": NEAREST, "communication.budget": 1, **URGENCY},
+    ),
     "platoon: learned": (
-        "a graph of three links between types is learned",
+        "of the four nearest, a graph of two links between types is learned",
         {
-            "communication.topology": "{kind: learned, of: {kind: k_nearest, k: 4}, between: species, price: 0.01, "
-            "budget: 3, prune_at: PRUNE}"
+            "communication.topology": f"{{kind: learned, of: {NEAREST}, between: species, price: 0.01, budget: 2, "
+            "prune_at: PRUNE}"
         },
     ),
 }
-# The urgency of emergency vehicles is read from place, speed and criticality; that of all others is a constant.
-URGENCY = {f"population.agent_config.{kind}.urgency": 0.5 for kind in ("truck", "car")} | {
-    "population.agent_config.emergency.urgency": "[0, 1, 2, 3]"
-}
+# Beside what a mechanism is held, where not beside `talk`.
+BESIDE = {(FACTORY, "learned"): "full", (PLATOON, "learned"): "full", (PLATOON, "budget"): "full"}
 CONTROLS = ("silent", "noise", "padded")
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "no gate": {},
     "receiver gate": {"gate": "receiver"},
     "sender gate": {"gate": "sender"},
@@ -91,8 +100,6 @@ def settings(game: str, arm: str, seed: int, env_steps: int, driving: bool = Fal
     if driving:
         own = {key: value for key, value in own.items() if not key.startswith("communication.")}
         own |= ARMS["silent"][1] | DRIVING
-    elif (game, arm) == (PLATOON, "budget"):
-        own |= URGENCY
     overrides = [f"{key}={value}".replace("PRUNE", str(env_steps // 2)) for key, value in own.items()]
     document = documents.load(game, overrides)
     config = schema.apply(document, PopulationPPOConfig())

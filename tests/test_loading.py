@@ -51,6 +51,7 @@ def test_what_someone_froze_stays_frozen() -> None:
     try:
         with uncollected():
             pass
-        assert gc.get_freeze_count() == frozen
+        # Some of it ends by itself meanwhile; thawed, there would be none.
+        assert gc.get_freeze_count() > 0.9 * frozen > 0
     finally:
         gc.unfreeze()

@@ -282,7 +282,8 @@ def population_loss(
         **settings, normalize_returns=False, message_gradient="none", message_entropy_coeff=0.0, message_kl_coeff=0.0,
     )  # fmt: skip
     weights = {"quality_weight": 0.0, "balance_weight": 0.0, "sharpness": 0.0, "rare_share": 0.0, "over_worlds": 0.0}
-    plan = SimpleNamespace(settings=config, spec=SimpleNamespace(messages=None), gradient="none", **weights)
+    silent = SimpleNamespace(messages=None)
+    plan = SimpleNamespace(settings=config, spec=silent, gradient="none", joint_critic=None, **weights)
     loss, _ = SpeciesLoss(module, plan, action_distribution(gym.spaces.Discrete(4)))(
         arrays, run, settings["entropy_coeff"], {"a": arrays}, same, diagnose=False
     )

@@ -2,8 +2,8 @@
 
 The gradient of the block from seat j to seat i is G_ij = X_j^T D_i, for inputs X_j [R, in] and slopes D_i [R, out] of R
 rows. |X_j^T D_i|^2 is the inner product of X_j X_j^T and D_i D_i^T, two [R, R] matrices (the Gram identity), so that
-all N^2 norms cost N products of [R, R] and one of [N, R R], and no block is made. With few seats, or few numbers between
-them, the blocks themselves take less: they are made and squared.
+all N^2 norms cost N products of [R, R] and one of [N, R R], and no block is made. With few seats, or few numbers
+between them, the blocks themselves take less: they are made and squared.
 """
 
 from __future__ import annotations

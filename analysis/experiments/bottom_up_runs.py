@@ -219,7 +219,7 @@ def scripts(game: Game) -> dict[str, float]:
     if not game.is_navigation:
         return {}
     world = NavigationWorld(200, **game.env_config)
-    known = {
+    known: dict[str, Callable[[Any], dict[str, Tensor]]] = {
         "random": Randomly(EVALUATED),
         "own": own,
         "assigned": assigned,

@@ -158,7 +158,7 @@ def draw_training(axes: Axes, game: str, arms: Mapping[str, Sequence[Record]]) -
     dress(axes, game, "environment steps", "return of an agent and episode")
     for arm, runs in arms.items():
         curves = [tuple(np.array([p[k] for p in r["curve"]], float) for k in ("env_steps", "score")) for r in runs]
-        seeds_and_mean(axes, curves, COLOURS[arm], DASHES[arm], arm)  # type: ignore[arg-type]
+        seeds_and_mean(axes, curves, COLOURS[arm], DASHES[arm], arm)
     for name, value in next(iter(arms.values()))[0]["scripts"].items():
         axes.axhline(value, color=INK, linewidth=0.7, linestyle=":")
         axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from popcomm.analysis.experiments.local_training import LocalTraining
+from torch import Tensor
 
 from popcomm.envs.navigation_references import assigned, own
 from popcomm.envs.navigation_v0 import NavigationWorld
@@ -178,8 +179,8 @@ def played(training: LocalTraining) -> float:
     return float(arrays["rewards"][alive].mean()) * training.runner.env.max_steps
 
 
-def links(agent: Any) -> list[list[int]]:
-    """[[sender, receiver]] that any layer of the actor joins."""
+def links(agent: Any) -> list[tuple[int, int]]:
+    """[(sender, receiver)] that any layer of the actor joins."""
     pairs = [agent.edges(name).tolist() for name in agent.layers if name.startswith("actor.")]
     return sorted({(s, r) for layer in pairs for s, r in layer})
 
@@ -218,7 +219,7 @@ def scripts(game: Game) -> dict[str, float]:
     if not game.is_navigation:
         return {}
     world = NavigationWorld(200, **game.env_config)
-    known = {
+    known: dict[str, Callable[[Any], dict[str, Tensor]]] = {
         "random": Randomly(EVALUATED),
         "own": own,
         "assigned": assigned,

@@ -53,7 +53,7 @@ STEPS = {
     CALL: 20_000,
 }  # environment steps of a run, and before it, in platoon, as many to learn to drive
 QUICK_STEPS = {FACTORY: 8_192, PLATOON: 4_096, CALL: 2_000}
-LOOKS, EVALUATED, OVERHEARD = 5, 192, 48  # measurements of a run; worlds of each, and those that are listened to
+LOOKS, EVALUATED, OVERHEARD = 4, 128, 48  # measurements of a run; worlds of each, and those that are listened to
 LISTENED = ((FACTORY, "talk"), (FACTORY, "full"), (PLATOON, "talk"), (PLATOON, "full"))  # to whose pairs
 
 Record = Mapping[str, Any]
@@ -190,8 +190,9 @@ def told_pairs(runs: Sequence[Record]) -> list[dict[str, Any]]:
     for number, pair in enumerate(runs[0]["pairs"] if runs else ()):
         row = {"from": pair["from"], "to": pair["to"]}
         for measure in MEASURES:
-            each = [run["pairs"][number][measure] for run in runs]
-            row[measure] = (np.mean([one["bits"] for one in each]), sum(one["p"] <= LEVEL for one in each))
+            each = [one for run in runs if (one := run["pairs"][number][measure]) is not None]
+            if each:
+                row[measure] = (np.mean([one["bits"] for one in each]), sum(one["p"] <= LEVEL for one in each))
         found.append(row)
     return found
 

@@ -50,7 +50,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "rounds": ("heard in the step itself (`rounds: 1`)", {"communication.rounds": 1}),
     "receiver gate": ("`gate: receiver`", {"communication.gate": "receiver"}),
-    "sender gate": ("`gate: sender`, 0.02 a message", {"communication.gate": "{kind: sender, price: 0.02}"}),
+    "factory: sender gate": ("`gate: sender`, 0.02 a message", {"communication.gate": "{kind: sender, price: 0.02}"}),
+    "platoon: sender gate": ("`gate: sender`, 0.3 a message", {"communication.gate": "{kind: sender, price: 0.3}"}),
     "factory: budget": ("the most urgent message alone (`budget: 1`)", {"communication.budget": 1}),
     "factory: full": ("all hear all", {"communication.topology": "{kind: full}"}),
     "factory: learned": (

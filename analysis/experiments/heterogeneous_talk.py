@@ -68,7 +68,7 @@ def pairs(talk: Talk, seed: int = 0) -> list[dict[str, Any]]:
     {"from", "to", and of each of three measures the bits and the p-value}, as `popcomm.language.information` has them;
     chance: whole episodes change places. "told": of the message, and what is done by who hears it, a step later;
     "before": the same message, and what that seat did when it was said, of which it cannot be the cause; "answered":
-    of the message, and what who hears it says then.
+    of the message, and what who hears it says then; None where nobody hears that.
     """
     found = []
     for sender, speakers in talk.groups.items():
@@ -85,7 +85,9 @@ def pairs(talk: Talk, seed: int = 0) -> list[dict[str, Any]]:
                 "answered": talk.said[step + 1, world, other],
             }
             bits = {name: information(message, y, world, SHUFFLES, seed, CAP) for name, y in after.items()}
-            told = {name: {"bits": found.bits, "p": found.p_value} for name, found in bits.items()}
+            told: dict[str, Any] = {name: {"bits": it.bits, "p": it.p_value} for name, it in bits.items()}
+            if not ((talk.heard >= seats.start) & (talk.heard < seats.stop)).any():
+                told["answered"] = None
             found.append({"from": sender, "to": receiver, **told})
     return found
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ray.rllib.utils.actor_manager import ResultOrError
 from torch import nn
 
 from popcomm.agents.contract import AgentOutput, AgentSpec
@@ -16,6 +18,7 @@ from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.learner import PopulationPPOLearner
+from popcomm.rllib.learners import hand_over
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.unroll import Unroller
 from tests.rllib.test_rollout import SYMBOLS, clock_config, runner_of
@@ -63,6 +66,34 @@ def test_the_receivers_loss_alone_changes_the_senders_weights(messages: Any, gra
     run["listener"].outputs.value.square().sum().backward()
     moved = {n for n, p in networks["speaker"].named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert bool(moved) == reaches
+
+
+def test_a_runner_of_the_same_process_has_what_was_learned_as_its_own_copy() -> None:
+    config = clock_config(agent="mlp")
+    runner, learner = runner_of(config), learner_of(config)
+    update(learner, runner)
+    started = weights(runner.module["listener"])
+    group = SimpleNamespace(is_local=True, foreach_learner=lambda give: [ResultOrError(give(learner))])
+    assert hand_over(group, runner)
+    for name, module in learner.networks.items():
+        for key, value in module.state_dict().items():
+            assert torch.equal(runner.module[name].state_dict()[key], value)
+    assert changed(runner.module["listener"], started)
+    taken = weights(runner.module["listener"])
+    update(learner, runner, 1)
+    assert changed(learner.networks["listener"], taken)
+    assert not changed(runner.module["listener"], taken)
+    assert not hand_over(SimpleNamespace(is_local=False), runner)
+
+
+def test_who_sits_as_before_is_not_sorted_into_place_again() -> None:
+    unroller = learner_of(clock_config(agent="mlp", members=2)).unroller
+    seats = torch.tensor([[0, 1], [1, 0], [0, 1]])
+    first = unroller._seating("speaker", seats)
+    assert unroller._seating("speaker", seats.clone()) is first
+    other = unroller._seating("speaker", seats[:2])
+    values = torch.arange(4).view(2, 2)
+    assert other.to_members(values).tolist() == [[0, 3], [1, 2]]
 
 
 class Whisperer(nn.Module):

@@ -8,16 +8,11 @@ prints one line of JSON.
 from __future__ import annotations
 
 import os
-import tempfile
 
-# Before Ray is imported: it stays on loopback, asks for no token, and other Rays of this machine keep their own folder.
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-os.environ["RAY_AUTH_MODE"] = "disabled"
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray gives its processes what others leave over)
+from popcomm.analysis.faults.alone import ray_alone
+
 os.environ.pop("RAY_ADDRESS", None)
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="pop")
+os.environ.update(ray_alone())
 
 import json
 import logging

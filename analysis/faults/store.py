@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
+
+from popcomm.analysis.faults.alone import ray_alone
 
 if __name__ == "__main__":  # before Ray is imported; its processes import this file, too, for the environment
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray gives its processes what others leave over)
     os.environ.pop("RAY_ADDRESS", None)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="pop")
+    os.environ.update(ray_alone())
     # From this share of the disk on, Ray takes it for full.
     os.environ["RAY_local_fs_capacity_threshold"] = "0.0001" if "--full-disk" in sys.argv else "0.999"  # noqa: SIM112
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from popcomm.loading import when_asked
 
 if TYPE_CHECKING:
     from popcomm.language.articulation import harris_articulation
@@ -96,14 +97,7 @@ _MODULES = {
         "speaker_consistency",
     ),
 }
-_WHERE = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: scipy takes its time."""
-    if name in _WHERE:
-        return getattr(import_module(f"popcomm.language.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'popcomm.language' has no attribute '{name}'")
+__getattr__ = when_asked(__name__, _MODULES)  # scipy takes its time
 
 
 def __dir__() -> list[str]:

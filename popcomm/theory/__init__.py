@@ -8,9 +8,9 @@ They are imported when they are asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from popcomm.loading import when_asked
 from popcomm.theory.load_by_type import LoadByType, load_by_type  # now: a file has the name of a function
 
 if TYPE_CHECKING:
@@ -95,14 +95,7 @@ _MODULES = {
     ),
     "words": ("word_probability",),
 }
-_WHERE = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: trainings begin without scipy."""
-    if name in _WHERE:
-        return getattr(import_module(f"popcomm.theory.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'popcomm.theory' has no attribute '{name}'")
+__getattr__ = when_asked(__name__, _MODULES)  # trainings begin without scipy
 
 
 def __dir__() -> list[str]:

@@ -40,11 +40,12 @@ class JointCritic(nn.Module):
         self.world = nn.Linear(width, hidden)
         # What a seat does, for others: a layer without bias over the actions of all seats, less the seat's own share.
         size = sum(seats[name] * self._numbers(name) for name in species) ** -0.5
-        self.deeds = nn.ParameterDict({n: _weight(size, seats[n], self._numbers(n), hidden) for n in species})
+        # Lists: a species may have a name that torch's mappings do not take.
+        self.deeds = nn.ParameterList(_weight(size, seats[n], self._numbers(n), hidden) for n in species)
         # Seats differ from the start: by the same features nobody could tell whose actions count.
-        self.seats = nn.ParameterDict({name: _weight(1.0, seats[name], hidden) for name in judged})
+        self.seats = nn.ParameterList(_weight(1.0, seats[name], hidden) for name in judged)
         self.inner = nn.Linear(hidden, hidden)
-        self.heads = nn.ModuleDict({name: nn.Linear(hidden, _choices(species[name])) for name in judged})
+        self.heads = nn.ModuleList(nn.Linear(hidden, _choices(species[name])) for name in judged)
 
     def _numbers(self, name: str) -> int:
         return self.distributions[name].num_features
@@ -61,20 +62,23 @@ class JointCritic(nn.Module):
             {species: [..., N, A]} of those that are judged.
         """
         base = self.world(seen).unsqueeze(-2)  # [..., 1, H]
-        own = {name: self._deed(name, done, alive[name]) for name, done in actions.items()}  # {species: [..., N, H]}
+        own = {
+            name: self._deed(name, weight, actions[name], alive[name])
+            for name, weight in zip(self.distributions, self.deeds, strict=True)
+        }  # {species: [..., N, H]}
         base = base + torch.stack([deed.sum(-2, keepdim=True) for deed in own.values()]).sum(0)
         worth = {}
-        for name in self.judged:
-            features = F.relu(base - own[name] + self.seats[name])
-            worth[name] = self.heads[name](F.relu(self.inner(features)))
+        for name, seat, head in zip(self.judged, self.seats, self.heads, strict=True):
+            features = F.relu(base - own[name] + seat)
+            worth[name] = head(F.relu(self.inner(features)))
         return worth
 
-    def _deed(self, name: str, actions: Tensor, alive: Tensor) -> Tensor:
+    def _deed(self, name: str, weight: Tensor, actions: Tensor, alive: Tensor) -> Tensor:
         """[..., N, H], what a seat's action adds to what others' are worth."""
         acts = alive if actions.dim() == alive.dim() else alive.unsqueeze(-1)
         numbers = self.distributions[name].features(torch.where(acts, actions, 0)).to(self.world.weight.dtype)
         numbers = torch.where(alive.unsqueeze(-1), numbers, 0.0)
-        return torch.einsum("...na,nah->...nh", numbers, self.deeds[name])
+        return torch.einsum("...na,nah->...nh", numbers, weight)
 
 
 def seen_so_far(obs: Tensor, first: Tensor, alive: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from popcomm.agents.distributions import allow
 from popcomm.agents.joint_critic import JointCritic, joined, seen_so_far
+from popcomm.rllib.adam import Adam
 from popcomm.rllib.gradients import sum_over_learners
 from popcomm.rllib.joint_plan import JointCriticWays
 from popcomm.rllib.plan import Plan
@@ -53,7 +54,7 @@ class JointLearning:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, JOINT_BRANCH))
             self.critic = JointCritic(self.species, advised, ways.hidden).to(device)
-        self.optimizer = torch.optim.Adam(self.critic.parameters(), lr=ways.lr, fused=True)
+        self.optimizer = Adam(self.critic.parameters(), lr=ways.lr, fused=True)
         self.returns = {name: ReturnNormaliser(1).to(device) for name in advised}
         self._explained: dict[str, float] = {}
 
@@ -68,8 +69,8 @@ class JointLearning:
         seen = joined({name: self._seen(name, a) for name, a in arrays.items()})
         actions = {name: a["actions"] for name, a in arrays.items()}
         alive = {name: a["alive"] for name, a in arrays.items()}
-        targets = {name: self._targets(name, arrays, reduce) for name in self.critic.judged}
-        known = {name: arrays[name].get("known", alive[name]) for name in targets}
+        known = {name: arrays[name].get("known", alive[name]) for name in self.critic.judged}
+        targets = {name: self._targets(name, arrays[name]["value_targets"], known[name], reduce) for name in known}
         for rows in parts:
             here = seen if rows is None else seen.index_select(0, rows)
             self._step(
@@ -84,21 +85,19 @@ class JointLearning:
             worth = self.critic(seen, actions, alive)
         for name, values in worth.items():
             arrays[name]["worth"] = values
-            of_done = _of_done(values, torch.where(alive[name], actions[name], 0))
-            self._explained[name] = explained_variance(of_done, targets[name], known[name], reduce)
+            done = _of_done(values, actions[name], alive[name])
+            self._explained[name] = explained_variance(done, targets[name], known[name], reduce)
 
     def _seen(self, name: str, a: Any) -> Tensor:
         length = a["alive"].shape[1]
         obs = self.species[name].glimpse(a["obs"][:, :length])
         return seen_so_far(obs, a["first"][:, :length], a["alive"])
 
-    def _targets(self, name: str, arrays: Arrays, reduce: Reduce) -> Tensor:
+    def _targets(self, name: str, returns: Tensor, known: Tensor, reduce: Reduce) -> Tensor:
         """[B, T, N], the returns in deviations from their running mean."""
-        a = arrays[name]
-        nobody = torch.zeros_like(a["alive"], dtype=torch.int64)
-        known = a.get("known", a["alive"])
-        self.returns[name].update(member_moments(a["value_targets"], nobody, known, 1, reduce))
-        return self.returns[name].normalise_of(a["value_targets"], nobody)
+        nobody = torch.zeros_like(known, dtype=torch.int64)
+        self.returns[name].update(member_moments(returns, nobody, known, 1, reduce))
+        return self.returns[name].normalise_of(returns, nobody)
 
     def _step(
         self,
@@ -113,7 +112,7 @@ class JointLearning:
         worth = self.critic(seen, actions, alive)
         total = seen.new_zeros(())
         for name, values in worth.items():
-            done = _of_done(values, torch.where(alive[name], actions[name], 0))
+            done = _of_done(values, actions[name], alive[name])
             errors = torch.where(known[name], done - targets[name], 0.0).square()
             total = total + errors.sum() / reduce(known[name].sum().double()).float().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
@@ -172,9 +171,9 @@ def of_rows(values: Mapping[str, Tensor], rows: Tensor | None) -> dict[str, Tens
     return {name: x if rows is None else x.index_select(0, rows) for name, x in values.items()}
 
 
-def _of_done(worth: Tensor, actions: Tensor) -> Tensor:
-    """[..., N, A] of all actions -> [..., N] of those that were taken."""
-    return worth.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+def _of_done(worth: Tensor, actions: Tensor, alive: Tensor) -> Tensor:
+    """[..., N, A] of all actions -> [..., N] of those that were taken; rows of the dead may hold anything."""
+    return worth.gather(-1, torch.where(alive, actions, 0).unsqueeze(-1)).squeeze(-1)
 
 
 def divergence(logits: Tensor, worth: Tensor, temperature: float, allowed: Tensor | None = None) -> Tensor:

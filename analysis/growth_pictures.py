@@ -135,11 +135,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.positions and args.graph is None:
         parser.error("--positions is of the graph; say where to draw it with --graph")
-    population = popcomm.load(args.run)
-    born = births(network_of(population, args.species), args.group, args.team)
+    try:
+        population = popcomm.load(args.run)
+        born = births(network_of(population, args.species), args.group, args.team)
+        standing = places(population, args.species) if args.positions else None
+    except UserError as error:
+        parser.error(str(error))
     animate(born, args.matrix)
     if args.graph is not None:
-        graph(born, places(population, args.species) if args.positions else None).savefig(args.graph)
+        graph(born, standing).savefig(args.graph)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,8 @@ class PopulationPPO(PPO):
     def _sample(self) -> list[Sampled]:
         """What all runners that answered sampled."""
         sampled = self.harvest.gather(self.env_runner_group, self._asking(self.iteration + 1))
+        if self.harvest.newcomers:
+            restoring.bring_up_to_date(self, self.harvest.newcomers)
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
             self.performance, self.known_fades = pooled(sampled), sampled[0].fades

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -26,6 +26,13 @@ class Sampled(NamedTuple):
     members: dict[str, dict[str, Any]]  # {species: sums of its members} of these steps (`MemberStatistics`)
     worker_index: int = 0
     private: dict[str, dict[str, np.ndarray]] | None = None  # messages of these steps (`privacy.MessageCounts.read`)
+    life: str = ""  # of the process that sampled: another one has another
+
+
+class Newcomer(NamedTuple):
+    """What it answers where Ray began its process anew before anybody missed the last one: it has learned nothing yet."""
+
+    worker_index: int
 
 
 class SamplingFailure(NamedTuple):
@@ -34,6 +41,22 @@ class SamplingFailure(NamedTuple):
     worker_index: int
     traceback: str
     sentence: str = ""  # instead, where what was sampled could not be kept
+
+
+# Of a runner that is in step with the training.
+Answer: TypeAlias = Sampled | SamplingFailure
+
+
+def parted(answers: Iterable[Answer | Newcomer]) -> tuple[list[Answer], list[int]]:
+    """Answers of runners that are in step, and the indices of those that are not."""
+    in_step: list[Answer] = []
+    newcomers = []
+    for answer in answers:
+        if isinstance(answer, Newcomer):
+            newcomers.append(answer.worker_index)
+        else:
+            in_step.append(answer)
+    return in_step, newcomers
 
 
 def pooled(sampled: Sequence[Sampled]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+import uuid
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.rllib import object_store
-from popcomm.rllib.answers import Sampled, SamplingFailure
+from popcomm.rllib.answers import Answer, Newcomer, Sampled, SamplingFailure
 from popcomm.rllib.callbacks import RunnerCallbacks
 from popcomm.rllib.determinism import leave_new_memory, without_compiler
 from popcomm.rllib.episodes import Episodes
@@ -64,6 +65,8 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         self.num_worlds: int
         self._device = get_device(self.config, self.config.num_gpus_per_env_runner if self.worker_index else 0)
         self._weights_seq_no = 0
+        self._life = uuid.uuid4().hex
+        self._has_weights = False  # of the learners
         self._new = True  # has neither sampled nor been restored
         self.callbacks = RunnerCallbacks(config, {"env_runner": self, "metrics_logger": self.metrics})
         self.module: Any
@@ -212,12 +215,16 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         performance: Mapping[str, float] | None = None,
         fades: list[dict[str, Any]] | None = None,
         iteration: int = 0,
-    ) -> Sampled | SamplingFailure:
+    ) -> Answer | Newcomer:
         """The batch goes to the learners without passing the driver; a failure goes to the user with its traceback.
 
         RLlib would end this process on an exception, and its traceback would end with it. Where
         `fault_tolerance(restart_failed_sub_environments=True)` says so, the worlds are made anew.
+
+        A remote runner that Ray began anew between two calls says so, and does not act with the weights it began with.
         """
+        if self.worker_index and env_steps and self._new and not self._has_weights:
+            return Newcomer(self.worker_index)
         try:
             batch = self.sample(env_steps, performance, fades, iteration)
         except (Exception, SystemExit):
@@ -241,6 +248,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             members,
             self.worker_index or 0,
             self.statistics.private.read(),
+            self._life,
         )
 
     def succeed(self, newborn: Mapping[str, np.ndarray]) -> None:
@@ -297,6 +305,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
             if sequence == 0 or self._weights_seq_no < sequence:
                 weights = state[COMPONENT_RL_MODULE]
                 self.module.set_state(ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights)
+                self._has_weights = True
             if sequence > 0:
                 self._weights_seq_no = sequence
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from popcomm.errors import UserError
-from popcomm.rllib.answers import Sampled, SamplingFailure
+from popcomm.rllib.answers import Answer, Sampled, SamplingFailure, parted
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.overlap import Ahead, Ask
 from popcomm.rllib.settings import Settings
@@ -33,9 +33,13 @@ class Harvest:
         config: says how long runners are waited for, and what becomes of failures.
         attendance: is told which runners sampled.
         ahead: what they sampled ahead.
+
+    Attributes:
+        newcomers: runners that had been begun anew when they were asked, and do not have what was learned.
     """
 
     def __init__(self, config: Settings, attendance: Attendance, ahead: Ahead) -> None:
+        self.newcomers: list[int] = []
         self.config, self.attendance, self.ahead = config, attendance, ahead
         self._empty_iterations = 0
         self._last_failure = ""
@@ -58,17 +62,18 @@ class Harvest:
             self._last_failure = message
         return [a for a in answers if isinstance(a, Sampled)]
 
-    def _answers(self, group: Any, ask: Ask) -> Sequence[Sampled | SamplingFailure]:
+    def _answers(self, group: Any, ask: Ask) -> Sequence[Answer]:
         """Of all runners that sampled, now or ahead of this iteration."""
         if self.config.num_env_runners == 0:
-            return [ask(group.local_env_runner)]
-        answers, alive = self.ahead.take(group), self.ahead.alive
+            return parted([ask(group.local_env_runner)])[0]
+        answers, alive, self.newcomers = self.ahead.take(group), self.ahead.alive, self.ahead.newcomers
         if answers is None:
-            answers = group.foreach_env_runner(
-                ask, local_env_runner=False, timeout_seconds=self.config.sample_timeout_s
-            )
-            alive = group.healthy_env_runner_ids()
-        self.attendance.take({answer.worker_index for answer in answers}, alive)
+            told = group.foreach_env_runner(ask, local_env_runner=False, timeout_seconds=self.config.sample_timeout_s)
+            answers, newcomers = parted(told)
+            self.newcomers = sorted({*self.newcomers, *newcomers})
+            alive = [runner for runner in group.healthy_env_runner_ids() if runner not in newcomers]
+        lives = {answer.worker_index: answer.life for answer in answers if isinstance(answer, Sampled)}
+        self.attendance.take({answer.worker_index for answer in answers}, alive, lives)
         return answers
 
     def without_lost(self, sampled: Sequence[Sampled], lost: LostFragments) -> list[Sampled]:

@@ -20,7 +20,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from popcomm.checks import true_or_false
 from popcomm.errors import UserError
-from popcomm.rllib.answers import Sampled, SamplingFailure
+from popcomm.rllib.answers import Answer, Newcomer, Sampled, parted
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import Fragment, as_batch
 from popcomm.rllib.plan import Plan
@@ -28,8 +28,7 @@ from popcomm.rllib.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Answer = Sampled | SamplingFailure
-Ask = Callable[[PopulationEnvRunner], Answer]
+Ask = Callable[[PopulationEnvRunner], Answer | Newcomer]
 
 
 def check_overlap(settings: Settings, plan: Plan) -> None:
@@ -64,13 +63,15 @@ class Ahead:
     """What runners sampled ahead, and what they are asked for; nothing where `env_runners.overlap` is off.
 
     Attributes:
-        alive: runners whose process was there when the answers that are held came.
+        alive: runners that were there, and in step, when the answers that are held came.
+        newcomers: those that had been begun anew when they were asked last.
         updates_behind: updates between the weights that sampled what was taken last and those that learn from it.
     """
 
     def __init__(self, config: Settings) -> None:
         self.config = config
         self.alive: list[int] = []
+        self.newcomers: list[int] = []
         self.updates_behind = 0
         self._held: list[Answer] | None = None
         self._asked = 0
@@ -98,8 +99,10 @@ class Ahead:
             self._late.append(self._under_way)
         self._under_way = ""
         # In the order of the runners, whichever was done first: the same worlds go to the same minibatches.
-        self._held = [answer for _, answer in sorted(found, key=lambda pair: pair[0])]
-        self.alive = group.healthy_env_runner_ids()
+        held, self.newcomers = parted(answer for _, answer in sorted(found, key=lambda pair: pair[0]))
+        # Newcomers are given weights before they are asked again.
+        self._held = None if self.newcomers and not held else held
+        self.alive = [runner for runner in group.healthy_env_runner_ids() if runner not in self.newcomers]
 
     def take(self, group: Any) -> list[Answer] | None:
         """What is held, to be learned from now; None: nothing is, and runners are to be asked.
@@ -145,7 +148,7 @@ class Ahead:
                 batch = _arrays(answer.batch)
             except RayError:  # which `take` will tell
                 continue
-            state.append(answer._asdict() | {"batch": batch, "metrics": _told(answer.metrics)})
+            state.append(answer._asdict() | {"batch": batch, "metrics": _told(answer.metrics), "life": ""})
         return state
 
     def set_state(self, state: Sequence[Mapping[str, Any]], metrics: MetricsLogger) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
@@ -78,6 +79,29 @@ def _take_in(algorithm: Any, folder: Path, component: str | None, trust: bool) -
             "the worlds of %s are in pickles, which are read with trust=True (--trust) alone: they start new episodes",
             folder,
         )
+
+
+def bring_up_to_date(algorithm: Any, newcomers: list[int]) -> None:
+    """Give runners what was learned, and tell the user's callbacks: what RLlib does with those whose loss it noticed.
+
+    Args:
+        algorithm: a PopulationPPO.
+        newcomers: runners that Ray began anew before anybody noticed.
+    """
+    group, config = algorithm.env_runner_group, algorithm.config
+    group.sync_weights(
+        from_worker_or_learner_group=algorithm.learner_group,
+        to_worker_indices=newcomers,
+        inference_only=True,
+        timeout_seconds=config.sample_timeout_s,
+    )
+    told = {"env_runner_group": group, "env_runner_indices": newcomers, "is_evaluation": False}
+    make_callback(
+        "on_env_runners_recreated",
+        algorithm.callbacks,
+        config.callbacks_on_env_runners_recreated,
+        kwargs={"algorithm": algorithm, **told},
+    )
 
 
 # ---- what RLlib does not know ----

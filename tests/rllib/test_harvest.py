@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from popcomm.rllib.answers import Sampled, SamplingFailure
+from popcomm.rllib.answers import Newcomer, Sampled, SamplingFailure
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
 from popcomm.rllib.overlap import Ahead
@@ -60,6 +60,16 @@ def test_a_failure_is_left_out_and_told_where_worlds_are_made_anew(caplog: pytes
         found = harvest(restart_failed_sub_environments=True).gather(group_of(first, FAILED), lambda runner: runner)
     assert found == [first]
     assert "ValueError: no road\nIts worlds are made anew." in caplog.text
+
+
+def test_one_that_has_learned_nothing_sits_out_and_is_told_to_be_lost(caplog: pytest.LogCaptureFixture) -> None:
+    first, gathered = sampled(1), harvest()
+    with caplog.at_level(logging.WARNING):
+        assert gathered.gather(group_of(first, Newcomer(2)), lambda runner: runner) == [first]
+    assert gathered.newcomers == [2]
+    assert caplog.messages == ["env runner 2 is lost: its process ended, and it is begun anew; 1 of 2 sample"]
+    assert gathered.gather(group_of(first, sampled(2)), lambda runner: runner)[0] is first
+    assert gathered.newcomers == []
 
 
 def test_only_empty_iterations_in_a_row_end_the_training_and_the_reason_is_told() -> None:

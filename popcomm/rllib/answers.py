@@ -30,7 +30,7 @@ class Sampled(NamedTuple):
 
 
 class Newcomer(NamedTuple):
-    """What it answers where Ray began its process anew before anybody missed the last one: it has learned nothing yet."""
+    """What it answers where Ray began its process anew before anybody missed the last: it has learned nothing yet."""
 
     worker_index: int
 

@@ -32,6 +32,7 @@ from popcomm.rllib.growth import Growth, Ownership, agreed_seed
 from popcomm.rllib.joint_learning import JOINT_BRANCH, JointLearning
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
 from popcomm.rllib.lessons import end_lessons, teachers
+from popcomm.rllib.loopback import stay_on_loopback
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.settings import Settings
@@ -60,6 +61,8 @@ class PopulationPPOLearner(PPOTorchLearner):
     def __init__(self, **kwargs: Any) -> None:
         with without_compiler():
             super().__init__(**kwargs)
+        if self.config.num_learners:  # they are about to meet
+            stay_on_loopback()
 
     def build(self) -> None:
         super().build()

@@ -18,6 +18,7 @@ import yaml
 
 from popcomm.language import progress
 from popcomm.rllib.checkpoints import latest_valid
+from tests.sockets import LOOPBACK, listening
 
 pytestmark = pytest.mark.system
 
@@ -151,37 +152,9 @@ for line in sys.stdin:
 
 
 def test_every_socket_of_a_local_cluster_is_on_loopback(cluster: tuple[str, int]) -> None:
-    own = {inode for process in family(cluster[1]) for inode in sockets(process)}
-    table = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
-    listening = [row[1].partition(":")[0] for row in table if row[3] == "0A" and row[9] in own]
-    assert len(listening) > 5
-    # 127.0.0.1, and the same as an address of IPv6 (in the words of the kernel, whose bytes go backwards).
-    assert set(listening) <= {"0100007F", "0000000000000000FFFF00000100007F"}
-
-
-def family(process: int) -> set[int]:
-    """A process, and all that descend from it."""
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has just ended
-            continue
-    found = {process}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def sockets(process: int) -> Iterator[str]:
-    """The inodes of a process' sockets."""
-    for descriptor in Path(f"/proc/{process}/fd").glob("*"):
-        try:
-            target = os.readlink(descriptor)
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            yield target[8:-1]
+    found = listening(cluster[1])
+    assert len(found) > 5
+    assert set(found) <= LOOPBACK
 
 
 def test_a_token_is_asked_for_and_looked_at(address: str, tmp_path: Path) -> None:

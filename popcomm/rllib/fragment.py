@@ -98,6 +98,11 @@ def said_in(fragment: Fragment[A]) -> A:
     return fragment["sent"] if "sent" in fragment else fragment["messages"][:, 1:]
 
 
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays [B, T, N_s, ...] of species side by side; that of one alone is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, 2)
+
+
 def open_symbols(fragment: Fragment[A]) -> int | None:
     """How many symbols could be said in it; None: all. The clock of all runners stands still within an iteration."""
     return int(fragment["open_symbols"][0]) if "open_symbols" in fragment else None

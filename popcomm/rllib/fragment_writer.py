@@ -32,6 +32,8 @@ from popcomm.rllib.supervision import supervised_rewards
 from popcomm.rollout import Players, Thought, Turn
 from popcomm.rollout.rounds import Round
 
+AT_ONCE = 2**16  # values, in double precision on the way: half a MiB each of a few tensors
+
 
 class FragmentWriter:
     """New arrays for one fragment, and the tensors that are filled: their own memory, or that of the worlds' GPU, from
@@ -199,15 +201,25 @@ class FragmentWriter:
         for name, view in self.views.items():
             if name in thoughts:
                 view["values"][:, -1] = self._value(name, thoughts[name], step, players.seatings[name])
-            # All rows at once: the statistics stand still within a fragment.
-            members = torch.cat([self._members[name], torch.from_numpy(players.members[name]).unsqueeze(1)], 1)
-            members = members.to(self._device)
-            view["values"][:] = self.modules[name].returns.denormalise_of(view["values"], members)
+            self._denormalise(name, torch.from_numpy(players.members[name]))
             if name not in thoughts:
                 view["values"][:, -1] = 0.0
             view["obs"][:, self.length] = step.observations[name]
             view["first"][:, self.length] = step.first[:, self.layout.species[name].seats]
         self._fetch()
+
+    def _denormalise(self, name: str, last: Tensor) -> None:
+        """Give all values the units of returns. last: [B, N_s] int64, who sits there after the fragment.
+
+        The statistics stand still within a fragment, so that many steps at once are as good as each when it is made.
+        """
+        values, returns, known = self.views[name]["values"], self.modules[name].returns, self._members[name]
+        steps = max(1, AT_ONCE // last.numel())
+        for start in range(0, self.length, steps):
+            end = min(start + steps, self.length)
+            members = known[:, start:end].to(self._device)
+            values[:, start:end] = returns.denormalise_of(values[:, start:end], members)
+        values[:, -1] = returns.denormalise_of(values[:, -1], last.to(self._device))
 
     def _fetch(self) -> None:
         """Bring into the arrays what was filled elsewhere."""

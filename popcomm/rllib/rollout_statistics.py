@@ -31,7 +31,7 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
-from popcomm.rllib.fragment import Fragment, open_symbols, said_in
+from popcomm.rllib.fragment import Fragment, joined, open_symbols, said_in
 from popcomm.rllib.gate_statistics import GateStatistics
 from popcomm.rllib.listening import Moved, count_moves
 from popcomm.rllib.member_statistics import MemberStatistics
@@ -68,6 +68,7 @@ class RolloutStatistics:
             if count > 1
         }
         self._counts = dict(members)
+        self._counts_symbols = channel is not None and channel.messages.alphabet is not None
         self.whole: np.ndarray | None = None  # [B, N] bool, lives that were not begun by who sat there before
         self.returns: Tensor | None = None  # [B, N], of the running episodes
         self.lengths: Tensor | None = None  # [B]
@@ -93,7 +94,7 @@ class RolloutStatistics:
         self.lengths += acted
         self.earned = self.earned + (following.rewards * step.alive).sum()
         over = acted & ~following.alive.any(1)
-        if step.labels is not None:
+        if self.channel is not None and step.labels is not None:
             self.labels.append(step.labels)
         ended, *earned = fetched(over, *((following.rewards, step.alive) if self.members else ()))
         for name, own in self.members.items():
@@ -166,7 +167,8 @@ class RolloutStatistics:
         self.earned = 0.0
         self._count_use(fragments)
         self.performance, self.language = {"reward": self.counts["reward"]}, {}
-        if self.channel is not None and self.channel.messages.alphabet is not None:
+        if self._counts_symbols:
+            assert self.channel is not None
             self.language |= self._language(fragments, self.channel.messages)
             self._count_agreement(fragments, self.channel.messages)
             if self._speakers():
@@ -207,7 +209,7 @@ class RolloutStatistics:
         if not speakers:
             return {}
         # Who is dead, or may not speak, says nothing; nor does a word that was not transmitted.
-        said = np.concatenate([said_in(a)[rows] for a in speakers.values()], 2)
+        said = joined([said_in(a)[rows] for a in speakers.values()])
         alive = np.concatenate([(a["alive"] & a.get("voiced", True))[rows] for a in speakers.values()], 2)
         # [B', N, T, ...]: the messages of a seat one after another.
         said, alive = said.swapaxes(1, 2), alive.swapaxes(1, 2)
@@ -215,6 +217,7 @@ class RolloutStatistics:
         if not alive.any():
             return {}
         spoken, size = counted(kind, torch.from_numpy(said[alive])).numpy(), kind.alphabet
+        del said  # the largest there is here
         assert size is not None
         # A vocabulary that grows is as large as it is by now.
         size = open_symbols(next(iter(fragments.values()))) or size
@@ -252,7 +255,7 @@ class RolloutStatistics:
         alive = np.concatenate([(a["alive"] & a.get("voiced", True))[rows] for a in arrays], 2) & (labels >= 0)
         if not alive.any():
             return
-        said = np.concatenate([said_in(a)[rows] for a in arrays], 2)[alive]
+        said = joined([said_in(a)[rows] for a in arrays])[alive]
         # Members of different species are different.
         offsets = np.cumsum([0, *(self._counts[s.name] for s in speakers)])
         members = np.concatenate([a["members"][rows] + o for a, o in zip(arrays, offsets, strict=False)], 2)[alive]

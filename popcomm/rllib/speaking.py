@@ -13,7 +13,7 @@ from popcomm.channels import MessageKind, Symbols, Words
 from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.envs.world import Species
 from popcomm.language.collapse import messages_per_speaker
-from popcomm.rllib.fragment import Fragment, said_in
+from popcomm.rllib.fragment import Fragment, joined, said_in
 
 # Messages of one iteration that are looked at.
 SAMPLE = 4096
@@ -56,7 +56,7 @@ def speaking(
     if labels:
         told = counts & (torch.stack([step[rows][:, seats] for step in labels], 1).cpu().numpy() >= 0)
         counts = told if told.any() else counts
-    said = torch.from_numpy(np.concatenate([said_in(a)[rows] for a in arrays], 2)[counts])
+    said = torch.from_numpy(joined([said_in(a)[rows] for a in arrays])[counts])
     messages = (kind.as_symbols(said) if kind.shape else said.unsqueeze(1)).numpy()
     different = messages_per_speaker(messages, _who(arrays, rows, seats)[counts])
     return result if math.isnan(different) else {"messages_per_speaker": different, **result}

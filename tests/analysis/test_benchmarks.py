@@ -180,11 +180,12 @@ def test_the_peak_of_a_rollout_is_at_least_its_arrays() -> None:
     case = {"messages": None, "agents": 50, "worlds": 16, "length": 32}
     # A kernel that is short of memory takes pages away meanwhile, and the growth is then not seen: not in three runs.
     for _ in range(3):
-        arrays, ratio = memory.measure("small", case)
+        arrays, ratio, above = memory.measure("small", case)
         if ratio.value > 0.9:
             break
     assert arrays.value > 1
     assert 0.9 < ratio.value < 10
+    assert above.value == pytest.approx(arrays.value * 1024 * (ratio.value - 1) / (50 * 16))
 
 
 def test_the_figure_has_a_curve_for_each_sweep(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -207,14 +208,12 @@ def draw(records: Sequence[Record]) -> Figure:
         for shift, (moment, key, colour) in enumerate(looks):
             values = [run[moment][key] for run in runs]
             x = place + 0.24 * (shift - 1)
-            label = {"untrained": "untrained", "control": "states of other episodes"}.get(
-                moment if moment == "untrained" else key, "trained"
-            )
-            left.scatter(
-                [x] * len(values), values, s=22, color=colour or COLOURS[arm], label=label if not place else None
-            )
+            label = "untrained" if moment == "untrained" else "states of other episodes"
+            named = colour is not None and not place
+            left.scatter([x] * len(values), values, s=22, color=colour or COLOURS[arm], label=label if named else None)
             left.plot([x - 0.09, x + 0.09], [np.mean(values)] * 2, color=INK, linewidth=1.6)
-    left.set_xticks(range(len(groups)), list(groups))
+    left.scatter([], [], s=22, facecolors="none", edgecolors=INK, label="trained, in the colours on the right")
+    left.set_xticks(range(len(groups)), [fill(TITLES[arm], 24) for arm in groups])
     dress(right, "Its parts, trained", "", "R² on held-out episodes")
     for shift, (arm, runs) in enumerate(groups.items()):
         for place, part in enumerate(PARTS):

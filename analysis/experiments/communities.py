@@ -61,7 +61,7 @@ def settings(communities: int, mixing: float, seed: int) -> PopulationPPOConfig:
         .communication({"kind": "symbols", "vocab_size": VOCABULARY, "length": LENGTH}, gradient="straight_through")
         .population(agent="gru", members=MEMBERS, seating="communities", communities=communities, mixing=mixing)
         .training(
-            learn_from="answers", lr=5e-3, gamma=0.0, vf_clip_param=10.0, entropy_coeff=0.01, num_epochs=1,
+            learn_from="answers", lr=5e-3, gamma=0.0, vf_clip_param=10.0, num_epochs=1,
             minibatch_size=MINIBATCH, message_entropy_coeff=0.1, quality_coeff=0.0, message_balance_coeff=0.0,
         )
         .env_runners(num_worlds_per_env_runner=WORLDS, rollout_fragment_length=8)

@@ -84,7 +84,6 @@ class Play:
                 lr=5e-3,
                 gamma=0.0,
                 vf_clip_param=10.0,
-                entropy_coeff=0.01,
                 num_epochs=1,
                 minibatch_size=WORLDS // 4,
                 message_entropy_coeff=self.bonus,

@@ -41,7 +41,7 @@ from popcomm.rllib.shares import LostFragments
 from popcomm.rllib.survival import Survival
 from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
 from popcomm.rllib.trial_folder import in_folder_of_trial
-from popcomm.rllib.without_effect import tell_what_is_not_written
+from popcomm.rllib.without_effect import tell_what_is_idle
 from popcomm.rollout import Rollout
 from popcomm.rollout.population import Population
 from popcomm.schedules import Clock
@@ -80,7 +80,7 @@ class PopulationPPO(PPO):
         self.ahead = Ahead(config)
         self.harvest = Harvest(config, self.attendance, self.ahead)
         self._recording = Recording()
-        tell_what_is_not_written(config)
+        tell_what_is_idle(config, self.plan)
         with without_compiler():
             super().setup(config)
 

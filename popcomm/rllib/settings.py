@@ -36,6 +36,7 @@ LEFT_OPEN = {
     "message_sharpness": 0.1,
     "rare_action_share": 1.0,
 }
+ENTROPY_COEFF = 0.05
 
 
 class Settings(PPOConfig):
@@ -173,7 +174,7 @@ class Settings(PPOConfig):
         self.clip_param = 0.2
         self.vf_loss_coeff = 0.5
         self.vf_clip_param = math.inf
-        self.entropy_coeff: float | list[list[int | float]] = 0.05
+        self.entropy_coeff: float | list[list[int | float]] = ENTROPY_COEFF
         self.use_kl_loss = False
         self.delay_between_env_runner_restarts_s = 0.5
         self.merge_env_runner_states = False

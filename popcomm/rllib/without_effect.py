@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable
 from inspect import signature
 
+from popcomm.agents.joint_critic import judges
 from popcomm.channels import Curriculum, Learned, Symbols, Vectors, message_kind
 from popcomm.channels.relaxed import Dru
 from popcomm.envs.process_worlds import TIMEOUT
 from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan, SpeciesPlan
-from popcomm.rllib.settings import Settings
+from popcomm.rllib.settings import ENTROPY_COEFF, Settings
 from popcomm.rllib.survival_plan import check_selection
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,23 @@ def check_effect(settings: Settings, plan: Plan) -> None:
     _check_recorded(settings)
 
 
-def tell_what_is_not_written(settings: Settings) -> None:
-    """Say so where somebody chose when to record, and nowhere to record it; a config without may get a folder yet."""
+def tell_what_is_idle(settings: Settings, plan: Plan) -> None:
+    """Log what has no effect and is no mistake: RLlib's own settings, or a part of what was asked for."""
+    _tell_what_is_not_written(settings)
+    if settings.entropy_coeff not in (0, ENTROPY_COEFF):
+        reasons = [_unexplored(species) for species in plan.species.values()]
+        if all(reasons):
+            logger.warning("training.entropy_coeff is %s, and has no effect: %s", settings.entropy_coeff, reasons[0])
+    unjudged = [name for name, species in plan.species.items() if not judges(species.species.action_space)]
+    if plan.joint_critic is not None and unjudged:
+        logger.warning(
+            "training.joint_critic advises nobody of %s: it judges Discrete actions, and theirs are not",
+            ", ".join(unjudged),
+        )
+
+
+def _tell_what_is_not_written(settings: Settings) -> None:
+    """Where somebody chose when to record, and nowhere to record it; a config without may get a folder yet."""
     chosen = [
         key for key in ("conversation_every", "picture_every") if getattr(settings, key) not in (0, DEFAULT_EVERY)
     ]

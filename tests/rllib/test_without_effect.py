@@ -9,8 +9,10 @@ import pytest
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.without_effect import tell_what_is_not_written
+from popcomm.rllib.plan import plan_of
+from popcomm.rllib.without_effect import tell_what_is_idle
 from tests.rllib.test_learner import learner_of
+from tests.rllib.test_plan import PushedWorld
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
 FADE = {"kind": "linear", "begin": 0, "end": 9}
@@ -172,9 +174,41 @@ def test_what_has_an_effect_is_not(config: PopulationPPOConfig) -> None:
 def test_what_is_written_nowhere_is_told(
     recording: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell_what_is_not_written(swarm().recording(**recording))
+    told_idle(swarm().recording(**recording))
     assert told in caplog.text
     assert bool(told) == bool(caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (
+            lambda: game().training(entropy_coeff=0.01),
+            "training.entropy_coeff is 0.01, and has no effect: actions that",
+        ),
+        (lambda: game().training(entropy_coeff=0.0), ""),
+        (lambda: game(), ""),
+        (lambda: swarm().training(entropy_coeff=0.01), ""),
+    ],
+)
+def test_a_bonus_that_no_action_gets_is_told(
+    config: Callable[[], PopulationPPOConfig], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told_idle(config())
+    assert told in caplog.text
+    assert bool(told) == bool(caplog.records)
+
+
+def test_whom_a_joint_critic_does_not_advise_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    told_idle(swarm().training(joint_critic=True))
+    assert not caplog.records
+    pushed = PopulationPPOConfig().environment(PushedWorld).population(agent="mlp")
+    told_idle(pushed.training(joint_critic=True))
+    assert "training.joint_critic advises nobody of speaker: it judges Discrete actions" in caplog.text
+
+
+def told_idle(config: PopulationPPOConfig) -> None:
+    tell_what_is_idle(config, plan_of(config))
 
 
 def test_tf32_without_a_gpu_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Peak memory of a rollout above the arrays that it returns: a fixed amount for each seat, however long the fragment.
+"""Peak memory of a rollout above the arrays that it returns, for each seat, with short fragments and with long ones.
 
 Each case is a process of its own. The kernel's high-water mark of resident memory (VmHWM) is reset right before the
 rollout and read right after it, so everything counts: numpy, torch, Python. A smaller rollout comes first, so that
@@ -27,6 +27,14 @@ CASES: dict[str, dict[str, Any]] = {
     }
     for name, messages in (("silent", None), ("symbols", SYMBOLS))
     for agents, worlds, length in SIZES
+} | {
+    "symbols, 100 members x 64 worlds x 256 steps": {
+        "messages": SYMBOLS,
+        "agents": 100,
+        "worlds": 64,
+        "length": 256,
+        "members": 100,
+    }
 }
 
 
@@ -80,7 +88,7 @@ def _runner(case: dict[str, Any]) -> Any:
         PopulationPPOConfig()
         .environment("swarm_v0", env_config={"num_agents": case["agents"]})
         .communication(messages=case["messages"], topology={"kind": "k_nearest", "k": 4})
-        .population(agent="mlp", members=1)
+        .population(agent="mlp", members=case.get("members", 1))
         .env_runners(num_worlds_per_env_runner=case["worlds"], rollout_fragment_length=case["length"])
         .debugging(seed=0)
     )

@@ -83,6 +83,8 @@ class PopulationPPO(PPO):
         tell_what_is_idle(config, self.plan)
         with without_compiler():
             super().setup(config)
+        if config.num_env_runners:
+            self._sync_weights()  # which RLlib leaves out, and without a seed each has others
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
@@ -177,8 +179,8 @@ class PopulationPPO(PPO):
     def _sample(self) -> list[Sampled]:
         """What all runners that answered sampled."""
         sampled = self.harvest.gather(self.env_runner_group, self._asking(self.iteration + 1))
-        if self.harvest.newcomers:
-            restoring.bring_up_to_date(self, self.harvest.newcomers)
+        if self.harvest.begun_anew:
+            restoring.bring_up_to_date(self, self.harvest.begun_anew)
         if sampled:
             self.metrics.aggregate([a.metrics for a in sampled], key=ENV_RUNNER_RESULTS)
             self.performance, self.known_fades = pooled(sampled), sampled[0].fades

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from popcomm.rllib.settings import Settings
 
@@ -26,15 +27,17 @@ class Attendance:
         self._lives: dict[int, str] = {}
         self._restarts = 0
 
-    def take(self, answered: Collection[int], alive: Collection[int], lives: Mapping[int, str] | None = None) -> None:
-        """An iteration's.
+    def take(
+        self, answered: Collection[int], alive: Collection[int], lives: Mapping[int, str] | None = None
+    ) -> list[int]:
+        """An iteration's. Returns who sampled in a new process before anybody missed the last one.
 
         Args:
             answered: who did, with samples or an error.
             alive: whose process is known to be there.
             lives: {runner: of the process that sampled}; "" and None: it is not known which.
         """
-        self._take_lives(lives or {})
+        unmissed = self._take_lives(lives or {})
         missing = {r: self._hangs(r) if r in alive else self._is_lost(r) for r in self._runners if r not in answered}
         for runner, told in missing.items():
             if self._missing.get(runner) != told:
@@ -43,15 +46,17 @@ class Attendance:
             logger.warning("env runner %d samples again", runner)
         self._missing, self._present = missing, len(self._runners) - len(missing)
         self.reason = "; ".join(missing.values())
+        return unmissed
 
-    def _take_lives(self, lives: Mapping[int, str]) -> None:
+    def _take_lives(self, lives: Mapping[int, str]) -> list[int]:
         known = {runner: life for runner, life in lives.items() if life}
         begun_anew = [runner for runner, life in known.items() if self._lives.get(runner, life) != life]
-        for runner in begun_anew:
-            if runner not in self._missing:  # of which its return is told
-                logger.warning("env runner %d was begun anew between two fragments: its process had ended", runner)
+        unmissed = [runner for runner in begun_anew if runner not in self._missing]  # of the others the return is told
+        for runner in unmissed:
+            logger.warning("env runner %d was begun anew between two fragments: its process had ended", runner)
         self._restarts += len(begun_anew)
         self._lives |= known
+        return unmissed
 
     def _is_lost(self, runner: int) -> str:
         again = self.config.restart_failed_env_runners
@@ -65,8 +70,12 @@ class Attendance:
         )
         return f"env runner {runner} gave no samples in {seconds:g} s (env_runners.sample_timeout_s); {hint}"
 
-    def scalars(self) -> dict[str, float]:
-        """charts/env_runners: how many sampled; charts/env_runner_restarts: how often one was begun anew."""
+    def scalars(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """charts/env_runners: how many sampled; charts/env_runner_restarts: how often one was begun anew.
+
+        RLlib knows of those that never sampled again, and not of those that nobody missed.
+        """
         if not self._runners:
             return {}
-        return {"charts/env_runners": self._present, "charts/env_runner_restarts": self._restarts}
+        restarts = max(self._restarts, result.get("fault_tolerance", {}).get("num_remote_worker_restarts", 0))
+        return {"charts/env_runners": self._present, "charts/env_runner_restarts": restarts}

@@ -223,7 +223,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
 
         A remote runner that Ray began anew between two calls says so, and does not act with the weights it began with.
         """
-        if self.worker_index and env_steps and self._new and not self._has_weights:
+        if self.worker_index and self._new and not self._has_weights:
             return Newcomer(self.worker_index)
         try:
             batch = self.sample(env_steps, performance, fades, iteration)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
@@ -20,6 +20,7 @@ from popcomm.envs.world import Species
 
 STATE_IN = "state_in."
 EARLIER = "earlier_"
+AT_ONCE = 2**16  # values of a fragment that are worked on together, where copies of all would be as large as it
 # Arrays of int64, unless messages or actions are real numbers, that hold small numbers.
 WHOLE_NUMBERS = ("actions", "answers", "log_sources", "members", "messages", "senders", "sent")
 Place = tuple[int, int, int]
@@ -96,6 +97,12 @@ def mapped(fragment: Fragment[np.ndarray] | Fragment[Tensor], change: Callable[.
 def said_in(fragment: Fragment[A]) -> A:
     """What was said at each step of a fragment, before the channel's noise: [B, T, N, ...]."""
     return fragment["sent"] if "sent" in fragment else fragment["messages"][:, 1:]
+
+
+def parts_of(steps: int, rows: int) -> Iterator[slice]:
+    """Steps in parts of at most AT_ONCE values, one step at least. rows: values of a step."""
+    many = max(1, AT_ONCE // max(rows, 1))
+    return (slice(start, min(start + many, steps)) for start in range(0, steps, many))
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -26,13 +26,12 @@ from popcomm.rllib.fragment import (
     as_tensors,
     mapped,
     not_finite,
+    parts_of,
     plain,
 )
 from popcomm.rllib.supervision import supervised_rewards
 from popcomm.rollout import Players, Thought, Turn
 from popcomm.rollout.rounds import Round
-
-AT_ONCE = 2**16  # values, in double precision on the way: half a MiB each of a few tensors
 
 
 class FragmentWriter:
@@ -214,11 +213,8 @@ class FragmentWriter:
         The statistics stand still within a fragment, so that many steps at once are as good as each when it is made.
         """
         values, returns, known = self.views[name]["values"], self.modules[name].returns, self._members[name]
-        steps = max(1, AT_ONCE // last.numel())
-        for start in range(0, self.length, steps):
-            end = min(start + steps, self.length)
-            members = known[:, start:end].to(self._device)
-            values[:, start:end] = returns.denormalise_of(values[:, start:end], members)
+        for part in parts_of(self.length, last.numel()):  # in double precision on the way
+            values[:, part] = returns.denormalise_of(values[:, part], known[:, part].to(self._device))
         values[:, -1] = returns.denormalise_of(values[:, -1], last.to(self._device))
 
     def _fetch(self) -> None:

@@ -35,11 +35,11 @@ class Harvest:
         ahead: what they sampled ahead.
 
     Attributes:
-        newcomers: runners that had been begun anew when they were asked, and do not have what was learned.
+        begun_anew: runners whose process Ray had begun anew before anybody missed the last one.
     """
 
     def __init__(self, config: Settings, attendance: Attendance, ahead: Ahead) -> None:
-        self.newcomers: list[int] = []
+        self.begun_anew: list[int] = []
         self.config, self.attendance, self.ahead = config, attendance, ahead
         self._empty_iterations = 0
         self._last_failure = ""
@@ -66,14 +66,16 @@ class Harvest:
         """Of all runners that sampled, now or ahead of this iteration."""
         if self.config.num_env_runners == 0:
             return parted([ask(group.local_env_runner)])[0]
-        answers, alive, self.newcomers = self.ahead.take(group), self.ahead.alive, self.ahead.newcomers
+        answers, alive = self.ahead.take(group), self.ahead.alive
+        begun_anew, self.ahead.newcomers = self.ahead.newcomers, []
         if answers is None:
             told = group.foreach_env_runner(ask, local_env_runner=False, timeout_seconds=self.config.sample_timeout_s)
             answers, newcomers = parted(told)
-            self.newcomers = sorted({*self.newcomers, *newcomers})
+            begun_anew = [*begun_anew, *newcomers]
             alive = [runner for runner in group.healthy_env_runner_ids() if runner not in newcomers]
         lives = {answer.worker_index: answer.life for answer in answers if isinstance(answer, Sampled)}
-        self.attendance.take({answer.worker_index for answer in answers}, alive, lives)
+        unmissed = self.attendance.take({answer.worker_index for answer in answers}, alive, lives)
+        self.begun_anew = sorted({*begun_anew, *unmissed})
         return answers
 
     def without_lost(self, sampled: Sequence[Sampled], lost: LostFragments) -> list[Sampled]:

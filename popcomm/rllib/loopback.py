@@ -14,7 +14,8 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
-INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # which torch's backends read when a group begins
+# Which torch's backends read when a group begins; "=" asks NCCL for that very name.
+INTERFACES = {"GLOO_SOCKET_IFNAME": "", "NCCL_SOCKET_IFNAME": "="}
 
 
 def stay_on_loopback() -> None:
@@ -26,10 +27,11 @@ def stay_on_loopback() -> None:
 def store(host_name: str, port: int, *, is_master: bool = False, **kwargs: Any) -> TCPStore:
     """torch's TCPStore, which on a loopback address listens there alone; the user's own choice of interfaces wins."""
     if is_loopback(host_name):
-        for variable in INTERFACES:
-            os.environ.setdefault(variable, _interface())
-        if is_master:
-            kwargs["master_listen_fd"] = _listener(host_name, port).detach()  # the store closes it
+        for variable, prefix in INTERFACES.items():
+            if interface := _interface():
+                os.environ.setdefault(variable, prefix + interface)
+        if is_master and (listener := _listener(host_name, port)):
+            kwargs["master_listen_fd"] = listener.detach()  # the store closes it
     return TCPStore(host_name=host_name, port=port, is_master=is_master, **kwargs)
 
 
@@ -43,15 +45,20 @@ def is_loopback(host_name: str) -> bool:
         return False
 
 
-def _listener(host_name: str, port: int) -> socket.socket:
+def _listener(host_name: str, port: int) -> socket.socket | None:
+    """None: the place is taken, maybe by a store of this process, which torch's can share."""
     family, kind, _, _, address = socket.getaddrinfo(host_name.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
-    listener.listen()
+    try:
+        listener.bind(address)
+        listener.listen()
+    except OSError:
+        listener.close()
+        return None
     return listener
 
 
 def _interface() -> str:
-    """The loopback interface: lo, or lo0."""
-    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    """The loopback interface: lo, or lo0; "": it has no such name."""
+    return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), "")

@@ -64,7 +64,7 @@ class Ahead:
 
     Attributes:
         alive: runners that were there, and in step, when the answers that are held came.
-        newcomers: those that had been begun anew when they were asked last.
+        newcomers: those that are known to have been begun anew, and that nobody has brought up to date.
         updates_behind: updates between the weights that sampled what was taken last and those that learn from it.
     """
 
@@ -99,10 +99,10 @@ class Ahead:
             self._late.append(self._under_way)
         self._under_way = ""
         # In the order of the runners, whichever was done first: the same worlds go to the same minibatches.
-        held, self.newcomers = parted(answer for _, answer in sorted(found, key=lambda pair: pair[0]))
+        held, newcomers = parted(answer for _, answer in sorted(found, key=lambda pair: pair[0]))
         # Newcomers are given weights before they are asked again.
-        self._held = None if self.newcomers and not held else held
-        self.alive = [runner for runner in group.healthy_env_runner_ids() if runner not in self.newcomers]
+        self._held, self.newcomers = None if newcomers and not held else held, [*self.newcomers, *newcomers]
+        self.alive = [runner for runner in group.healthy_env_runner_ids() if runner not in newcomers]
 
     def take(self, group: Any) -> list[Answer] | None:
         """What is held, to be learned from now; None: nothing is, and runners are to be asked.
@@ -123,6 +123,7 @@ class Ahead:
         lost = [answer.worker_index for answer in held if not there.get(answer.worker_index)]
         for runner in lost:
             logger.warning("what env runner %d sampled ahead is lost with its process", runner)
+        self.newcomers = sorted({*self.newcomers, *(runner for runner in lost if runner in there)})
         self.alive = [runner for runner in self.alive if runner not in lost]
         kept = [answer for answer in held if answer.worker_index not in lost]
         self.updates_behind = int(bool(kept))
@@ -130,7 +131,7 @@ class Ahead:
 
     def forget(self) -> None:
         """Drop what is held: the worlds begin anew."""
-        self._held = None
+        self._held, self.newcomers = None, []
 
     def scalars(self) -> dict[str, float]:
         """charts/updates_behind: how many updates older the weights were that sampled what an iteration learned."""
@@ -153,7 +154,7 @@ class Ahead:
 
     def set_state(self, state: Sequence[Mapping[str, Any]], metrics: MetricsLogger) -> None:
         """Hold what was held. metrics: of the training, which knows the kinds of numbers."""
-        self._held = None
+        self.forget()
         if not state:
             return
         remote = bool(self.config.num_learners)

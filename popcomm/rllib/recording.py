@@ -177,7 +177,7 @@ class Recording:
         scalars |= algorithm.ledger.scalars()
         scalars |= federated.scalars(algorithm.plan.federated, algorithm.learner_statistics(result))
         scalars |= evaluating.scalars(result) | generations.scalars(algorithm.selected)
-        scalars |= algorithm.schedules.scalars() | algorithm.attendance.scalars()
+        scalars |= algorithm.schedules.scalars() | algorithm.attendance.scalars(result)
         scalars |= algorithm.ahead.scalars()
         return scalars | _losses(algorithm.learner_statistics(result))
 

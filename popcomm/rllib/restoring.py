@@ -81,26 +81,36 @@ def _take_in(algorithm: Any, folder: Path, component: str | None, trust: bool) -
         )
 
 
-def bring_up_to_date(algorithm: Any, newcomers: list[int]) -> None:
+def bring_up_to_date(algorithm: Any, runners: list[int]) -> None:
     """Give runners what was learned, and tell the user's callbacks: what RLlib does with those whose loss it noticed.
+
+    Those that have ended again are left to RLlib, which notices by this.
 
     Args:
         algorithm: a PopulationPPO.
-        newcomers: runners that Ray began anew before anybody noticed.
+        runners: those that Ray began anew before anybody noticed.
     """
     group, config = algorithm.env_runner_group, algorithm.config
     group.sync_weights(
         from_worker_or_learner_group=algorithm.learner_group,
-        to_worker_indices=newcomers,
+        to_worker_indices=runners,
         inference_only=True,
         timeout_seconds=config.sample_timeout_s,
     )
-    told = {"env_runner_group": group, "env_runner_indices": newcomers, "is_evaluation": False}
+    healthy = set(group.healthy_env_runner_ids())
+    given = [runner for runner in runners if runner in healthy]
+    if not given:
+        return
+    told = {"algorithm": algorithm, "is_evaluation": False}
     make_callback(
         "on_env_runners_recreated",
         algorithm.callbacks,
         config.callbacks_on_env_runners_recreated,
-        kwargs={"algorithm": algorithm, **told},
+        kwargs={**told, "env_runner_group": group, "env_runner_indices": given},
+    )
+    # The same under its name of before, which RLlib still calls.
+    make_callback(
+        "on_workers_recreated", algorithm.callbacks, kwargs={**told, "worker_set": group, "worker_ids": given}
     )
 
 

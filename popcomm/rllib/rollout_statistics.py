@@ -31,7 +31,7 @@ from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
-from popcomm.rllib.fragment import Fragment, joined, open_symbols, said_in
+from popcomm.rllib.fragment import Fragment, joined, open_symbols, parts_of, said_in
 from popcomm.rllib.gate_statistics import GateStatistics
 from popcomm.rllib.listening import Moved, count_moves
 from popcomm.rllib.member_statistics import MemberStatistics
@@ -184,21 +184,26 @@ class RolloutStatistics:
 
     def _count_use(self, fragments: Mapping[str, Fragment[np.ndarray]]) -> None:
         """What members did and said."""
-        kind = None if self.channel is None else self.channel.messages
         for name, own in self.members.items():
-            species, a = self.layout.species[name], fragments[name]
-            alive = a["alive"]
-            choices = getattr(species.action_space, "n", 0)
-            if choices:
-                own.acted(a["members"][alive], a["actions"][alive], int(choices))
-            if kind is None or kind.alphabet is None or not species.speaks:
-                continue
-            said = said_in(a)
-            spoke = alive & a.get("voiced", True)
-            spoke = spoke & voiced(kind, torch.from_numpy(said)).numpy()
-            if spoke.any():
-                symbols = counted(kind, torch.from_numpy(said[spoke])).numpy()
-                own.said(a["members"][spoke], symbols, kind.alphabet)
+            worlds, steps, seats = fragments[name]["alive"].shape
+            for part in parts_of(steps, worlds * seats):
+                self._count_part(own, self.layout.species[name], fragments[name], part)
+
+    def _count_part(self, own: MemberStatistics, species: Species, a: Fragment[np.ndarray], part: slice) -> None:
+        """Of some steps, so that nothing as large as a fragment is copied."""
+        kind = None if self.channel is None else self.channel.messages
+        alive, members = a["alive"][:, part], a["members"][:, part]
+        choices = getattr(species.action_space, "n", 0)
+        if choices:
+            own.acted(members[alive], a["actions"][:, part][alive], int(choices))
+        if kind is None or kind.alphabet is None or not species.speaks:
+            return
+        said = said_in(a)[:, part]
+        spoke = alive & a["voiced"][:, part] if "voiced" in a else alive
+        spoke = spoke & voiced(kind, torch.from_numpy(said)).numpy()
+        if spoke.any():
+            symbols = counted(kind, torch.from_numpy(said[spoke])).numpy()
+            own.said(members[spoke], symbols, kind.alphabet)
 
     def _language(self, fragments: Mapping[str, Fragment[np.ndarray]], kind: MessageKind) -> dict[str, float]:
         # Whole worlds, evenly spaced: a copy of all symbols would be as large as they are.

@@ -66,10 +66,60 @@ def test_one_that_has_learned_nothing_sits_out_and_is_told_to_be_lost(caplog: py
     first, gathered = sampled(1), harvest()
     with caplog.at_level(logging.WARNING):
         assert gathered.gather(group_of(first, Newcomer(2)), lambda runner: runner) == [first]
-    assert gathered.newcomers == [2]
+    assert gathered.begun_anew == [2]
     assert caplog.messages == ["env runner 2 is lost: its process ended, and it is begun anew; 1 of 2 sample"]
     assert gathered.gather(group_of(first, sampled(2)), lambda runner: runner)[0] is first
-    assert gathered.newcomers == []
+    assert gathered.begun_anew == []
+
+
+def test_one_whose_new_process_was_given_weights_before_it_was_asked_is_known_to_be_another() -> None:
+    gathered = harvest()
+    gathered.gather(group_of(sampled(1)._replace(life="a"), sampled(2)._replace(life="b")), lambda runner: runner)
+    assert gathered.begun_anew == []
+    gathered.gather(group_of(sampled(1)._replace(life="c"), sampled(2)._replace(life="b")), lambda runner: runner)
+    assert gathered.begun_anew == [1]
+
+
+class AheadGroup:
+    """Remote runners that are asked ahead, and answer so."""
+
+    def __init__(self, *answers: Any, there: dict[int, bool]) -> None:
+        self.answers, self.there = answers, there
+
+    def foreach_env_runner_async(self, ask: Any, tag: str) -> None:
+        """They are under way."""
+
+    def fetch_ready_async_reqs(self, **how: Any) -> list[tuple[int, Any]]:
+        return [(answer.worker_index, answer) for answer in self.answers]
+
+    def foreach_env_runner(self, ask: Any, **how: Any) -> list[Any]:
+        return list(self.there.items())
+
+    def healthy_env_runner_ids(self) -> list[int]:
+        return list(self.there)
+
+
+@pytest.mark.parametrize(
+    ("second", "there", "begun_anew"),
+    [
+        (Newcomer(2), {1: True, 2: False}, [2]),  # it ended before it was asked
+        (sampled(2), {1: True, 2: False}, [2]),  # it ended after it had answered
+        (sampled(2), {1: True}, []),  # it has ended, and is not there yet: that RLlib notices
+        (sampled(2), {1: True, 2: True}, []),
+    ],
+)
+def test_of_those_that_sample_ahead_who_was_begun_anew_is_known_before_it_is_asked_again(
+    second: Any, there: dict[int, bool], begun_anew: list[int]
+) -> None:
+    first, gathered = sampled(1), harvest(overlap=True)
+    group: Any = AheadGroup(first, second, there=there)
+    gathered.ahead.begin(group, lambda runner: runner)
+    gathered.ahead.finish(group)
+    assert gathered.gather(group, lambda runner: runner)[0] is first
+    assert gathered.begun_anew == begun_anew
+    gathered.ahead._held = [first]  # and once only
+    gathered.gather(group, lambda runner: runner)
+    assert gathered.begun_anew == []
 
 
 def test_only_empty_iterations_in_a_row_end_the_training_and_the_reason_is_told() -> None:

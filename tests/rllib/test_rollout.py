@@ -15,6 +15,7 @@ from popcomm.envs.testing import world_api_test
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.fragment import WHOLE_NUMBERS, as_tensors, nbytes, packed, take_rows
+from popcomm.rllib.fragment import parts_of as in_parts
 from popcomm.rllib.fragment_writer import FragmentWriter
 from popcomm.rllib.rows import Rows
 from popcomm.rllib.shares import load_share
@@ -178,6 +179,33 @@ def test_the_same_seed_samples_the_same_bits() -> None:
         for name in a:
             for key in a[name]:
                 np.testing.assert_array_equal(a[name][key], b[name][key], err_msg=f"{name} {key}")
+
+
+def test_steps_are_parted_into_as_many_as_are_worked_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("popcomm.rllib.fragment.AT_ONCE", 7)
+    for rows, parts in ((1, 1), (3, 3), (100, 5)):
+        slices = list(in_parts(5, rows))
+        assert len(slices) == parts
+        assert [step for part in slices for step in range(5)[part]] == list(range(5))
+
+
+@pytest.mark.parametrize("messages", [None, {"kind": "symbols", "vocab_size": 8, "length": 2}])
+def test_what_is_worked_on_in_parts_comes_out_as_the_whole(messages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def played() -> tuple[list[Any], Any]:
+        runner = runner_of(clock_config(agent="mlp", members=4, messages=messages))
+        for _, module in runner.module.items():  # so that a unit of values is not one of returns
+            module.returns.update(torch.tensor([[5.0] * 4, [1.0, -2.0, 0.0, 30.0], [4.0, 9.0, 0.25, 1.0]]).double())
+        return fragments(runner, 2), runner.statistics.read_members()
+
+    whole, counted = played()
+    monkeypatch.setattr("popcomm.rllib.fragment.AT_ONCE", 50)
+    parts, counted_in_parts = played()
+    for a, b in zip(whole, parts, strict=True):
+        for name in a:
+            for key in a[name]:
+                np.testing.assert_array_equal(a[name][key], b[name][key], err_msg=f"{name} {key}")
+    assert counted
+    np.testing.assert_equal(counted_in_parts, counted)
 
 
 def test_a_run_state_continues_bit_for_bit() -> None:

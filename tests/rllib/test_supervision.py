@@ -169,7 +169,7 @@ def test_the_worlds_metrics_arrive_in_the_result() -> None:
         plan=runner.plan,
         selected={},
         schedules=TrainingSchedules(runner.config),
-        attendance=SimpleNamespace(scalars=dict),
+        attendance=SimpleNamespace(scalars=lambda result: {}),
         ahead=SimpleNamespace(scalars=dict),
         ledger=SimpleNamespace(scalars=dict, arrays=dict),
     )

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.exceptions import RayError
 
-from popcomm.rllib import PopulationPPO, PopulationPPOConfig
+from popcomm.rllib import PopulationPPO, PopulationPPOConfig, learners
 from popcomm.rllib.checkpoints import weight_digest
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ray_cluster")]
@@ -79,60 +81,72 @@ def test_training_goes_on_with_what_the_other_runner_sampled_or_samples_anew(
         algorithm.stop()
 
 
-def lives(folder: Path) -> set[str]:
-    """Processes that have made worlds, each of which leaves a file."""
-    return {file.name for file in folder.iterdir()}
+def weights_of(agent: Any) -> float:
+    """A number that tells networks apart."""
+    return sum(float(p.detach().double().sum()) for p in agent.parameters())
 
 
-@pytest.mark.parametrize("overlap", [False, True])
+def test_all_begin_with_the_learners_weights_with_a_seed_or_without() -> None:
+    algorithm = config_of(0).debugging(seed=None).build_algo()
+    try:
+        learned = learners.ask(algorithm.learner_group, lambda learner: weights_of(learner.networks["swarm"].agent))
+        assert learned * 2 == algorithm.foreach_sampling_runner(lambda runner: weights_of(runner.agent("swarm")))
+    finally:
+        algorithm.stop()
+
+
+def kill(algorithm: PopulationPPO, runners: list[int]) -> None:
+    """End the processes of some runners, and wait until Ray has begun them anew, which nobody is to notice."""
+    processes = dict(algorithm.foreach_sampling_runner(lambda runner: (runner.worker_index, os.getpid())))
+    actors = algorithm.env_runner_group._worker_manager.actors()  # past what would notice
+    for runner in runners:
+        os.kill(processes[runner], signal.SIGKILL)
+    end = time.monotonic() + 60
+    for runner in runners:
+        found = processes[runner]
+        while found == processes[runner] and time.monotonic() < end:
+            try:
+                found = ray.get(actors[runner].apply.remote(lambda _: os.getpid()))
+            except RayError:  # it is not there yet
+                time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("overlap", "lost"), [(False, [1, 2]), (True, [1, 2]), (True, [2])])
 def test_runners_that_ray_began_anew_unnoticed_are_given_weights_before_they_act(
-    overlap: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    overlap: bool, lost: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recreated: list[int] = []
     acted = tmp_path / "acted"
 
-    def made(env_runner: Any, **_: Any) -> None:
-        if env_runner.worker_index:
-            (tmp_path / str(os.getpid())).touch()
-
     def ends(env_runner: Any, **_: Any) -> None:  # with the weights it has
-        weights = sum(float(p.detach().double().sum()) for p in env_runner.agent("swarm").parameters())
         with acted.open("a") as file:
-            file.write(f"{env_runner.worker_index} {weights!r}\n")
+            file.write(f"{env_runner.worker_index} {weights_of(env_runner.agent('swarm'))!r}\n")
 
-    algorithm = (
-        config_of(0)
-        .env_runners(overlap=overlap)
-        .callbacks(
-            on_environment_created=made,
-            on_sample_end=ends,
-            on_env_runners_recreated=lambda env_runner_indices, **_: recreated.extend(env_runner_indices),
-        )
-        .build_algo()
+    config = config_of(0).env_runners(overlap=overlap)
+    config.callbacks(
+        on_sample_end=ends,
+        on_env_runners_recreated=lambda env_runner_indices, **_: recreated.extend(env_runner_indices),
     )
+    algorithm = config.build_algo()
     try:
         algorithm.train()
-        before, processes = lives(tmp_path), algorithm.foreach_sampling_runner(lambda runner: os.getpid())
-        for process in processes:
-            os.kill(process, signal.SIGKILL)
-        end = time.monotonic() + 60
-        while len(lives(tmp_path) - before) < 2 and time.monotonic() < end:
-            time.sleep(0.1)
-        time.sleep(1.0)  # until they are there for good
         beginning = {line.split()[1] for line in acted.read_text().splitlines()[:2]}
+        kill(algorithm, lost)
         acted.write_text("")
         learned = weight_digest(algorithm)
         for _ in range(3):
             result = algorithm.train()["popcomm"]
         assert weight_digest(algorithm) != learned
-        assert recreated == [1, 2]
-        assert (result["charts/env_runners"], result["charts/env_runner_restarts"]) == (2, 2)
-        assert sum("is lost" in message for message in caplog.messages) >= 2
-        # Both act with the same weights, and never with those of the beginning.
+        assert recreated == lost
+        assert (result["charts/env_runners"], result["charts/env_runner_restarts"]) == (2, len(lost))
+        if not overlap:
+            assert sum("its process ended, and it is begun anew" in message for message in caplog.messages) == 2
+        # All act with weights that others act with too, and never with those of the beginning.
         told = [line.split() for line in acted.read_text().splitlines()]
-        assert [runner for runner, _ in told].count("1") == [runner for runner, _ in told].count("2") >= 2
-        by_runner = [[weights for runner, weights in told if runner == of] for of in "12"]
-        assert by_runner[0] == by_runner[1]
-        assert not beginning & set(by_runner[0])
+        first, second = ([weights for runner, weights in told if runner == of] for of in "12")
+        assert len(second) >= 2
+        assert set(second) <= set(first)
+        assert len(beginning) == 1
+        assert not beginning & {*first, *second}
     finally:
         algorithm.stop()

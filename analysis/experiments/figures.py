@@ -80,16 +80,25 @@ def seeds_and_mean(
         axes.plot(*mean_of(curves), color=colour, linestyle=dash, linewidth=2.4, label=label or None)
 
 
-def level(axes: Axes, value: float, label: str, dash: Any = DOTTED, outside: bool = False, colour: str = MUTED) -> None:
-    """A horizontal line, named above its left end, or outside beyond its right one, where no curve is."""
+def level(
+    axes: Axes,
+    value: float,
+    label: str,
+    dash: Any = DOTTED,
+    outside: bool = False,
+    colour: str = MUTED,
+    right: bool = False,
+) -> None:
+    """A horizontal line, named above its left end or its right one, or outside beyond that, where no curve is."""
     axes.axhline(value, color=colour, linestyle=dash, linewidth=1.2)
     axes.annotate(
         label,
-        (float(outside), value),
+        (float(outside or right), value),
         xycoords=("axes fraction", "data"),
-        xytext=(3, 0) if outside else (4, 3),
+        xytext=(3, 0) if outside else (-4, 3) if right else (4, 3),
         textcoords="offset points",
         va="center" if outside else "baseline",
+        ha="right" if right else "left",
         fontsize=8,
         color=colour,
     )

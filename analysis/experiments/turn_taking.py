@@ -46,6 +46,7 @@ WORLDS, EPISODE = 128, 30  # steps of an episode with actions, but the last; T i
 PLAYED = 256  # worlds in which frozen players are asked
 SPEAKER = 0  # its seat; the listener has the other
 SHUFFLES = 39
+LEARNED = 1.2  # times the accuracy of who does not listen, which a game that is learned at all comes to
 
 Array = NDArray[Any]
 Record = Mapping[str, Any]
@@ -86,7 +87,7 @@ def most(game: Game) -> float:
     target is guessed among 1 + X (hypergeometric).
 
     >>> most(GAMES["one"]), round(most(GAMES["pick"]), 3)
-    (0.2, 0.683)
+    (0.2, 0.679)
     """
     cells = min(game.symbols**game.turns, game.meanings)
     if game.task == "reconstruct":
@@ -94,6 +95,15 @@ def most(game: Game) -> float:
     others = stats.hypergeom(game.meanings - 1, game.meanings // cells - 1, game.distractors)
     counts = np.arange(game.distractors + 1)
     return float((others.pmf(counts) / (1 + counts)).sum())
+
+
+def guessed(game: Game) -> float:
+    """The accuracy of who does not listen.
+
+    >>> guessed(GAMES["one"]), guessed(GAMES["pick"])
+    (0.04, 0.125)
+    """
+    return 1 / (game.meanings if game.task == "reconstruct" else game.distractors + 1)
 
 
 # ---- runs ----
@@ -382,7 +392,13 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
         values = [run[key] for run in runs]
         return "-" if any(value is None for value in values) else mean_shown(values, digits)
 
+    unlearned = [
+        GAMES[arm]
+        for arm, runs in groups.items()
+        if max(run["accuracy"] for run in runs) < LEARNED * guessed(GAMES[arm])
+    ]
     return {
+        "unlearned": unlearned, "guessed": guessed,
         "records": records, "groups": groups, "claims": claims(groups), "games": GAMES, "shown": shown, "most": most,
         "shuffles": SHUFFLES, "played": PLAYED, "steps": records[0]["env_steps"],
     }  # fmt: skip

@@ -138,9 +138,9 @@ def claims(groups: Arms) -> list[Claim]:
             found.append(Claim(text, gap.shown(digits), gap.paired.low > 0))
 
     for mixing in MIXINGS[:2]:
-        arm = ("different", mixing)
-        told(f"Different tasks set languages further apart than the same task, at mixing {mixing:g}", arm,
-             ("same", mixing), dialect)  # fmt: skip
+        arms, at = (("different", mixing), ("same", mixing)), f"than the same task, at mixing {mixing:g}"
+        told(f"Different tasks set strangers' words further apart {at}", *arms, itemgetter("distance_between"))
+        told(f"Different tasks open a larger gap (distance between less within) {at}", *arms, dialect)
     for mixing in MIXINGS:
         arm = ("different", mixing)
         text = f"Speakers tell of what their community asks more than of the rest, in bits, at mixing {mixing:g}"
@@ -150,6 +150,8 @@ def claims(groups: Arms) -> list[Claim]:
     for tasks in TASKS:
         text = f"A little contact makes strangers understood ({TITLES[tasks]}): mixing 0.05 less 0"
         told(text, (tasks, 0.05), (tasks, 0.0), itemgetter("asked of listeners"))
+    text = "It makes them understood of what the speaker's own community asks (one attribute each): mixing 0.05 less 0"
+    told(text, ("different", 0.05), ("different", 0.0), itemgetter("asked of speakers"))
     return found
 
 

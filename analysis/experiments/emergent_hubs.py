@@ -307,8 +307,8 @@ def draw(records: Sequence[Record]) -> Figure:
         even = {"perceivers": 1.0, "top": 1 / NEAREST, "score": None}.get(key, 0.0)
         if even is not None:
             axes.axhline(even, color=MUTED, linestyle=DOTTED, linewidth=1)
-        if axes.get_legend_handles_labels()[0]:
-            legend(axes, loc="best", fontsize=7)
+        if key == "score":  # where there is room
+            legend(axes, loc="lower right")
     return figure
 
 

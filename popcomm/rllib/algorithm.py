@@ -84,7 +84,8 @@ class PopulationPPO(PPO):
         with without_compiler():
             super().setup(config)
         if config.num_env_runners:
-            self._sync_weights()  # which RLlib leaves out, and without a seed each has others
+            # RLlib leaves it out, and without a seed each has others.
+            restoring.give_weights(self, range(1, config.num_env_runners + 1))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
@@ -148,6 +149,13 @@ class PopulationPPO(PPO):
             inference_only=True,
             timeout_seconds=self.config.sample_timeout_s,
         )
+
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """RLlib's, which tells callbacks itself."""
+        restored = super().restore_env_runners(env_runner_group)
+        if env_runner_group is self.env_runner_group:
+            self.harvest.restored |= set(restored)
+        return restored
 
     def _select(self) -> dict[str, np.ndarray]:
         """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""

@@ -36,10 +36,12 @@ class Harvest:
 
     Attributes:
         begun_anew: runners whose process Ray had begun anew before anybody missed the last one.
+        restored: runners that RLlib has brought up to date since the last iteration.
     """
 
     def __init__(self, config: Settings, attendance: Attendance, ahead: Ahead) -> None:
         self.begun_anew: list[int] = []
+        self.restored: set[int] = set()
         self.config, self.attendance, self.ahead = config, attendance, ahead
         self._empty_iterations = 0
         self._last_failure = ""
@@ -75,7 +77,8 @@ class Harvest:
             alive = [runner for runner in group.healthy_env_runner_ids() if runner not in newcomers]
         lives = {answer.worker_index: answer.life for answer in answers if isinstance(answer, Sampled)}
         unmissed = self.attendance.take({answer.worker_index for answer in answers}, alive, lives)
-        self.begun_anew = sorted({*begun_anew, *unmissed})
+        self.begun_anew = sorted({*begun_anew, *unmissed} - self.restored)
+        self.restored = set()
         return answers
 
     def without_lost(self, sampled: Sequence[Sampled], lost: LostFragments) -> list[Sampled]:

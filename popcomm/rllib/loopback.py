@@ -6,6 +6,7 @@ wherever it was told to be; and gloo and NCCL on that of the machine's name. Tho
 
 from __future__ import annotations
 
+import errno
 import importlib
 import ipaddress
 import os
@@ -46,15 +47,21 @@ def is_loopback(host_name: str) -> bool:
 
 
 def _listener(host_name: str, port: int) -> socket.socket | None:
-    """None: the place is taken, maybe by a store of this process, which torch's can share."""
+    """None: the place is taken, maybe by a store of this process, which torch's can share.
+
+    Raises:
+        OSError: nobody may listen there, or it is no place of this machine.
+    """
     family, kind, _, _, address = socket.getaddrinfo(host_name.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
         listener.listen()
-    except OSError:
+    except OSError as error:
         listener.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
         return None
     return listener
 

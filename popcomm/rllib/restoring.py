@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,18 @@ def _take_in(algorithm: Any, folder: Path, component: str | None, trust: bool) -
         )
 
 
+def give_weights(algorithm: Any, runners: Collection[int]) -> None:
+    """Give remote runners the learners' weights, and wait until they have them or are known to have ended."""
+    group, seconds = algorithm.env_runner_group, algorithm.config.sample_timeout_s
+    group.sync_weights(
+        from_worker_or_learner_group=algorithm.learner_group,
+        to_worker_indices=list(runners),
+        inference_only=True,
+        timeout_seconds=seconds,
+    )
+    group.fetch_ready_async_reqs(tags="set_state", timeout_seconds=seconds)
+
+
 def bring_up_to_date(algorithm: Any, runners: list[int]) -> None:
     """Give runners what was learned, and tell the user's callbacks: what RLlib does with those whose loss it noticed.
 
@@ -90,13 +102,8 @@ def bring_up_to_date(algorithm: Any, runners: list[int]) -> None:
         algorithm: a PopulationPPO.
         runners: those that Ray began anew before anybody noticed.
     """
+    give_weights(algorithm, runners)
     group, config = algorithm.env_runner_group, algorithm.config
-    group.sync_weights(
-        from_worker_or_learner_group=algorithm.learner_group,
-        to_worker_indices=runners,
-        inference_only=True,
-        timeout_seconds=config.sample_timeout_s,
-    )
     healthy = set(group.healthy_env_runner_ids())
     given = [runner for runner in runners if runner in healthy]
     if not given:

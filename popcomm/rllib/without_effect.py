@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from inspect import signature
 
 from popcomm.agents.joint_critic import judges
@@ -47,16 +47,16 @@ def check_effect(settings: Settings, plan: Plan) -> None:
 def tell_what_is_idle(settings: Settings, plan: Plan) -> None:
     """Log what has no effect and is no mistake: RLlib's own settings, or a part of what was asked for."""
     _tell_what_is_not_written(settings)
-    if settings.entropy_coeff not in (0, ENTROPY_COEFF):
-        reasons = [_unexplored(species) for species in plan.species.values()]
-        if all(reasons):
-            logger.warning("training.entropy_coeff is %s, and has no effect: %s", settings.entropy_coeff, reasons[0])
-    unjudged = [name for name, species in plan.species.items() if not judges(species.species.action_space)]
-    if plan.joint_critic is not None and unjudged:
-        logger.warning(
-            "training.joint_critic advises nobody of %s: it judges Discrete actions, and theirs are not",
-            ", ".join(unjudged),
-        )
+    for sentence in dict.fromkeys(_idle(settings, plan, "entropy_coeff", (0, ENTROPY_COEFF), _unexplored)):
+        logger.warning("%s", sentence)
+    for name, species in plan.species.items():
+        if (
+            plan.joint_critic is not None
+            and species.joint_critic is None
+            and getattr(species.species.action_space, "n", 0) != 1
+        ):
+            kind = "are learned from answers" if judges(species.species.action_space) else "are not Discrete"
+            logger.warning("training.joint_critic advises nobody of %s, whose actions %s", name, kind)
 
 
 def _tell_what_is_not_written(settings: Settings) -> None:
@@ -113,16 +113,28 @@ def _check_given(key: str, topology: Learned) -> None:
 
 
 def _check_learning(settings: Settings, plan: Plan) -> None:
-    """Each species' own value must act on it, and that of all on one that has none of its own."""
     for key, (nothing, why) in OF_SPECIES.items():
-        reasons = {name: why(species) for name, species in plan.species.items()}
-        own = {name for name in reasons if key in settings.own_settings(name)}
-        idle_for_all = all(reason for name, reason in reasons.items() if name not in own)
-        for name, reason in reasons.items():
-            value = getattr(plan.species[name].settings, key)
-            if value not in nothing and reason and (name in own or idle_for_all):
-                whose = f" of species '{name}'" if name in own else ""
-                raise UserError(f"training.{key}{whose} is {value!r}, and has no effect: {reason}; leave it out")
+        for sentence in _idle(settings, plan, key, nothing, why):
+            raise UserError(f"{sentence}; leave it out")
+
+
+def _idle(
+    settings: Settings, plan: Plan, key: str, nothing: tuple[object, ...], why: Callable[[SpeciesPlan], str]
+) -> Iterator[str]:
+    """What of a setting has no effect: each species' own value must act on it, and that of all on one without its own.
+
+    Args:
+        nothing: values that ask for nothing.
+        why: a species has no use for another; "": it has.
+    """
+    reasons = {name: why(species) for name, species in plan.species.items()}
+    own = {name for name in reasons if key in settings.own_settings(name)}
+    idle_for_all = all(reason for name, reason in reasons.items() if name not in own)
+    for name, reason in reasons.items():
+        value = getattr(plan.species[name].settings, key)
+        if value not in nothing and reason and (name in own or idle_for_all):
+            whose = f" of species '{name}'" if name in own else ""
+            yield f"training.{key}{whose} is {value!r}, and has no effect: {reason}"
 
 
 def _check_joint_critic(plan: Plan) -> None:

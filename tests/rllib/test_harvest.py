@@ -12,6 +12,7 @@ from popcomm.rllib.answers import Newcomer, Sampled, SamplingFailure
 from popcomm.rllib.attendance import Attendance
 from popcomm.rllib.harvest import Harvest, NoSamplesError, SamplingError
 from popcomm.rllib.overlap import Ahead
+from popcomm.rllib.restoring import bring_up_to_date
 from popcomm.rllib.shares import LostFragments
 
 FAILED = SamplingFailure(2, "ValueError: no road")
@@ -78,6 +79,42 @@ def test_one_whose_new_process_was_given_weights_before_it_was_asked_is_known_to
     assert gathered.begun_anew == []
     gathered.gather(group_of(sampled(1)._replace(life="c"), sampled(2)._replace(life="b")), lambda runner: runner)
     assert gathered.begun_anew == [1]
+
+
+def test_whom_rllib_has_restored_it_has_told_of() -> None:
+    gathered = harvest()
+    gathered.gather(group_of(sampled(1)._replace(life="a"), sampled(2)._replace(life="b")), lambda runner: runner)
+    gathered.restored = {2}
+    gathered.gather(group_of(sampled(1)._replace(life="a"), sampled(2)._replace(life="c")), lambda runner: runner)
+    assert gathered.begun_anew == []
+    assert gathered.restored == set()
+
+
+def test_callbacks_hear_of_those_that_were_given_weights_and_have_not_ended_again() -> None:
+    calls: list[Any] = []
+
+    def sync_weights(to_worker_indices: list[int], **how: Any) -> None:
+        calls.append(to_worker_indices)
+
+    def fetched(tags: str, timeout_seconds: float) -> None:
+        calls.append(tags)
+
+    group = SimpleNamespace(
+        sync_weights=sync_weights,
+        fetch_ready_async_reqs=fetched,
+        healthy_env_runner_ids=lambda: [1, 3] if "set_state" in calls else [1, 2, 3],  # known once it was waited for
+    )
+    told: list[Any] = []
+    config = SimpleNamespace(
+        sample_timeout_s=1.0,
+        callbacks_on_env_runners_recreated=lambda env_runner_indices, **_: told.append(env_runner_indices),
+    )
+    algorithm = SimpleNamespace(env_runner_group=group, learner_group=None, config=config, callbacks=[])
+    bring_up_to_date(algorithm, [2, 3])
+    assert calls == [[2, 3], "set_state"]
+    assert told == [[3]]
+    bring_up_to_date(algorithm, [2])
+    assert told == [[3]]
 
 
 class AheadGroup:

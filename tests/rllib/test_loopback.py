@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
+from popcomm.rllib import loopback
 from popcomm.rllib.loopback import is_loopback
 from tests.sockets import LOOPBACK
 
@@ -62,3 +66,15 @@ def test_addresses_of_this_machine_alone_are_known(host: str) -> None:
 @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "::", "head", "fe80::1"])
 def test_others_are_left_alone(host: str) -> None:
     assert not is_loopback(host)
+
+
+def test_where_it_may_not_listen_is_no_reason_to_listen_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    for variable in loopback.INTERFACES:
+        monkeypatch.setenv(variable, "lo")
+    monkeypatch.setattr(socket, "socket", Refused)
+    with pytest.raises(PermissionError):
+        loopback.store("127.0.0.1", 29_500, is_master=True, world_size=1)

@@ -186,6 +186,10 @@ def test_what_is_written_nowhere_is_told(
             lambda: game().training(entropy_coeff=0.01),
             "training.entropy_coeff is 0.01, and has no effect: actions that",
         ),
+        (
+            lambda: game().training(entropy_coeff={"listener": 0.3, "default": 0.05}),
+            "training.entropy_coeff of species 'listener' is 0.3, and has no effect: actions that",
+        ),
         (lambda: game().training(entropy_coeff=0.0), ""),
         (lambda: game(), ""),
         (lambda: swarm().training(entropy_coeff=0.01), ""),
@@ -204,7 +208,7 @@ def test_whom_a_joint_critic_does_not_advise_is_told(caplog: pytest.LogCaptureFi
     assert not caplog.records
     pushed = PopulationPPOConfig().environment(PushedWorld).population(agent="mlp")
     told_idle(pushed.training(joint_critic=True))
-    assert "training.joint_critic advises nobody of speaker: it judges Discrete actions" in caplog.text
+    assert caplog.messages == ["training.joint_critic advises nobody of speaker, whose actions are not Discrete"]
 
 
 def told_idle(config: PopulationPPOConfig) -> None:

@@ -308,7 +308,7 @@ def draw(records: Sequence[Record]) -> Figure:
         if even is not None:
             axes.axhline(even, color=MUTED, linestyle=DOTTED, linewidth=1)
         if key == "score":  # where there is room
-            legend(axes, loc="lower right")
+            legend(axes, loc="lower right", fontsize=7)
     return figure
 
 

@@ -43,7 +43,7 @@ def test_every_socket_of_a_command_is_on_loopback(command: str, own: dict[str, A
             time.sleep(0.1)
         assert list(tmp_path.glob("run/**/progress.jsonl"))
         found = listening(process.pid)
-        assert len(found) > 10
+        assert len(found) > 5  # Ray alone has as many
         assert set(found) <= LOOPBACK
     finally:
         process.terminate()  # it ends its Ray

@@ -281,8 +281,8 @@ def draw(arms: Mapping[str, Sequence[pd.DataFrame]], scripted: Mapping[str, floa
     seeds_and_mean(losses, of_tables(of, RECONSTRUCTION), BLUE, "-", "reconstruction (what the sender saw)")
     seeds_and_mean(losses, of_tables(of, PREDICTION), GREEN, "-.", "prediction (what comes next)")
     for name, value in scripted.items():
-        level(returns, value, name, SCRIPTED_DOTS[name], outside=True)
-    level(vocabulary, VOCABULARY_BELOW, f"{VOCABULARY_BELOW:.0%}", DOTS, outside=True)
+        level(returns, value, name, SCRIPTED_DOTS[name], place="outside")
+    level(vocabulary, VOCABULARY_BELOW, f"{VOCABULARY_BELOW:.0%}", DOTS, place="outside")
     r2.set_ylim(max(LEAST_R2, min(-0.1, r2.get_ylim()[0])), 1)
     losses.set_ylim(bottom=0)
     vocabulary.set_ylim(0, 1.05)

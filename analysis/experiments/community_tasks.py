@@ -184,7 +184,7 @@ def draw(records: Sequence[Record]) -> Figure:
                 axes.plot([place] * len(found), [run[key] for run in found], "o", color=colour, markersize=4, alpha=0.7)
         axes.set_xticks(range(len(MIXINGS)), [f"{mixing:g}" for mixing in MIXINGS])
         if "within" in keys:
-            level(axes, 1 / VALUES, "an attribute guessed", colour=INK, right=True)
+            level(axes, 1 / VALUES, "an attribute guessed", colour=INK, place="right")
         legend(axes, loc="best", fontsize=7)
     return figure
 

@@ -80,25 +80,26 @@ def seeds_and_mean(
         axes.plot(*mean_of(curves), color=colour, linestyle=dash, linewidth=2.4, label=label or None)
 
 
-def level(
-    axes: Axes,
-    value: float,
-    label: str,
-    dash: Any = DOTTED,
-    outside: bool = False,
-    colour: str = MUTED,
-    right: bool = False,
-) -> None:
-    """A horizontal line, named above its left end or its right one, or outside beyond that, where no curve is."""
+# Where a line has its name: a fraction of the axes, the way from there (points), and what of the text is there.
+PLACES: dict[str, tuple[float, tuple[int, int], str, str]] = {
+    "left": (0.0, (4, 3), "left", "baseline"),
+    "right": (1.0, (-4, 3), "right", "baseline"),
+    "outside": (1.0, (3, 0), "left", "center"),  # beyond its right end, where no curve is
+}
+
+
+def level(axes: Axes, value: float, label: str, dash: Any = DOTTED, place: str = "left", colour: str = MUTED) -> None:
+    """A horizontal line, named at a place of PLACES."""
     axes.axhline(value, color=colour, linestyle=dash, linewidth=1.2)
+    end, way, ha, va = PLACES[place]
     axes.annotate(
         label,
-        (float(outside or right), value),
+        (end, value),
         xycoords=("axes fraction", "data"),
-        xytext=(3, 0) if outside else (-4, 3) if right else (4, 3),
+        xytext=way,
         textcoords="offset points",
-        va="center" if outside else "baseline",
-        ha="right" if right else "left",
+        ha=ha,
+        va=va,
         fontsize=8,
         color=colour,
     )

@@ -222,7 +222,7 @@ def draw(found: Results) -> Figure:
         end.set_xticks(range(len(arms)), arms, rotation=35, ha="right")
         for name, value in found.scripted[game].items():
             for one in (over, end):
-                level(one, value, name, DOTTED, outside=True)
+                level(one, value, name, DOTTED, place="outside")
         legend(over, loc="best")
     for way, colour in WAY_COLOURS.items():
         runs = groups.get((CALL, way), [])

@@ -232,7 +232,7 @@ def draw(records: Records) -> Figure:
             if curves := of_tables([pd.DataFrame(r["curves"]) for r in runs], name):
                 axes.plot(*mean_of(curves), **look, label=condition)
     for name, label in LEVELS.items():
-        level(every[0], float(np.mean([r["references"][name] for r in records])), label, outside=True)
+        level(every[0], float(np.mean([r["references"][name] for r in records])), label, place="outside")
     every[1].set_ylim(0, 1.05)
     level(every[1], measures.AGREED, "")
     handles = every[0].get_legend_handles_labels()

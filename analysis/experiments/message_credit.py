@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-from popcomm.analysis.experiments.figures import of_runs, seeds_and_mean
+from popcomm.analysis.experiments.figures import level, of_runs, seeds_and_mean
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
 from popcomm.analysis.experiments.intervals import mean_shown
 from popcomm.analysis.experiments.local_training import LocalTraining
@@ -36,7 +37,7 @@ from popcomm.agents.population import PopulationLinear
 from popcomm.channels import Inbox
 from popcomm.envs.episodic_world import EpisodicWorld
 from popcomm.envs.world import Species
-from popcomm.language.drawing import BLUE, GREEN, MUTED, ORANGE, card, dress, heatmap, legend
+from popcomm.language.drawing import BLUE, GREEN, INK, MUTED, ORANGE, card, dress, heatmap, legend
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rollout.importance import message_importance
 
@@ -227,7 +228,7 @@ def draw_scores(axes: Axes, groups: Mapping[str, Sequence[Record]], colours: Map
     dress(axes, "Kinds named right", "environment steps", "share, likeliest choices")
     for arm, runs in groups.items():
         seeds_and_mean(axes, of_runs(runs), colours[arm], "-", arm)
-    axes.axhline(1 / kinds, color=MUTED, linewidth=1, linestyle=":")
+    level(axes, 1 / kinds, "guessed", place="right")
     legend(axes, loc="best")
 
 
@@ -237,10 +238,12 @@ def draw(records: Sequence[Record]) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
     draw_scores(left, grouped(records), COLOURS, KINDS)
     shown = max(records, key=lambda r: r["score"])
-    dress(right, f"Importance: {shown['credit']}, seed {shown['seed']}", "receiver", "sender", grid=None)
+    title = f"Importance: {shown['credit']}, seed {shown['seed']}; x: it matters"
+    dress(right, title, "receiver", "sender", grid=None)
     heatmap(right, np.array(shown["importance"], float), "total variation distance", vmin=0)
     for sender, receiver in np.argwhere(np.array(shown["matters"], bool)):
-        right.text(receiver, sender, "x", ha="center", va="center", color="white", fontweight="bold")
+        edge = withStroke(linewidth=2.5, foreground="white")  # to be seen on dark and on light
+        right.text(receiver, sender, "x", ha="center", va="center", color=INK, fontweight="bold", path_effects=[edge])
     return figure
 
 

@@ -85,7 +85,7 @@ class PopulationPPO(PPO):
             super().setup(config)
         if config.num_env_runners:
             # RLlib leaves it out, and without a seed each has others.
-            restoring.give_weights(self, range(1, config.num_env_runners + 1))
+            restoring.give_weights(self)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
@@ -143,12 +143,7 @@ class PopulationPPO(PPO):
         """Give all runners what was learned."""
         if not self.config.num_env_runners and learners.hand_over(self.learner_group, self.env_runner):
             return
-        # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
-        self.env_runner_group.sync_weights(
-            from_worker_or_learner_group=self.learner_group,
-            inference_only=True,
-            timeout_seconds=self.config.sample_timeout_s,
-        )
+        restoring.send_weights(self)
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """RLlib's, which tells callbacks itself."""

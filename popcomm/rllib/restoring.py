@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +81,23 @@ def _take_in(algorithm: Any, folder: Path, component: str | None, trust: bool) -
         )
 
 
-def give_weights(algorithm: Any, runners: Collection[int]) -> None:
-    """Give remote runners the learners' weights, and wait until they have them or are known to have ended."""
-    group, seconds = algorithm.env_runner_group, algorithm.config.sample_timeout_s
-    group.sync_weights(
+def send_weights(algorithm: Any, runners: list[int] | None = None) -> None:
+    """Send remote runners, or all of them, the learners' weights, once those that were sent before have arrived."""
+    # Waiting keeps runs reproducible: RLlib drops a sync whose predecessor is still under way.
+    algorithm.env_runner_group.sync_weights(
         from_worker_or_learner_group=algorithm.learner_group,
-        to_worker_indices=list(runners),
+        to_worker_indices=runners,
         inference_only=True,
-        timeout_seconds=seconds,
+        timeout_seconds=algorithm.config.sample_timeout_s,
     )
-    group.fetch_ready_async_reqs(tags="set_state", timeout_seconds=seconds)
+
+
+def give_weights(algorithm: Any, runners: list[int] | None = None) -> None:
+    """Send them, and wait until they have arrived or their runners are known to have ended."""
+    send_weights(algorithm, runners)
+    algorithm.env_runner_group.fetch_ready_async_reqs(
+        tags="set_state", timeout_seconds=algorithm.config.sample_timeout_s
+    )
 
 
 def bring_up_to_date(algorithm: Any, runners: list[int]) -> None:

@@ -68,7 +68,6 @@ class RolloutStatistics:
             if count > 1
         }
         self._counts = dict(members)
-        self._counts_symbols = channel is not None and channel.messages.alphabet is not None
         self.whole: np.ndarray | None = None  # [B, N] bool, lives that were not begun by who sat there before
         self.returns: Tensor | None = None  # [B, N], of the running episodes
         self.lengths: Tensor | None = None  # [B]
@@ -167,8 +166,7 @@ class RolloutStatistics:
         self.earned = 0.0
         self._count_use(fragments)
         self.performance, self.language = {"reward": self.counts["reward"]}, {}
-        if self._counts_symbols:
-            assert self.channel is not None
+        if self.channel is not None and self.channel.messages.alphabet is not None:
             self.language |= self._language(fragments, self.channel.messages)
             self._count_agreement(fragments, self.channel.messages)
             if self._speakers():

@@ -36,7 +36,7 @@ LEFT_OPEN = {
     "message_sharpness": 0.1,
     "rare_action_share": 1.0,
 }
-ENTROPY_COEFF = 0.05
+ENTROPY_COEFF = 0.05  # weight of the actions' entropy (nats), where a config leaves it open
 
 
 class Settings(PPOConfig):

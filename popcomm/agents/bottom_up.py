@@ -22,6 +22,7 @@ from popcomm.agents.growing import Flops, flops_of_block, grow_pool, look_every
 from popcomm.agents.growth_criteria import rows_of
 from popcomm.agents.growth_rule import GrowthRule
 from popcomm.agents.message_encoder import MessageEncoder
+from popcomm.agents.pointing import make_pointing, pointed
 from popcomm.agents.population import PopulationGRUCell, PopulationLinear
 from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
@@ -104,6 +105,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
             params = math.prod(spec.sends.params_shape)
             self.message_head = PopulationLinear(spec.members, hidden, params, generator=generator)
             start_message_head_(self.message_head, START_SCALE, generator)
+        self.pointing = make_pointing(spec, hidden, START_SCALE, generator)
         self.register_buffer("iterations", torch.zeros(1, dtype=torch.int64))
         self._connect(generator)
 
@@ -200,7 +202,8 @@ class BottomUpNetwork(Pretrained, nn.Module):
         message = None
         if self.spec.sends is not None:
             message = self.message_head(acted).unflatten(-1, self.spec.sends.params_shape)
-        return AgentOutput(out["actor"], message, out["critic"].squeeze(-1), after, {"features": acted})
+        logits = pointed(self.pointing, out["actor"], acted, obs)
+        return AgentOutput(logits, message, out["critic"].squeeze(-1), after, {"features": acted})
 
     def _remember(self, name: str, x: Tensor, state: Tensor) -> Tensor:
         """A step of the GRUs: x and state [G N, W, hidden] -> the state after it, which is what they give."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
 from popcomm.agents.convolution import make_eye
 from popcomm.agents.message_encoder import lookup
+from popcomm.agents.pointing import make_pointing, pointed
 from popcomm.agents.population import PopulationGRUCell, PopulationLinear, PopulationMLP, linear
 from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.speech import AutoregressiveSpeech
@@ -132,6 +133,7 @@ class GRUAgent(Pretrained, nn.Module):
         gain = POLICY_GAIN / 2 / start_scale(seen, 2 * self.width)  # logits as large as those of an MLPAgent
         self.policy = PopulationMLP(p, size, spec.action_params_size, gain=gain, generator=generator)
         self.critic = PopulationMLP(p, size, hidden // 2 or 1, 1, gain=1.0, generator=generator)
+        self.pointing = make_pointing(spec, size, start_scale(seen, 2 * self.width), generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """Nothing is remembered."""
@@ -148,7 +150,7 @@ class GRUAgent(Pretrained, nn.Module):
         open_symbols: int | None = None,
     ) -> AgentOutput:
         """obs [P, R, O] float32, inbox [P, R, K, L] or None -> AgentOutput; see `Agent` for the keywords."""
-        obs = obs if self.eye is None else self.eye(obs)
+        whole, obs = obs, obs if self.eye is None else self.eye(obs)
         features, thought = obs, obs
         if self.width:
             heard = asked = obs.new_zeros(*obs.shape[:-1], self.width)
@@ -160,7 +162,8 @@ class GRUAgent(Pretrained, nn.Module):
         if self.autoregressive:
             message, said = self.speech(thought, said, generator, greedy, open_symbols)
         value = self.critic(features.detach()).squeeze(-1) if self.spec.judged else obs.new_zeros(obs.shape[:2])
-        return AgentOutput(self.policy(features), message, value, {}, {"features": features}, said)
+        logits = pointed(self.pointing, self.policy(features), features, whole)
+        return AgentOutput(logits, message, value, {}, {"features": features}, said)
 
     def _hear(self, inbox: Inbox) -> Tensor:
         """[P, R, hidden], the mean over real messages; zeros where there is none."""

@@ -13,6 +13,7 @@ from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch, late
 from popcomm.agents.convolution import make_eye
 from popcomm.agents.gates import Manner, ReceiverGate, check_urgency
 from popcomm.agents.message_encoder import MessageEncoder
+from popcomm.agents.pointing import make_pointing, pointed
 from popcomm.agents.population import PopulationLinear, PopulationMLP, orthogonal_layer_
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
 from popcomm.channels.mailbox import Inbox
@@ -43,7 +44,7 @@ class HiddenState:
         whole("agent_config.hidden", hidden, 1)
         self.spec, self.hidden_size, self.features_size = spec, hidden, hidden
         self.eye = make_eye(spec, encoder, hidden, generator)
-        self.decides_unseen = self.eye is not None
+        self.decides_unseen = self.eye is not None and spec.candidates is None
         return spec.obs_size if self.eye is None else self.eye.size
 
     def _add_hearing(self, width: int, generator: torch.Generator | None) -> None:
@@ -66,6 +67,7 @@ class HiddenState:
         check_urgency(spec, urgency)
         if spec.manners:
             self.manner = Manner(spec, h, urgency, generator)
+        self.pointing = make_pointing(spec, h, scale, generator)
 
     def _add_message_head(self, scale: float, itself: bool, generator: torch.Generator | None) -> None:
         """What is said, unless it is h itself. itself: whether it may be; scale: root mean square of h at the start."""
@@ -118,7 +120,8 @@ class HiddenState:
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """obs [P, R, O], unless what was seen is in `aux` of those rows -> action logits [P, R, A], values [P, R]."""
         known = torch.cat([aux.get("seen", obs), aux["features"]], -1).detach()
-        return self.policy(aux["features"]), self.critic(known).squeeze(-1)
+        logits = pointed(self.pointing, self.policy(aux["features"]), aux["features"], obs)
+        return logits, self.critic(known).squeeze(-1)
 
     def auxiliary_losses(self, batch: AuxiliaryBatch, outputs: AgentOutput) -> dict[str, Tensor]:
         """It has none."""

@@ -14,6 +14,7 @@ from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch, late
 from popcomm.agents.convolution import make_eye
 from popcomm.agents.gates import Manner, ReceiverGate, check_urgency
 from popcomm.agents.message_encoder import MessageEncoder
+from popcomm.agents.pointing import make_pointing, pointed
 from popcomm.agents.population import PopulationLinear, orthogonal_, orthogonal_layer_
 from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.start import POLICY_GAIN, start_message_head_
@@ -46,7 +47,7 @@ class MLPAgent(Pretrained, nn.Module):
     """
 
     has_auxiliary_losses = False
-    gives_features = takes_relaxed = gates_messages = decides_unseen = True
+    gives_features = takes_relaxed = gates_messages = True
 
     def __init__(
         self,
@@ -82,6 +83,8 @@ class MLPAgent(Pretrained, nn.Module):
         check_urgency(spec, urgency)
         if spec.manners:
             self.manner = Manner(spec, hidden, urgency, generator)
+        self.pointing = make_pointing(spec, hidden, START_SCALE, generator)
+        self.decides_unseen = self.pointing is None
 
     def _start(self, generator: torch.Generator | None) -> None:
         for half in self.first.weight.data.chunk(2, -1):
@@ -134,9 +137,9 @@ class MLPAgent(Pretrained, nn.Module):
         return self.first(obs if self.eye is None else self.eye(obs))
 
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """`aux` of rows, whose obs are not looked at -> action logits [P, R, A], values [P, R]."""
+        """`aux` of rows, and of obs [P, R, O] the candidates, if any -> action logits [P, R, A], values [P, R]."""
         value = self.value_head(self.activation(self.critic(self.activation(aux["judging"])))).squeeze(-1)
-        return self.policy_head(aux["features"]), value
+        return pointed(self.pointing, self.policy_head(aux["features"]), aux["features"], obs), value
 
     def _pool(self, inbox: Inbox, first: Tensor, aux: dict[str, Tensor]) -> Tensor:
         """[P, R, hidden], the mean over real messages, as far as they are let in; zero where there is none.

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from popcomm.agents.distributions import action_distribution
+from popcomm.agents.pointing import Pointing, pointed
 from popcomm.agents.population import PopulationMLP
 
 HIDDEN = 64
@@ -20,13 +21,14 @@ class QualityHead(nn.Module):
     features to the message: the signal by which DIAL's senders learn (Foerster 2016, section 5.1).
 
     Discrete actions have a number each; of MultiDiscrete ones the numbers of the components are added up; a Box action
-    is an input of the network.
+    is an input of the network. Where the observation tells of every action, each is held against what is known, too.
 
     Args:
         members: P.
         features: how many numbers the policy acts on.
         action_space: Discrete, MultiDiscrete or Box.
         hidden: width of the hidden layer.
+        pointing: of discrete actions with candidates (`popcomm.agents.pointing`).
         generator: source of the initial weights; torch's default one if None.
     """
 
@@ -37,6 +39,7 @@ class QualityHead(nn.Module):
         action_space: spaces.Space,
         hidden: int = HIDDEN,
         generator: torch.Generator | None = None,
+        pointing: Pointing | None = None,
     ) -> None:
         super().__init__()
         self.distribution = action_distribution(action_space)
@@ -44,10 +47,14 @@ class QualityHead(nn.Module):
         actions = self.distribution.num_features
         sizes = (features, hidden, actions) if self.chooses else (features + actions, hidden, 1)
         self.net = PopulationMLP(members, *sizes, activation="relu", gain=1.0, generator=generator)
+        self.pointing = pointing
 
-    def forward(self, features: Tensor, actions: Tensor) -> Tensor:
-        """features [P, R, F], actions [P, R, ...] -> [P, R], in the units of normalised returns."""
+    def forward(self, features: Tensor, actions: Tensor, obs: Tensor | None = None) -> Tensor:
+        """features [P, R, F], actions [P, R, ...] -> [P, R], in the units of normalised returns.
+
+        obs [P, R, O], with pictures scaled, is looked at where there are candidates alone.
+        """
         chosen = self.distribution.features(actions).to(features.dtype)
         if self.chooses:
-            return (self.net(features) * chosen).sum(-1)
+            return (pointed(self.pointing, self.net(features), features, obs) * chosen).sum(-1)
         return self.net(torch.cat([features, chosen], -1)).squeeze(-1)

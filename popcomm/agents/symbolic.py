@@ -18,6 +18,7 @@ from popcomm.agents.gates import Manner, ReceiverGate, check_urgency
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
+from popcomm.agents.pointing import make_pointing, pointed
 from popcomm.agents.population import PopulationLinear, PopulationLSTMCell, PopulationMLP
 from popcomm.agents.pretrained import Pretrained
 from popcomm.agents.routing import RoutedHearing
@@ -94,7 +95,8 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         p, h = spec.members, hidden_dim
         self.eye = make_eye(spec, encoder, h, generator)
         seen = spec.obs_size if self.eye is None else self.eye.size
-        self.decides_unseen = self.eye is not None  # else what is seen is in nothing but the observation
+        # Else what is seen, or the candidates, are in nothing but the observation.
+        self.decides_unseen = self.eye is not None and spec.candidates is None
         self.lstm = PopulationLSTMCell(p, seen + h, h, generator=generator)
         start_memory_(self.lstm, generator)
         width = seen + 2 * h
@@ -118,6 +120,7 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
             self.query = PopulationLinear(p, h, h, generator=generator)
             if spec.sender_obs_size:
                 self.decoder = MessageDecoder(p, spec.receives, h, num_heads, spec.sender_obs_size, generator)
+        self.pointing = make_pointing(spec, h, START_SCALE, generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """{"h", "c", and "context" unless silent}, [P, rows, hidden_dim] zeros each."""
@@ -170,7 +173,8 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
     def decide(self, obs: Tensor, aux: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """obs [P, R, O], unless what was seen is in `aux` of those rows -> action logits [P, R, A], values [P, R]."""
         known = torch.cat([aux.get("seen", obs), aux["hidden"], aux["context"]], -1).detach()
-        return self.policy.layers[-1](aux["features"]), self.critic(known).squeeze(-1)
+        logits = self.policy.layers[-1](aux["features"])
+        return pointed(self.pointing, logits, aux["features"], obs), self.critic(known).squeeze(-1)
 
     def _encoded(self, messages: Tensor, soft: Tensor | None) -> Tensor:
         return tanh(self.encoder.encode(messages, soft))

@@ -22,6 +22,7 @@ from popcomm.agents.flare_mixing import scores
 from popcomm.agents.grounding import Grounding, auxiliary_weights
 from popcomm.agents.message_decoder import MessageDecoder
 from popcomm.agents.message_encoder import MessageEncoder
+from popcomm.agents.pointing import make_pointing, pointed
 from popcomm.agents.population import (
     PopulationLayerNorm,
     PopulationLinear,
@@ -157,6 +158,7 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         self.features_size = width
         self.critic = PopulationMLP(p, width, narrow, 1, gain=1.0, generator=generator)
         self._add_estimators(width, narrow, generator)
+        self.pointing = make_pointing(spec, width, generator=generator)
         if spec.sends is not None:
             self.message_head = make_message_head(message_head, p, width, spec.sends, generator)
         self.autoregressive = spec.sends is not None and message_head == "autoregressive"
@@ -215,9 +217,8 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         if self.spec.sends is not None:
             message, spoken = self.message_head(hidden, said, generator, greedy, open_symbols)
         value = self.critic(hidden.detach()).squeeze(-1)
-        return AgentOutput(
-            self.policy(hidden), message, value, next_state, {**aux, "hidden": hidden, "features": hidden}, spoken
-        )
+        logits = pointed(self.pointing, self.policy(hidden), hidden, obs)
+        return AgentOutput(logits, message, value, next_state, {**aux, "hidden": hidden, "features": hidden}, spoken)
 
     def _read_out(
         self, obs: Tensor, inbox: Inbox | None, state: Mapping[str, Tensor]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from popcomm.envs.candidates import ENTRY, candidates_of
 from popcomm.envs.flat_spaces import MASK
 from popcomm.envs.foreign import create_env
 from popcomm.envs.lock_step import LockStep, differing, lock_step
@@ -142,6 +143,15 @@ def _describe(check: EnvCheck, world: ParallelEnvWorld) -> None:
     facts["species"] = [_of_species(world, name, species) for name, species in world.species.items()]
     masked = [name for name, species in world.species.items() if species.has_action_mask]
     facts["masks"] = [f"of {', '.join(masked)}" if masked else "none"]
+    picking = {
+        name: found for name, s in world.species.items() if (found := candidates_of(s.structure, s.action_space))
+    }
+    if picking:
+        told = (
+            f"'{name}' is told of {found.actions} actions in {found.size} numbers each"
+            for name, found in picking.items()
+        )
+        facts[ENTRY] = list(told)
     size = world.position_size
     facts["positions"] = [f"{size} axes" if size else "none, so topology k_nearest cannot be used"]
     facts["state"] = [f"{world.state_size:,} numbers" if world.state_size else "none, so critic central cannot be used"]
@@ -155,6 +165,11 @@ def _describe(check: EnvCheck, world: ParallelEnvWorld) -> None:
         observed = face.observation.space
         if face.action.is_box and isinstance(observed, spaces.Dict) and MASK in observed.spaces:
             check.notes.append(f"'{name}' has an action_mask and Box actions: the mask is a part of what it observes")
+        if isinstance(observed, spaces.Dict) and ENTRY in observed.spaces and name not in picking:
+            check.notes.append(
+                f"'{name}' observes {ENTRY} {observed[ENTRY]} that are numbers like any others: a Box with a row for "
+                "each action of a Discrete space would be weighed row by row"
+            )
 
 
 def _of_species(world: ParallelEnvWorld, name: str, species: Species) -> str:

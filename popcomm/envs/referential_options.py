@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 
 from popcomm.checks import count, number
+from popcomm.envs.candidates import ENTRY
 from popcomm.envs.world import Species
 from popcomm.errors import UserError, unknown
 
@@ -24,13 +27,26 @@ def make_species(
     total = speakers + listeners
     if swapping:
         names = _names("agent", total)
-        return {"agent": Species("agent", 0, total, 2 + meaning + shown, answer, names, has_answers=True)}
+        structure = _structure({"role": 2, "meaning": meaning}, distractors, meaning)
+        size = 2 + meaning + shown
+        return {"agent": Species("agent", 0, total, size, answer, names, has_answers=True, structure=structure)}
     talk = turns > 1
     first, second = _names("speaker", speakers), _names("listener", listeners)
     return {
         "speaker": Species("speaker", 0, speakers, meaning, spaces.Discrete(1), first, hears=talk),
-        "listener": Species("listener", speakers, total, 1 + shown, answer, second, speaks=talk, has_answers=True),
-    }
+        "listener": Species(
+            "listener", speakers, total, 1 + shown, answer, second, speaks=talk, has_answers=True,
+            structure=_structure({"due": 1}, distractors, meaning),
+        ),
+    }  # fmt: skip
+
+
+def _structure(before: Mapping[str, int], distractors: int, meaning: int) -> spaces.Dict | None:
+    """What an observation is flattened from: entries of so many numbers, then the candidates; None without them."""
+    if not distractors:
+        return None
+    sizes = {**{name: (size,) for name, size in before.items()}, ENTRY: (distractors + 1, meaning)}
+    return spaces.Dict(OrderedDict((name, spaces.Box(0, 1, shape, np.float32)) for name, shape in sizes.items()))
 
 
 def _names(kind: str, count: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.graph import LinkWeights
+from popcomm.agents.pointing import make_pointing
 from popcomm.agents.population import PopulationLinear
 from popcomm.agents.quality import QualityHead
 from popcomm.errors import UserError
@@ -64,7 +65,9 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
             self.central_critic = CentralCritic(self.spec) if config["critic"] == "central" else None
             self.quality: QualityHead | None = None
             if config.get("quality"):
-                self.quality = QualityHead(self.spec.members, self.agent.features_size, self.spec.action_space)
+                size = self.agent.features_size
+                weighs = make_pointing(self.spec, size)
+                self.quality = QualityHead(self.spec.members, size, self.spec.action_space, pointing=weighs)
         self.returns = ReturnNormaliser(self.spec.members)
         # Strengths of the links by which it hears, where a graph is learned.
         links = config.get("links")

@@ -185,7 +185,9 @@ class SpeciesLoss:
         config, members = self.config, self.module.spec.members
         total, logged = run.mask.new_zeros((), dtype=torch.float32), {}
         if self.module.quality is not None:
-            worth = self.module.quality(output.aux["features"].float(), rows["actions"])
+            # Observations are large; only who is offered candidates is asked with them.
+            seen = None if self.module.quality.pointing is None else self.module.spec.numbers(rows["obs"])
+            worth = self.module.quality(output.aux["features"].float(), rows["actions"], seen)
             error = (worth - rows["targets"]).square()
             quality = mean(rows.where_known(error))
             total, logged["quality_loss"] = total + weights["quality"] * quality, quality / members

@@ -86,3 +86,28 @@ def test_without_messages_nobody_can_know_the_digit() -> None:
     """Five standard deviations of a share of 1/4 among 256 and more episodes."""
     point = trained(None, 20).point()
     assert abs(point.greedy - 1 / DIGITS) < 0.135
+
+
+def picking(iterations: int, **training: Any) -> float:
+    """The share of targets that a listener picks among four candidates after so many iterations."""
+    config = (
+        PopulationPPOConfig()
+        .environment("referential_v0", env_config={"task": "pick", "distractors": 3, "values": 4, "rounds": 15})
+        .communication(messages={"kind": "symbols", "vocab_size": 8, "length": 2})
+        .population(agent="mlp", agent_config={"hidden": 32})
+        .training(gamma=0.0, lr=5e-3, message_entropy_coeff=0.02, minibatch_size=32, **training)
+        .env_runners(num_worlds_per_env_runner=64, rollout_fragment_length=8)
+        .debugging(seed=1)
+    )
+    played = LocalTraining(config)
+    for _ in range(iterations):
+        played.iterate()
+    return played.evaluate(False)[1]["accuracy"]
+
+
+def test_a_listener_learns_to_pick_what_it_is_told_of_whichever_place_it_has() -> None:
+    assert picking(60, learn_from="answers") >= 0.9
+
+
+def test_a_listener_finds_out_by_trial_what_to_pick() -> None:
+    assert picking(80, num_epochs=2) >= 0.8

@@ -397,11 +397,18 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
         for arm, runs in groups.items()
         if max(run["accuracy"] for run in runs) < LEARNED * guessed(GAMES[arm])
     ]
+    alone = groups.get("pick", [])
+    partly = alone if alone and GAMES["pick"] not in unlearned and _falls_short(alone) else []
     return {
-        "unlearned": unlearned, "guessed": guessed,
+        "partly": partly, "unlearned": unlearned, "guessed": guessed,
         "records": records, "groups": groups, "claims": claims(groups), "games": GAMES, "shown": shown, "most": most,
         "shuffles": SHUFFLES, "played": PLAYED, "steps": records[0]["env_steps"],
     }  # fmt: skip
+
+
+def _falls_short(runs: Sequence[Record]) -> bool:
+    """Whether the mean accuracy of picking is below what is possible where nobody talks back."""
+    return bool(np.mean([run["accuracy"] for run in runs]) < most(GAMES["pick"]))
 
 
 EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, seeds=5, quick=1)

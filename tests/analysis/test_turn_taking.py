@@ -127,6 +127,12 @@ def test_claims_follow_the_intervals_and_the_page_is_written() -> None:
     assert markdown(EXPERIMENT, records[:1], "python -m x")
 
 
+@pytest.mark.parametrize(("accuracy", "told"), [(0.12, "Not learned"), (0.4, "learned in part"), (0.7, None)])
+def test_the_page_says_how_far_the_games_of_picking_were_learned(accuracy: float, told: str | None) -> None:
+    page = markdown(EXPERIMENT, [record("pick", seed, accuracy, 0.3) for seed in (1, 2)], "python -m x")
+    assert [text for text in ("Not learned", "learned in part") if text in page] == ([told] if told else [])
+
+
 def test_frozen_players_are_asked_in_the_same_rounds_whatever_is_done_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """An untrained pair: what it says is recorded, and heard again in its order it is understood as before."""
     from popcomm.analysis.experiments.local_training import LocalTraining

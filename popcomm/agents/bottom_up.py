@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from popcomm.agents.activations import activation_function
 from popcomm.agents.block_sparse import BlockSparseLinear
 from popcomm.agents.contract import AgentOutput, AgentSpec, AuxiliaryBatch
-from popcomm.agents.growing import Flops, flops_of_block, grow_pool, look_every
+from popcomm.agents.growing import Flops, flops_of_block, grow_pool, has_room, look_every
 from popcomm.agents.growth_criteria import rows_of
 from popcomm.agents.growth_rule import GrowthRule
 from popcomm.agents.message_encoder import MessageEncoder
@@ -262,11 +262,16 @@ class BottomUpNetwork(Pretrained, nn.Module):
 
     def watch(self, on: bool) -> None:
         """Whether the gradients that follow are looked at."""
-        now = int(self.iterations)
-        looks = on and self.rule.looks is not None and now >= self.rule.warm_up and not self.rule.is_over(now)
+        looks = on and self.rule.watches(int(self.iterations) + 1) and self._has_room()
         self._update, self._every = 0, 1
         for layer in self.layers.values():
             layer.watching, layer.seen = looks, []
+
+    def _has_room(self) -> bool:
+        """Whether any edge can still come: a budget is not spent, or pruning makes room."""
+        layers = self.layers
+        pools = (({name: layers[name] for name in pool.layers}, pool) for pool in self.rule.pools)
+        return self.rule.prune > 0 or any(has_room(own, pool) for own, pool in pools if own)
 
     def growth_statistics(self) -> Tensor:
         """[K, L, G, N, N] sums of the criterion for every layer, sender by receiver; [1] where it looks at nothing."""

@@ -65,23 +65,49 @@ def grow_pool(
     Returns:
         {`edges` of a layer: its rows}, of the layers whose edges change (`popcomm.agents.reindex`).
     """
-    own, (_, networks, seats, _) = list(layers.values()), scores.shape
+    own, (_, networks, _, _) = list(layers.values()), scores.shape
     network = torch.cat([layer.pairs()[0] for layer in own])
     gone = _dropped(own, network, rule.prune, iteration)
     lost = torch.bincount(network[gone], minlength=networks)
-    room = pool.edges - torch.bincount(network, minlength=networks) + lost
+    left = room_of(layers, pool, ~gone)
+    there = _candidates(own, scores)
+    where, *edge = chosen(scores, there, left.edges, left.costs, left.flops, rule.at_once + lost, rule.threshold)
+    return _changed(own, gone, where, edge, iteration)
+
+
+class Room(NamedTuple):
+    """What a budget has left, of each of G networks."""
+
+    edges: Tensor  # [G] int64
+    flops: Tensor  # [G] float64; infinite where there is no such budget
+    costs: Tensor  # [L] float64, of an edge of each layer (FLOPs)
+
+
+def room_of(layers: Mapping[str, BlockSparseLinear], pool: Pool, kept: Tensor | None = None) -> Room:
+    """What is left of a budget beside the edges that are there.
+
+    Args:
+        layers: {name: layer}, those of the pool.
+        kept: [E] bool, which of their edges stay; None: all.
+    """
+    own = list(layers.values())
+    networks, seats = own[0].networks, own[0].seats
+    network = torch.cat([layer.pairs()[0] for layer in own])
     costs = network.new_tensor(
         [flops_of_block(layer, name).total for name, layer in layers.items()], dtype=torch.float64
     )
     paid = costs.repeat_interleave(network.new_tensor([len(layer.senders) for layer in own]))
-    spent = torch.bincount(network[~gone], paid[~gone], networks)
-    dense = float(costs.sum()) * seats**2
-    purse = torch.inf if pool.flops is None else dense * pool.flops - dense / seats - spent
-    there = _candidates(own, scores)
-    where, *edge = chosen(
-        scores, there, room, costs, torch.zeros_like(spent) + purse, rule.at_once + lost, rule.threshold
-    )
-    return _changed(own, gone, where, edge, iteration)
+    if kept is not None:
+        network, paid = network[kept], paid[kept]
+    spent, dense = torch.bincount(network, paid, networks), float(costs.sum()) * seats**2
+    purse = torch.inf if pool.flops is None else dense * pool.flops - dense / seats
+    return Room(pool.edges - torch.bincount(network, minlength=networks), purse - spent, costs)
+
+
+def has_room(layers: Mapping[str, BlockSparseLinear], pool: Pool) -> bool:
+    """Whether any of its networks may get another edge within a budget."""
+    left = room_of(layers, pool)
+    return bool(((left.edges > 0) & (left.flops >= left.costs.min())).any())
 
 
 def _candidates(layers: list[BlockSparseLinear], scores: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ KEY = "agent_config.growth"
 GROUPS = ("actor", "critic")
 # Criteria that look at no gradient: by chance; controls, which never grow; and a graph that is given.
 WITHOUT_GRADIENTS = ("random", "none", "full", "oracle")
-KEYS = ("criterion", "edges", "flops", "threshold", "every", "at_once", "warm_up", "stop", "prune")
+KEYS = ("criterion", "edges", "flops", "threshold", "every", "at_once", "window", "warm_up", "stop", "prune")
 SHARE = 0.25  # of all edges, the budget where neither a budget nor a threshold is given
 
 
@@ -40,6 +40,7 @@ class GrowthRule:
     threshold: float
     every: int
     at_once: int
+    window: int
     warm_up: int
     stop: int | None
     prune: float
@@ -53,7 +54,8 @@ class GrowthRule:
             given: criterion ("csnr"), edges (a number for the actor and as many for the critic, or {"actor", "critic"
                 or a layer's name: number}; of an oracle the pairs), flops (a share of a dense collective's), threshold
                 (of the score), every (iterations between growths), at_once (edges of a growth, in each pool and
-                network), warm_up (iterations that nothing is looked at), stop (the last iteration that may grow), prune
+                network), window (iterations before a growth in which gradients are looked at; all of them), warm_up
+                (iterations that nothing is looked at), stop (the last iteration that may grow), prune
                 (share of the edges that each growth first drops, the weakest).
             layers: their names, "actor.0" and so on.
             seats: N.
@@ -72,6 +74,11 @@ class GrowthRule:
             count(f"{KEY}.warm_up", given.get("warm_up", 0), 0),
         )
         at_once = count(f"{KEY}.at_once", given.get("at_once", max(1, seats // 4)), 1)
+        window = count(f"{KEY}.window", given.get("window", every), 1)
+        if window > every:
+            raise UserError(
+                f"{KEY}.window is {window}, and between growths there are {every} iterations (every): at most {every}"
+            )
         stop = given.get("stop")
         if stop is not None and count(f"{KEY}.stop", stop, 1) < warm_up + every:
             raise UserError(
@@ -89,7 +96,7 @@ class GrowthRule:
         part = SHARE if edges is None and flops is None and given.get("threshold") is None else 1.0
         pools = _pools(edges, flops, layers, seats, part)
         prune = share(f"{KEY}.prune", given.get("prune", 0.0))
-        return cls(name, pools, threshold, every, at_once, warm_up, stop, prune, graph)
+        return cls(name, pools, threshold, every, at_once, window, warm_up, stop, prune, graph)
 
     @property
     def looks(self) -> Criterion | None:
@@ -101,9 +108,13 @@ class GrowthRule:
         """Whether there ever are other edges than at the start."""
         return self.looks is not None or self.criterion == "random"
 
-    def is_over(self, iteration: int) -> bool:
-        """Whether nothing grows any more after so many iterations."""
-        return not self.grows or (self.stop is not None and iteration >= self.stop)
+    def watches(self, iteration: int) -> bool:
+        """Whether gradients are looked at in an iteration; they count from 1."""
+        since = iteration - self.warm_up
+        if self.looks is None or since < 1:
+            return False
+        left = -since % self.every  # iterations until it grows
+        return left < self.window and (self.stop is None or iteration + left <= self.stop)
 
     def due(self, iteration: int) -> bool:
         """Whether it grows at the end of an iteration; they count from 1."""

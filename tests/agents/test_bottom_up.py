@@ -241,6 +241,28 @@ def test_a_network_that_will_not_grow_is_not_hooked() -> None:
     assert not any(watching(0, criterion=name) for name in ("random", "none", "full"))
 
 
+@pytest.mark.parametrize(
+    ("growth", "looks"),
+    [
+        ({"edges": 2}, False),
+        ({"edges": 3}, True),
+        ({"edges": {"actor": 2, "critic": 1}}, True),  # the critic has none yet
+        ({"edges": {"actor": 2}}, False),
+        ({"edges": 2, "prune": 0.5}, True),  # which makes room
+        ({"flops": 0.32}, False),  # 92 operations are left, and the cheapest edge takes 192
+        ({"flops": 0.35}, True),
+    ],
+)
+def test_where_a_budget_is_spent_nothing_is_looked_at(growth: dict[str, Any], looks: bool) -> None:
+    agent = made(growth={"criterion": "raw", "every": 1, **growth})
+    agent.watch(True)
+    assert agent.layers["actor.0"].watching
+    for group in ("actor", "critic") if "critic" not in str(growth) else ("actor",):
+        agent.layers[f"{group}.1"].connect(torch.tensor([0, 1]), torch.tensor([2, 3]))
+    agent.watch(True)
+    assert agent.layers["actor.0"].watching == looks
+
+
 def test_rows_are_their_receivers() -> None:
     teams, wholes = grown(TEAMS), grown(WHOLES)
     for name, layer in teams.layers.items():

@@ -22,16 +22,30 @@ def rule(seats: int = 4, **given: Any) -> GrowthRule:
 def test_it_grows_after_the_warm_up_every_so_many_iterations_until_it_stops() -> None:
     told = rule(warm_up=3, every=2, stop=8)
     assert [i for i in range(1, 15) if told.due(i)] == [5, 7]
-    assert not told.is_over(7)
-    assert told.is_over(8)
     assert [i for i in range(1, 9) if rule(every=4).due(i)] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("given", "looked_at"),
+    [
+        ({"warm_up": 3, "every": 2, "stop": 8}, [4, 5, 6, 7]),  # after the growth in 7 there is none before 8 is over
+        ({"every": 3, "window": 1}, [3, 6, 9]),
+        ({"every": 3, "window": 2, "warm_up": 1}, [3, 4, 6, 7, 9]),
+        ({"every": 3, "window": 1, "stop": 6}, [3, 6]),
+        ({"every": 1}, list(range(1, 10))),
+        ({"criterion": "random", "every": 1}, []),
+    ],
+)
+def test_gradients_are_looked_at_before_growths_and_where_none_follows_never(given: Any, looked_at: list[int]) -> None:
+    told = rule(**given)
+    assert [i for i in range(1, 10) if told.watches(i)] == looked_at
 
 
 @pytest.mark.parametrize("criterion", ["none", "full", "oracle"])
 def test_controls_never_grow(criterion: str) -> None:
     edges = [[0, 1]] if criterion == "oracle" else 3
     told = rule(criterion=criterion, edges=edges, every=1)
-    assert told.is_over(0)
+    assert not any(told.watches(i) for i in range(1, 9))
     assert not any(told.due(i) for i in range(1, 9))
 
 
@@ -72,6 +86,8 @@ def test_without_any_budget_a_quarter_of_all_edges_may_grow() -> None:
         ({"every": 0}, "growth.every is 0, and must be a whole number of at least 1"),
         ({"at_once": 0}, "growth.at_once is 0, and must be"),
         ({"warm_up": 10, "every": 5, "stop": 12}, "growth.stop is 12, and the first growth would be in iteration 15"),
+        ({"window": 0}, "growth.window is 0, and must be a whole number of at least 1"),
+        ({"window": 6}, r"growth.window is 6, and between growths there are 5 iterations \(every\): at most 5"),
         ({"prune": 2}, "growth.prune is 2, and must lie in"),
         ({"criterion": "oracle"}, r"growth.edges is None, and of criterion 'oracle' it must be \[\[sender, rec"),
         (

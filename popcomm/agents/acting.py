@@ -20,7 +20,7 @@ from popcomm.channels.messages import MessageKind, Symbols, likeliest
 from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.words import Words
 from popcomm.envs.flat_spaces import FlatAction, FlatObservation, mask_of
-from popcomm.envs.foreign import backing_world
+from popcomm.envs.foreign import backing_world, species_behind, structure_behind
 from popcomm.envs.sight import sight_of
 from popcomm.errors import UserError, unknown
 
@@ -82,7 +82,7 @@ def spec_for(env: Any, agent: Any) -> EnvSpec:
         speaks=not mute,
         hears=not deaf,
         obs_size=sizes[agent],
-        observation_space=seen[agent].structure,
+        observation_space=structure_behind(env, agent, own) or seen[agent].structure,
         action_space=flat_action.space,
         messages=channel.messages,
         inbox_size=channel.inbox_size,
@@ -97,12 +97,8 @@ def spec_for(env: Any, agent: Any) -> EnvSpec:
 
 def _never(env: Any, agent: Any) -> tuple[bool, bool]:
     """Whether the agent's species never speaks and never hears, where a World says so."""
-    world = backing_world(env)
-    if world is None:
-        return False, False
-    seat = env.possible_agents.index(agent)
-    species = next(s for s in world.species.values() if s.start <= seat < s.stop)
-    return not species.speaks, not species.hears
+    species = species_behind(env, agent)
+    return (False, False) if species is None else (not species.speaks, not species.hears)
 
 
 def _state_size(env: Any) -> int:

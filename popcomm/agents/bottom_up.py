@@ -41,7 +41,8 @@ class BottomUpNetwork(Pretrained, nn.Module):
     With seating "fixed" and members = seats x teams every seat is a member, with a normaliser of returns and a clipping
     of its own; with "worlds", or one member, a member is a whole network. Layers are "actor.0" ... and "critic.0" ...,
     the last of each being its head. What is heard is encoded per message, averaged, and added to a seat's own first
-    layers; messages are linear in the actor's last hidden layer.
+    layers; messages are linear in the actor's last hidden layer. What hears, speaks and weighs candidates is a
+    member's, on all seats where it sits, whatever `blocks` says.
 
     Args:
         spec: what the network must know of its place.
@@ -323,7 +324,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
     # ---- accounting ----
 
     def flops(self, dense: bool = False) -> Flops:
-        """Operations of an agent in a step: of blocks, edges and GRUs, without what hears and speaks.
+        """Operations of an agent in a step: of blocks, edges and GRUs, not of what hears, speaks or weighs candidates.
 
         Backward is what an update adds for the same step: gradients of weights and of all inputs but observations.
         Where all edges are multiplied as one dense matrix, the machine does more than is counted here.

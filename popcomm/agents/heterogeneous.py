@@ -84,6 +84,7 @@ class HeterogeneousAgent(HiddenState, Pretrained, nn.Module):
             if spec.receives is not None:
                 self.query = PopulationLinear(p, width, width, generator=generator)
         self._add_heads(seen, START_SCALE, urgency, generator)
+        self._add_pointing(START_SCALE, generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """Nothing is remembered."""

@@ -67,7 +67,6 @@ class HiddenState:
         check_urgency(spec, urgency)
         if spec.manners:
             self.manner = Manner(spec, h, urgency, generator)
-        self.pointing = make_pointing(spec, h, scale, generator)
 
     def _add_message_head(self, scale: float, itself: bool, generator: torch.Generator | None) -> None:
         """What is said, unless it is h itself. itself: whether it may be; scale: root mean square of h at the start."""
@@ -76,6 +75,10 @@ class HiddenState:
             return
         self.message_head = PopulationLinear(self.spec.members, h, math.prod(kind.params_shape), generator=generator)
         start_message_head_(self.message_head, scale, generator)
+
+    def _add_pointing(self, scale: float, generator: torch.Generator | None) -> None:
+        """What weighs candidates; the last part that is made, so that others start as they do without it."""
+        self.pointing = make_pointing(self.spec, self.hidden_size, scale, generator)
 
     def _mean_heard(self, inbox: Inbox, hidden: Tensor, aux: dict[str, Tensor]) -> Tensor:
         """[P, R, width], the mean over the real messages, as far as they are let in; zero where there is none.

@@ -61,6 +61,7 @@ class IC3NetAgent(HiddenState, Pretrained, nn.Module):
         self._add_hearing(hidden, generator)
         self._add_heads(seen, START_SCALE, urgency, generator)
         self._add_message_head(START_SCALE, True, generator)
+        self._add_pointing(START_SCALE, generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """{"h", "c"}, [P, rows, hidden] zeros each."""

@@ -10,6 +10,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from popcomm.agents.distributions import action_distribution
+from popcomm.agents.pointing import Pointing
+from popcomm.envs.candidates import candidates_of
 from popcomm.envs.world import Species
 
 FADING = (0.8, 0.97)  # how much of what was seen before is left after a step, in each trace
@@ -22,6 +24,8 @@ class JointCritic(nn.Module):
 
     It hears no message: what an action is worth in the state of the world is the same whatever is said of it. So it can
     be learned before anybody speaks, and tell listeners what they should have done, and through them the speakers.
+
+    Where a judged seat's observation tells of its actions, each is held against all that is known, too.
 
     What is past it knows by `seen_so_far`, which has nothing to learn and nothing to keep between fragments.
 
@@ -46,6 +50,8 @@ class JointCritic(nn.Module):
         self.seats = nn.ParameterList(_weight(1.0, seats[name], hidden) for name in judged)
         self.inner = nn.Linear(hidden, hidden)
         self.heads = nn.ModuleList(nn.Linear(hidden, _choices(species[name])) for name in judged)
+        self.pointings = nn.ModuleList(_pointing(species[name], hidden) or nn.Identity() for name in judged)
+        self.shapes = {name: (seats[name], TRACES * each.glimpse_size + 2) for name, each in species.items()}
 
     def _numbers(self, name: str) -> int:
         return self.distributions[name].num_features
@@ -68,10 +74,19 @@ class JointCritic(nn.Module):
         }  # {species: [..., N, H]}
         base = base + torch.stack([deed.sum(-2, keepdim=True) for deed in own.values()]).sum(0)
         worth = {}
-        for name, seat, head in zip(self.judged, self.seats, self.heads, strict=True):
-            features = F.relu(base - own[name] + seat)
-            worth[name] = head(F.relu(self.inner(features)))
+        each = self._of_species(seen)
+        for name, seat, head, points in zip(self.judged, self.seats, self.heads, self.pointings, strict=True):
+            known = F.relu(self.inner(F.relu(base - own[name] + seat)))
+            worth[name] = head(known)
+            if isinstance(points, Pointing):
+                rows = (values.flatten(0, -2).unsqueeze(0) for values in (known, each[name]))
+                worth[name] = worth[name] + points(*rows).view_as(worth[name])
         return worth
+
+    def _of_species(self, seen: Tensor) -> dict[str, Tensor]:
+        """The inverse of `joined`: [..., W] -> {species: [..., N, F]}, views."""
+        parts = seen.split([seats * width for seats, width in self.shapes.values()], -1)
+        return {name: part.unflatten(-1, self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
 
     def _deed(self, name: str, weight: Tensor, actions: Tensor, alive: Tensor) -> Tensor:
         """[..., N, H], what a seat's action adds to what others' are worth."""
@@ -116,6 +131,15 @@ def joined(seen: Mapping[str, Tensor]) -> Tensor:
 def judges(space: spaces.Space) -> bool:
     """Whether the actions of a space have a number each."""
     return isinstance(space, spaces.Discrete)
+
+
+def _pointing(species: Species, hidden: int) -> Pointing | None:
+    """What weighs the actions that the species is told of; what is seen now comes first among what it looks at.
+
+    None where there are none, or pictures beside them, which are seen in small: then rows stand elsewhere.
+    """
+    found = candidates_of(species.structure, species.action_space)
+    return None if found is None or species.sight is not None else Pointing(found, 1, hidden)
 
 
 def _choices(species: Species) -> int:

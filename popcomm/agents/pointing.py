@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from popcomm.agents.activations import tanh
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.population import PopulationLinear, orthogonal_layer_
 from popcomm.agents.start import POLICY_GAIN
+from popcomm.envs.candidates import Candidates
 
 WIDTH = 64
 # The key of a one-hot is so long at the start.
@@ -25,23 +25,28 @@ class Pointing(nn.Module):
     can only learn by heart, one arrangement after another. Here every candidate is held against what is looked for, by
     the same weights wherever it stands: the receiver of Lazaridou et al. 2017 ("Multi-agent cooperation and the
     emergence of (natural) language", section 3), and the inner product of a state and an action of He et al. 2016
-    (DRRN, section 3). Queries are linear in the features, keys tanh of a linear layer.
+    (DRRN, section 2.3). Queries are linear in the features, keys tanh of a linear layer.
 
     Args:
-        spec: what the network must know of its place; it has candidates.
+        candidates: where the observation tells of actions.
+        members: P.
         features: numbers that the policy acts on.
         scale: root mean square of the features at the start.
         generator: source of the initial weights; torch's default one if None.
     """
 
     def __init__(
-        self, spec: AgentSpec, features: int, scale: float = 1.0, generator: torch.Generator | None = None
+        self,
+        candidates: Candidates,
+        members: int,
+        features: int,
+        scale: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        assert spec.candidates is not None
-        self.candidates, p = spec.candidates, spec.members
-        self.query = PopulationLinear(p, features, WIDTH, bias=False, generator=generator)
-        self.key = PopulationLinear(p, self.candidates.size, WIDTH, generator=generator)
+        self.candidates = candidates
+        self.query = PopulationLinear(members, features, WIDTH, bias=False, generator=generator)
+        self.key = PopulationLinear(members, candidates.size, WIDTH, generator=generator)
         # Orthonormal columns of more inputs than outputs keep the size of a number; else it is the rows' length.
         orthogonal_layer_(self.query, POLICY_GAIN / scale * math.sqrt(max(1.0, WIDTH / features)), generator)
         orthogonal_layer_(self.key, KEY_LENGTH, generator)
@@ -57,9 +62,13 @@ def make_pointing(
     spec: AgentSpec, features: int, scale: float = 1.0, generator: torch.Generator | None = None
 ) -> Pointing | None:
     """What weighs candidates, see `Pointing`; None where the observation has none."""
-    return None if spec.candidates is None else Pointing(spec, features, scale, generator)
+    found = spec.candidates
+    return None if found is None else Pointing(found, spec.members, features, scale, generator)
 
 
-def pointed(pointing: Any, logits: Tensor, features: Tensor, obs: Tensor | None) -> Tensor:
+def pointed(pointing: Pointing | None, logits: Tensor, features: Tensor, obs: Tensor | None) -> Tensor:
     """Logits [P, R, A] of a policy and, where there are candidates, what speaks for each of them, added up."""
-    return logits if pointing is None else logits + pointing(features, obs)
+    if pointing is None:
+        return logits
+    assert obs is not None
+    return logits + pointing(features, obs)

@@ -233,7 +233,9 @@ def _fitted(stored: AgentSpec, wanted: AgentSpec, folder: Path, of_seats: bool) 
         raise UserError(
             f"{folder} holds an agent that tells {stored.num_agents} agents apart, and there are {wanted.num_agents}"
         )
-    return replace(wanted, num_agents=stored.num_agents)
+    # Who was made to weigh candidates, or was not, is so wherever it acts: the numbers are the same.
+    form = wanted.observation_space if wanted.candidates == stored.candidates else stored.observation_space
+    return replace(wanted, num_agents=stored.num_agents, observation_space=form)
 
 
 def _short(value: Any) -> str:

@@ -75,6 +75,7 @@ class TarMACAgent(HiddenState, Pretrained, nn.Module):
             self._add_hearing(self.signature + self.value, generator)
         self._add_heads(seen, START_SCALE, urgency, generator)
         self._add_message_head(START_SCALE, False, generator)
+        self._add_pointing(START_SCALE, generator)
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:
         """{"h"}, [P, rows, hidden] zeros."""

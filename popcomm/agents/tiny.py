@@ -122,6 +122,7 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         self.distribution = action_distribution(self.spec.action_space)
         self._add_trunk(kv_layers, memory, generator)
         self._add_heads(message_head, generator)
+        self.pointing = make_pointing(self.spec, self.features_size, generator=generator)
 
     @classmethod
     def preset(cls, name: str, spec: AgentSpec | None = None, **overrides: Any) -> TinyAgent:
@@ -158,7 +159,6 @@ class TinyAgent(Grounding, Acting, Pretrained, nn.Module):
         self.features_size = width
         self.critic = PopulationMLP(p, width, narrow, 1, gain=1.0, generator=generator)
         self._add_estimators(width, narrow, generator)
-        self.pointing = make_pointing(spec, width, generator=generator)
         if spec.sends is not None:
             self.message_head = make_message_head(message_head, p, width, spec.sends, generator)
         self.autoregressive = spec.sends is not None and message_head == "autoregressive"

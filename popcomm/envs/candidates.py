@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.envs.flat_parts import parts_of
+from popcomm.envs.flat_parts import Path, parts_of
 
 ENTRY = "candidates"
 
@@ -24,11 +25,23 @@ class Candidates(NamedTuple):
         return obs[..., self.start : self.start + self.actions * self.size].unflatten(-1, (self.actions, self.size))
 
 
+def is_named(path: Path) -> bool:
+    """Whether an entry of an observation, by its keys from the outside in, is called so."""
+    return path[-1:] == (ENTRY,)
+
+
+def _are_rows(space: spaces.Space, actions: int) -> bool:
+    return (
+        isinstance(space, spaces.Box) and space.dtype != np.uint8 and len(space.shape) > 1 and space.shape[0] == actions
+    )
+
+
 def candidates_of(space: spaces.Space | None, action_space: spaces.Space) -> Candidates | None:
     """The candidates of an observation space: its entry "candidates", a Box of shape (n, ...) beside Discrete(n).
 
-    None where there is no such entry, or it has another number of rows than there are actions: then it is numbers like
-    any others.
+    It may lie within other entries; of several the first counts. None where there is none, or it has another number of
+    rows than there are actions, or is of bytes (a picture, or numbers that are far from one in size): then it is
+    numbers like any others.
 
     >>> space = spaces.Dict(due=spaces.Discrete(2), candidates=spaces.Box(0, 1, (3, 4)))
     >>> candidates_of(space, spaces.Discrete(3)), candidates_of(space, spaces.Discrete(2))
@@ -38,13 +51,7 @@ def candidates_of(space: spaces.Space | None, action_space: spaces.Space) -> Can
         return None
     start, actions = 0, int(action_space.n)
     for part in parts_of(space):
-        rows = part.space.shape or ()
-        if (
-            part.path[-1:] == (ENTRY,)
-            and isinstance(part.space, spaces.Box)
-            and len(rows) > 1
-            and rows[:1] == (actions,)
-        ):
+        if is_named(part.path) and _are_rows(part.space, actions):
             return Candidates(start, actions, part.size // actions)
         start += part.size
     return None

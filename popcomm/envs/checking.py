@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from popcomm.envs.candidates import ENTRY, candidates_of
+from popcomm.envs.candidates import ENTRY, candidates_of, is_named
+from popcomm.envs.flat_parts import parts_of
 from popcomm.envs.flat_spaces import MASK
 from popcomm.envs.foreign import create_env
 from popcomm.envs.lock_step import LockStep, differing, lock_step
@@ -165,10 +166,11 @@ def _describe(check: EnvCheck, world: ParallelEnvWorld) -> None:
         observed = face.observation.space
         if face.action.is_box and isinstance(observed, spaces.Dict) and MASK in observed.spaces:
             check.notes.append(f"'{name}' has an action_mask and Box actions: the mask is a part of what it observes")
-        if isinstance(observed, spaces.Dict) and ENTRY in observed.spaces and name not in picking:
+        unlike = [part.space for part in parts_of(observed) if is_named(part.path) and name not in picking]
+        if unlike:
             check.notes.append(
-                f"'{name}' observes {ENTRY} {observed[ENTRY]} that are numbers like any others: a Box with a row for "
-                "each action of a Discrete space would be weighed row by row"
+                f"'{name}' observes {ENTRY} {unlike[0]} that are numbers like any others: a Box with a row for "
+                "each action of a Discrete space, and not of bytes, would be weighed row by row"
             )
 
 

@@ -9,10 +9,11 @@ from itertools import takewhile
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from pettingzoo import AECEnv, ParallelEnv
 
 from popcomm.envs.tuple_env import TupleParallelEnv, is_of_players
-from popcomm.envs.world import World
+from popcomm.envs.world import Species, World
 from popcomm.errors import UserError
 
 PositionSource = Callable[[], Mapping[Any, Any]]
@@ -112,12 +113,12 @@ def group_agents(env: ParallelEnv) -> dict[str, list[Any]]:
     )
 
 
-def group_by_spaces(spaces: Mapping[Any, tuple[Any, Any]]) -> dict[str, list[Any]]:
+def group_by_spaces(told: Mapping[Any, tuple[Any, Any]]) -> dict[str, list[Any]]:
     """{name of a species: its agents in natural order}, from {agent: (what it observes, how it acts)}."""
     groups: list[list[Any]] = []
-    for agent in natural_order(list(spaces)):
+    for agent in natural_order(list(told)):
         for group in groups:
-            if spaces[group[0]] == spaces[agent]:
+            if told[group[0]] == told[agent]:
                 group.append(agent)
                 break
         else:
@@ -142,6 +143,27 @@ def backing_world(env: ParallelEnv) -> World | None:
         if isinstance(world, World):
             return world
     return None
+
+
+def species_behind(env: ParallelEnv, agent: Any) -> Species | None:
+    """The species of an agent in the World behind an environment that is the face of one."""
+    world = backing_world(env)
+    if world is None:
+        return None
+    seat = list(env.possible_agents).index(agent)
+    return next(species for species in world.species.values() if species.start <= seat < species.stop)
+
+
+def structure_behind(env: ParallelEnv, agent: Any, shown: spaces.Space) -> spaces.Space | None:
+    """What an agent's observations are flattened from, as the World behind an environment tells it.
+
+    A face shows numbers. None where there is no World, it says no more than they do, or what is shown is not what it
+    shows: wrappers may have changed it.
+    """
+    species = species_behind(env, agent)
+    if species is None or species.structure is None or shown != species.observation_space:
+        return None
+    return species.structure
 
 
 def position_source(env: ParallelEnv) -> PositionSource | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from popcomm.checks import whole
 from popcomm.envs.env_pickle import dump_envs, loaded_envs
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation
-from popcomm.envs.foreign import create_env, group_agents, position_source
+from popcomm.envs.foreign import create_env, group_agents, position_source, structure_behind
 from popcomm.envs.foreign_answers import Answer, reset_env, step_env
 from popcomm.envs.foreign_rows import Face, ForeignRows
 from popcomm.envs.foreign_state import StateReader
@@ -227,7 +227,9 @@ class ParallelEnvWorld(World):
             told = any(MASK in (infos.get(agent) or {}) for agent in group)
             masked = not action.is_box and (flat.has_mask or told)
             names, stop = tuple(map(str, group)), start + len(group)
-            species[name] = Species(name, start, stop, flat.size, action.space, names, masked, structure=flat.structure)
+            env = self._envs[0]
+            form = structure_behind(env, group[0], env.observation_space(group[0])) or flat.structure
+            species[name] = Species(name, start, stop, flat.size, action.space, names, masked, structure=form)
             start = stop
         return species
 

@@ -85,3 +85,30 @@ def test_a_life_that_began_before_the_fragment_is_told_from_one_that_is_known_fr
 def test_the_dead_have_seen_nothing() -> None:
     obs, alive = torch.full((1, 2, 1, 2), torch.nan), torch.zeros(1, 2, 1, dtype=torch.bool)
     assert seen_so_far(obs, alive, alive)[..., :7].eq(0).all()
+
+
+def test_what_a_candidate_is_worth_does_not_hang_on_its_place() -> None:
+    """Heads and what is seen of candidates by place are out of the way; what speaks for each of them is left."""
+    space = spaces.Dict(due=spaces.Box(0, 1, (1,)), candidates=spaces.Box(-1, 1, (4, 2)))
+    picks = Species("listener", 2, 5, 9, spaces.Discrete(4), structure=space)
+    torch.manual_seed(0)
+    judge = JointCritic({"speaker": SPEAKERS, "listener": picks}, ("listener",), hidden=8)
+    _, actions, alive = world()
+    obs = {"speaker": torch.randn(5, 1, 2, 3), "listener": torch.randn(5, 1, 3, 9)}
+    order = [2, 0, 3, 1]
+
+    def told(listeners: torch.Tensor) -> torch.Tensor:
+        seen = {"speaker": obs["speaker"], "listener": listeners}
+        return judge(
+            joined({name: seen_so_far(x, alive[name], alive[name]) for name, x in seen.items()}), actions, alive
+        )["listener"]
+
+    with torch.no_grad():
+        judge.world.weight[:, 2 * (3 * 3 + 2) :] = 0.0
+        judge.heads[0].weight.zero_()  # type: ignore[union-attr,operator]
+        judge.heads[0].bias.zero_()  # type: ignore[union-attr,operator]
+    rows = obs["listener"][..., 1:].unflatten(-1, (4, 2))
+    moved = torch.cat([obs["listener"][..., :1], rows[..., order, :].flatten(-2)], -1)
+    found = told(obs["listener"])
+    assert found.std() > 0.01
+    torch.testing.assert_close(told(moved), found[..., order])

@@ -225,6 +225,13 @@ BLIND = Contrast(
 )  # fmt: skip
 RANDOM = Contrast(f"Repetition, feedback, publishing: {LEARNT}", ANY, "few see", PUBLISHED, NONE, "over_training")
 SHARED = (REPETITION, PUBLICATION, ALL, SOONER, REWARD, BLIND)
+# In the picture.
+SHORT = {
+    REPETITION.text: "repetition, feedback: jargon", PUBLICATION.text: "publishing beside them: jargon",
+    ALL.text: "all, gated: jargon", SOONER.text: "all, gated: steps until it forms",
+    REWARD.text: "all, gated: reward afterwards", BLIND.text: "all, gated, all see: informed",
+    RANDOM.text: "all three, any words: jargon",
+}  # fmt: skip
 CONTRASTS = {"gradients": (*SHARED, RANDOM), "counts": tuple(one._replace(words=ANY) for one in SHARED)}
 
 
@@ -276,17 +283,19 @@ def compared(groups: Mapping[Arm, Sequence[Record]], learner: str) -> list[Told]
 
 COLOURS = {NONE: INK, REPEATED: ORANGE, PUBLISHED: GREEN, GATED: PURPLE}
 PANELS = {
-    ("gradients", LEXICON, "few see"): "Gradients, 16 words, few see", ("gradients", ANY, "few see"): "any words",
-    ("gradients", LEXICON, "all see"): "all see", ("counts", ANY, "few see"): "Counting, any words, few see",
-    ("counts", ANY, "all see"): "all see",
-}  # fmt: skip
+    ("gradients", LEXICON, "few see"): "Gradients, 16 words, few see",
+    ("gradients", ANY, "few see"): "Gradients, any words, few see",
+    ("gradients", LEXICON, "all see"): "Gradients, 16 words, all see",
+    ("counts", ANY, "few see"): "Counting, any words, few see",
+    ("counts", ANY, "all see"): "Counting, any words, all see",
+}
 
 
 def draw(records: Sequence[Record]) -> Figure:
     """The jargon over learning, a panel for each learner, its words and its world; and all contrasts."""
     groups = grouped(flat(records))
     figure = card(15, 7.6, "Reflexes and jargon, with power")
-    axes = figure.subplots(2, 3).ravel()
+    axes = figure.subplots(2, 3, width_ratios=[1, 1, 0.9]).ravel()
     for panel, (where, title) in zip(axes, PANELS.items(), strict=False):
         dress(panel, title, "environment steps", "jargon: agreement x kinds with own words")
         for condition, colour in COLOURS.items():
@@ -303,16 +312,20 @@ def draw(records: Sequence[Record]) -> Figure:
 def _effects(axes: Axes, groups: Mapping[Arm, Sequence[Record]]) -> None:
     """Differences with their intervals, in standard errors would not be comparable: in units of the detectable one."""
     dress(axes, "Contrasts, in detectable differences", "difference / the one found in 4 of 5 cases", grid="x")
-    names = []
+    names: list[str] = []
     for learner, colour in (("gradients", BLUE), ("counts", ORANGE)):
+        label: str | None = f"troops that learn by {learner}" if learner == "gradients" else "troops that count"
         for told in compared(groups, learner):
             if not told.detectable > 0:
                 continue
             row, unit = len(names), told.detectable
             axes.plot([told.interval.low / unit, told.interval.high / unit], [row, row], color=colour, linewidth=2)
-            axes.plot([told.mean / unit], [row], "o", color=colour, markersize=5)
-            names.append(f"{told.contrast.text.split(':')[0][:34]}: {told.contrast.key}")
-    axes.set_yticks(range(len(names)), names, fontsize=6)
+            axes.plot([told.mean / unit], [row], "o", color=colour, markersize=5, label=label)
+            names.append(SHORT[told.contrast.text])
+            label = None
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    if names:
+        legend(axes, loc="upper left", bbox_to_anchor=(-0.6, -0.06), fontsize=7)
     axes.axvline(0, color=MUTED, linestyle=DOTTED, linewidth=1)
     axes.invert_yaxis()
 

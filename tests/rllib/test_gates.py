@@ -23,7 +23,18 @@ from popcomm.rollout.recipes import ChannelRecipe
 from tests.rllib.test_learner import learner_of, update
 from tests.rllib.test_messages_as_actions import echo_config
 from tests.rllib.test_rollout import runner_of
-from tests.rllib.test_rounds import RELAXED, SYMBOLS, VECTORS, networks, stirred, swarm, tensors, unrolled, whisper
+from tests.rllib.test_rounds import (
+    RELAXED,
+    SYMBOLS,
+    VECTORS,
+    WORDS,
+    networks,
+    stirred,
+    swarm,
+    tensors,
+    unrolled,
+    whisper,
+)
 
 FULL = {"kind": "full"}
 
@@ -96,6 +107,25 @@ def test_a_message_that_goes_out_costs_its_price_in_what_is_learned_from_alone()
     spoke = dear["opens"] > 0
     assert 0.1 < spoke.mean() < 0.95
     np.testing.assert_allclose(dear["rewards"], free["rewards"] - 0.25 * spoke, atol=1e-6)
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_silence_in_words_costs_nothing_though_the_gate_is_open(rounds: int) -> None:
+    batches = []
+    for price in (0.0, 0.25):
+        ways: dict[str, Any] = {"gate": {"kind": "sender", "price": price}, "gradient": "straight_through"}
+        ways["budget"] = {"messages": 1, "price": price}
+        batches.append(runner_of(gated("symbolic", WORDS, rounds, **ways)).sample().policy_batches["swarm"])
+    free, dear = batches
+    said, opens, haste = dear["messages"][:, 1:, :, None], dear["opens"][..., None], dear["haste"][..., None]
+    if rounds:
+        rest = [dear[f"earlier_{key}"] for key in ("messages", "opens", "haste")]
+        said, opens, haste = (np.concatenate(two, -1) for two in zip(rest, (said, opens, haste), strict=True))
+    spoke = (opens > 0) & (said != 0)
+    assert ((opens > 0) & (said == 0)).any()
+    assert spoke.any()
+    fees = 0.25 * spoke * (1 + 1 / (1 + np.exp(-haste)))
+    np.testing.assert_allclose(dear["rewards"], free["rewards"] - fees.sum(-1), atol=1e-6)
 
 
 def test_a_budget_fills_inboxes_with_the_most_urgent() -> None:

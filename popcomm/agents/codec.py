@@ -20,7 +20,8 @@ class Codec(nn.Module):
     """Thoughts into messages, and messages into what listeners make of them.
 
     Vectors are tanh(W h + b), so that no number of a message is louder than 1; of other kinds W h + b are the
-    parameters. A message is heard as tanh(V m). The mute have no encoder, and the deaf no decoder.
+    parameters, and so are the phases and the scores of vectors that are put together of several. A message is heard as
+    tanh(V m). The mute have no encoder, and the deaf no decoder.
 
     Args:
         spec: the place of its agent.
@@ -31,7 +32,7 @@ class Codec(nn.Module):
 
     def __init__(self, spec: AgentSpec, width: int, scale: float, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.bounded = type(spec.messages) is Vectors
+        self.sends = spec.sends
         if spec.sends is not None:
             size = math.prod(spec.sends.params_shape)
             self.encoder = PopulationLinear(spec.members, width, size, generator=generator)
@@ -46,8 +47,14 @@ class Codec(nn.Module):
 
     def encode(self, thoughts: Tensor) -> Tensor:
         """thoughts [P, R, width] -> parameters of messages [P, R, params]."""
-        said = self.encoder(thoughts)
-        return tanh(said) if self.bounded else said
+        said, kind = self.encoder(thoughts), self.sends
+        if type(kind) is not Vectors:
+            return said
+        if kind.parts is None:
+            return tanh(said)
+        # How parts are turned and measured is no number of the message.
+        own, how = said.unflatten(-1, kind.params_shape).tensor_split([kind.size], -1)
+        return torch.cat([tanh(own), how], -1).flatten(-2)
 
     def decode(self, inbox: Inbox) -> Tensor:
         """inbox [P, R, K, ...] -> [P, R, K, width]."""

@@ -211,7 +211,8 @@ class Agent(Protocol):
     those whose values' gradient reaches nothing but what makes values, and which give zeros where `spec.judged` is
     False.
     `gates_messages = True` on the class of those that have the gates that `spec.gates` names, and a `manner` where
-    `spec.manners` (`popcomm.agents.gates`); how open a receiver's gates are is "openness" [P, R, K] in `aux`.
+    `spec.manners` (`popcomm.agents.gates`); how open a receiver's gates are is "openness" [P, R, K] in `aux`, 0
+    in slots without a message.
     `usual_gate = "sender"` (or another kind) on the class of those that have it where `communication.gate` is left out.
     `shared_parts: tuple[str, ...]`, names of submodules that are one and the same in the networks of all species of its
     class (`popcomm.rllib.sharing`); on the class, too, be it empty.

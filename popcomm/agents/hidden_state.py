@@ -28,7 +28,8 @@ class HiddenState:
     """Part of an agent whose hidden state h [P, R, H] is all that it acts on, and what it speaks from.
 
     Actions and messages are linear in h. The value is a tanh network's on what is seen and h, whose gradient stops
-    there. Where messages are vectors as wide as h, a message is h itself, and there is no message head.
+    there. Where messages are vectors as wide as h, and not put together of several, a message is h itself, and there is
+    no message head.
 
     What is heard is linear in every message, and a receiver's gate stands before it (`popcomm.agents.gates`).
     """
@@ -71,7 +72,7 @@ class HiddenState:
     def _add_message_head(self, scale: float, itself: bool, generator: torch.Generator | None) -> None:
         """What is said, unless it is h itself. itself: whether it may be; scale: root mean square of h at the start."""
         kind, h = self.spec.sends, self.hidden_size
-        if kind is None or (itself and type(kind) is Vectors and kind.size == h):
+        if kind is None or (itself and type(kind) is Vectors and kind.params_shape == (h,)):
             return
         self.message_head = PopulationLinear(self.spec.members, h, math.prod(kind.params_shape), generator=generator)
         start_message_head_(self.message_head, scale, generator)

@@ -151,7 +151,8 @@ class MLPAgent(Pretrained, nn.Module):
         else:
             heard = self.activation(self.encoder(inbox))
         if "receiver" in self.spec.gates:
-            heard, aux["openness"] = self.gate(self.activation(first[..., : self.hidden]), heard)
+            heard, openness = self.gate(self.activation(first[..., : self.hidden]), heard)
+            aux["openness"] = openness * inbox.mask
         weight = inbox.mask / inbox.mask.sum(-1, keepdim=True).clamp(min=1)
         return (heard * weight.unsqueeze(-1)).sum(-2)
 

@@ -187,7 +187,8 @@ class SymbolicAgent(Grounding, Pretrained, nn.Module):
         """
         heard, told = inbox.read(self._encoded), {}
         if "receiver" in self.spec.gates:
-            heard, told["openness"] = self.gate(hidden, heard)
+            heard, openness = self.gate(hidden, heard)
+            told["openness"] = openness * inbox.mask
         context, weights = attend(heard, self.query(hidden), inbox.mask, self.num_heads)
         return context, {"attention": weights.mean(-1), **told}
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from popcomm.agents.contract import AgentOutput, AgentSpec
 from popcomm.agents.hidden_state import HiddenState
+from popcomm.agents.message_encoder import MessageEncoder
 from popcomm.agents.population import PopulationGRUCell, PopulationLinear, orthogonal_
 from popcomm.agents.pretrained import Pretrained
 from popcomm.channels.mailbox import Inbox
@@ -69,10 +70,9 @@ class TarMACAgent(HiddenState, Pretrained, nn.Module):
             new.copy_(orthogonal_(torch.empty_like(new), 1.0, generator))
         if spec.receives is not None:
             self.query = PopulationLinear(p, hidden, self.signature, generator=generator)
-        if type(spec.receives) is Vectors:
-            self._add_gate(self.value, generator)
-        else:
-            self._add_hearing(self.signature + self.value, generator)
+            if type(spec.receives) is not Vectors:
+                self.encoder = MessageEncoder(p, spec.receives, self.signature + self.value, generator)
+            self._add_gate(self.value, generator)  # signatures are asked for as they are
         self._add_heads(seen, START_SCALE, urgency, generator)
         self._add_message_head(START_SCALE, False, generator)
         self._add_pointing(START_SCALE, generator)

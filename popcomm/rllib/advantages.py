@@ -33,7 +33,8 @@ def add_advantages(
 
     Args:
         arrays: {species: its fragment}, which get "advantages" and "value_targets" [B, T, N_s], "message_advantages"
-            where messages have a credit of their own, and "known" where what follows a step is not always.
+            where messages have a credit of their own or are measured apart from the decision to speak, and "known"
+            where what follows a step is not always.
         settings: how messages are credited, and what follows a time limit.
         plan: whose seats and members they are.
         modules: {species: its networks}.
@@ -83,7 +84,12 @@ def _judge(a: Fragment[Tensor], plan: SpeciesPlan, module: PopulationRLModule, t
         a["known"] = known
     may_speak = known & a.get("voiced", known)
     estimate = (of_messages if only_speaks else of_steps)(a, config)
-    decided = may_speak if plan.speaks_by_reinforce and not acts else known
+    decided = known
+    if not acts and plan.spec.manners:
+        # To stay silent is a decision, too.
+        decided = known & (a["opens"] >= 0)
+    elif not acts and plan.speaks_by_reinforce:
+        decided = may_speak
     advantages = standardise(estimate.advantages, a["members"], decided, members, reduce)
     a["advantages"] = torch.where(decided, advantages, 0.0)
     a["value_targets"] = estimate.targets
@@ -93,6 +99,10 @@ def _judge(a: Fragment[Tensor], plan: SpeciesPlan, module: PopulationRLModule, t
         credit = a_step_later(estimate.advantages, a["alive"], a["first"])
         credit = standardise(credit, a["members"], follows, members, reduce)
         a["message_advantages"] = torch.where(follows, credit, 0.0)
+    elif not acts and plan.spec.manners and plan.speaks_by_reinforce and "message_advantages" not in a:
+        # What is said is measured against what is said, and speaking against silence.
+        said = standardise(estimate.advantages, a["members"], may_speak, members, reduce)
+        a["message_advantages"] = torch.where(may_speak, said, 0.0)
     if config.normalize_returns and trained:
         moments = member_moments(estimate.targets, a["members"], known, members, reduce)
         module.returns.update(moments)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from popcomm.agents import AGENTS
-from popcomm.channels import message_kind
+from popcomm.channels import Channel, message_kind
 from popcomm.channels.kinds import gradients_of
 from popcomm.channels.messages import reparameterised
 from popcomm.checks import one_of
@@ -142,6 +142,9 @@ def check_gates(settings: Settings, plan: Plan) -> None:
                 f"training.gamma is 0, and {what}, so that a decision to speak, heard one step later, gets no credit; "
                 "use a gamma above 0, or communication.rounds"
             )
+        alone = species.speaks_by_reinforce and getattr(species.species.action_space, "n", 0) == 1
+        if alone and species.credit == "next":
+            _check_no_price(name, channel)
     if channel.gates.sender and channel.rounds > 1 and plan.gradient == "reinforce":
         raise UserError(
             f"{what}, and with communication.gradient 'reinforce' the messages of communication.rounds = "
@@ -149,6 +152,16 @@ def check_gates(settings: Settings, plan: Plan) -> None:
         )
     if settings.learn_from == "answers" and (channel.gates.price or channel.budget.price):
         raise UserError(f"{what}, and training.learn_from 'answers' replaces the rewards that a price is taken from")
+
+
+def _check_no_price(species: str, channel: Channel) -> None:
+    """Raises UserError: those who have one action are charged for messages in a step that credit 'next' leaves out."""
+    for key, price in (("gate", channel.gates.price), ("budget", channel.budget.price)):
+        if price:
+            raise UserError(
+                f"communication.credit is 'next', which for species '{species}' with its one action does not count "
+                f"communication.{key}.price = {price}; use 'step'"
+            )
 
 
 def check_importance(settings: Settings, plan: Plan) -> None:

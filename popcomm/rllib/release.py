@@ -73,7 +73,7 @@ def _topology(settings: Settings, plan: Plan, modules: Mapping[str, Any]) -> Any
     if graph is None:
         return settings.channel_topology
     of = as_json("communication.topology.of", graph.topology.of)
-    return {"kind": "learned", "of": of, "strengths": graph.strengths().cpu().tolist()}
+    return {"kind": "learned", "of": of, "strengths": graph.strengths().cpu().tolist(), "pruned": graph.pruned}
 
 
 def _species(settings: Settings, plan: Plan) -> SpeciesLike | None:

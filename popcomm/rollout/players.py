@@ -35,7 +35,7 @@ class Turn(NamedTuple):
     bounded: dict[str, Tensor]  # {species: [B, N_s, ...]}, the same in the bounds of their spaces: what worlds get
     sent: Tensor | None  # [B, N, *message shape], what was said; None in silence
     transmitted: Tensor | None  # [B, N, *message shape], the same after the channel's noise
-    voice: Tensor  # [B, N] bool, whose message went out
+    voice: Tensor  # [B, N] bool, whose message went out, be it silence in words
     loads: Tensor | None  # [B, N] float32, symbols that were spent on it
     members: dict[str, np.ndarray]  # {species: [B, N_s] int64}, who sat where
     seatings: dict[str, Seating]

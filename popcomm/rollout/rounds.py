@@ -31,7 +31,7 @@ class Round(NamedTuple):
     said: dict[str, Utterance]  # {species: [P, R, ...]}
     sent: Tensor  # [B, N, *message shape]
     transmitted: Tensor  # [B, N, *message shape], the same after the channel's noise
-    voice: Tensor  # [B, N] bool, whose message went out
+    voice: Tensor  # [B, N] bool, whose message went out, be it silence in words
     load: Tensor  # [B, N] float32, symbols that were spent on it
     fees: Tensor | None  # [B, N] float32, what gates and budgets charge for it
     mail: Mail  # as it was heard in the round that followed, or by those who acted then

@@ -25,7 +25,7 @@ class Sent(NamedTuple):
 
     sent: Tensor  # [B, N, *message shape], what was said
     transmitted: Tensor  # [B, N, *message shape], the same after the channel's noise
-    voice: Tensor  # [B, N] bool, whose message went out
+    voice: Tensor  # [B, N] bool, whose message went out, be it silence in words
     load: Tensor  # [B, N] float32, symbols that were spent on it
     fees: Tensor | None  # [B, N] float32, what gates and budgets charge for it, in units of reward; None: nothing
 
@@ -57,8 +57,9 @@ def send(
     if players.interference is not None:
         heard, voice = _interfered(players, session.channel, players.interference, messages, voice)
     voice = session.send(heard, voice, step.alive.any(1), priority) & step.alive
-    load = session.channel.messages.load(messages) * voice
-    return Sent(messages, session.transmitted, voice, load, _fees(session.channel, voice, priority))
+    kind = session.channel.messages
+    fees = _fees(session.channel, voice & kind.spoken(messages), priority)
+    return Sent(messages, session.transmitted, voice, kind.load(messages) * voice, fees)
 
 
 def _all_said(players: Players, channel: Channel, messages: Mapping[str, Tensor | None]) -> Tensor:
@@ -103,9 +104,9 @@ def _interfered(
     return (heard if many is None else widened(kind, heard)), voice
 
 
-def _fees(channel: Channel, voice: Tensor, priority: Tensor | None) -> Tensor | None:
-    """[B, N], what those whose message goes out are charged; None: nothing."""
+def _fees(channel: Channel, spoke: Tensor, priority: Tensor | None) -> Tensor | None:
+    """[B, N], what those are charged who said something, which silence in words is not; None: nothing."""
     if not (channel.gates.price or channel.budget.price):
         return None
-    fee = channel.gates.price * voice.float()
-    return fee if priority is None else fee + channel.budget.price * priority * voice
+    fee = channel.gates.price * spoke.float()
+    return fee if priority is None else fee + channel.budget.price * priority * spoke

@@ -20,8 +20,21 @@ from popcomm.errors import UserError
 from popcomm.rllib.decisions import Decisions
 from popcomm.rllib.rows import Rows
 from popcomm.rollout.recipes import ChannelRecipe
+from tests.rllib.test_learner import learner_of, update
+from tests.rllib.test_messages_as_actions import echo_config
 from tests.rllib.test_rollout import runner_of
-from tests.rllib.test_rounds import RELAXED, SYMBOLS, VECTORS, networks, stirred, swarm, tensors, unrolled, whisper
+from tests.rllib.test_rounds import (
+    RELAXED,
+    SYMBOLS,
+    VECTORS,
+    WORDS,
+    networks,
+    stirred,
+    swarm,
+    tensors,
+    unrolled,
+    whisper,
+)
 
 FULL = {"kind": "full"}
 
@@ -96,6 +109,25 @@ def test_a_message_that_goes_out_costs_its_price_in_what_is_learned_from_alone()
     np.testing.assert_allclose(dear["rewards"], free["rewards"] - 0.25 * spoke, atol=1e-6)
 
 
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_silence_in_words_costs_nothing_though_the_gate_is_open(rounds: int) -> None:
+    batches = []
+    for price in (0.0, 0.25):
+        ways: dict[str, Any] = {"gate": {"kind": "sender", "price": price}, "gradient": "straight_through"}
+        ways["budget"] = {"messages": 1, "price": price}
+        batches.append(runner_of(gated("symbolic", WORDS, rounds, **ways)).sample().policy_batches["swarm"])
+    free, dear = batches
+    said, opens, haste = dear["messages"][:, 1:, :, None], dear["opens"][..., None], dear["haste"][..., None]
+    if rounds:
+        rest = [dear[f"earlier_{key}"] for key in ("messages", "opens", "haste")]
+        said, opens, haste = (np.concatenate(two, -1) for two in zip(rest, (said, opens, haste), strict=True))
+    spoke = (opens > 0) & (said != 0)
+    assert ((opens > 0) & (said == 0)).any()
+    assert spoke.any()
+    fees = 0.25 * spoke * (1 + 1 / (1 + np.exp(-haste)))
+    np.testing.assert_allclose(dear["rewards"], free["rewards"] - fees.sum(-1), atol=1e-6)
+
+
 def test_a_budget_fills_inboxes_with_the_most_urgent() -> None:
     runner = stirred(runner_of(gated(budget=1, members=1)))
     arrays = runner.sample().policy_batches["swarm"]
@@ -150,6 +182,40 @@ def test_a_runner_with_gates_and_a_budget_goes_on_bit_for_bit() -> None:
         assert torch.equal(values, found[key]), key
 
 
+@pytest.mark.parametrize("credit", ["step", "receivers"])
+@pytest.mark.parametrize("answers", [False, True])
+def test_who_decides_by_its_gate_alone_measures_speech_against_silence(credit: str, answers: bool) -> None:
+    """Lives of one step, in which silence earns 1 and speech 0; half of them speak. Of actions there is one, or they
+    are learned from answers."""
+    config = echo_config(actions=1 + answers, credit=credit).communication(gate="sender").training(gamma=0.9)
+    runner, learner = runner_of(config), learner_of(config)
+    arrays = tensors(runner.sample())
+    a = arrays["talker"]
+    alive = a["alive"].clone()
+    speaks = (torch.arange(alive.shape[0]) % 2 == 0).view(-1, 1, 1) & alive
+    if answers:
+        a["answers"] = a["actions"].clone()
+    a |= {"opens": torch.where(alive, speaks.to(torch.int8), -1), "voiced": speaks, "terminated": alive}
+    a |= {"rewards": (alive & ~speaks).float(), "values": torch.zeros_like(a["values"])}
+    a["truncated"].zero_()
+    learner._add_advantages(arrays)
+    torch.testing.assert_close(a["advantages"], torch.where(speaks, -1.0, 1.0) * alive)
+    assert not a["message_advantages"].any()  # all messages earned the same, and the others were not said
+
+
+def test_a_price_closes_the_gate_of_who_can_only_speak() -> None:
+    """What is said is worth nothing to anybody, and costs 1."""
+    config = echo_config(credit="step").communication(gate={"kind": "sender", "price": 1.0}).training(lr=0.03)
+    runner, learner = runner_of(config), learner_of(config)
+    doors = []
+    for iteration in range(15):
+        update(learner, runner, iteration)
+        runner.module.set_state(learner.module.get_state())
+        doors.append(runner.statistics.language["sender_gate"])
+    assert doors[0] > 0.6
+    assert doors[-1] < 0.2
+
+
 def spec_of(**more: Any) -> AgentSpec:
     runner = runner_of(gated(budget=1, members=1))
     return networks(runner)["swarm"].spec
@@ -186,6 +252,10 @@ def test_what_does_not_fit_is_told() -> None:
     config = gated(gate="sender").training(gamma=0.0)
     with pytest.raises(UserError, match=r"training\.gamma is 0"):
         config.validate()
+    dear = echo_config().communication(gate={"kind": "sender", "price": 0.1})
+    with pytest.raises(UserError, match=r"'talker' with its one action does not count communication\.gate\.price"):
+        dear.validate()
+    dear.communication(credit="step").validate()
     spec = spec_of()
     for urgency, said in ((1.5, "agent_config.urgency is 1.5"), ([99], "names column 99"), (["speed"], "the part")):
         with pytest.raises(UserError, match=said):

@@ -248,24 +248,62 @@ def test_a_run_state_and_weights_go_on_after_pruning_bit_for_bit() -> None:
             np.testing.assert_array_equal(values, theirs.policy_batches[name][key], err_msg=key)
 
 
-def test_what_is_released_has_the_graph_of_its_training() -> None:
-    learner, _ = trained(graph_config(), 2)
+@pytest.mark.parametrize("pruned", [False, True])
+def test_what_is_released_has_the_graph_of_its_training(pruned: bool) -> None:
+    learner, _ = trained(graph_config(prune_at=10**6), 2)
     with torch.no_grad():
         learner.networks["pair"].links.weight.view(1, 2, 2)[:, 0, 1] = SHUT
+    learner.graph.settle(10**6 * pruned)
     population = population_of(learner.config, learner.networks, Clock(0), [])
     assert population.channel is not None
     told = population.channel.to_json()["topology"]
     again = make_topology(told)
     assert isinstance(again, Learned)
     assert again.is_given
+    assert again.pruned == pruned
     torch.testing.assert_close(again.strengths, learner.graph.strengths().detach())
     rollout = population.rollout(worlds=4)
     rollout.begin()
     for _ in range(2):
         turn, _ = rollout.step()
     assert turn.mail is not None
-    assert not turn.mail.mask[:, 0].any()
+    assert turn.mail.mask[:, 0].any() != pruned
+    assert not turn.mail.gate[:, 0][turn.mail.mask[:, 0]].any()
     assert turn.mail.gate[:, 1].unique().tolist() == pytest.approx([links(learner)[1][0]])
+
+
+@pytest.mark.parametrize("agent", ["mlp", "symbolic"])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_what_is_released_does_what_it_did_in_training_before_and_after_pruning(agent: str, pruned: bool) -> None:
+    """The same seed, and the same numbers; the links of two senders of three are shut."""
+    config = clock_config(agent=agent).communication(topology={"kind": "learned", "between": "seats", "prune_at": 1})
+    config.validate()
+    learner, runner = learner_of(config), runner_of(config)
+    with torch.no_grad():
+        for network in learner.networks.values():
+            network.links.weight.view(1, 2, 4)[:, :, 1:] = SHUT
+    learner.graph.settle(int(pruned))
+    runner.module.set_state(learner.module.get_state())
+    batch = runner.sample().policy_batches
+    population = population_of(config, learner.networks, Clock(0), [])
+    rollout = population.rollout(seed=3, worlds=12)
+    rollout.begin()
+    for t in range(7):
+        turn, _ = rollout.step()
+        assert turn.mail is not None
+        for name, species in runner.layout.species.items():
+            np.testing.assert_array_equal(turn.mail.mask[:, species.seats], batch[name]["inbox_mask"][:, t])
+            act = turn.acts[name]
+            logp = runner.distributions[name].log_prob(act.thought.output.action_logits, act.actions, None)
+            found = turn.seatings[name].to_worlds(logp)
+            torch.testing.assert_close(found, torch.from_numpy(batch[name]["action_logp"][:, t]))
+
+
+def test_strengths_of_an_export_that_does_not_say_so_are_those_of_a_pruned_graph() -> None:
+    told = {"kind": "learned", "strengths": [[0, 0.9, 0], [0, 0, 0], [0, 0, 0]]}
+    assert make_topology(told).inbox_size(3) == 1
+    assert make_topology({**told, "pruned": True}).inbox_size(3) == 1
+    assert make_topology({**told, "pruned": False}).inbox_size(3) == 2
 
 
 def test_between_species_all_of_a_species_are_heard_alike() -> None:
@@ -294,6 +332,8 @@ def test_between_species_all_of_a_species_are_heard_alike() -> None:
         ({"of": {"kind": "routed"}}, "communication.topology.of is Routed"),
         ({"strengths": [[0.0, 2.0], [0.0, 0.0]]}, "strengths must be numbers between 0 and 1"),
         ({"strengths": [0.0]}, r"strengths has shape \(1,\)"),
+        ({"pruned": True}, "pruned is True, and is of strengths, which are not given"),
+        ({"pruned": 1, "strengths": [[0.0, 0.5], [0.5, 0.0]]}, "communication.topology.pruned is 1, and must be"),
     ],
 )
 def test_a_graph_that_cannot_be_is_told(settings: Any, sentence: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from popcomm.channels.links import Links
 from popcomm.channels.narrowing import narrowed, of_slots
 from popcomm.channels.topology.over import KEY, Over
-from popcomm.checks import not_negative, number, one_of, whole
+from popcomm.checks import not_negative, number, one_of, true_or_false, whole
 from popcomm.errors import UserError
 
 BETWEEN = ("species", "seats")  # whose links have strengths of their own
@@ -38,10 +38,13 @@ class Learned(Over):
         price: of a link, 0 or more, in the unit of the policy's loss.
         budget: open links that cost nothing.
         prune_at: environment steps; None: never, and the price acts to the end.
-        strengths: [N (sender), N (receiver)], of a graph that was learned; 0: no link. Such a graph stays.
+        strengths: [N (sender), N (receiver)], of a graph that was learned; 0: a link that is shut. Such a graph stays.
+        pruned: of `strengths`, whether what is shut is out of the inbox, or in it as zeros, as networks met it that
+            were trained before `prune_at`. None: it is out.
 
     Raises:
-        UserError: a value out of its range, an `of` without inboxes or with a schedule, or a budget without a price.
+        UserError: a value out of its range, an `of` without inboxes or with a schedule, a budget without a price, or
+            `pruned` without strengths.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Learned(Over):
         budget: int = 0,
         prune_at: int | None = None,
         strengths: Any = None,
+        pruned: bool | None = None,
     ) -> None:
         super().__init__(of)
         self.between = one_of(f"{KEY}.between", between, BETWEEN)
@@ -70,7 +74,10 @@ class Learned(Over):
         self._size: int | None = None  # K of what is left
         self.is_given = strengths is not None  # learned elsewhere: there is nothing to learn
         if strengths is not None:
-            self.follow(_square(f"{KEY}.strengths", strengths), pruned=True)
+            gone = True if pruned is None else true_or_false(f"{KEY}.pruned", pruned)
+            self.follow(_square(f"{KEY}.strengths", strengths), gone)
+        elif pruned is not None:
+            raise UserError(f"{KEY}.pruned is {pruned!r}, and is of strengths, which are not given; leave it out")
 
     def follow(self, strengths: Tensor, pruned: bool) -> None:
         """Take the graph as it is now.

@@ -17,9 +17,12 @@ from popcomm.agents.gates import Manner
 from popcomm.agents.pretrained import spec_from_json, spec_to_json
 from popcomm.channels.session import UNDER_WAY
 from popcomm.channels.vectors import Vectors
+from popcomm.cli import schema
+from popcomm.envs.platoon_sight import CRITICALITY, PLACE, SPEED
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.decisions import Decisions
+from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.rows import Rows
 from popcomm.rollout.recipes import ChannelRecipe
 from tests.rllib.test_rollout import runner_of
@@ -169,6 +172,24 @@ def test_urgency_is_learned_or_constant_or_read_from_parts_of_the_observation() 
     other[..., [0, 3]] += 1
     assert torch.equal(read(features, obs), read(torch.randn(1, 5, 8), obs))
     assert not torch.equal(read(features, obs), read(features, other))
+
+
+def test_the_shipped_priority_is_learned_by_emergency_vehicles_from_place_speed_and_criticality_alone() -> None:
+    config = schema.apply(schema.load("platoon_priority"), PopulationPPOConfig())
+    runner = stirred(runner_of(config))
+    arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
+    assert all(a["senders"].shape[-1] == 1 for a in arrays.values())
+    assert not arrays["truck"]["haste"].any()  # the logit of .5
+    assert not arrays["car"]["haste"].any()
+    assert len(arrays["emergency"]["haste"].unique()) > 8
+    manner = networks(runner)["emergency"].agent.manner
+    assert manner.columns.tolist() == [*range(PLACE.start, PLACE.stop), SPEED, CRITICALITY]
+    seen, features = torch.rand(1, 5, 18), torch.rand(1, 5, 64)
+    others = seen.clone()
+    others[..., 4:] += 1
+    assert torch.equal(manner(features, seen), manner(features + 1, others))
+    others[..., CRITICALITY] += 1
+    assert not torch.equal(manner(features, seen), manner(features, others))
 
 
 def test_what_does_not_fit_is_told() -> None:

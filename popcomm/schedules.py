@@ -251,6 +251,9 @@ SCHEDULES: dict[str, type] = {
     "gated": Gated,
 }
 
+# Kinds whose strength follows from the environment steps alone.
+BY_STEPS = (Constant, Linear, Cosine, Exponential, LoadLinear)
+
 
 def make_schedule(value: Any, key: str = "schedule") -> Schedule:
     """The schedule that a config means: None (full strength), a strength, {"kind": name, **arguments} or a Schedule.

@@ -71,10 +71,11 @@ class LearnedGraph:
     def __init__(self, layout: WorldLayout, topology: Learned, links: Mapping[str, LinkWeights]) -> None:
         self.layout, self.topology, self.links = layout, topology, links
         self._species = [name for name, species in layout.species.items() for _ in range(species.num_seats)]
-        self._speaks = torch.tensor([layout.species[name].speaks for name in self._species])
+        self._none = ~topology.possible(layout.num_agents)  # [N (sender), N (receiver)] bool
 
     def strengths(self) -> Tensor:
-        """[N (sender), N (receiver)], differentiable; 0 into those who do not hear, and of a seat to itself."""
+        """[N (sender), N (receiver)], differentiable; 0 into those who do not hear, and where the topology that is
+        learned over has no link."""
         columns = []
         for name, species in self.layout.species.items():
             if name in self.links:
@@ -84,7 +85,8 @@ class LearnedGraph:
                 weight = next(iter(self.links.values())).weight
                 columns.append(weight.new_zeros(self.layout.num_agents, species.num_seats))
         whole = torch.cat(columns, 1)
-        return whole.masked_fill(torch.eye(len(whole), dtype=torch.bool, device=whole.device), 0.0)
+        self._none = self._none.to(whole.device)  # it moves once
+        return whole.masked_fill(self._none, 0.0)
 
     def gate(self, slots: Tensor) -> Tensor:
         """[B, N, K], of what stands in each slot of the inboxes; slots: [B, N, K]."""
@@ -129,7 +131,8 @@ class LearnedGraph:
     def measures(self, name: str) -> dict[str, float]:
         """{"graph/<sender>/<receiver>": strength, "graph/open": share of open links} of the links into a species.
 
-        Senders and receivers are species, or seats where links are between them and there are few.
+        Senders and receivers are species, or seats where links are between them and there are few. Links that nothing
+        is ever said through (`real_links`) are not among them.
         """
         if name not in self.links:
             return {}
@@ -140,15 +143,17 @@ class LearnedGraph:
         if self.topology.between == "species":
             told |= {
                 f"graph/{sender}/{name}": value
-                for (sender, species), value in zip(self.layout.species.items(), own.tolist(), strict=True)
-                if species.speaks
+                for sender, value, there in zip(self.layout.species, own.tolist(), real.tolist(), strict=True)
+                if there
             }
         elif self.layout.num_agents <= SEATS_APART:
             agents, receivers = self.layout.agents, self.layout.agents[self.layout.species[name].seats]
-            for seat, row in enumerate(self._by_seat(own, len(receivers)).tolist()):
-                if bool(self._speaks[seat]):
-                    pairs = zip(receivers, row, strict=True)
-                    told |= {f"graph/{agents[seat]}/{r}": value for r, value in pairs if r != agents[seat]}
+            pairs = [(sender, receiver) for receiver in receivers for sender in agents]
+            told |= {
+                f"graph/{sender}/{receiver}": value
+                for (sender, receiver), value, there in zip(pairs, own.tolist(), real.tolist(), strict=True)
+                if there
+            }
         return told
 
     def _by_seat(self, values: Tensor, seats: int) -> Tensor:
@@ -160,16 +165,21 @@ class LearnedGraph:
         return values[of].unsqueeze(1).expand(-1, seats)
 
     def _real(self, name: str) -> Tensor:
-        """[L] bool, links that anything is said through: not of the mute, nor of a seat to itself."""
-        species = self.layout.species[name]
-        device = self.links[name].weight.device
-        if self.topology.between == "species":
-            alone = species.num_seats == 1
-            speaks = [s.speaks and not (alone and s.name == name) for s in self.layout.species.values()]
-            return torch.tensor(speaks, device=device)
-        seats = torch.arange(self.layout.num_agents)
-        receivers = seats[species.seats].unsqueeze(1)
-        return ((receivers != seats) & self._speaks).flatten().to(device)
+        """[L] bool, see `real_links`."""
+        return real_links(self.layout, self.topology, name).to(self.links[name].weight.device)
+
+
+def real_links(layout: WorldLayout, topology: Learned, name: str) -> Tensor:
+    """[L] bool, the links into a species that anything is said through: neither of the mute, nor of a seat to itself,
+    and that the topology that is learned over has (`Learned.possible`). Between species it is one if any of its seats
+    has it."""
+    every = layout.species.values()
+    speaks = torch.cat([torch.full((species.num_seats,), species.speaks) for species in every])
+    pairs = topology.possible(layout.num_agents) & speaks.unsqueeze(1)
+    into = pairs[:, layout.species[name].seats]
+    if topology.between == "seats":
+        return into.T.flatten()
+    return torch.stack([into[species.seats].any() for species in every])
 
 
 def links_into(layout: WorldLayout, topology: Learned, name: str) -> int:

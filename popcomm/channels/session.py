@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +20,9 @@ from popcomm.channels.topology import Learned
 from popcomm.channels.trips import fetched, placed
 from popcomm.errors import UserError
 from popcomm.schedules import Clock, Schedule
+
+# Attributes of a session without a log that change while it is in use.
+UNDER_WAY = ("mail", "transmitted", "_sent", "_priority", "_waited", "_served")
 
 
 class Perceive(Protocol):
@@ -112,6 +116,7 @@ class Session:
             there, hearing, *of = fetched(present, hears, *links)
             self.mail = self.air.deliver(there, hearing, (of[0], of[1]) if of else None).to(self._device)
             return self.mail
+        self._waited = self._waited.masked_fill(~present, 0)  # whoever sits there next did not wait
         links = self.channel.connect(self._sent & present, hears, positions, self._generator)
         self.mail = self._posted(*self._admitted(self.channel.topology.thinned(links, self._strength)), hears)
         return self.mail
@@ -127,12 +132,26 @@ class Session:
         self._served = torch.stack([*counts, torch.maximum(longest, served.waited.max().double())])
         return served.links
 
-    def converse(self, hears: Tensor, positions: Tensor | None = None) -> Mail:
-        """The rounds of a step begin: nobody has said anything yet. The arguments are those of `deliver`."""
+    def converse(self, hears: Tensor, positions: Tensor | None = None, begun: Tensor | None = None) -> Mail:
+        """The rounds of a step begin: nobody has said anything yet.
+
+        Args:
+            hears, positions: as `deliver` has them.
+            begun: [B, N] bool, seats on which a life begins, whose predecessors' waiting is over; None: nobody's does.
+        """
         self._sent, served = torch.zeros_like(self._sent), self._served
-        mail = self.deliver(self._sent, hears, positions)
+        mail = self.deliver(torch.ones_like(hears) if begun is None else ~begun, hears, positions)
         self._served = served  # there was nothing to be served
         return mail
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Nothing that is said and heard within is left afterwards, nor counted; not with a log."""
+        assert self.air is None
+        kept = {key: getattr(self, key) for key in UNDER_WAY}
+        yield
+        for key, values in kept.items():
+            setattr(self, key, values)
 
     def _posted(self, slots: Tensor, mask: Tensor, hears: Tensor) -> Mail:
         """Mail without a log."""

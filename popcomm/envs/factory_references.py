@@ -11,6 +11,7 @@ from torch import Tensor
 
 from popcomm.envs.factory_machines import REPAIR, ROUTE, RUN, SLOW, STOP, Machines
 from popcomm.envs.factory_v0 import ACTUATOR, PROCESSOR, SENSOR, FactoryWorld
+from popcomm.envs.scripted import Delayed
 
 Actions = dict[str, Tensor]
 
@@ -35,8 +36,8 @@ class Alone:
 class Told:
     """All know all that anyone saw, `delay` steps late: 1 where messages are heard a step after they are sent.
 
-    In the first steps of an episode what was seen in its first is taken for what is heard. It looks no further than the
-    present, so that a little more may be possible.
+    In the first steps of every episode what was seen in its first is taken for what is heard. It looks no further than
+    the present, so that a little more may be possible.
 
     Args:
         delay: steps.
@@ -46,11 +47,12 @@ class Told:
 
     def __init__(self, delay: int = 1, processors: bool = True) -> None:
         self.delay, self.processors = delay, processors
-        self._heard: list[tuple[Machines, Tensor, Tensor]] = []
+        self._delayed = Delayed(delay)
 
     def __call__(self, world: FactoryWorld) -> Actions:
-        self._heard = [*self._heard, world.here()][-1 - self.delay :]
-        machines, peak, delicate = self._heard[0]
+        machines, peak, delicate = world.here()
+        *parts, peak, delicate = self._delayed(world, (*machines, peak, delicate))
+        machines = Machines(*parts)
         if not self.processors:
             peak, delicate = torch.zeros_like(peak), torch.ones_like(delicate)
         return _all(world, dealt(machines, world.processors), cures(machines, peak, delicate))

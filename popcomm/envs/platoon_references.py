@@ -11,6 +11,7 @@ from torch import Tensor
 
 from popcomm.envs.platoon_dynamics import BRAKE, FASTER, HOLD, MARGIN, MERGE, SLOWER, SPRINT, safe_speed
 from popcomm.envs.platoon_v0 import DT, PlatoonWorld
+from popcomm.envs.scripted import Delayed
 
 Actions = dict[str, Tensor]
 RIGHT = 0
@@ -33,18 +34,18 @@ def keep_right(world: PlatoonWorld) -> Actions:
 class Told:
     """All know where emergency vehicles are, on which lane, and how critical it is, `delay` steps late.
 
+    In the first steps of every episode what was so in its first is taken for what is heard.
     Those less than 300 m ahead of one on a mission go and stay where it does not. All others overtake as in `alone`. It
     is a script, and a little more may be possible.
     """
 
     def __init__(self, delay: int = 1) -> None:
         self.delay = delay
-        self._heard: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._delayed = Delayed(delay)
 
     def __call__(self, world: PlatoonWorld) -> Actions:
         place, _, lane = world.here()
-        self._heard = [*self._heard, (place, world.criticality(), world.missions()[1])][-1 - self.delay :]
-        then, criticality, side = self._heard[0]
+        then, criticality, side = self._delayed(world, (place, world.criticality(), world.missions()[1]))
         # [B, N, N], how far each seat is ahead of each emergency vehicle.
         apart = (place.unsqueeze(2) - then.unsqueeze(1)).remainder(world.road)
         near = (apart < WARNED) & (criticality >= URGENT).unsqueeze(1)

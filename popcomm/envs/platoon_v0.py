@@ -75,7 +75,8 @@ class PlatoonWorld(EpisodicWorld):
     State [5 N]: place (cosine, sine), speed / 30 m / s, lane and criticality of all seats. Positions [1]: m along the
     ring, which is a torus. Labels, of emergency vehicles: 0 no mission, else 1 + 2 * lane + (criticality >= 0.5); -1 of
     all others. Metrics, per vehicle and step: "delay" (s, without its weight), "crashes", "fuel" (g), "close" (s lost
-    to headway); and "mission_time" and "mission_delay", s per finished mission.
+    to headway); and "mission_time" and "mission_delay", s per finished mission. Missions that are cut at the end of an
+    episode are in neither, and slow ones are cut more often: both are less than the means of all would be.
 
     A ring that was never seeded starts from seed 0.
 
@@ -263,7 +264,8 @@ class PlatoonWorld(EpisodicWorld):
         self._missions = called(missions, self._saves.expand_as(way), draws, self.mission_rate, self.mission)
 
     def metrics(self) -> dict[str, float]:
-        """Means per vehicle and step; "mission_time" and "mission_delay" where missions ended."""
+        """Means per vehicle and step; "mission_time" and "mission_delay" of missions that were finished, if any were:
+        those that the end of an episode cut are missing."""
         steps, *sums = self._counts.tolist()
         self._counts = torch.zeros_like(self._counts)
         *sums, missions, time, delay = sums

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from popcomm.envs.world import World
+
+if TYPE_CHECKING:
+    from popcomm.envs.episodic_world import EpisodicWorld
 
 
 class References(NamedTuple):
@@ -36,6 +39,29 @@ class Randomly:
             drawn = torch.randint(int(s.action_space.n), (world.num_worlds, s.num_seats), generator=self._generator)
             actions[name] = drawn.to(world.device)
         return actions
+
+
+class Delayed:
+    """What was seen `delay` steps ago. In the first steps of an episode it is what was seen in its first.
+
+    Asked once in every step.
+    """
+
+    def __init__(self, delay: int) -> None:
+        self.delay = delay
+        self._views: list[tuple[Tensor, ...]] = []
+
+    def __call__(self, world: EpisodicWorld, seen: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """seen: of the present, [B, ...] each, which must stay as they are; the same of then."""
+        assert world._last is not None
+        begun = world._last.first.any(-1)  # [B]
+
+        def renewed(view: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            pairs = zip(view, seen, strict=True)
+            return tuple(torch.where(begun.view(-1, *[1] * (was.ndim - 1)), now, was) for was, now in pairs)
+
+        self._views = [*map(renewed, self._views), tuple(seen)][-1 - self.delay :]
+        return self._views[0]
 
 
 def episode_returns(world: World, policy: Callable[[Any], dict[str, Tensor]], seed: int = 0) -> Tensor:

@@ -6,10 +6,13 @@ from popcomm.errors import UserError
 from popcomm.rllib.federated_plan import KEY
 from popcomm.rllib.graph import links_of
 from popcomm.rllib.plan import Plan, SpeciesPlan
+from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import borrowers
+from popcomm.rllib.training_schedules import schedules_of
+from popcomm.schedules import BY_STEPS, Gated
 
 
-def check_federated(plan: Plan) -> None:
+def check_federated(settings: Settings, plan: Plan) -> None:
     """Raises UserError: nobody to be averaged with, weights that have no mean, or an epsilon that would not hold."""
     federated = plan.federated
     if federated is None:
@@ -34,6 +37,7 @@ def check_federated(plan: Plan) -> None:
         )
     if federated.epsilon is not None:
         _check_apart(plan, averaged)
+        _check_schedules(settings, plan)
 
 
 def _check_weights(name: str, species: SpeciesPlan) -> None:
@@ -71,3 +75,15 @@ def _check_apart(plan: Plan, averaged: dict[str, SpeciesPlan]) -> None:
                 f"{key} a graph that is learned (communication.topology) tells all of its links in every update; use "
                 "another topology"
             )
+
+
+def _check_schedules(settings: Settings, plan: Plan) -> None:
+    """How well all do, exactly, is in what a schedule by performance makes of the losses and the channel of each."""
+    for where, schedule in schedules_of(settings, plan.channel).items():
+        if type(schedule) in BY_STEPS:
+            continue
+        how = "of your own, which may follow" if not isinstance(schedule, Gated) else "'gated', which follows"
+        raise UserError(
+            f"{KEY}.epsilon is {plan.federated.epsilon if plan.federated else None}, and {where} is {how} the reward "
+            "or the agreement of all members, in the clear; use one that follows the steps, such as 'linear'"
+        )

@@ -73,7 +73,8 @@ def _heard(
     keys = ("messages", "senders", "inbox_mask")
     said, senders, mask = (side_by_side([walk.steps.of_round(t, key, before) for walk in walks]) for key in keys)
     gate = None if graph is None else graph.gate(senders)
-    return Mail(said, senders, mask, soft, torch.ones_like(mask[..., 0]) if routed else None, gate=gate)
+    hears = side_by_side([walk.steps.at(t, "alive") for walk in walks]) if routed else None
+    return Mail(said, senders, mask, soft, hears, gate=gate)
 
 
 def folded(arrays: Fragment[Tensor]) -> Fragment[Tensor]:

@@ -6,10 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from popcomm.channels import Channel
 from popcomm.checks import share
 from popcomm.errors import UserError
 from popcomm.rllib.settings import Settings
-from popcomm.schedules import Clock, Gated, Schedule, make_schedule
+from popcomm.schedules import Clock, Schedule, make_schedule
 
 MUTATION, PRESSURE, LOSS = "mutation", "pressure", "loss/"
 # {name: where a config says it}; losses follow, by name.
@@ -39,9 +40,9 @@ class TrainingSchedules:
         self._now = {name: 1.0 for name in self._all}
 
     @property
-    def gated(self) -> dict[str, Gated]:
-        """{where a config says it: schedule}, of those that follow a measure."""
-        return {key_of(name): s for name, s in self._all.items() if isinstance(s, Gated)}
+    def given(self) -> dict[str, Schedule]:
+        """{where a config says it: schedule}."""
+        return {key_of(name): schedule for name, schedule in self._all.items()}
 
     def observe(self, clock: Clock) -> None:
         """How far training is, and how well it goes."""
@@ -70,6 +71,18 @@ class TrainingSchedules:
         for name, schedule in self._all.items():
             if name in state:
                 schedule.set_state(state[name])
+
+
+def schedules_of(settings: Settings, channel: Channel | None) -> dict[str, Schedule]:
+    """{where a config says it: schedule}, wherever one can stand; channel: None in silence."""
+    found = TrainingSchedules(settings).given
+    if channel is not None:
+        found |= {f"communication.reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
+        if channel.topology.schedule is not None:
+            found["communication.topology.schedule"] = channel.topology.schedule
+        if channel.vocabulary is not None:
+            found["communication.vocabulary.schedule"] = channel.vocabulary.schedule
+    return found
 
 
 def _own(key: str, value: Any) -> Schedule:

@@ -25,7 +25,7 @@ from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
-from popcomm.rllib.training_schedules import TrainingSchedules
+from popcomm.rllib.training_schedules import schedules_of
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.rllib.without_effect import check_effect
 from popcomm.schedules import Gated
@@ -88,7 +88,7 @@ def check(settings: Settings) -> Plan:
     check_graph(plan)
     check_relaxed(plan)
     check_sharing(plan)
-    check_federated(plan)
+    check_federated(settings, plan)
     check_overlap(settings, plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
@@ -157,13 +157,7 @@ def _check_communication(settings: Settings, plan: Plan) -> None:
 
 def _check_measures(settings: Settings, channel: Channel | None, num_labels: int) -> None:
     """Whether schedules by performance look at what the trainer measures: by another name nothing would ever fade."""
-    schedules: dict[str, object] = dict(TrainingSchedules(settings).gated)
-    if channel is not None:
-        schedules |= {f"communication.reflexes: the schedule of {r.name}": r.schedule for r in channel.reflexes}
-        schedules["communication.topology.schedule"] = channel.topology.schedule
-        if channel.vocabulary is not None:
-            schedules["communication.vocabulary.schedule"] = channel.vocabulary.schedule
-    for where, schedule in schedules.items():
+    for where, schedule in schedules_of(settings, channel).items():
         known = ["reward", *(OF_LABELS if num_labels else ())]
         if not isinstance(schedule, Gated) or schedule.measure in known:
             continue

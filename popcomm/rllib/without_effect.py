@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from inspect import signature
 
+from popcomm.agents.graph import real_links
 from popcomm.agents.joint_critic import judges
 from popcomm.channels import Curriculum, Learned, Symbols, Vectors, message_kind
 from popcomm.channels.relaxed import Dru
@@ -81,9 +82,9 @@ def _check_topology(plan: Plan) -> None:
     """Whether what changes the links that there are at first ever does."""
     if plan.channel is None:
         return
-    key, topology, seats = "communication.topology", plan.channel.topology, plan.layout.num_agents
-    links = topology.inbox_size(seats)
+    key, topology = "communication.topology", plan.channel.topology
     if isinstance(topology, Curriculum):
+        links = topology.inbox_size(plan.layout.num_agents)
         if topology.seed and topology.keep != "drawn":
             raise UserError(f"{key}.seed is {topology.seed}, and has no effect: nothing is drawn; use keep 'drawn'")
         if topology.least == links:
@@ -91,12 +92,21 @@ def _check_topology(plan: Plan) -> None:
                 f"{key}.least is {links}, and an agent has {links} links at first, so that the schedule has no "
                 "effect; use less, or the topology itself"
             )
-    if isinstance(topology, Learned) and topology.is_given:
-        _check_given(key, topology)
-    if isinstance(topology, Learned) and topology.budget > seats * links:
+    if isinstance(topology, Learned):
+        if topology.is_given:
+            _check_given(key, topology)
+        else:
+            _check_link_budget(key, topology, plan)
+
+
+def _check_link_budget(key: str, topology: Learned, plan: Plan) -> None:
+    """Links cost nothing while no more are open than the budget has."""
+    hearing = [name for name, species in plan.species.items() if species.spec.hears]
+    links = sum(int(real_links(plan.layout, topology, name).sum()) for name in hearing)
+    if topology.budget and topology.budget >= links:
         raise UserError(
-            f"{key}.budget is {topology.budget}, and there are {seats * links} links at most, so that the price has no "
-            "effect; use fewer, or price 0 and no budget"
+            f"{key}.budget is {topology.budget}, and the links between {topology.between} are {links} in all, so that "
+            f"the price has no effect; use fewer than {links}, or price 0 and no budget"
         )
 
 

@@ -68,6 +68,7 @@ class Players:
         members, seatings: {species: [B, N_s] int64}, who sits where, and the way between the orders.
         memories: {species: {name: [P, R, ...]}}.
         speaks, hears: [N] bool, seats of species that ever do.
+        living: [B, N] bool, who lives; where an episode is over, who lived until then, for the value of its last row.
         in_play: whether messages that are real numbers in training are the symbols that they stand for.
         interference: what becomes of messages on their way, beside the channel's own noise; None: nothing.
         adversary: what becomes of observations, where somebody knows the networks; None: nothing.
@@ -143,14 +144,17 @@ class Players:
         """Take in what the worlds say: what is perceived and heard now."""
         if self.session is not None:
             self.session.notice(step.labels)  # also what those who are deprived do not see
+        before = None if self.now is None else self.now.alive
         self.now = step = perceived(step, self.session, self.layout)
+        alive, first = step.alive, step.first
+        over = ~alive.any(1, keepdim=True)
+        self.living = alive | (over if before is None else over & before)
         if self.session is None or self.in_rounds:  # which begin when somebody thinks about the step
             return
-        alive, first = step.alive, step.first
         # Who died alone is not heard any more; at the end of an episode all are, for the value of its last row.
-        there = ~first & (alive | ~alive.any(1, keepdim=True))
+        there = ~first & self.living
         self.session.forget((first | ~alive).all(1) & first.any(1))
-        self.session.deliver(there & self.speaks, self.hears & ~first, step.positions)
+        self.session.deliver(there & self.speaks, there & self.hears, step.positions)
 
     @property
     def in_rounds(self) -> bool:
@@ -164,12 +168,18 @@ class Players:
 
     @torch.no_grad()
     def foresee(self, names: Sequence[str]) -> dict[str, Thought]:
-        """{species: what it makes of the present step}; see `think`."""
+        """{species: what it makes of the present step}; see `think`. All that is random then comes again: what is said
+        in rounds, or drawn while a network thinks, is what is said and drawn in this step if nothing else changes."""
         assert self.now is not None, "begin first"
-        if self.in_rounds:
-            thoughts = exchange(self, self.now).thoughts if names else {}
-            return {name: thoughts[name] for name in names}
-        return {name: self._thought(name, self.now) for name in names}
+        drawn = self.generator.get_state()
+        if self.in_rounds and self.session is not None:
+            with self.session.put_back():
+                thoughts = exchange(self, self.now).thoughts if names else {}
+            thoughts = {name: thoughts[name] for name in names}
+        else:
+            thoughts = {name: self._thought(name, self.now) for name in names}
+        self.generator.set_state(drawn)
+        return thoughts
 
     def _thought(self, name: str, step: WorldStep) -> Thought:
         seating, memory = self.seatings[name], self.memories[name]
@@ -272,6 +282,7 @@ class Players:
         state |= {
             "members": self.members,
             "reopened": self.reopened,
+            "living": self.living.cpu(),
             "state": {n: {k: v.cpu() for k, v in memory.items()} for n, memory in self.memories.items()},
         }
         if self.session is None:
@@ -298,6 +309,8 @@ class Players:
             self.session.set_state(state, heard if step is None else heard & ~step.first)
         if step is None:
             return
+        # Checkpoints of before do not say who lived until their episode was over.
+        self.living = state["living"].to(self._device) if "living" in state else step.alive | ~step.alive.any(1, True)
         self.members, self.reopened = dict(state["members"]), state["reopened"]
         self.seatings = {name: self._seat(name) for name in self.members}
         self.memories = {n: {k: v.to(self._device) for k, v in s.items()} for n, s in state["state"].items()}

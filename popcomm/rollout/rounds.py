@@ -58,7 +58,8 @@ class Exchange(NamedTuple):
 def exchange(players: Players, step: WorldStep) -> Exchange:
     """The rounds of a step of a population whose channel has some; its memories stay as they were.
 
-    Where an episode is over all still talk, for the value of its last row; nobody hears that they did.
+    Where an episode is over those who lived until then still talk, for the value of its last row; nobody hears that
+    they did.
 
     Args:
         players: with a session.
@@ -66,10 +67,10 @@ def exchange(players: Players, step: WorldStep) -> Exchange:
     """
     session = players.session
     assert session is not None
-    there = players.speaks & (step.alive | ~step.alive.any(1, keepdim=True))
+    there = players.speaks & players.living
     able = there if step.speaks is None else there & step.speaks
-    hears = players.hears.expand_as(there)
-    mail = session.converse(hears, step.positions)
+    hears = players.hears & players.living
+    mail = session.converse(hears, step.positions, begun=step.first)
     memories, thoughts = dict(players.memories), {}
     rounds: list[Round] = []
     for number in range(session.channel.rounds + 1):

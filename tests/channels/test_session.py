@@ -90,6 +90,27 @@ def test_a_cleared_session_is_silent_in_new_episodes(way: dict[str, Any]) -> Non
     assert not session.transmitted.any()
 
 
+def test_who_comes_to_a_seat_does_not_inherit_the_waiting_of_who_left_it() -> None:
+    urgent = torch.tensor([[0.9, 0.8, 0.1]])
+    session = session_of(budget={"messages": 1, "patience": 5})
+    for turn in (1, 2, 3):
+        session.deliver(ALL, ALL)
+        assert session._waited.tolist() == [[0, 0, turn - 1]]
+        session.send(torch.full((1, 3), A), ALL, torch.ones(1, dtype=torch.bool), urgent)
+    session.deliver(flags(1, 1, 0), flags(1, 1, 0))  # another comes to the last seat
+    assert session._waited.tolist() == [[0, 0, 0]]
+
+    session = session_of(budget={"messages": 1, "patience": 9}, rounds=2)
+    for turn in (0, 2, 4):
+        session.converse(ALL, begun=NOBODY)
+        assert session._waited.tolist() == [[0, 0, turn]]
+        for _ in range(2):
+            session.send(torch.full((1, 3), A), ALL, torch.ones(1, dtype=torch.bool), urgent)
+            session.deliver(ALL, ALL)
+    session.converse(ALL, begun=flags(0, 0, 1))
+    assert session._waited.tolist() == [[0, 0, 0]]
+
+
 def test_noise_is_the_same_for_all_who_hear_and_is_told_apart_from_what_was_said() -> None:
     session = session_of(Vectors(2, 1.0), noise=0.5)
     said = torch.zeros(1, 3, 2)

@@ -269,6 +269,7 @@ class TestReferences:
 
     def test_late_scripts_act_on_what_was_a_step_before(self) -> None:
         world, late = made(), Told(1)
+        act(world, 0, 0, RUN)  # no first view any more
         assert late(world)["actuator"].tolist() == [[RUN] * 3]
         state = world.get_state()
         state["machines"] = state["machines"]._replace(shaking=torch.tensor([[True] * 3]))

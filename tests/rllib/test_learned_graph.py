@@ -14,6 +14,7 @@ from popcomm.channels.mailbox import Inbox, PostedInbox
 from popcomm.envs import with_messages
 from popcomm.envs.relay_v0 import parallel_env
 from popcomm.errors import UserError
+from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.counterfactual import counterfactual_credit
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.release import population_of
@@ -21,7 +22,7 @@ from popcomm.rllib.succession import Succession, carry_out
 from popcomm.schedules import Clock
 from tests.rllib.test_credit import config_of
 from tests.rllib.test_learner import learner_of, update
-from tests.rllib.test_rollout import clock_config, runner_of
+from tests.rllib.test_rollout import SYMBOLS, clock_config, runner_of
 
 SHUT = -0.2 / RATE  # a weight whose link is shut at a threshold of .5
 GIVEN = [[0, 0.3, 0.5, 0.9], [0.4, 0, 0.2, 0.1], [0.9, 0.3, 0, 0.6], [0.2, 0.8, 0.5, 0]]  # sender by receiver
@@ -95,6 +96,49 @@ def test_a_price_shuts_links_that_nobody_needs_and_stops_at_the_budget() -> None
         free.networks["pair"].links.weight.view(1, 2, 2)[:, 0, 1] = SHUT
     assert free.graph.open_links == 1
     assert free.graph.penalty("pair") is None
+
+
+@pytest.mark.parametrize(
+    ("between", "of", "links"),
+    [
+        ("seats", {"kind": "ring", "k": 2}, {"sensor": 6, "processor": 2, "actuator": 6}),
+        ("seats", {"kind": "chain"}, {"sensor": 2, "processor": 1, "actuator": 3}),
+        ("seats", {"kind": "full"}, {"sensor": 18, "processor": 6, "actuator": 18}),
+        ("species", {"kind": "full"}, {"sensor": 3, "processor": 2, "actuator": 3}),  # one processor: not to itself
+        ("species", {"kind": "chain"}, {"sensor": 1, "processor": 1, "actuator": 2}),
+    ],
+)
+def test_links_that_the_topology_below_does_not_have_are_neither_counted_nor_charged(
+    between: str, of: dict[str, Any], links: dict[str, int]
+) -> None:
+    topology = {"kind": "learned", "between": between, "of": of, "price": 0.01}
+    config = PopulationPPOConfig().environment("factory_v0").communication(messages=SYMBOLS, topology=topology)
+    graph = learner_of(config).graph
+    assert graph.open_links == sum(links.values())
+    linked = set()
+    for name, many in links.items():
+        assert graph.penalty(name).item() == pytest.approx(0.01 * 0.9 * many)
+        told = graph.measures(name)
+        assert told.pop("graph/open") == 1
+        assert list(told.values()) == pytest.approx([0.9] * many)
+        linked |= set(told)
+    assert ("graph/sensor_0/sensor_1" in linked) == (between == "seats")
+    pairs = graph.topology.of.connect(torch.ones(1, 7, dtype=torch.bool)).mask.sum()
+    assert (graph.strengths() > 0).sum() == pairs
+
+
+def test_where_links_follow_positions_or_differ_between_worlds_any_two_seats_may_be_linked() -> None:
+    worlds = torch.zeros(2, 3, 3, dtype=torch.bool)
+    worlds[0, 0, 1] = worlds[1, 1, 2] = True
+    for of in ({"kind": "k_nearest", "k": 1}, {"kind": "custom", "adjacency": worlds.tolist()}):
+        topology = make_topology({"kind": "learned", "of": of})
+        assert isinstance(topology, Learned)
+        assert torch.equal(topology.possible(3), ~torch.eye(3, dtype=torch.bool))
+        topology.follow(0.9 * topology.possible(3).float(), pruned=True)
+        assert topology.inbox_size(3) == 1
+    ring = make_topology({"kind": "learned", "of": {"kind": "custom", "adjacency": worlds[0].tolist()}})
+    assert isinstance(ring, Learned)
+    assert ring.possible(3).nonzero().tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("agent", ["mlp", "symbolic", "gru"])

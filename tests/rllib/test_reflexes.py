@@ -175,6 +175,7 @@ def test_the_trainers_channel_is_that_of_channel_open(slot: str) -> None:
     assert runner.channel is not None
     air, steps = runner.channel.open(12, runner.rollout.players.seeds.channel), 0
     assert isinstance(air, Air)
+    before = np.ones((12, N), bool)
     for fragment in fragments(runner, 3):
         air.observe(Clock(steps, {}))
         alive = joined(fragment, "alive")
@@ -184,8 +185,10 @@ def test_the_trainers_channel_is_that_of_channel_open(slot: str) -> None:
                 air.forget(first[:, t].any(1))
             else:
                 air.forget(np.ones(12, bool))
-            there = ~first[:, t] & (alive[:, t] | ~alive[:, t].any(1, keepdims=True))
-            heard = air.deliver(there, ~first[:, t])
+            over = ~alive[:, t].any(1, keepdims=True)  # those who lived until then still hear
+            there = ~first[:, t] & (alive[:, t] | (over & before))
+            before = alive[:, t]
+            heard = air.deliver(there, there)
             np.testing.assert_array_equal(heard.messages.numpy(), fragment["speaker"]["log_words"][:, t])
             np.testing.assert_array_equal(heard.log.sources.numpy(), fragment["speaker"]["log_sources"][:, t])
             np.testing.assert_array_equal(heard.log.direct.numpy(), fragment["speaker"]["log_direct"][:, t])

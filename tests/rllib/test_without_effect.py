@@ -32,6 +32,11 @@ def game() -> PopulationPPOConfig:
     return config.env_runners(num_worlds_per_env_runner=4)
 
 
+def factory() -> PopulationPPOConfig:
+    config = PopulationPPOConfig().environment("factory_v0").communication(messages=SYMBOLS)
+    return config.env_runners(num_worlds_per_env_runner=4)
+
+
 def linked(**topology: Any) -> PopulationPPOConfig:
     return swarm().communication(topology=topology)
 
@@ -79,7 +84,27 @@ IDLE: list[tuple[Callable[[], PopulationPPOConfig], str]] = [
     ),
     (lambda: linked(kind="learned", strengths=GRAPH, price=0.3), "topology.price is 0.3, .* beside strengths"),
     (lambda: linked(kind="learned", strengths=GRAPH, prune_at=9), "topology.prune_at is 9, .* beside strengths"),
-    (lambda: linked(kind="learned", budget=13), "topology.budget is 13, and there are 12 links at most"),
+    (
+        lambda: linked(kind="learned", between="seats", budget=12),
+        "topology.budget is 12, and the links between seats are 12 in all, so that the price has no effect",
+    ),
+    (lambda: linked(kind="learned", budget=1), "topology.budget is 1, and the links between species are 1 in all"),
+    (
+        lambda: linked(kind="learned", between="seats", of={"kind": "chain"}, budget=3),
+        "topology.budget is 3, and the links between seats are 3 in all",
+    ),
+    (
+        lambda: factory().communication(topology={"kind": "learned", "budget": 8}),
+        "topology.budget is 8, and the links between species are 8 in all",
+    ),
+    (
+        lambda: factory().communication(topology={"kind": "learned", "budget": 42}),
+        "topology.budget is 42, and the links between species are 8 in all",
+    ),
+    (
+        lambda: factory().communication(topology={"kind": "learned", "between": "seats", "budget": 42}),
+        "topology.budget is 42, and the links between seats are 42 in all",
+    ),
     (lambda: linked(kind="curriculum", schedule=FADE, seed=3), "topology.seed is 3, .* use keep 'drawn'"),
     (lambda: linked(kind="curriculum", schedule=FADE, least=3), "least is 3, and an agent has 3 links at first"),
     (
@@ -143,7 +168,11 @@ def test_a_config_of_before_goes_on(made: Callable[[], PopulationPPOConfig]) -> 
         game().training(message_entropy_coeff={"listener": 0.0, "default": 0.1}, rare_action_share=0.0),
         swarm().communication(messages={**SYMBOLS, "temperature": 2.0}, gradient="straight_through"),
         linked(kind="learned", strengths=GRAPH),
-        linked(kind="learned", budget=12),
+        linked(kind="learned", between="seats", budget=11),
+        linked(kind="learned", between="seats", of={"kind": "chain"}, budget=2),
+        linked(kind="learned", budget=0),
+        factory().communication(topology={"kind": "learned", "budget": 7}),
+        factory().communication(topology={"kind": "learned", "between": "seats", "budget": 41}),
         linked(kind="curriculum", schedule=FADE, keep="drawn", seed=3, least=2),
         swarm().recording(conversation_worlds=0),
         swarm().recording(conversation_every=0, picture_every=0, conversation_worlds=2),  # a way to turn it off

@@ -22,7 +22,8 @@ class Learned(Over):
     p is the sigmoid of a number that is trained with the receivers' networks. Up to `threshold` a link is shut and its
     messages are heard as zeros; the gradient goes through the threshold as if it were not there (straight-through,
     Bengio 2013), so that a shut link that would help opens again. Each link costs `price` times its strength (an
-    L0 penalty by its expectation, Louizos et al. 2018), as long as more than `budget` are open. From `prune_at`
+    L0 penalty by its expectation, Louizos et al. 2018), as long as more than `budget` are open (of those that there may
+    ever be, see `possible`). From `prune_at`
     environment steps on the graph stays: what is shut is gone for good and costs nothing any more, what is open keeps a
     strength that goes on being trained, at no price. (Graphs of who talks to whom: Niu et al. 2021, MAGIC.)
 
@@ -88,13 +89,20 @@ class Learned(Over):
         """
         self.strengths, self.pruned, self._size = strengths.float(), pruned, None
         if pruned:
-            seats = len(strengths)
-            everybody = torch.ones(1, seats, dtype=torch.bool)
-            left = strengths.cpu() > 0
-            if not self.of.needs_positions:
-                links = self.of.connect(everybody)
-                left = left & torch.zeros_like(left).index_put(_ends(links), torch.tensor(True))
+            left = (strengths.cpu() > 0) & self.possible(len(strengths))
             self._size = max(1, int(left.sum(0).max()))
+
+    def possible(self, num_agents: int) -> Tensor:
+        """[N (sender), N (receiver)] bool, between whom there may ever be a link.
+
+        The links of an `of` that stays the same (`Topology.static`). Where links follow positions, or change otherwise,
+        any two seats may be linked at one time or another, and so are all of them here; none is linked to itself.
+        """
+        others = ~torch.eye(num_agents, dtype=torch.bool)
+        if not self.of.static:
+            return others
+        links = self.of.connect(torch.ones(1, num_agents, dtype=torch.bool))
+        return others & torch.zeros_like(others).index_put(_ends(links), torch.tensor(True))
 
     def inbox_size(self, num_agents: int) -> int:
         """That of `of`, or as many as are left. Raises UserError: strengths of another number of agents."""

@@ -159,6 +159,12 @@ def take_over(sweep_dir: Path, trial: str, life: Life) -> None:
     shutil.rmtree(heir)
 
 
+def began_with(run_dir: Path) -> int:
+    """Iteration of the checkpoint that a run's population began with in its folder; 0: it is its own."""
+    origin = run_dir / ORIGIN
+    return int(json.loads(origin.read_text())["iteration"]) if origin.is_file() else 0
+
+
 def _heir(sweep_dir: Path, generation: int, child: str) -> Path:
     return sweep_dir / HEIRS / f"{generation:04d}" / child
 

@@ -12,7 +12,8 @@ from popcomm.checks import at_least_zero, count, number, share
 from popcomm.cli.documents import shown
 from popcomm.cli.run_folder import OF_A_LIFE
 from popcomm.errors import UserError, nearest
-from popcomm.evolution import COPY, Strategy, Truncation, make_strategy
+from popcomm.evolution import COPY, NOBODY, Strategy, Truncation, make_strategy
+from popcomm.evolution.generation import Ints
 from popcomm.references import build_from_config
 
 KEY = "tune.scheduler"
@@ -275,6 +276,20 @@ RULES: dict[str, type] = {
     "pbt": PBT,
     "population_survival": PopulationSurvival,
 }
+
+
+def check_parents(strategy: Strategy, sources: Ints) -> Ints:
+    """sources [P] int64, as they are.
+
+    Raises:
+        UserError: the strategy wants some to be made anew, and a run goes on from a population that is there.
+    """
+    if (sources == NOBODY).any():
+        raise UserError(
+            f"{KEY}.strategy {type(strategy).__name__} returned {NOBODY}, one that is made anew, and must return "
+            f"places of 0 to {len(sources) - 1}: a run lives on, or goes on from another's population"
+        )
+    return sources
 
 
 def make_rule(value: Any) -> Rule | None:

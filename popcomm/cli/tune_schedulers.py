@@ -25,7 +25,7 @@ from popcomm.cli.run_folder import PROGRESS, checkpoint_path
 from popcomm.cli.runs_lineage import Life, RunsAlive
 from popcomm.cli.search_space import Search
 from popcomm.cli.sweep_rules import ASHA, BetweenRuns, MedianStopping, check_parents
-from popcomm.evolution import Generation, chosen, lived, succeeded
+from popcomm.evolution import NOBODY, Generation, chosen, lived, succeeded
 from popcomm.evolution.lineage import rows as lineage_rows
 from popcomm.language import progress
 from popcomm.manifest import MANIFEST, CheckpointError
@@ -289,12 +289,12 @@ class Generations(FIFOScheduler):
         self, alive: RunsAlive, before: Generation, sources: np.ndarray, iteration: int | None
     ) -> list[dict[str, Any]]:
         """Of the lineage, [P]. iteration: at which the generation ended; None: it goes on."""
-        columns = lineage_rows(before, sources)
+        columns = lineage_rows(before, sources, NOBODY if iteration is None else iteration)
         columns["fitness"] = self._sign * columns["fitness"]
         rows = []
         for place, (name, life) in enumerate(alive.lives.items()):
             own = {key: _number(values[place]) for key, values in columns.items()}
-            told = {"species": "runs", "trial": name, "source": life.source, "iteration": iteration}
+            told = {"species": "runs", "trial": name, "source": life.source}
             rows.append({**told, **own, "parameters": self.search.active(life.parameters)})
         return rows
 

@@ -197,6 +197,33 @@ def test_a_selection_goes_on_from_its_state_bit_for_bit() -> None:
     pd.testing.assert_frame_equal(pd.DataFrame(whole.survival.table()), pd.DataFrame(copy.table()))
 
 
+def test_the_generation_of_a_step_is_how_many_selections_went_before_also_where_every_was_another() -> None:
+    """Selections are at the end of iterations 2, 4, 6, and after a resumption with `every` 5 of 10."""
+    whole = trained(6)
+    assert whole.survival is not None
+    late = Survival(config_of(every=5).plan, 3)
+    assert late.generations_before(np.arange(1, 4)).tolist() == [0, 0, 0]
+    late.set_state(json.loads(json.dumps(_listed(whole.survival.get_state()))))
+    assert [late.due(at) for at in (8, 10)] == [False, True]
+    late.select(iteration=10)
+    assert late.generations_before(np.array([1, 2, 3, 4, 5, 6, 7, 10, 11])).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    assert pd.DataFrame(late.table()).groupby("generation").iteration.unique().map(list).tolist() == [
+        [2], [4], [6], [10], [-1],
+    ]  # fmt: skip
+
+
+def test_a_state_without_iterations_has_those_that_every_says() -> None:
+    whole = trained(4)
+    assert whole.survival is not None
+    older = whole.survival.get_state()
+    older["ended"] = {
+        name: {k: v for k, v in told.items() if k != "iteration"} for name, told in older["ended"].items()
+    }
+    copy = Survival(whole.plan, 3)
+    copy.set_state(older)
+    assert copy.generations_before(np.array([2, 3, 5])).tolist() == [0, 1, 2]
+
+
 def _listed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _listed(inner) for key, inner in value.items()}

@@ -19,6 +19,8 @@ from popcomm.references import build_from_config
 KEY = "tune.scheduler"
 SAMPLERS = ("random", "optuna")
 VARIED = ("training", "survival")  # sections of which a child has values of its own, unless keys are named
+# Of these, what decides of which parts networks are made: a child that has others cannot take over a population.
+OF_NETWORKS = ("survival.newborns", "survival.hyperparameters", "training.quality_coeff", "training.learn_from")
 
 
 class Rule(ABC):
@@ -137,10 +139,11 @@ class BetweenRuns(Rule):
         """
 
     def varied(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Keys of `param_space` that differ between parent and child: those asked for, or all of VARIED sections."""
+        """Keys of `param_space` that differ between parent and child: those asked for, or all of VARIED sections but
+        those OF_NETWORKS."""
         if self.hyperparameters is not None:
             return tuple(self.hyperparameters)
-        return tuple(key for key in keys if key.partition(".")[0] in VARIED)
+        return tuple(key for key in keys if key.partition(".")[0] in VARIED and not _among(key, OF_NETWORKS))
 
     def check(self, document: Mapping[str, Any], keys: Sequence[str], trials: int, sampler: str) -> None:
         if trials < 2:
@@ -150,13 +153,14 @@ class BetweenRuns(Rule):
         self.strategy_of(trials)
         if self.hyperparameters is None and not self.varied(keys):
             raise UserError(
-                f"{KEY}: nothing of tune.param_space is of {' or '.join(VARIED)}, so that children would differ from "
-                f"their parents in nothing; name what is varied, or [] for nothing, in {KEY}.{self.named}"
+                f"{KEY}: nothing of tune.param_space is of {' or '.join(VARIED)} and leaves networks the parts that "
+                "they have, so that children would differ from their parents in nothing; name what is varied, or [] "
+                f"for nothing, in {KEY}.{self.named}"
             )
         for key in self.hyperparameters or ():
             if key not in keys:
                 raise UserError(f"{KEY}.{self.named}: '{key}' is none of tune.param_space")
-            if _of_a_life(key):
+            if _among(key, OF_A_LIFE):
                 raise UserError(f"{KEY}.{self.named}: {key} stays for the life of a run, and cannot be varied")
         assert self.every is not None
         saved = (document.get("recording") or {}).get("checkpoint_every")
@@ -175,7 +179,8 @@ class PopulationSurvival(BetweenRuns):
         strategy: who has children: {"kind": "truncation", ...}, as `survival.strategy` takes it, with runs in place of
             members.
         every: iterations of a generation.
-        hyperparameters: keys of `param_space` that are varied; None: those of training and survival.
+        hyperparameters: keys of `param_space` that are varied; None: those of training and survival
+            but OF_NETWORKS.
         perturbation: factor above 1, by which a child's numbers are above or below its parent's; of what is chosen from
             a list the one beside.
         resample_probability: with which a value is drawn anew instead.
@@ -225,7 +230,8 @@ class PBT(BetweenRuns):
         quantile_fraction: share of the runs that are the best, and of those that are the worst, above 0, at most 0.5.
         resample_probability: with which a value is drawn anew.
         perturbation_factors: by one of which it is multiplied otherwise; of what is chosen from a list the one beside.
-        hyperparam_mutations: keys of `param_space` that are varied; None: those of training and survival.
+        hyperparam_mutations: keys of `param_space` that are varied; None: those of training and survival
+            but OF_NETWORKS.
 
     Raises:
         UserError: numbers that are none of these.
@@ -334,5 +340,6 @@ def _check_keys(keys: Any) -> None:
         raise UserError(f"{KEY}: {shown(keys)} must be a list of keys of tune.param_space")
 
 
-def _of_a_life(key: str) -> bool:
-    return any(f"{key}.".startswith(f"{kept}.") or kept.startswith(f"{key}.") for kept in OF_A_LIFE)
+def _among(key: str, kept: Iterable[str]) -> bool:
+    """Whether a key is one of some, or in one, or holds one."""
+    return any(f"{key}.".startswith(f"{one}.") or one.startswith(f"{key}.") for one in kept)

@@ -96,6 +96,23 @@ def test_what_is_learned_with_is_varied_unless_keys_are_named() -> None:
     )
 
 
+def test_what_networks_are_made_of_is_varied_where_it_is_named_alone() -> None:
+    """A child whose network has other parts could not take over its parent's population."""
+    keys = [
+        "training.lr",
+        "survival.newborns",
+        "survival.hyperparameters.lr",
+        "training.quality_coeff",
+        "survival.every",
+    ]
+    assert searched(TOP).rule.varied(keys) == ("training.lr", "survival.every")
+    space = {"training.quality_coeff": {"uniform": [0.1, 0.5]}}
+    named = searched({**TOP, "hyperparameters": ["training.quality_coeff"]}, param_space=space).rule
+    assert named.varied(space) == ("training.quality_coeff",)
+    with pytest.raises(UserError, match="leaves networks the parts that they have, so that children would differ"):
+        searched(TOP, param_space=space)
+
+
 @pytest.mark.parametrize(
     ("scheduler", "key"),
     [(TOP, "hyperparameters"), ({"kind": "pbt", "perturbation_interval": 6}, "hyperparam_mutations")],

@@ -155,8 +155,9 @@ class LoadLinear(Schedule):
     steps and then idles. Here L(t) falls linearly from nu / (1 - R0) at `begin` to nu at `end`, and
     R(t) = 1 - nu / L(t).
 
-    The factor depends on R0, so this schedule is for word repetition alone; other reflexes refuse it. `strength` is
-    the share of the extra load L - nu that is left.
+    The factor depends on R0, so this schedule is for word repetition, and for a vocabulary that grows, where it has a
+    meaning of its own (`popcomm.channels.vocabulary`); all else refuses it. `strength` is the share of the extra load
+    L - nu that is left.
 
     Raises:
         UserError: begin or end that is no whole number of steps, or an end before the begin.
@@ -271,6 +272,19 @@ def make_schedule(value: Any, key: str = "schedule") -> Schedule:
     schedule = made(key, value, SCHEDULES, "strength")
     if not isinstance(schedule, Schedule):
         raise UserError(f"{key} is of class {type(schedule).__name__}, and must be a subclass of Schedule")
+    return schedule
+
+
+def refuse_load(schedule: Schedule, key: str) -> Schedule:
+    """The schedule of something that causes no load.
+
+    Raises:
+        UserError: it is one of load.
+    """
+    if isinstance(schedule, LoadLinear):
+        raise UserError(
+            f"{key} has the schedule 'load_linear', which is for word_repetition and for the vocabulary; use 'linear'"
+        )
     return schedule
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from popcomm.checks import at_least_zero, count, number, share
 from popcomm.cli.documents import shown
 from popcomm.cli.run_folder import OF_A_LIFE
 from popcomm.errors import UserError, nearest
-from popcomm.evolution import COPY, NOBODY, Strategy, Truncation, make_strategy
+from popcomm.evolution import COPY, NOBODY, Strategy, Truncation, make_strategy, rehearse
 from popcomm.evolution.generation import Ints
 from popcomm.references import build_from_config
 
@@ -67,7 +68,8 @@ class ASHA(Rule):
 
     def __post_init__(self) -> None:
         count(f"{KEY}.grace_period", self.grace_period, 1)
-        number(f"{KEY}.reduction_factor", self.reduction_factor, "be above 1", above=1)
+        must = "be a finite number above 1"
+        number(f"{KEY}.reduction_factor", self.reduction_factor, must, above=1, below=math.inf)
         if self.max_t is not None:
             count(f"{KEY}.max_t", self.max_t, self.grace_period)
 
@@ -150,7 +152,8 @@ class BetweenRuns(Rule):
             raise UserError(f"{KEY}: selection needs 2 trials or more; raise tune.num_samples")
         if sampler != "random":
             raise UserError(f"tune.search is {sampler}, and with {KEY} children's values come from their parents")
-        self.strategy_of(trials)
+        strategy = self.strategy_of(trials)
+        check_parents(strategy, rehearse(strategy, trials))
         if self.hyperparameters is None and not self.varied(keys):
             raise UserError(
                 f"{KEY}: nothing of tune.param_space is of {' or '.join(VARIED)} and leaves networks the parts that "
@@ -199,7 +202,8 @@ class PopulationSurvival(BetweenRuns):
 
     def __post_init__(self) -> None:
         count(f"{KEY}.every", self.every, 1)
-        number(f"{KEY}.perturbation", self.perturbation, "be at least 1", least=1)
+        must = "be a finite number of at least 1"
+        number(f"{KEY}.perturbation", self.perturbation, must, least=1, below=math.inf)
         share(f"{KEY}.resample_probability", self.resample_probability)
         number(f"{KEY}.smoothing", self.smoothing, "be at least 0 and below 1", least=0, below=1)
         _check_keys(self.hyperparameters)

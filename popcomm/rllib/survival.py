@@ -15,7 +15,7 @@ from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.succession import Succession
-from popcomm.rllib.survival_plan import SurvivalPlan, first_scales
+from popcomm.rllib.survival_plan import SurvivalPlan, first_scales, worth
 from popcomm.rollout import seed_of
 
 Array = NDArray[Any]
@@ -82,13 +82,7 @@ class Survival:
             if asked not in measures:  # nobody spoke, or saw anything that has a label
                 return np.full(self.generations[name].members, np.nan)
             return measures[asked]
-        found = np.asarray(asked(measures), float)
-        if found.shape != (self.generations[name].members,):
-            raise UserError(
-                f"survival.fitness {getattr(asked, '__name__', asked)} returned {list(found.shape)} numbers for "
-                f"species '{name}', and must return one for each of its {self.generations[name].members} members"
-            )
-        return found
+        return worth(asked, measures, name, self.generations[name].members)
 
     # ---- a generation ends ----
 

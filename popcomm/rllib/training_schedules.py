@@ -9,7 +9,7 @@ from typing import Any
 from popcomm.checks import share
 from popcomm.errors import UserError
 from popcomm.rllib.settings import Settings
-from popcomm.schedules import Clock, Gated, Schedule, make_schedule
+from popcomm.schedules import Clock, Gated, Schedule, make_schedule, refuse_load
 
 MUTATION, PRESSURE, LOSS = "mutation", "pressure", "loss/"
 # {name: where a config says it}; losses follow, by name.
@@ -75,7 +75,7 @@ class TrainingSchedules:
 def _own(key: str, value: Any) -> Schedule:
     if isinstance(value, int | float):
         share(key, value)
-    return copy.deepcopy(make_schedule(value, key))
+    return copy.deepcopy(refuse_load(make_schedule(value, key), key))
 
 
 def key_of(name: str) -> str:

@@ -423,7 +423,13 @@ def too_few(measures: dict[str, np.ndarray]) -> np.ndarray:
         ({"hyperparameters": {"lrs": [1, 2]}}, "survival.hyperparameters.lrs does not exist; did you mean 'lr'"),
         ({"hyperparameters": {"lr": [2, 1]}}, "its lowest must not be above its highest"),
         ({"hyperparameters": {"lr": 2}}, r"must be \[lowest, highest\], multiples of training.lr"),
-        ({"perturbation": 0.5}, "survival.perturbation is 0.5, and must be at least 1"),
+        ({"perturbation": 0.5}, "survival.perturbation is 0.5, and must be a finite number of at least 1"),
+        ({"perturbation": float("inf")}, "survival.perturbation is inf, and must be a finite number of at least 1"),
+        ({"fitness": ["return"]}, r"survival.fitness is \['return'\], and must be a function, .*one of return, shared"),
+        ({"hyperparameters": ["lr"]}, r"survival.hyperparameters is \['lr'\], and must map lr or entropy_coeff to"),
+        ({"pressure": 0}, "survival.pressure is 0, and has no effect: nobody whom the strategy replaces is replaced"),
+        ({"pressure": {"kind": "constant", "value": 0}}, "survival.pressure is .*, and has no effect"),
+        ({"mutation_schedule": 0}, "survival.mutation_schedule is 0, and has no effect: it multiplies"),
         ({"smoothing": 1.0}, "survival.smoothing is 1.0, and must be at least 0 and below 1"),
         ({"within": "communities"}, "population.communities is 1; it needs 2 or more"),
         ({"within": "species_"}, "did you mean 'species'"),
@@ -470,11 +476,43 @@ def test_null_switches_selection_off_whatever_else_is_said_of_it() -> None:
     [
         ({"strategy": {"kind": f"{__name__}:TooFew"}}, "returned 2 members, and must return 4"),
         ({"fitness": too_few}, r"survival.fitness too_few returned \[2\] numbers for species 'swarm'"),
+        (
+            {"fitness": lambda measures: ["a"] * P},
+            r"returned no numbers, but \['a', 'a', 'a', 'a'\], for species 'swarm'",
+        ),
     ],
 )
-def test_what_strategies_and_functions_answer_is_checked(survival: dict[str, Any], said: str) -> None:
+def test_what_strategies_and_functions_answer_is_checked_before_work_starts(
+    survival: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UserError, match=said):
-        trained(2, **survival)
+        config_of(**survival).validate()
+
+
+class Counting(Strategy):
+    """Remembers how often it was asked."""
+
+    traits = ("messages",)
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def select(self, generation, traits, rng):
+        self.asked += 1
+        assert traits["messages"].shape[0] == generation.members
+        return np.arange(generation.members)
+
+
+def test_what_strategies_are_asked_beforehand_they_do_not_remember() -> None:
+    strategy = Counting()
+    config_of(strategy=strategy).validate()
+    assert strategy.asked == 0
+
+
+@pytest.mark.parametrize("key", ["pressure", "mutation_schedule"])
+def test_what_causes_no_load_has_no_schedule_of_load(key: str) -> None:
+    with pytest.raises(UserError, match=f"survival.{key} has the schedule 'load_linear', which is for word_repetition"):
+        config_of(**{key: {"kind": "load_linear", "begin": 0, "end": 9}}).validate()
 
 
 # ---- what is written ----

@@ -26,13 +26,14 @@ STRATEGIES: dict[str, type] = {
 }
 
 
-def make_strategy(value: Any, members: int, key: str = "survival.strategy") -> Strategy:
+def make_strategy(value: Any, members: int, key: str = "survival.strategy", of: str = "") -> Strategy:
     """The strategy that a config means, which can select among P members.
 
     Args:
         value: {"kind": name, **arguments}, a name, or a Strategy; names are those of STRATEGIES, or "module:Class".
         members: P.
         key: what errors call it.
+        of: words that follow the key where it does not fit the members.
 
     Raises:
         UserError: none of these, arguments that do not fit, or members that cannot be selected.
@@ -44,8 +45,8 @@ def make_strategy(value: Any, members: int, key: str = "survival.strategy") -> S
     if not isinstance(strategy, Strategy):
         raise UserError(f"{key} is of class {type(strategy).__name__}, and must be a subclass of Strategy")
     if members < 2:
-        raise UserError(f"{key}: selection needs 2 members or more, and population.members is {members}")
-    strategy.check(members, key)
+        raise UserError(f"{key}{of}: selection needs 2 members or more, and population.members is {members}")
+    strategy.check(members, f"{key}{of}")
     return strategy
 
 

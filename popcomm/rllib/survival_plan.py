@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from popcomm.channels import make_topology, message_kind
 from popcomm.checks import count, number, one_of, share
 from popcomm.envs.layout import WorldLayout
+from popcomm.envs.species import DEFAULT
 from popcomm.errors import UserError, nearest, unknown
 from popcomm.evolution import NEWBORNS, STRATEGIES, Strategy, make_strategy, rehearse
 from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.references import attribute
+from popcomm.rllib.by_species import of_species
 from popcomm.rllib.member_statistics import MEASURES, TRAITS
 from popcomm.rllib.settings import Settings
 from popcomm.rollout import seed_of
@@ -85,7 +87,7 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
     _check_numbers(settings)
     if settings.survival_newborns is not None:
         one_of("survival.newborns", settings.survival_newborns, NEWBORNS)
-    strategies = {name: make_strategy(settings.survival_strategy, members[name] // groups) for name in selected}
+    strategies = {name: _strategy(settings, layout, name, members[name] // groups) for name in selected}
     _check_effect(settings, {settings.survival_newborns or strategy.newborns for strategy in strategies.values()})
     return SurvivalPlan(
         strategies=strategies,
@@ -100,6 +102,18 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
         perturbation=settings.survival_perturbation,
         groups=groups,
     )
+
+
+def _strategy(settings: Settings, layout: WorldLayout, species: str, members: int) -> Strategy:
+    """That of a species: one for all, or {species: strategy, "default": strategy}."""
+    key, given = "survival.strategy", settings.survival_strategy
+    if isinstance(given, Mapping) and "kind" not in given and given.keys() & {*layout.species, DEFAULT}:
+        for name in given:
+            if name not in layout.species and name != DEFAULT:
+                raise unknown(f"{key}: the species", str(name), [*layout.species, DEFAULT])
+        given = of_species(key, given, layout.species[species])
+    whose = f" of species '{species}'" if len(layout.species) > 1 else ""
+    return make_strategy(given, members, key, whose)
 
 
 def _learns(settings: Settings, species: str) -> bool:

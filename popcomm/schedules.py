@@ -1,4 +1,7 @@
-"""How a reflex fades: schedules from the training's clock to a strength in [0, 1]."""
+"""Schedules: from the training's clock to a strength in [0, 1], of whatever fades or rises while training goes on.
+
+Reflexes, losses, mutation, the pressure of selection, curricula of topologies and vocabularies follow them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Clock(NamedTuple):
 
 
 class Schedule(ABC):
-    """What a reflex asks for its strength. A schedule of your own is a subclass with the one method `strength`.
+    """What is asked how strong something is now. A schedule of your own is a subclass with the one method `strength`.
 
     The strength is a pure function of the clock and of what was observed. The other methods have defaults that suit
     every schedule without memory.
@@ -30,7 +33,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def strength(self, clock: Clock) -> float:
-        """Share of the reflex that is left, in [0, 1]."""
+        """Share of what it drives that there is now, in [0, 1]."""
 
     def of_repetition(self, clock: Clock, target: float) -> float:
         """The factor R(t) / R0 of a word repetition whose reproduction number R0 is `target`: the strength."""
@@ -63,7 +66,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same strength for ever; Constant(0) is a reflex switched off.
+    """The same strength for ever; Constant(0) switches off what it drives.
 
     Raises:
         UserError: a value outside [0, 1].

@@ -20,7 +20,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "generation": (np.int64, "generation that ended, from 0"),
     "member": (np.int64, "place on the member axis"),
     "id": (np.int64, "the individual; ids are given once"),
-    "parent": (np.int64, "id of the parent; -1: a founder, or made anew"),
+    "parent": (np.int64, "id of the parent, whose weights it began with or who taught it; -1: a founder, or made anew"),
     "mate": (np.int64, "id of the second parent; -1: none"),
     "founder": (np.int64, "id of the first of the line"),
     "birth": (np.int64, "generation in which it was born"),

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from popcomm.errors import UserError
 from popcomm.evolution import Generation, chosen, inherited, lineage, lived, mates_of, succeeded
 from popcomm.evolution.diversity import of_messages
-from popcomm.evolution.strategy import COPY, IMITATE
+from popcomm.evolution.generation import NOBODY
+from popcomm.evolution.strategy import COPY, FRESH, IMITATE
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.succession import Succession
@@ -114,7 +115,9 @@ class Survival:
         begin = plan.begin_with(name)
         crosses = plan.crossover > 0 and begin == COPY
         mates = mates_of(sources, rng) if crosses else np.full(before.members, -1)
-        after = succeeded(before, sources, mates, anew=begin != COPY)
+        # Of those who begin anew and are not taught nothing is anybody's but hyper-parameters: no descent.
+        alone = (begin == FRESH) & (sources != np.arange(before.members))
+        after = succeeded(before, np.where(alone, NOBODY, sources), mates, anew=begin != COPY)
         for key, bounds in plan.hyperparameters.items():
             self.scales[name][key] = inherited(self.scales[name][key], sources, plan.perturbation, bounds, rng)
         rows, ended = lineage.rows(before, sources, iteration), self.ended[name]

@@ -291,7 +291,7 @@ def _fitness(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -
     if not isinstance(fitness, str):
         raise UserError(
             f"survival.fitness is {fitness!r}, and must be a function, 'module:function', or one of "
-            f"{', '.join(_measured(settings, layout, selected))}"
+            f"{', '.join(MEASURES)}"
         )
     if ":" in fitness:
         found = attribute("survival.fitness", fitness)

@@ -224,6 +224,25 @@ def test_a_state_without_iterations_has_those_that_every_says() -> None:
     assert copy.generations_before(np.array([2, 3, 5])).tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("survival", "has_parents"),
+    [
+        ({"strategy": {"kind": "age_limit", "age": 2}}, False),
+        ({"newborns": "fresh", "hyperparameters": {"lr": [0.5, 2.0]}}, False),
+        ({"newborns": "imitate", "lessons": 2}, True),
+        ({}, True),
+    ],
+    ids=["age_limit", "fresh", "imitate", "copy"],
+)
+def test_a_parent_is_one_who_gave_weights_or_lessons(survival: dict[str, Any], has_parents: bool) -> None:
+    training = trained(4, **survival)
+    assert training.survival is not None
+    born = pd.DataFrame(training.survival.table()).query("birth > 0")
+    assert len(born)
+    assert (born.parent >= 0).tolist() == [has_parents] * len(born)
+    assert (born.founder == born.id).tolist() == [survival != {}] * len(born)
+
+
 def _listed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _listed(inner) for key, inner in value.items()}

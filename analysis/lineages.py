@@ -14,6 +14,7 @@ from popcomm.analysis.page import Chart, Mark, Section
 from popcomm.analysis.run_folder import RunFolder
 from popcomm.analysis.sections import counted, drawn
 
+from popcomm.cli.runs_lineage import began_with
 from popcomm.evolution.lineage_file import LINEAGE
 from popcomm.language.drawing import CATEGORIES, GRID, INK, MUTED, card, dress, heatmap, legend
 
@@ -35,6 +36,7 @@ class Lineage:
         ids, founders: [G, P] int64, who was on each place of the member axis, and the first of its line.
         births: [G, P] int64, the generation in which it was born.
         parents, fitness: [G, P] float64, nan: none, not known.
+        ends: [G] float64, iteration at whose end a generation ended; nan: it goes on, or is of an older popcomm.
     """
 
     species: str
@@ -43,6 +45,7 @@ class Lineage:
     births: NDArray[np.int64]
     parents: Array
     fitness: Array
+    ends: Array
 
     @classmethod
     def read(cls, run_dir: Path) -> list[Lineage]:
@@ -61,7 +64,13 @@ class Lineage:
             return table[column].to_numpy(kind).reshape(generations, -1)
 
         ints = [grid(column, np.int64) for column in ("id", "founder", "birth")]
-        return cls(name, *ints, grid("parent", float), grid("fitness", float))
+        ends = grid("iteration", float)[:, 0] if "iteration" in table else np.full(generations, np.nan)
+        return cls(name, *ints, grid("parent", float), grid("fitness", float), ends)
+
+    def who(self, iterations: NDArray[np.int64], members: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ids of those who were on places of the member axis in iterations, from 1: both [M] -> [M]."""
+        # Two generations never end together, and the last one goes on.
+        return self.ids[np.searchsorted(self.ends[:-1], iterations), members]
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -200,33 +209,48 @@ def _told(lineage: Lineage, begin: int, end: int, place: int) -> str:
 
 
 def _speech(run: RunFolder, lineage: Lineage) -> list[Section]:
-    """Whether members of one line speak more alike than those of different ones."""
+    """Whether those of one line who live speak more alike than those of different ones."""
     talk = run.talk
-    if talk.symbols is None or not talk.size:
+    if talk.symbols is None or not talk.size or np.isnan(lineage.ends[:-1]).any():
         return []
     own = np.array([name == lineage.species for name in talk.table["species"].to_pylist()])
-    members = talk.column("member")[own]
-    if not own.any() or (talk.labels[own] >= 0).sum() < FEW:
+    # The newest talk may be of many generations: what others said on a place is none of those who live there now.
+    iterations, members = talk.column("iteration"), talk.column("member")
+    own &= iterations > began_with(run.path)
+    own[own] = lineage.who(iterations[own], members[own]) == lineage.ids[-1][members[own]]
+    if (talk.labels[own] >= 0).sum() < FEW:
         return []
-    alike = likeness(members, talk.symbols[own], talk.labels[own], lineage.ids.shape[1])
+    alike = likeness(members[own], talk.symbols[own], talk.labels[own], lineage.ids.shape[1])
     order = lineage.order
     founders = lineage.founders[-1][order]
     alike = alike[np.ix_(order, order)]
     pairs = ~np.eye(len(order), dtype=bool) & np.isfinite(alike)
     same = (founders[:, None] == founders[None, :]) & pairs
-    findings = []
-    if same.any() and (pairs & ~same).any():
-        within, between = alike[same].mean(), alike[pairs & ~same].mean()
-        findings.append(
-            f"Members of one line have {within:.2f} of what they say in common ({counted(same.sum() // 2, 'pair')}), "
-            f"those of different lines {between:.2f} ({counted((pairs & ~same).sum() // 2, 'pair')}); 1 is the same "
+    findings = [_in_common(alike, same, pairs & ~same, len(set(founders.tolist())))]
+    return [drawn("speech_of_lines", findings, "", _speech_picture(alike, founders, lineage.species))]
+
+
+def _in_common(alike: Array, same: NDArray[np.bool_], apart: NDArray[np.bool_], lines: int) -> str:
+    """What the likeness [P, P] comes to. same, apart: [P, P] bool, known pairs of one line and of different ones."""
+    if not (same | apart).any():
+        return "No two members were recorded often enough of the same things to be compared."
+    if lines == 1:
+        return f"One line is left; its members have {alike[same].mean():.2f} of what they say in common."
+    if same.any() and apart.any():
+        return (
+            f"Of those who live, members of one line have {alike[same].mean():.2f} of what they say in common "
+            f"({_pairs(same)}), those of different lines {alike[apart].mean():.2f} ({_pairs(apart)}); 1 is the same "
             "symbols as often of the same things."
         )
-    elif pairs.any():
-        findings.append(f"One line is left; its members have {alike[pairs].mean():.2f} of what they say in common.")
-    else:
-        findings.append("No two members were recorded often enough of the same things to be compared.")
-    return [drawn("speech_of_lines", findings, "", _speech_picture(alike, founders, lineage.species))]
+    who, known = ("one line", same) if same.any() else ("different lines", apart)
+    return (
+        f"Of those who live, only members of {who} could be compared: they have {alike[known].mean():.2f} of what they "
+        f"say in common ({_pairs(known)})."
+    )
+
+
+def _pairs(known: NDArray[np.bool_]) -> str:
+    return counted(known.sum() // 2, "pair")
 
 
 def likeness(members: Array, symbols: Array, labels: Array, count: int) -> Array:
@@ -236,8 +260,9 @@ def likeness(members: Array, symbols: Array, labels: Array, count: int) -> Array
     and labels of which both spoke FEW times at least.
 
     Args:
-        members: [M] int; symbols: [M, L] int; labels: [M] int, -1: nothing seen.
+        members: [M] int; symbols: [M, L] int, -1: not sent; labels: [M] int, -1: nothing seen.
     """
+    symbols = symbols + 1  # 0: the message had ended
     size = int(symbols.max()) + 1
     total, seen = np.zeros((count, count)), np.zeros((count, count))
     for label in np.unique(labels[labels >= 0]):

@@ -152,9 +152,11 @@ QUESTIONS = {
     "speech_of_lines": Question(
         "Do lines have languages of their own?",
         "Bright blocks along the diagonal, with darker ones between them, are lines that speak in a way of their own. "
-        "An even matrix means that what was learned since, by all together, counts for more than descent.",
+        "An even matrix means that what was learned since, by all together, counts for more than descent. It is of how "
+        "alike they speak, and not of who understands whom, which only play between them tells.",
         "Bhattacharyya coefficient of two members' symbols at a position on the same label: a mean over positions, "
-        "and over labels of which both of them spoke five times at least.",
+        "and over labels of which both of them spoke five times at least. Of the newest conversations, what those who "
+        "live said in their own lives.",
     ),
 }
 

@@ -1,4 +1,7 @@
-"""How a reflex fades: schedules from the training's clock to a strength in [0, 1]."""
+"""Schedules: from the training's clock to a strength in [0, 1], of whatever fades or rises while training goes on.
+
+Reflexes, losses, mutation, the pressure of selection, curricula of topologies and vocabularies follow them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Clock(NamedTuple):
 
 
 class Schedule(ABC):
-    """What a reflex asks for its strength. A schedule of your own is a subclass with the one method `strength`.
+    """What is asked how strong something is now. A schedule of your own is a subclass with the one method `strength`.
 
     The strength is a pure function of the clock and of what was observed. The other methods have defaults that suit
     every schedule without memory.
@@ -30,7 +33,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def strength(self, clock: Clock) -> float:
-        """Share of the reflex that is left, in [0, 1]."""
+        """Share of what it drives that there is now, in [0, 1]."""
 
     def of_repetition(self, clock: Clock, target: float) -> float:
         """The factor R(t) / R0 of a word repetition whose reproduction number R0 is `target`: the strength."""
@@ -63,7 +66,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same strength for ever; Constant(0) is a reflex switched off.
+    """The same strength for ever; Constant(0) switches off what it drives.
 
     Raises:
         UserError: a value outside [0, 1].
@@ -155,8 +158,9 @@ class LoadLinear(Schedule):
     steps and then idles. Here L(t) falls linearly from nu / (1 - R0) at `begin` to nu at `end`, and
     R(t) = 1 - nu / L(t).
 
-    The factor depends on R0, so this schedule is for word repetition alone; other reflexes refuse it. `strength` is
-    the share of the extra load L - nu that is left.
+    The factor depends on R0, so this schedule is for word repetition, and for a vocabulary that grows, where it has a
+    meaning of its own (`popcomm.channels.vocabulary`); all else refuses it. `strength` is the share of the extra load
+    L - nu that is left.
 
     Raises:
         UserError: begin or end that is no whole number of steps, or an end before the begin.
@@ -274,6 +278,19 @@ def make_schedule(value: Any, key: str = "schedule") -> Schedule:
     schedule = made(key, value, SCHEDULES, "strength")
     if not isinstance(schedule, Schedule):
         raise UserError(f"{key} is of class {type(schedule).__name__}, and must be a subclass of Schedule")
+    return schedule
+
+
+def refuse_load(schedule: Schedule, key: str) -> Schedule:
+    """The schedule of something that causes no load.
+
+    Raises:
+        UserError: it is one of load.
+    """
+    if isinstance(schedule, LoadLinear):
+        raise UserError(
+            f"{key} has the schedule 'load_linear', which is for word_repetition and for the vocabulary; use 'linear'"
+        )
     return schedule
 
 

@@ -95,11 +95,13 @@ def train(arm: str, seed: int, episodes: int) -> Record:
     began, training = time.process_time(), LocalTraining(settings(arm, seed), 64)
     write = spoken if arm == "swarm" else played
     when, pages = [], []
-    for due in [0, *checkpoints(episodes)]:
+    for number, due in enumerate([0, *checkpoints(episodes)]):
         while training.episodes < due:
             training.iterate()
+        if when and training.episodes == when[-1]:
+            continue  # an iteration may end more episodes than there are between two of them
         when.append(training.episodes)
-        pages.append(write(training.population(), seed, len(pages)))
+        pages.append(write(training.population(), seed, number))
     found = of_swarm(pages) if arm == "swarm" else of_games(pages)
     return {"when": when, **found, "seconds": time.process_time() - began}
 

@@ -159,6 +159,12 @@ def take_over(sweep_dir: Path, trial: str, life: Life) -> None:
     shutil.rmtree(heir)
 
 
+def began_with(run_dir: Path) -> int:
+    """Iteration of the checkpoint that a run's population began with in its folder; 0: it is its own."""
+    origin = run_dir / ORIGIN
+    return int(json.loads(origin.read_text())["iteration"]) if origin.is_file() else 0
+
+
 def _heir(sweep_dir: Path, generation: int, child: str) -> Path:
     return sweep_dir / HEIRS / f"{generation:04d}" / child
 
@@ -170,14 +176,13 @@ def write_table(sweep_dir: Path, rows: list[dict[str, Any]]) -> None:
     """lineage.parquet: a row for each trial of each generation. -1 and nan become null.
 
     Columns are those of `popcomm.evolution.COLUMNS`, species ("runs"), trial (its folder), source (the trial whose
-    population it had; null: its own), iteration (at which the generation ended) and parameters (JSON).
+    population it had; null: its own) and parameters (JSON).
     """
     table: dict[str, Any] = {
         name: np.array([np.nan if row[name] is None else row[name] for row in rows], kind)
         for name, (kind, _) in COLUMNS.items()
     }
     more = {name: pa.array([row[name] for row in rows], pa.string()) for name in ("trial", "source")}
-    more["iteration"] = pa.array([row["iteration"] for row in rows], pa.int64())
     more["parameters"] = pa.array([json.dumps(row["parameters"], default=plain_number) for row in rows], pa.string())
     lineage_file.write(sweep_dir, {"species": np.array([row["species"] for row in rows], object), **table}, more)
 

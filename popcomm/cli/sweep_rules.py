@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from popcomm.checks import at_least_zero, count, number, share
 from popcomm.cli.documents import shown
 from popcomm.cli.run_folder import OF_A_LIFE
 from popcomm.errors import UserError, nearest
-from popcomm.evolution import COPY, Strategy, Truncation, make_strategy
+from popcomm.evolution import COPY, NOBODY, Strategy, Truncation, make_strategy, rehearse
+from popcomm.evolution.generation import Ints
 from popcomm.references import build_from_config
 
 KEY = "tune.scheduler"
 SAMPLERS = ("random", "optuna")
 VARIED = ("training", "survival")  # sections of which a child has values of its own, unless keys are named
+# Of these, what decides of which parts networks are made: a child that has others cannot take over a population.
+OF_NETWORKS = ("survival.newborns", "survival.hyperparameters", "training.quality_coeff", "training.learn_from")
 
 
 class Rule(ABC):
@@ -64,7 +68,8 @@ class ASHA(Rule):
 
     def __post_init__(self) -> None:
         count(f"{KEY}.grace_period", self.grace_period, 1)
-        number(f"{KEY}.reduction_factor", self.reduction_factor, "be above 1", above=1)
+        must = "be a finite number above 1"
+        number(f"{KEY}.reduction_factor", self.reduction_factor, must, above=1, below=math.inf)
         if self.max_t is not None:
             count(f"{KEY}.max_t", self.max_t, self.grace_period)
 
@@ -136,26 +141,29 @@ class BetweenRuns(Rule):
         """
 
     def varied(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Keys of `param_space` that differ between parent and child: those asked for, or all of VARIED sections."""
+        """Keys of `param_space` that differ between parent and child: those asked for, or all of VARIED sections but
+        those OF_NETWORKS."""
         if self.hyperparameters is not None:
             return tuple(self.hyperparameters)
-        return tuple(key for key in keys if key.partition(".")[0] in VARIED)
+        return tuple(key for key in keys if key.partition(".")[0] in VARIED and not _among(key, OF_NETWORKS))
 
     def check(self, document: Mapping[str, Any], keys: Sequence[str], trials: int, sampler: str) -> None:
         if trials < 2:
             raise UserError(f"{KEY}: selection needs 2 trials or more; raise tune.num_samples")
         if sampler != "random":
             raise UserError(f"tune.search is {sampler}, and with {KEY} children's values come from their parents")
-        self.strategy_of(trials)
+        strategy = self.strategy_of(trials)
+        check_parents(strategy, rehearse(strategy, trials))
         if self.hyperparameters is None and not self.varied(keys):
             raise UserError(
-                f"{KEY}: nothing of tune.param_space is of {' or '.join(VARIED)}, so that children would differ from "
-                f"their parents in nothing; name what is varied, or [] for nothing, in {KEY}.{self.named}"
+                f"{KEY}: nothing of tune.param_space is of {' or '.join(VARIED)} and leaves networks the parts that "
+                "they have, so that children would differ from their parents in nothing; name what is varied, or [] "
+                f"for nothing, in {KEY}.{self.named}"
             )
         for key in self.hyperparameters or ():
             if key not in keys:
                 raise UserError(f"{KEY}.{self.named}: '{key}' is none of tune.param_space")
-            if _of_a_life(key):
+            if _among(key, OF_A_LIFE):
                 raise UserError(f"{KEY}.{self.named}: {key} stays for the life of a run, and cannot be varied")
         assert self.every is not None
         saved = (document.get("recording") or {}).get("checkpoint_every")
@@ -174,7 +182,8 @@ class PopulationSurvival(BetweenRuns):
         strategy: who has children: {"kind": "truncation", ...}, as `survival.strategy` takes it, with runs in place of
             members.
         every: iterations of a generation.
-        hyperparameters: keys of `param_space` that are varied; None: those of training and survival.
+        hyperparameters: keys of `param_space` that are varied; None: those of training and survival
+            but OF_NETWORKS.
         perturbation: factor above 1, by which a child's numbers are above or below its parent's; of what is chosen from
             a list the one beside.
         resample_probability: with which a value is drawn anew instead.
@@ -193,7 +202,8 @@ class PopulationSurvival(BetweenRuns):
 
     def __post_init__(self) -> None:
         count(f"{KEY}.every", self.every, 1)
-        number(f"{KEY}.perturbation", self.perturbation, "be at least 1", least=1)
+        must = "be a finite number of at least 1"
+        number(f"{KEY}.perturbation", self.perturbation, must, least=1, below=math.inf)
         share(f"{KEY}.resample_probability", self.resample_probability)
         number(f"{KEY}.smoothing", self.smoothing, "be at least 0 and below 1", least=0, below=1)
         _check_keys(self.hyperparameters)
@@ -224,7 +234,8 @@ class PBT(BetweenRuns):
         quantile_fraction: share of the runs that are the best, and of those that are the worst, above 0, at most 0.5.
         resample_probability: with which a value is drawn anew.
         perturbation_factors: by one of which it is multiplied otherwise; of what is chosen from a list the one beside.
-        hyperparam_mutations: keys of `param_space` that are varied; None: those of training and survival.
+        hyperparam_mutations: keys of `param_space` that are varied; None: those of training and survival
+            but OF_NETWORKS.
 
     Raises:
         UserError: numbers that are none of these.
@@ -277,6 +288,20 @@ RULES: dict[str, type] = {
 }
 
 
+def check_parents(strategy: Strategy, sources: Ints) -> Ints:
+    """sources [P] int64, as they are.
+
+    Raises:
+        UserError: the strategy wants some to be made anew, and a run goes on from a population that is there.
+    """
+    if (sources == NOBODY).any():
+        raise UserError(
+            f"{KEY}.strategy {type(strategy).__name__} returned {NOBODY}, one that is made anew, and must return "
+            f"places of 0 to {len(sources) - 1}: a run lives on, or goes on from another's population"
+        )
+    return sources
+
+
 def make_rule(value: Any) -> Rule | None:
     """The rule that `tune.scheduler` means: {"kind": name, **arguments} or a name.
 
@@ -319,5 +344,6 @@ def _check_keys(keys: Any) -> None:
         raise UserError(f"{KEY}: {shown(keys)} must be a list of keys of tune.param_space")
 
 
-def _of_a_life(key: str) -> bool:
-    return any(f"{key}.".startswith(f"{kept}.") or kept.startswith(f"{key}.") for kept in OF_A_LIFE)
+def _among(key: str, kept: Iterable[str]) -> bool:
+    """Whether a key is one of some, or in one, or holds one."""
+    return any(f"{key}.".startswith(f"{one}.") or one.startswith(f"{key}.") for one in kept)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from popcomm.cli.run_folder import PROGRESS
-from popcomm.cli.runs_lineage import plain_number
+from popcomm.cli.runs_lineage import began_with, plain_number
 from popcomm.cli.search_space import Search
 from popcomm.cli.sweep_trials import short, shown_short
 from popcomm.errors import UserError, nearest
@@ -41,11 +41,17 @@ def row(result: Any, parameters: Mapping[str, Any], metric: str | None, ended_ea
     return {
         "trial": run_dir.name,
         **parameters,
-        **({} if metric is None else {metric: progress.last(table, metric)}),
+        **({} if metric is None else {metric: _last(run_dir, table, metric)}),
         "status": FAILED if result.error else DONE if done else STOPPED if ended_early else INTERRUPTED,
         **last,
         "reason": "" if result.error is None else reason(result.error),
     }
+
+
+def _last(run_dir: Path, table: pd.DataFrame, metric: str) -> float | None:
+    """The last number of a metric that a run measured of the population that it has now; None where there is none."""
+    own = table if table.empty else table[table["iteration"] > began_with(run_dir)]
+    return progress.last(own, metric)
 
 
 def reason(error: BaseException) -> str:
@@ -99,6 +105,8 @@ def check_metric(sweep_dir: Path, rows: Sequence[dict[str, Any]], metric: str | 
     """Raises UserError where trials have recorded numbers, and not this one."""
     if metric is None or any(row[metric] is not None for row in rows):
         return
-    names = {str(name) for row in rows for name in progress.read(sweep_dir / row["trial"] / PROGRESS)}
-    if names:
+    tables = [progress.read(sweep_dir / row["trial"] / PROGRESS) for row in rows]
+    names = {str(name) for table in tables for name in table}
+    # Heirs that have measured nothing yet since they took over have no number in their row.
+    if names and all(progress.last(table, metric) is None for table in tables):
         raise UserError(f"tune.metric '{metric}' was recorded by no trial; {nearest(metric, names)}")

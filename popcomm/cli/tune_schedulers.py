@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from ray.tune.stopper import Stopper
 
 from popcomm.cli import runs_lineage
 from popcomm.cli.exploring import explored
-from popcomm.cli.run_folder import PROGRESS
+from popcomm.cli.run_folder import PROGRESS, checkpoint_path
 from popcomm.cli.runs_lineage import Life, RunsAlive
 from popcomm.cli.search_space import Search
-from popcomm.cli.sweep_rules import ASHA, BetweenRuns, MedianStopping
-from popcomm.evolution import Generation, chosen, lived, succeeded
+from popcomm.cli.sweep_rules import ASHA, BetweenRuns, MedianStopping, check_parents
+from popcomm.evolution import NOBODY, Generation, chosen, lived, succeeded
 from popcomm.evolution.lineage import rows as lineage_rows
 from popcomm.language import progress
-from popcomm.manifest import CheckpointError
+from popcomm.manifest import MANIFEST, CheckpointError
 from popcomm.rollout import seed_of
 
 ITERATION, VALUE, FINAL, MISSING = "iteration", "value", "final", "missing"  # of a report of a trial
@@ -222,12 +223,9 @@ class Generations(FIFOScheduler):
             alive: the generation that ends.
             iteration: at which it ends.
         """
-        metric = self.search.metric
-        assert metric is not None
-        worth = [self._sign * value_at(sweep_dir / name, metric, iteration) for name in alive.trials]
-        before = lived(alive.generation, np.array(worth), self.rule.smoothing)
+        before = self._lived(sweep_dir, alive, iteration)
         rng = np.random.default_rng(seed_of(self.seed, RUNS_BRANCH, before.number))
-        sources = chosen(self.strategy, before, {}, rng)
+        sources = check_parents(self.strategy, chosen(self.strategy, before, {}, rng))
         for place, name in enumerate(alive.trials):
             parent = int(sources[place])
             if parent != place and not self._inherits(
@@ -240,6 +238,23 @@ class Generations(FIFOScheduler):
             for place, name in enumerate(alive.trials)
         }
         return alive.after(after, lives, self._rows(alive, before, sources, iteration))
+
+    def _lived(self, sweep_dir: Path, alive: RunsAlive, iteration: int) -> Generation:
+        """The generation that ends, with its fitness; nothing is known of those from whom nobody could go on."""
+        metric = self.search.metric
+        assert metric is not None
+        # Of a run that has ended before there is a last value for ever, and no population of this generation.
+        gone = np.array(
+            [not (checkpoint_path(sweep_dir / name, iteration) / MANIFEST).is_file() for name in alive.lives]
+        )
+        worth = np.array(
+            [
+                self._sign * value_at(sweep_dir / name, metric, iteration, life.iteration)
+                for name, life in alive.lives.items()
+            ]
+        )
+        present = replace(alive.generation, fitness=np.where(gone, np.nan, alive.generation.fitness))
+        return lived(present, np.where(gone, np.nan, worth), self.rule.smoothing)
 
     def _inherits(self, sweep_dir: Path, generation: int, iteration: int, child: str, source: str) -> bool:
         """Lay a child's checkpoint ready, where it is one that still learns, and its parent's is whole."""
@@ -274,20 +289,25 @@ class Generations(FIFOScheduler):
         self, alive: RunsAlive, before: Generation, sources: np.ndarray, iteration: int | None
     ) -> list[dict[str, Any]]:
         """Of the lineage, [P]. iteration: at which the generation ended; None: it goes on."""
-        columns = lineage_rows(before, sources)
+        columns = lineage_rows(before, sources, NOBODY if iteration is None else iteration)
         columns["fitness"] = self._sign * columns["fitness"]
         rows = []
         for place, (name, life) in enumerate(alive.lives.items()):
             own = {key: _number(values[place]) for key, values in columns.items()}
-            told = {"species": "runs", "trial": name, "source": life.source, "iteration": iteration}
+            told = {"species": "runs", "trial": name, "source": life.source}
             rows.append({**told, **own, "parameters": self.search.active(life.parameters)})
         return rows
 
 
-def value_at(run_dir: Path, metric: str, iteration: int) -> float:
-    """The last number of a metric that a run had recorded at an iteration; nan where there is none."""
+def value_at(run_dir: Path, metric: str, iteration: int, since: int) -> float:
+    """The last number of a metric that a run had recorded at an iteration; nan where there is none.
+
+    Args:
+        since: iteration of the checkpoint that its population began with; what was measured up to it is of another.
+    """
     table = progress.read(run_dir / PROGRESS)
-    found = progress.last(table[table["iteration"] <= iteration], metric) if len(table) else None
+    own = table[(table["iteration"] > since) & (table["iteration"] <= iteration)] if len(table) else table
+    found = progress.last(own, metric)
     return math.nan if found is None else found
 
 

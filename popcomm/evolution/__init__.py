@@ -7,7 +7,7 @@ inherited; lineage -> `lineage.rows`. No Ray in here: the trainer carries it out
 from popcomm.evolution.age_limit import AgeLimit
 from popcomm.evolution.generation import NOBODY, Generation, check_sources, lived, succeeded
 from popcomm.evolution.lineage import COLUMNS, family_tree, measures
-from popcomm.evolution.making import STRATEGIES, chosen, make_strategy
+from popcomm.evolution.making import STRATEGIES, chosen, make_strategy, rehearse
 from popcomm.evolution.meetings import Meetings
 from popcomm.evolution.novelty import Novelty, novelty
 from popcomm.evolution.strategy import COPY, NEWBORNS, Strategy, Traits, ranked, shared
@@ -43,6 +43,7 @@ __all__ = [
     "mutate",
     "novelty",
     "ranked",
+    "rehearse",
     "shared",
     "succeeded",
 ]

@@ -19,8 +19,8 @@ class AgeLimit(Strategy):
     A language that newborns do not learn from those who live beside them dies out with its speakers: this selects for
     languages that are easy to learn (iterated learning, Kirby 2001; generations within a population, Cogswell et al.
     2019). Founders are all of one age and make room one after another, not all at once; among those of one age the
-    first on the member axis goes first. Fitness is not looked at: the parent of a newborn, which matters where newborns
-    copy or imitate, is drawn evenly from those who live on.
+    first on the member axis goes first. Fitness is not looked at: the parent of a newborn is drawn evenly from those
+    who live on. Newborns that are fresh have nothing of it but hyper-parameters, and none in the lineage.
 
     Args:
         age: generations, 2 or more.

@@ -25,7 +25,8 @@ class Generation:
     Attributes:
         number: selections so far.
         ids: [P] int64, who is on each place of the member axis.
-        parents: [P] int64, ids of those whose weights they began with; NOBODY of founders and of those made anew.
+        parents: [P] int64, ids of those whose weights they began with, or who teach them; NOBODY of founders and of
+            those made anew.
         mates: [P] int64, ids of those of whom some tensors are; NOBODY without crossover.
         births: [P] int64, the generation in which they were born; founders 0.
         founders: [P] int64, id of the first of each one's line.

@@ -20,17 +20,24 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "generation": (np.int64, "generation that ended, from 0"),
     "member": (np.int64, "place on the member axis"),
     "id": (np.int64, "the individual; ids are given once"),
-    "parent": (np.int64, "id of the parent; -1: a founder, or made anew"),
+    "parent": (np.int64, "id of the parent, whose weights it began with or who taught it; -1: a founder, or made anew"),
     "mate": (np.int64, "id of the second parent; -1: none"),
     "founder": (np.int64, "id of the first of the line"),
     "birth": (np.int64, "generation in which it was born"),
     "death": (np.int64, "generation at whose end it was replaced; -1: it lived on"),
+    "iteration": (np.int64, "iteration of training at whose end the generation ended; -1: it goes on, or not known"),
     "fitness": (np.float64, "smoothed, when the generation ended; nan: not known"),
 }
 
 
-def rows(before: Generation, sources: Ints) -> dict[str, Array]:
-    """The rows of a generation that ends, {column: [P]}. sources: [P] int64, as `Strategy.select` returned."""
+def rows(before: Generation, sources: Ints, iteration: int = NOBODY) -> dict[str, Array]:
+    """The rows of a generation that ends, {column: [P]}.
+
+    Args:
+        before: the generation.
+        sources: [P] int64, as `Strategy.select` returned.
+        iteration: of training, at whose end it ends; NOBODY: it goes on, or that is not known.
+    """
     places = np.arange(before.members)
     values = {
         "generation": np.full(before.members, before.number),
@@ -41,6 +48,7 @@ def rows(before: Generation, sources: Ints) -> dict[str, Array]:
         "founder": before.founders,
         "birth": before.births,
         "death": np.where(sources == places, NOBODY, before.number),
+        "iteration": np.full(before.members, iteration),
         "fitness": before.fitness,
     }
     return {name: np.asarray(values[name], kind) for name, (kind, _) in COLUMNS.items()}

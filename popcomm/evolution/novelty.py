@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from popcomm.checks import count, number, one_of
 from popcomm.checks import share as share_of
 from popcomm.errors import UserError
 from popcomm.evolution.generation import Floats, Generation, Ints
-from popcomm.evolution.strategy import Strategy, Traits, ranked, shared, staying
+from popcomm.evolution.strategy import Strategy, Traits, part_of, ranked, shared, staying
 
 DISTANCES = ("messages", "actions")
 
@@ -59,7 +58,7 @@ class Novelty(Strategy):
         if self.weight < 1:
             scores = scores + (1 - self.weight) * _ranks(generation.fitness)
         order, sources = ranked(scores, rng), staying(generation)
-        deaths = min(math.ceil(self.share * generation.members), len(order) // 2)
+        deaths = min(part_of(self.share, generation.members), len(order) // 2)
         if deaths:
             sources[order[-deaths:]] = shared(order[:deaths], deaths, rng)
         return sources

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -79,6 +80,16 @@ def shared(parents: Ints, count: int, rng: np.random.Generator) -> Ints:
     rounds = -(-count // len(parents))
     order = rng.permuted(np.tile(parents, (rounds, 1)), axis=1).reshape(-1)
     return rng.permutation(order[:count])
+
+
+def part_of(share: float, members: int) -> int:
+    """How many members a share of them is: rounded up, and one at least.
+
+    >>> part_of(0.07, 100), part_of(0.25, 10)
+    (7, 3)
+    """
+    # 0.07 * 100 is above 7 in floating point.
+    return max(1, math.ceil(share * members - 1e-9))
 
 
 def staying(generation: Generation) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from popcomm.checks import count, number
 from popcomm.errors import UserError
 from popcomm.evolution.generation import Generation, Ints
-from popcomm.evolution.strategy import Strategy, Traits, ranked, staying
+from popcomm.evolution.strategy import Strategy, Traits, part_of, ranked, staying
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Tournament(Strategy):
     def select(self, generation: Generation, traits: Traits, rng: np.random.Generator) -> Ints:
         order, sources = ranked(generation.fitness, rng), staying(generation)
         size = min(self.size, len(order))
-        deaths = min(math.ceil(self.share * generation.members), len(order) - 1)
+        deaths = min(part_of(self.share, generation.members), len(order) - 1)
         if size < 2 or deaths < 1:
             return sources
         # By rank: the best of a tournament has the lowest. Those who lost are out of the next draw.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from popcomm.checks import count, number
 from popcomm.errors import UserError
 from popcomm.evolution.generation import Generation, Ints
-from popcomm.evolution.strategy import Strategy, Traits, ranked, shared, staying
+from popcomm.evolution.strategy import Strategy, Traits, part_of, ranked, shared, staying
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Truncation(Strategy):
             raise UserError(f"{key}: elites is {self.elites}, and must be at most the {members} members")
 
     def most_parents(self, members: int) -> int:
-        return max(1, math.ceil(self.share * members))
+        return part_of(self.share, members)
 
     def most_replaced(self, members: int) -> int:
         return members - self.elites
@@ -49,7 +48,7 @@ class Truncation(Strategy):
         order, sources = ranked(generation.fitness, rng), staying(generation)
         replaced = order[self.elites :]
         if len(replaced):
-            parents = order[: max(1, math.ceil(self.share * len(order)))]
+            parents = order[: part_of(self.share, len(order))]
             # A child of the member whose place it takes would be that member: such a place keeps it.
             sources[replaced] = shared(parents, len(replaced), rng)
         return sources

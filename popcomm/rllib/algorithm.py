@@ -155,9 +155,10 @@ class PopulationPPO(PPO):
     def _select(self) -> dict[str, np.ndarray]:
         """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""
         self.selected = {}
-        if self.survival is None or not self.survival.due(self.training_iteration + 1):
+        now = self.training_iteration + 1
+        if self.survival is None or not self.survival.due(now):
             return {}
-        selected = self.survival.select(self.schedules.strength(MUTATION), self.schedules.strength(PRESSURE))
+        selected = self.survival.select(self.schedules.strength(MUTATION), self.schedules.strength(PRESSURE), now)
         diversity = learners.ask(self.learner_group, lambda learner: learner.succeed(selected.successions))[0]
         self.selected = {name: {**told, "weight_diversity": diversity[name]} for name, told in selected.told.items()}
         return {name: succession.newborn for name, succession in selected.successions.items()}

@@ -203,7 +203,8 @@ class ConfigOfPopulations(Settings):
         Args:
             strategy: who has children and who is replaced: a Strategy, or a mapping such as {"kind": "top_k", "k": 20};
                 kinds are "top_k", "truncation", "tournament", "age_limit" and "novelty", or "module:Class". None:
-                nobody. Species with one member, and those that do not learn, are not selected.
+                nobody. Species with one member, and those that do not learn, are not selected. One for all species, or
+                {species: strategy, "default": strategy}.
             every: iterations of a generation.
             fitness: a measure of members (`popcomm.rllib.member_statistics.MEASURES`): "return", its mean over those
                 whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; of talk "success",

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.plan import Plan
-from popcomm.rllib.settings import Settings
 
 # Members up to which a line of progress has the numbers of each.
 MEMBERS_IN_LINES = 128
@@ -47,10 +45,3 @@ def arrays(members: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
 def in_lines(told: Mapping[str, Array]) -> dict[str, Array]:
     """Those that are short enough for a line of progress.jsonl."""
     return {name: values for name, values in told.items() if len(values) <= MEMBERS_IN_LINES}
-
-
-def before(iterations: Array, settings: Settings) -> Array:
-    """How many generations ended before iterations: [M] int64, from 1 -> [M] int64; 0 where nobody is selected."""
-    if settings.survival_strategy is None:
-        return np.zeros_like(iterations)
-    return (np.asarray(iterations) - 1) // settings.survival_every

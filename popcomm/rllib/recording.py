@@ -106,7 +106,9 @@ class Recording:
         talk, draw = _due(iteration, config.conversation_every), _due(iteration, config.picture_every)
         rows = transcript_rows(algorithm, talk) if talk or draw else {}
         if talk and rows:
-            told = rows | {"generation": generations.before(rows["iteration"], config)}
+            said, survival = np.asarray(rows["iteration"]), algorithm.survival
+            before = np.zeros_like(said) if survival is None else survival.generations_before(said)
+            told = rows | {"generation": before}
             write_conversations(conversation_path(run_dir, iteration), told, config.layout.torus)
         if draw and rows:
             self._draw(writer, config, rows, steps)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from popcomm.errors import UserError
 from popcomm.rllib import checkpoints
 from popcomm.rllib.checkpoints import PathLike
 from popcomm.rllib.env_runner import PopulationEnvRunner
+from popcomm.rllib.learners import ask
 
 logger = logging.getLogger(__name__)
 
+# Parts of a species' module that settings bring: how the names of their arrays begin, what they are, which settings.
+PARTS = (
+    ("lessons_left", "lessons of newborns that imitate", "survival.newborns or survival.strategy"),
+    ("lr_scale", "learning rates of each member", "survival.hyperparameters or survival.strategy"),
+    ("entropy_coeff_scale", "entropy weights of each member", "survival.hyperparameters or survival.strategy"),
+    ("quality.", "a head that predicts what actions are worth", "training.quality_coeff or training.learn_from"),
+    ("central_critic.", "a central critic", "population.critic"),
+    ("links.", "links that are learned", "communication.topology"),
+)
 SAVE_SECONDS = 120.0  # for env runners to hand out their state
 RUNNER_STATES, CLOCK, SURVIVAL, LEDGER, AHEAD = "runner_states", "clock", "survival", "ledger", "ahead"
 
@@ -52,21 +62,36 @@ def restore(algorithm: Any, folder: Path, component: str | None, trust: bool, by
         CheckpointError: it is damaged, does not fit, or cannot be restored without pickles that are not trusted.
     """
     manifest = checkpoints.verify(folder) if component is None else None
+    if trust and not checkpoints.has_state(folder):
+        state, left_out = None, []
+    else:
+        state, left_out = checkpoints.read_state(folder, trust)
+    # Before it is taken in: networks that come and go in size may have grown by then.
+    misfit = "" if state is None or component else other_parts(_saved_parts(state), _parts(algorithm))
     try:
-        if trust and not checkpoints.has_state(folder):
+        if state is None:
             by_rllib()
         else:
-            _take_in(algorithm, folder, component, trust)
-    except (RuntimeError, KeyError) as error:
+            _take_in(algorithm, state, component)
+    except (RuntimeError, KeyError, ValueError) as error:
+        if isinstance(error, UserError) and not misfit:
+            raise
         # torch's words for weights of other shapes: the network's code or configuration is not what it was.
-        raise checkpoints.CheckpointError(f"{folder} does not fit this population: {error}") from error
+        raise checkpoints.CheckpointError(f"{folder} does not fit this population: {misfit or error}") from error
     if manifest is not None:
-        checkpoints.check_weights(manifest, checkpoints.weight_digest(algorithm), folder)
+        digest = checkpoints.weight_digest(algorithm)
+        if misfit and digest != manifest["weights"]:
+            raise checkpoints.CheckpointError(f"{folder} does not fit this population: {misfit}")
+        checkpoints.check_weights(manifest, digest, folder)
+    if "world" in left_out:
+        logger.warning(
+            "the worlds of %s are in pickles, which are read with trust=True (--trust) alone: they start new episodes",
+            folder,
+        )
 
 
-def _take_in(algorithm: Any, folder: Path, component: str | None, trust: bool) -> None:
-    """From safetensors and JSON, and pickles only where they are trusted."""
-    state, left_out = checkpoints.read_state(folder, trust)
+def _take_in(algorithm: Any, state: dict[str, Any], component: str | None) -> None:
+    """The state of a checkpoint, or of a component in it."""
     for part in reversed(component.split("/") if component else ()):
         state = {part: state}
     learner = state.get(COMPONENT_LEARNER_GROUP, {}).get(COMPONENT_LEARNER, {})
@@ -74,11 +99,41 @@ def _take_in(algorithm: Any, folder: Path, component: str | None, trust: bool) -
     algorithm.set_state(state)
     if number is not None:
         algorithm.learner_group.set_state({COMPONENT_LEARNER: {WEIGHTS_SEQ_NO: number}})
-    if "world" in left_out:
-        logger.warning(
-            "the worlds of %s are in pickles, which are read with trust=True (--trust) alone: they start new episodes",
-            folder,
-        )
+
+
+# ---- what networks are made of ----
+
+
+def other_parts(saved: Mapping[str, Iterable[str]], here: Mapping[str, Iterable[str]]) -> str:
+    """Which parts settings gave or took since, in a sentence; empty where none.
+
+    Args:
+        saved, here: {species: names of its module's arrays}.
+
+    >>> other_parts({"a": ["agent.w"]}, {"a": ["agent.w", "central_critic.w"]})
+    "species 'a' lacks a central critic there, which population.critic asks for now; resume with what it was then"
+    """
+    for species in sorted(saved.keys() & here.keys()):
+        for name, what, settings in PARTS:
+            had, has = (any(array.startswith(name) for array in side[species]) for side in (saved, here))
+            if had != has:
+                return (
+                    f"species '{species}' {'has' if had else 'lacks'} {what} there, which {settings} "
+                    f"{'does without' if had else 'asks for'} now; resume with what it was then"
+                )
+    return ""
+
+
+def _saved_parts(state: Mapping[str, Any]) -> dict[str, list[str]]:
+    modules = state.get(COMPONENT_LEARNER_GROUP, {}).get(COMPONENT_LEARNER, {}).get(COMPONENT_RL_MODULE, {})
+    return {species: list(arrays) for species, arrays in modules.items()}
+
+
+def _parts(algorithm: Any) -> dict[str, list[str]]:
+    def names(learner: Any) -> dict[str, list[str]]:
+        return {species: list(network.state_dict()) for species, network in learner.networks.items()}
+
+    return ask(algorithm.learner_group, names)[0]
 
 
 def send_weights(algorithm: Any, runners: list[int] | None = None) -> None:

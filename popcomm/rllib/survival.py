@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from popcomm.errors import UserError
 from popcomm.evolution import Generation, chosen, inherited, lineage, lived, mates_of, succeeded
 from popcomm.evolution.diversity import of_messages
-from popcomm.evolution.strategy import COPY, IMITATE
+from popcomm.evolution.generation import NOBODY
+from popcomm.evolution.strategy import COPY, FRESH, IMITATE
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.succession import Succession
-from popcomm.rllib.survival_plan import SurvivalPlan, first_scales
+from popcomm.rllib.survival_plan import SurvivalPlan, first_scales, worth
 from popcomm.rollout import seed_of
 
 Array = NDArray[Any]
@@ -82,30 +83,28 @@ class Survival:
             if asked not in measures:  # nobody spoke, or saw anything that has a label
                 return np.full(self.generations[name].members, np.nan)
             return measures[asked]
-        found = np.asarray(asked(measures), float)
-        if found.shape != (self.generations[name].members,):
-            raise UserError(
-                f"survival.fitness {getattr(asked, '__name__', asked)} returned {list(found.shape)} numbers for "
-                f"species '{name}', and must return one for each of its {self.generations[name].members} members"
-            )
-        return found
+        return worth(asked, measures, name, self.generations[name].members)
 
     # ---- a generation ends ----
 
-    def select(self, mutation: float = 1.0, pressure: float = 1.0) -> Selected:
+    def select(self, mutation: float = 1.0, pressure: float = 1.0, iteration: int | None = None) -> Selected:
         """Decide who lives on and who has children, in all species; what was gathered is forgotten.
 
         Args:
             mutation: by how much its deviation is multiplied.
             pressure: probability with which a member that the strategy replaces is replaced indeed.
+            iteration: that ends with it, from 1; None: the next one at which one is due.
         """
         successions, told = {}, {}
-        for name in self.generations:
-            successions[name], told[name] = self._select(name, mutation, pressure)
+        for name, generation in self.generations.items():
+            ends = self.plan.every * (generation.number + 1) if iteration is None else iteration
+            successions[name], told[name] = self._select(name, mutation, pressure, ends)
         self._met = self._nothing_met()
         return Selected(successions, told)
 
-    def _select(self, name: str, mutation: float, pressure: float) -> tuple[Succession, dict[str, float]]:
+    def _select(
+        self, name: str, mutation: float, pressure: float, iteration: int
+    ) -> tuple[Succession, dict[str, float]]:
         plan, before = self.plan, lived(self.generations[name], self.fitness(name), self.plan.smoothing)
         strategy, traits = plan.strategies[name], self._traits(name)
         seed = seed_of(self.seed, SURVIVAL_BRANCH, self._order[name], before.number)
@@ -116,10 +115,12 @@ class Survival:
         begin = plan.begin_with(name)
         crosses = plan.crossover > 0 and begin == COPY
         mates = mates_of(sources, rng) if crosses else np.full(before.members, -1)
-        after = succeeded(before, sources, mates, anew=begin != COPY)
+        # Of those who begin anew and are not taught nothing is anybody's but hyper-parameters: no descent.
+        alone = (begin == FRESH) & (sources != np.arange(before.members))
+        after = succeeded(before, np.where(alone, NOBODY, sources), mates, anew=begin != COPY)
         for key, bounds in plan.hyperparameters.items():
             self.scales[name][key] = inherited(self.scales[name][key], sources, plan.perturbation, bounds, rng)
-        rows, ended = lineage.rows(before, sources), self.ended[name]
+        rows, ended = lineage.rows(before, sources, iteration), self.ended[name]
         self.ended[name] = {key: np.concatenate([ended[key], new]) if ended else new for key, new in rows.items()}
         self.generations[name] = after
         succession = Succession(
@@ -168,6 +169,11 @@ class Survival:
             parts.append({"species": np.full(len(rows["id"]), name, object), **rows})
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
+    def generations_before(self, iterations: Array) -> Array:
+        """How many generations had ended when iterations began: [M] int64, from 1 -> [M] int64."""
+        ended = next(iter(self.ended.values()))  # those of all species end together
+        return np.searchsorted(np.unique(ended.get("iteration", ())), iterations)
+
     # ---- checkpoints ----
 
     def get_state(self) -> dict[str, Any]:
@@ -196,6 +202,9 @@ class Survival:
         self._met = self._nothing_met()
         self.take([state["met"]])
         self.ended = {name: dict(columns) for name, columns in state["ended"].items()}
+        for columns in self.ended.values():
+            if columns and "iteration" not in columns:  # of an older checkpoint: as `every` has it
+                columns["iteration"] = self.plan.every * (np.asarray(columns["generation"]) + 1)
         # Hyper-parameters that were not inherited then begin as those of founders.
         for name, scales in state["scales"].items():
             self.scales[name] |= {key: np.asarray(scales[key]) for key in scales.keys() & self.scales[name].keys()}

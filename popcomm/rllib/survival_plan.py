@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from popcomm.channels import make_topology, message_kind
 from popcomm.checks import count, number, one_of, share
 from popcomm.envs.layout import WorldLayout
+from popcomm.envs.species import DEFAULT
 from popcomm.errors import UserError, nearest, unknown
-from popcomm.evolution import NEWBORNS, Strategy, make_strategy
+from popcomm.evolution import NEWBORNS, STRATEGIES, Strategy, make_strategy, rehearse
 from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.references import attribute
+from popcomm.rllib.by_species import of_species
 from popcomm.rllib.member_statistics import MEASURES, TRAITS
 from popcomm.rllib.settings import Settings
 from popcomm.rollout import seed_of
+from popcomm.schedules import Constant, make_schedule
 
 GROUPS = ("species", "communities")
 HYPERPARAMETERS = ("lr", "entropy_coeff")
@@ -84,7 +87,7 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
     _check_numbers(settings)
     if settings.survival_newborns is not None:
         one_of("survival.newborns", settings.survival_newborns, NEWBORNS)
-    strategies = {name: make_strategy(settings.survival_strategy, members[name] // groups) for name in selected}
+    strategies = {name: _strategy(settings, layout, name, members[name] // groups) for name in selected}
     _check_effect(settings, {settings.survival_newborns or strategy.newborns for strategy in strategies.values()})
     return SurvivalPlan(
         strategies=strategies,
@@ -99,6 +102,18 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
         perturbation=settings.survival_perturbation,
         groups=groups,
     )
+
+
+def _strategy(settings: Settings, layout: WorldLayout, species: str, members: int) -> Strategy:
+    """That of a species: one for all, or {species: strategy, "default": strategy}."""
+    key, given = "survival.strategy", settings.survival_strategy
+    if isinstance(given, Mapping) and "kind" not in given and given.keys() & {*layout.species, DEFAULT}:
+        for name in given:
+            if name not in layout.species and name != DEFAULT:
+                raise unknown(f"{key}: the species", str(name), [*layout.species, DEFAULT])
+        given = of_species(key, given, layout.species[species])
+    whose = f" of species '{species}'" if len(layout.species) > 1 else ""
+    return make_strategy(given, members, key, whose)
 
 
 def _learns(settings: Settings, species: str) -> bool:
@@ -161,8 +176,56 @@ def check_selection(settings: Settings, plan: SurvivalPlan, members: Mapping[str
             f"survival.mutation_schedule is {settings.mutation_schedule!r}, and has no effect: survival.mutation_std, "
             "which it multiplies, is 0"
         )
+    _check_pressure(settings)
     _check_scales(settings, plan)
     _check_traits(settings, plan)
+
+
+def _check_pressure(settings: Settings) -> None:
+    """Whether anybody is replaced, and mutates, at any time."""
+    schedules = {"pressure": settings.survival_pressure, "mutation_schedule": settings.mutation_schedule}
+    effects = {
+        "pressure": "nobody whom the strategy replaces is replaced; raise it, or null for survival.strategy",
+        "mutation_schedule": "it multiplies survival.mutation_std by 0; say 0 for that instead",
+    }
+    for name, given in schedules.items():
+        schedule = make_schedule(given, f"survival.{name}")
+        if isinstance(schedule, Constant) and schedule.value == 0:
+            raise UserError(f"survival.{name} is {given!r}, and has no effect: {effects[name]}")
+
+
+def check_answers(plan: SurvivalPlan, members: Mapping[str, int]) -> None:
+    """Ask the user's own strategies and functions once of made-up members.
+
+    Args:
+        members: {species: P}.
+
+    Raises:
+        UserError: what they answer is no generation, or no fitness.
+    """
+    for name, strategy in plan.strategies.items():
+        if type(strategy) not in STRATEGIES.values():
+            rehearse(strategy, members[name], plan.groups)
+        if callable(plan.fitness):
+            made_up = np.linspace(0.5, 1.0, members[name])  # nothing to be afraid of in a logarithm or a quotient
+            worth(plan.fitness, {measure: made_up.copy() for measure in MEASURES}, name, members[name])
+
+
+def worth(fitness: Any, measures: Mapping[str, NDArray[Any]], species: str, members: int) -> NDArray[np.float64]:
+    """[P], what a function of the user's own says. measures: {name: [P]}.
+
+    Raises:
+        UserError: it is not a number for each member.
+    """
+    answer, who = fitness(measures), f"survival.fitness {getattr(fitness, '__name__', fitness)}"
+    must = f"must return one for each of its {members} members"
+    try:
+        found = np.asarray(answer, float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{who} returned no numbers, but {answer!r}, for species '{species}', and {must}") from error
+    if found.shape != (members,):
+        raise UserError(f"{who} returned {list(found.shape)} numbers for species '{species}', and {must}")
+    return found
 
 
 def _check_traits(settings: Settings, plan: SurvivalPlan) -> None:
@@ -209,7 +272,13 @@ def _check_numbers(settings: Settings) -> None:
     number("survival.mutation_std", settings.mutation_std, must, least=0, below=float("inf"))
     share("survival.crossover", settings.survival_crossover)
     number("survival.smoothing", settings.survival_smoothing, "be at least 0 and below 1", least=0, below=1)
-    number("survival.perturbation", settings.survival_perturbation, "be at least 1", least=1, below=float("inf"))
+    number(
+        "survival.perturbation",
+        settings.survival_perturbation,
+        "be a finite number of at least 1",
+        least=1,
+        below=float("inf"),
+    )
     one_of("survival.within", settings.survival_within, GROUPS)
     if settings.survival_within == "communities" and settings.communities == 1:
         raise UserError("survival.within is 'communities', and population.communities is 1; it needs 2 or more")
@@ -219,7 +288,12 @@ def _fitness(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -
     fitness = settings.survival_fitness
     if callable(fitness):
         return fitness
-    if isinstance(fitness, str) and ":" in fitness:
+    if not isinstance(fitness, str):
+        raise UserError(
+            f"survival.fitness is {fitness!r}, and must be a function, 'module:function', or one of "
+            f"{', '.join(MEASURES)}"
+        )
+    if ":" in fitness:
         found = attribute("survival.fitness", fitness)
         if not callable(found):
             raise UserError(f"survival.fitness '{fitness}' names {found!r}, and must name a function")
@@ -229,7 +303,7 @@ def _fitness(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -
         allowed = ", ".join(sorted(there))
         raise UserError(f"survival.fitness '{fitness}' is not measured here; allowed: {allowed}")
     if fitness not in there:
-        raise unknown("survival.fitness", str(fitness), there)
+        raise unknown("survival.fitness", fitness, there)
     return fitness
 
 
@@ -250,6 +324,10 @@ def _measured(settings: Settings, layout: WorldLayout, selected: Sequence[str]) 
 
 def _hyperparameters(given: Mapping[str, Any] | None) -> dict[str, Bounds]:
     found = {}
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(
+            f"survival.hyperparameters is {given!r}, and must map {' or '.join(HYPERPARAMETERS)} to [lowest, highest]"
+        )
     for name, bounds in (given or {}).items():
         key = f"survival.hyperparameters.{name}"
         if name not in HYPERPARAMETERS:

@@ -10,7 +10,7 @@ from popcomm.channels import Channel
 from popcomm.checks import share
 from popcomm.errors import UserError
 from popcomm.rllib.settings import Settings
-from popcomm.schedules import Clock, Schedule, make_schedule
+from popcomm.schedules import Clock, Schedule, make_schedule, refuse_load
 
 MUTATION, PRESSURE, LOSS = "mutation", "pressure", "loss/"
 # {name: where a config says it}; losses follow, by name.
@@ -88,7 +88,7 @@ def schedules_of(settings: Settings, channel: Channel | None) -> dict[str, Sched
 def _own(key: str, value: Any) -> Schedule:
     if isinstance(value, int | float):
         share(key, value)
-    return copy.deepcopy(make_schedule(value, key))
+    return copy.deepcopy(refuse_load(make_schedule(value, key), key))
 
 
 def key_of(name: str) -> str:

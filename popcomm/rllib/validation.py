@@ -25,6 +25,7 @@ from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
+from popcomm.rllib.survival_plan import check_answers
 from popcomm.rllib.training_schedules import schedules_of
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.rllib.without_effect import check_effect
@@ -95,6 +96,8 @@ def check(settings: Settings) -> Plan:
     check_unsupported(settings, plan)
     check_callbacks(settings)
     check_effect(settings, plan)
+    if plan.survival is not None:
+        check_answers(plan.survival, {name: species.members for name, species in plan.species.items()})
     return plan
 
 

@@ -98,6 +98,7 @@ def test_what_a_gated_schedule_remembers_goes_from_session_to_session_and_is_not
         ({"of": {"kind": "routed"}}, "of is Routed, and must have inboxes"),
         ({"of": {"kind": "ring"}, "keep": "nearest"}, "keep is 'nearest', and `of` must be full"),
         ({"schedule": {"kind": "lineal", "begin": 0, "end": 1}}, "did you mean 'linear'"),
+        ({"schedule": {"kind": "load_linear", "begin": 0, "end": 1}}, "has the schedule 'load_linear', .*use 'linear'"),
     ],
 )
 def test_what_cannot_be_is_told(arguments: dict[str, Any], said: str) -> None:

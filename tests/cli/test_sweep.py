@@ -14,10 +14,11 @@ import yaml
 from ray.exceptions import RayTaskError
 
 from popcomm.cli import main as cli
-from popcomm.cli import schema, sweep
+from popcomm.cli import schema, sweep, sweep_table
 from popcomm.cli.search_space import Search, Space, search, with_parameters
 from popcomm.cli.train import checked_config
 from popcomm.errors import UserError
+from popcomm.language import progress
 
 DOCUMENT = {
     "environment": {"env": "swarm_v0", "env_config": {"num_agents": 4}},
@@ -267,6 +268,19 @@ def test_the_table_begins_with_the_best_and_ends_with_what_was_not_measured(tmp_
         assert [row["a.b"] for row in written["trials"]] == order
         assert [row["m"] for row in written["trials"]][-1] is None
     assert [row["a.b"] for row in sweep.ranked(rows, Search({}))] == [0, 1, 2, 3]
+
+
+def test_the_table_has_nothing_that_was_measured_of_a_population_that_was_replaced(tmp_path: Path) -> None:
+    columns = {"env_steps": 1, "time_s": 1.0}
+    for iteration, value in enumerate([5.0, 7.0, None], start=1):
+        progress.append(tmp_path / "progress.jsonl", {"iteration": iteration, "m": value, **columns})
+    result = SimpleNamespace(path=str(tmp_path), error=None)
+    assert sweep_table.row(result, {}, "m", False)["m"] == 7
+    (tmp_path / "origin.json").write_text(json.dumps({"source": "00001", "iteration": 2, "generation": 1}))
+    heir = sweep_table.row(result, {}, "m", False)
+    assert heir["m"] is None
+    # The metric is one that was recorded all the same.
+    sweep_table.check_metric(tmp_path.parent, [{**heir, "trial": tmp_path.name}], "m")
 
 
 def test_a_name_has_the_parameters_that_are_set_alone() -> None:

@@ -10,10 +10,16 @@ import pytest
 from popcomm.cli.search_space import search
 from popcomm.cli.sweep_rules import PBT, BetweenRuns, make_sampler
 from popcomm.errors import UserError
-from popcomm.evolution import Generation, chosen, lived
+from popcomm.evolution import Generation, Strategy, Traits, chosen, lived
+from popcomm.evolution.generation import Ints
 
 SPACE = {"training.lr": {"loguniform": [1e-4, 1e-2]}, "population.members": {"choice": [2, 4]}}
 TOP = {"kind": "population_survival", "strategy": {"kind": "top_k", "k": 1}, "every": 6}
+
+
+class Anew(Strategy):
+    def select(self, generation: Generation, traits: Traits, rng: np.random.Generator) -> Ints:
+        return np.full(generation.members, -1)
 
 
 def searched(scheduler: Any, document: dict[str, Any] | None = None, **tune: Any) -> Any:
@@ -32,7 +38,14 @@ def searched(scheduler: Any, document: dict[str, Any] | None = None, **tune: Any
             {},
             "tune.scheduler.max_t is missing: how many iterations a trial has, or name stop.training_iteration",
         ),
-        ({"kind": "asha", "reduction_factor": 1}, {}, "tune.scheduler.reduction_factor is 1, and must be above 1"),
+        ({"kind": "asha", "reduction_factor": 1}, {}, "tune.scheduler.reduction_factor is 1, and must be a finite"),
+        (
+            {"kind": "asha", "reduction_factor": float("inf")},
+            {},
+            "tune.scheduler.reduction_factor is inf, and must be a",
+        ),
+        ({**TOP, "perturbation": float("inf")}, {}, "tune.scheduler.perturbation is inf, and must be a finite number"),
+        ({**TOP, "strategy": {"kind": f"{__name__}:Anew"}}, {}, "Anew returned -1, one that is made anew, and must"),
         ({"kind": "asha", "max_t": 2}, {"metric": None}, "tune.metric is missing: tune.scheduler goes by it"),
         (
             {"kind": "median_stopping", "min_samples_required": 4},
@@ -94,6 +107,23 @@ def test_what_is_learned_with_is_varied_unless_keys_are_named() -> None:
         "training.lr",
         "survival.every",
     )
+
+
+def test_what_networks_are_made_of_is_varied_where_it_is_named_alone() -> None:
+    """A child whose network has other parts could not take over its parent's population."""
+    keys = [
+        "training.lr",
+        "survival.newborns",
+        "survival.hyperparameters.lr",
+        "training.quality_coeff",
+        "survival.every",
+    ]
+    assert searched(TOP).rule.varied(keys) == ("training.lr", "survival.every")
+    space = {"training.quality_coeff": {"uniform": [0.1, 0.5]}}
+    named = searched({**TOP, "hyperparameters": ["training.quality_coeff"]}, param_space=space).rule
+    assert named.varied(space) == ("training.quality_coeff",)
+    with pytest.raises(UserError, match="leaves networks the parts that they have, so that children would differ"):
+        searched(TOP, param_space=space)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -23,6 +26,9 @@ from popcomm.cli.tune_schedulers import (
     stopped,
     value_at,
 )
+from popcomm.errors import UserError
+from popcomm.evolution import Generation, Strategy, Traits
+from popcomm.evolution.generation import Ints
 from popcomm.identity import run_id
 from popcomm.language import progress
 from popcomm.manifest import MANIFEST, files_of, find, verify
@@ -142,7 +148,7 @@ def test_a_report_without_the_metric_is_no_result(tmp_path: Path) -> None:
 TOP = {"kind": "population_survival", "strategy": {"kind": "top_k", "k": 1}, "every": 2}
 
 
-def run_folder(folder: Path, name: str, *values: float) -> None:
+def run_folder(folder: Path, name: str, *values: float | None) -> None:
     """A run with so many iterations, and a checkpoint that holds its name at every second one."""
     (folder / name).mkdir(exist_ok=True)
     (folder / name / "config.yaml").write_text(yaml.safe_dump({"of": name}))
@@ -229,6 +235,58 @@ def test_trials_that_ended_are_waited_for_no_more_and_are_not_replaced(tmp_path:
     assert [life.source for life in alive.lives.values()] == [None, None, "00003", None]
 
 
+def test_a_best_run_that_has_ended_is_no_parent_and_the_best_of_the_living_are(tmp_path: Path) -> None:
+    """It has a last value for ever, and no population of this generation from which anybody could go on."""
+    made, controller = generations(tmp_path)
+    for i in range(4):
+        run_folder(tmp_path, f"0000{i}", 0.0, [1.0, 9.0, 2.0, 3.0][i])
+    report(made, controller, 2, 0, 1, 2, 3)
+    made.choose_trial_to_run(controller)
+    made.on_trial_error(controller, controller.trials[1])
+    for i in (0, 2, 3):
+        run_folder(tmp_path, f"0000{i}", 0.0, 9.0, 0.0, [1.0, None, 2.0, 3.0][i])
+    report(made, controller, 4, 0, 2, 3)
+    made.choose_trial_to_run(controller)
+    alive = runs_lineage.read(tmp_path)
+    assert alive is not None
+    assert [(life.source, life.iteration) for life in alive.lives.values()] == [
+        ("00003", 4), (None, 0), ("00003", 4), ("00001", 2),
+    ]  # fmt: skip
+    assert [row["fitness"] for row in alive.ended[4:]] == [1, None, 2, 3]
+
+
+def test_an_heir_that_measured_nothing_since_it_took_over_is_not_known(tmp_path: Path) -> None:
+    made, _ = generations(tmp_path)
+    for i in range(4):
+        run_folder(tmp_path, f"0000{i}", 0.0, [9.0, 1.0, 2.0, 3.0][i], *([None] * 2 if i == 0 else [1.0, float(i)]))
+    alive = RunsAlive.first({f"0000{i}": {LR: 0.1} for i in range(4)})
+    heir = replace(alive, lives={**alive.lives, "00000": Life({LR: 0.1}, "00001", 2, 1)})
+    found = made.selected(tmp_path, heir, 4)
+    assert [row["fitness"] for row in found.ended] == [None, 1, 2, 3]
+    assert [life.source for life in found.lives.values()] == ["00001", "00003", "00003", None]
+
+
+class Anew(Strategy):
+    """Lets the first place be made anew, once somebody is above 5."""
+
+    def select(self, generation: Generation, traits: Traits, rng: np.random.Generator) -> Ints:
+        sources = np.arange(generation.members)
+        sources[0] = -1 if generation.fitness.max() > 5 else 0
+        return sources
+
+
+def test_a_strategy_that_wants_a_run_made_anew_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    made, _ = generations(tmp_path)
+    made.strategy = Anew()
+    for i in range(4):
+        run_folder(tmp_path, f"0000{i}", 0.0, float(i + 4))
+    with pytest.raises(
+        UserError,
+        match=r"tune.scheduler.strategy Anew returned -1, one that is made anew, and must .* places of 0 to 3",
+    ):
+        made.selected(tmp_path, RunsAlive.first({f"0000{i}": {LR: 0.1} for i in range(4)}), 2)
+
+
 def test_a_trial_that_is_tried_again_after_a_failure_is_waited_for(tmp_path: Path) -> None:
     made, controller = generations(tmp_path)
     made.on_trial_error(controller, controller.trials[0])
@@ -301,8 +359,15 @@ def test_a_parent_that_is_replaced_itself_leaves_its_heir_what_it_was(tmp_path: 
 def test_fitness_is_the_last_number_up_to_the_end_of_the_generation(tmp_path: Path) -> None:
     for iteration, value in enumerate([1.0, None, 3.0], start=1):
         progress.append(tmp_path / "progress.jsonl", {"iteration": iteration, "m": value})
-    assert [value_at(tmp_path, "m", at) for at in (1, 2, 3)] == [1, 1, 3]
-    assert value_at(tmp_path, "other", 3) != value_at(tmp_path, "other", 3)
+    assert [value_at(tmp_path, "m", at, 0) for at in (1, 2, 3)] == [1, 1, 3]
+    assert math.isnan(value_at(tmp_path, "other", 3, 0))
+
+
+def test_what_was_measured_of_the_population_before_is_no_fitness_of_an_heir(tmp_path: Path) -> None:
+    for iteration, value in enumerate([1.0, 2.0, None, 4.0], start=1):
+        progress.append(tmp_path / "progress.jsonl", {"iteration": iteration, "m": value})
+    assert math.isnan(value_at(tmp_path, "m", 3, 2))
+    assert value_at(tmp_path, "m", 4, 2) == 4
 
 
 # ---- a metric that is none ----

@@ -21,6 +21,7 @@ from popcomm.evolution import (
     novelty,
     succeeded,
 )
+from popcomm.evolution.strategy import part_of
 
 BY_FITNESS = [TopK(3), Truncation(2, 0.4), Tournament(3, 0.5), Tournament(2, 1.0)]
 
@@ -31,6 +32,21 @@ def of(*fitness: float) -> Generation:
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("size", [10, 20, 50, 100, 1000])
+def test_a_share_that_is_a_whole_number_of_members_is_that_number(size: int) -> None:
+    """Also where its product in floating point is a little above: 0.07 * 100."""
+    assert [part_of(number / size, size) for number in range(1, size + 1)] == list(range(1, size + 1))
+    assert part_of(1e-12, size) == 1
+
+
+def test_a_share_of_0_07_of_100_members_is_7_of_them() -> None:
+    fitness = of(*map(float, range(100)))
+    assert Truncation(share=0.07).most_parents(100) == 7
+    assert set(Truncation(1, 0.07).select(fitness, {}, rng()).tolist()) == set(range(93, 100))
+    assert (Tournament(3, 0.07).select(fitness, {}, rng()) != np.arange(100)).sum() == 7
+    assert (Tournament(3, 0.071).select(fitness, {}, rng()) != np.arange(100)).sum() == 8
 
 
 def test_top_k_replaces_all_others_by_equally_many_children() -> None:

@@ -15,6 +15,7 @@ from popcomm.agents import GRUAgent, MLPAgent, SymbolicAgent
 from popcomm.cli.schema import apply
 from popcomm.envs.world import Species
 from popcomm.errors import UserError
+from popcomm.evolution import TopK, Truncation
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.by_species import of_species
 from tests.rllib.test_learner import changed, learner_of, update, weights
@@ -389,3 +390,44 @@ def test_a_grid_of_tunes_is_one_value_for_all_until_a_trial_has_one() -> None:
     config = PopulationPPOConfig().training(lr=grid, gamma={"speaker": grid, "default": 0.9})
     assert config.lr == grid
     assert config.learning_by_species == {"gamma": {"speaker": grid, "default": 0.9}}
+
+
+# ---- selection ----
+
+SIZES = {"speaker": 2, "listener": 10}
+
+
+def selected(strategy: Any) -> PopulationPPOConfig:
+    config = clock_config(agent="mlp", members=SIZES).env_runners(num_worlds_per_env_runner=10)
+    return config.survival(strategy=strategy, every=1)
+
+
+def test_a_strategy_that_does_not_fit_one_species_names_it() -> None:
+    with pytest.raises(
+        UserError, match=r"survival\.strategy of species 'speaker': k is 5, and must be at most the 2 members"
+    ):
+        selected({"kind": "top_k", "k": 5}).validate()
+
+
+def test_each_species_may_have_a_strategy_of_its_own() -> None:
+    config = selected({"speaker": {"kind": "top_k", "k": 1}, "default": {"kind": "truncation", "elites": 5}})
+    config.validate()
+    assert config.plan.survival is not None
+    assert config.plan.survival.strategies == {"speaker": TopK(1), "listener": Truncation(5)}
+    assert selected({"kind": "top_k", "k": 1}).plan.survival.strategies == {"speaker": TopK(1), "listener": TopK(1)}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ({"speaker": {"kind": "top_k", "k": 1}}, "survival.strategy says nothing of species 'listener'"),
+        (
+            {"speaker": {"kind": "top_k", "k": 1}, "listner": {"kind": "top_k", "k": 1}},
+            "survival.strategy: the species 'listner' does not exist; did you mean 'listener'",
+        ),
+        ({"k": 1}, "survival.strategy has no 'kind'"),
+    ],
+)
+def test_strategies_by_species_are_told_when_they_are_none(strategy: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        selected(strategy).validate()

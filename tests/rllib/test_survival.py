@@ -197,6 +197,52 @@ def test_a_selection_goes_on_from_its_state_bit_for_bit() -> None:
     pd.testing.assert_frame_equal(pd.DataFrame(whole.survival.table()), pd.DataFrame(copy.table()))
 
 
+def test_the_generation_of_a_step_is_how_many_selections_went_before_also_where_every_was_another() -> None:
+    """Selections are at the end of iterations 2, 4, 6, and after a resumption with `every` 5 of 10."""
+    whole = trained(6)
+    assert whole.survival is not None
+    late = Survival(config_of(every=5).plan, 3)
+    assert late.generations_before(np.arange(1, 4)).tolist() == [0, 0, 0]
+    late.set_state(json.loads(json.dumps(_listed(whole.survival.get_state()))))
+    assert [late.due(at) for at in (8, 10)] == [False, True]
+    late.select(iteration=10)
+    assert late.generations_before(np.array([1, 2, 3, 4, 5, 6, 7, 10, 11])).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    assert pd.DataFrame(late.table()).groupby("generation").iteration.unique().map(list).tolist() == [
+        [2], [4], [6], [10], [-1],
+    ]  # fmt: skip
+
+
+def test_a_state_without_iterations_has_those_that_every_says() -> None:
+    whole = trained(4)
+    assert whole.survival is not None
+    older = whole.survival.get_state()
+    older["ended"] = {
+        name: {k: v for k, v in told.items() if k != "iteration"} for name, told in older["ended"].items()
+    }
+    copy = Survival(whole.plan, 3)
+    copy.set_state(older)
+    assert copy.generations_before(np.array([2, 3, 5])).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("survival", "has_parents"),
+    [
+        ({"strategy": {"kind": "age_limit", "age": 2}}, False),
+        ({"newborns": "fresh", "hyperparameters": {"lr": [0.5, 2.0]}}, False),
+        ({"newborns": "imitate", "lessons": 2}, True),
+        ({}, True),
+    ],
+    ids=["age_limit", "fresh", "imitate", "copy"],
+)
+def test_a_parent_is_one_who_gave_weights_or_lessons(survival: dict[str, Any], has_parents: bool) -> None:
+    training = trained(4, **survival)
+    assert training.survival is not None
+    born = pd.DataFrame(training.survival.table()).query("birth > 0")
+    assert len(born)
+    assert (born.parent >= 0).tolist() == [has_parents] * len(born)
+    assert (born.founder == born.id).tolist() == [survival != {}] * len(born)
+
+
 def _listed(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _listed(inner) for key, inner in value.items()}
@@ -396,7 +442,13 @@ def too_few(measures: dict[str, np.ndarray]) -> np.ndarray:
         ({"hyperparameters": {"lrs": [1, 2]}}, "survival.hyperparameters.lrs does not exist; did you mean 'lr'"),
         ({"hyperparameters": {"lr": [2, 1]}}, "its lowest must not be above its highest"),
         ({"hyperparameters": {"lr": 2}}, r"must be \[lowest, highest\], multiples of training.lr"),
-        ({"perturbation": 0.5}, "survival.perturbation is 0.5, and must be at least 1"),
+        ({"perturbation": 0.5}, "survival.perturbation is 0.5, and must be a finite number of at least 1"),
+        ({"perturbation": float("inf")}, "survival.perturbation is inf, and must be a finite number of at least 1"),
+        ({"fitness": ["return"]}, r"survival.fitness is \['return'\], and must be a function, .*one of return, shared"),
+        ({"hyperparameters": ["lr"]}, r"survival.hyperparameters is \['lr'\], and must map lr or entropy_coeff to"),
+        ({"pressure": 0}, "survival.pressure is 0, and has no effect: nobody whom the strategy replaces is replaced"),
+        ({"pressure": {"kind": "constant", "value": 0}}, "survival.pressure is .*, and has no effect"),
+        ({"mutation_schedule": 0}, "survival.mutation_schedule is 0, and has no effect: it multiplies"),
         ({"smoothing": 1.0}, "survival.smoothing is 1.0, and must be at least 0 and below 1"),
         ({"within": "communities"}, "population.communities is 1; it needs 2 or more"),
         ({"within": "species_"}, "did you mean 'species'"),
@@ -443,11 +495,43 @@ def test_null_switches_selection_off_whatever_else_is_said_of_it() -> None:
     [
         ({"strategy": {"kind": f"{__name__}:TooFew"}}, "returned 2 members, and must return 4"),
         ({"fitness": too_few}, r"survival.fitness too_few returned \[2\] numbers for species 'swarm'"),
+        (
+            {"fitness": lambda measures: ["a"] * P},
+            r"returned no numbers, but \['a', 'a', 'a', 'a'\], for species 'swarm'",
+        ),
     ],
 )
-def test_what_strategies_and_functions_answer_is_checked(survival: dict[str, Any], said: str) -> None:
+def test_what_strategies_and_functions_answer_is_checked_before_work_starts(
+    survival: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UserError, match=said):
-        trained(2, **survival)
+        config_of(**survival).validate()
+
+
+class Counting(Strategy):
+    """Remembers how often it was asked."""
+
+    traits = ("messages",)
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def select(self, generation, traits, rng):
+        self.asked += 1
+        assert traits["messages"].shape[0] == generation.members
+        return np.arange(generation.members)
+
+
+def test_what_strategies_are_asked_beforehand_they_do_not_remember() -> None:
+    strategy = Counting()
+    config_of(strategy=strategy).validate()
+    assert strategy.asked == 0
+
+
+@pytest.mark.parametrize("key", ["pressure", "mutation_schedule"])
+def test_what_causes_no_load_has_no_schedule_of_load(key: str) -> None:
+    with pytest.raises(UserError, match=f"survival.{key} has the schedule 'load_linear', which is for word_repetition"):
+        config_of(**{key: {"kind": "load_linear", "begin": 0, "end": 9}}).validate()
 
 
 # ---- what is written ----

@@ -121,9 +121,13 @@ def test_losses_on_messages_have_schedules_too(loss: str, key: str) -> None:
             config_of(pressure={"kind": "gated", "measure": "rewards"}),
             "survival.pressure: measure 'rewards' does not exist; did you mean 'reward'",
         ),
+        (
+            config_of().training(loss_schedules={"message_cost": {"kind": "load_linear", "begin": 0, "end": 9}}),
+            "training.loss_schedules.message_cost has the schedule 'load_linear', .*use 'linear'",
+        ),
         (config_of().training(loss_schedules=[1]), "training.loss_schedules is .1., and must be a mapping"),
     ],
-    ids=["loss", "no weight", "kind", "range", "measure", "mapping"],
+    ids=["loss", "no weight", "kind", "range", "measure", "load", "mapping"],
 )
 def test_what_cannot_be_is_told(config: PopulationPPOConfig, said: str) -> None:
     with pytest.raises(UserError, match=said):

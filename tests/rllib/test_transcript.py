@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from popcomm.envs.world import WorldStep
-from popcomm.rllib import generations
 from popcomm.rllib.transcript import STEPS_KEPT
 from tests.rllib.test_reflexes import ToldWorld
 from tests.rllib.test_rollout import clock_config, runner_of
@@ -206,11 +205,3 @@ def test_what_labels_are_made_of_stands_beside_them_for_all_seats_that_have_one(
     for label, sender, meaning in zip(rows["label"], rows["sender"], rows["meaning"], strict=True):
         assert (label < 0) == (sender == 3)
         assert meaning is None if label < 0 else meaning.tolist() == parts[label]
-
-
-def test_the_generation_of_a_step_is_how_many_selections_went_before() -> None:
-    """Selections are at the end of iterations 3 and 6."""
-    iterations, config = np.arange(1, 8), clock_config(agent="mlp", members=8)
-    assert generations.before(iterations, config).tolist() == [0] * 7
-    config.survival(strategy={"kind": "top_k", "k": 2}, every=3)
-    assert generations.before(iterations, config).tolist() == [0, 0, 0, 1, 1, 1, 2]

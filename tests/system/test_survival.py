@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from popcomm.language import progress
+from popcomm.language.recording import read_conversations
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
-from popcomm.rllib.checkpoints import weight_digest
+from popcomm.rllib.checkpoints import CheckpointError, weight_digest
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ray_cluster")]
 
@@ -80,14 +81,42 @@ def test_two_learners_have_equal_populations_after_a_generation() -> None:
         algorithm.stop()
 
 
+def test_a_setting_that_changes_what_networks_are_made_of_is_named_where_a_run_is_resumed_with_it(
+    tmp_path: Path,
+) -> None:
+    def asking(**survival: Any) -> PopulationPPOConfig:
+        return config_of(**survival).training(quality_coeff=0.0)
+
+    same = {"hyperparameters": {"lr": [0.5, 2.0]}}
+    algorithm = asking(**same).build_algo()
+    try:
+        algorithm.train()
+        algorithm.save_to_path(tmp_path)
+    finally:
+        algorithm.stop()
+    others = {
+        "lacks lessons of newborns that imitate there, which survival.newborns": asking(newborns="imitate", **same),
+        "has learning rates of each member there, which survival.hyperparameters": asking(),
+        "lacks a head .* there, which training.quality_coeff": config_of(**same).training(quality_coeff=0.5),
+    }
+    for said, config in others.items():
+        with pytest.raises(CheckpointError, match=f"does not fit this population: species 'swarm' {said}"):
+            PopulationPPO.from_checkpoint(tmp_path, config=config)
+    # Other bounds are nothing that networks are made of.
+    PopulationPPO.from_checkpoint(tmp_path, config=asking(hyperparameters={"lr": [0.25, 4.0]})).stop()
+
+
 def test_a_run_folder_has_the_lineage_and_what_members_came_to(tmp_path: Path) -> None:
-    algorithm = config_of(run_dir=tmp_path).build_algo()
+    algorithm = config_of(run_dir=tmp_path).recording(conversation_every=3).build_algo()
     try:
         results = [algorithm.train() for _ in range(4)]
     finally:
         algorithm.stop()
     lineage = pd.read_parquet(tmp_path / "lineage.parquet")
     assert lineage.groupby("generation").size().tolist() == [4, 4, 4]
+    assert lineage.groupby("generation").iteration.first().dropna().tolist() == [2, 4]
+    talk = read_conversations(tmp_path).select(["iteration", "generation"]).to_pandas().drop_duplicates()
+    assert talk.to_numpy().tolist() == [[1, 0], [2, 0], [3, 1]]
     lines = progress.read(tmp_path / "progress.jsonl")
     # A generation ends with every second iteration, and the others have no number of it.
     assert lines["survival/births"].notna().tolist() == [False, True, False, True]

@@ -9,8 +9,7 @@ import numpy as np
 
 from popcomm.channels.broadcast.log import Log
 from popcomm.channels.broadcast.moment import Measured, Moment
-from popcomm.errors import UserError
-from popcomm.schedules import Clock, LoadLinear, Schedule, make_schedule
+from popcomm.schedules import Clock, Schedule, make_schedule, refuse_load
 
 if TYPE_CHECKING:
     from popcomm.channels.words import Words
@@ -74,7 +73,4 @@ class Reflex:
         self.schedule.set_state(state["schedule"])
 
     def _not_in_load(self) -> None:
-        if isinstance(self.schedule, LoadLinear):
-            raise UserError(
-                f"reflex {self.name} has the schedule 'load_linear', which is for word_repetition; use 'linear'"
-            )
+        refuse_load(self.schedule, f"reflex {self.name}")

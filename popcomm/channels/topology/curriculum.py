@@ -12,7 +12,7 @@ from popcomm.channels.topology.over import KEY, Over
 from popcomm.channels.topology.plain import Full, KNearest
 from popcomm.checks import one_of, whole
 from popcomm.errors import UserError
-from popcomm.schedules import Schedule, make_schedule
+from popcomm.schedules import Schedule, make_schedule, refuse_load
 
 KEEP = ("first", "nearest", "drawn")  # which links a curriculum leaves longest
 
@@ -40,7 +40,7 @@ class Curriculum(Over):
 
     def __init__(self, schedule: Any, least: int = 1, of: Any = None, keep: str = "first", seed: int = 0) -> None:
         super().__init__(of)
-        self.schedule: Schedule = make_schedule(schedule, f"{KEY}.schedule")
+        self.schedule: Schedule = refuse_load(make_schedule(schedule, f"{KEY}.schedule"), KEY)
         self.least = whole(f"{KEY}.least", least, 0)
         self.keep = one_of(f"{KEY}.keep", keep, KEEP)
         self.seed = whole(f"{KEY}.seed", seed, 0)

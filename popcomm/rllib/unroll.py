@@ -150,8 +150,8 @@ class Unroller:
             return Mail(get(first, "log_words"), senders, mask, soft, log=log)
         hears = None
         if any(spec.latents for spec in self.specs.values()):
-            opens, alive = (side_by_side([get(arrays, key) for arrays in fragment]) for key in ("first", "alive"))
-            hears = ~opens & alive
+            begun, alive = (side_by_side([get(arrays, key) for arrays in fragment]) for key in ("first", "alive"))
+            hears = ~begun & alive
         gate = None if self.graph is None else self.graph.gate(senders)
         return Mail(said[0], senders, mask, soft, hears, gate=gate)
 

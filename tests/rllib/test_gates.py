@@ -151,8 +151,8 @@ def test_a_budget_fills_inboxes_with_the_most_urgent() -> None:
 
 def test_a_price_closes_the_gate_of_who_has_nothing_to_say() -> None:
     """Of two seats only the first sees the digit; the second's message is worth nothing to anybody. Three digits need
-    no more than two messages, where silence is the third: the first speaks two times in three. (Of ten seeds one or
-    two, and not this one, go on saying three.)"""
+    no more than two messages, where silence is the third: the first speaks two times in three. (Of seeds 1 to 10 two,
+    and not this one, go on saying three.)"""
     config = whisper(2, 1, RELAXED, "mlp", hidden=32).debugging(seed=2)
     config.communication(topology=FULL, gate={"kind": "sender", "price": 0.2}).training(lr=1e-2)
     training = LocalTraining(config, evaluation_worlds=256)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from popcomm.agents import AgentSpec, SymbolicAgent, TinyAgent
+from popcomm.agents.inbox import inbox_of
 from popcomm.channels import Channel, Routed, RoutedInbox, Symbols
 from popcomm.envs import swarm_v0, with_messages
 from popcomm.errors import UserError
+from popcomm.rllib import species_walk, unroll
 from popcomm.rllib.fragment import as_tensors
 from popcomm.rllib.rows import Rows
 from popcomm.rllib.unroll import Unroller
@@ -58,6 +60,40 @@ def test_listeners_of_one_species_hear_all_others_of_both() -> None:
     heard = inbox.hear(mean_of_others, torch.zeros(1, 4, 1), numbers)
     # Seat 3 of the second world has just been born.
     torch.testing.assert_close(heard.flatten(), torch.tensor([11 / 3, 7 / 3, 9 / 2, 0.0]))
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_nobody_on_an_empty_seat_listens_in_the_runner_and_in_the_unroll(rounds: int) -> None:
+    config = routed_config(rounds=rounds).environment("traffic_junction_v0", env_config={"max_steps": 9})
+    runner = runner_of(config)
+    players, heard = runner.rollout.players, []
+    act = players.act
+
+    def watched() -> Any:
+        turn = act()
+        heard.append((turn.rounds[-1].mail if rounds else turn.mail).hears)
+        return turn
+
+    players.act = watched
+    arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
+    unroller = Unroller(dict(runner.module.items()), {"car": slice(0, 5)}, config.plan.message_kind, through=False)
+    listens: list[Tensor] = []
+
+    def remember(mail: Any, *rest: Any) -> Any:
+        listens.append(mail.hears)
+        return inbox_of(mail, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        for module in (unroll, species_walk):
+            patch.setattr(module, "inbox_of", remember)
+        unroller.run(arrays)
+    alive = arrays["car"]["alive"]
+    lives = alive if rounds else alive & ~arrays["car"]["first"][:, :-1]
+    in_runner = torch.stack(heard, 1)
+    there = alive.any(2)  # else it is the row for a last value
+    assert torch.equal(in_runner[there], lives[there])
+    assert torch.equal(torch.stack(listens[rounds :: rounds + 1], 1).view_as(lives), lives)
+    assert int((~alive[there]).sum()) > 30
 
 
 @pytest.mark.parametrize("agent", SMALL)

@@ -62,10 +62,8 @@ def restore(algorithm: Any, folder: Path, component: str | None, trust: bool, by
         CheckpointError: it is damaged, does not fit, or cannot be restored without pickles that are not trusted.
     """
     manifest = checkpoints.verify(folder) if component is None else None
-    if trust and not checkpoints.has_state(folder):
-        state, left_out = None, []
-    else:
-        state, left_out = checkpoints.read_state(folder, trust)
+    pickled = trust and not checkpoints.has_state(folder)
+    state, left_out = (None, list[str]()) if pickled else checkpoints.read_state(folder, trust)
     # Before it is taken in: networks that come and go in size may have grown by then.
     misfit = "" if state is None or component else other_parts(_saved_parts(state), _parts(algorithm))
     try:

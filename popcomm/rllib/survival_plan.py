@@ -217,15 +217,17 @@ def worth(fitness: Any, measures: Mapping[str, NDArray[Any]], species: str, memb
     Raises:
         UserError: it is not a number for each member.
     """
-    answer, who = fitness(measures), f"survival.fitness {getattr(fitness, '__name__', fitness)}"
-    must = f"must return one for each of its {members} members"
+    answer, who = fitness(measures), f"survival.fitness {getattr(fitness, '__name__', fitness)} returned"
+    must = f"for species '{species}', and must return one number for each of its {members} members"
     try:
-        found = np.asarray(answer, float)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{who} returned no numbers, but {answer!r}, for species '{species}', and {must}") from error
+        found = np.asarray(answer)
+    except (RuntimeError, TypeError, ValueError) as error:  # unequal lists, tensors with a gradient or of a GPU
+        raise UserError(f"{who} {type(answer).__name__}, which is no array ({error}), {must}") from error
+    if found.dtype.kind not in "biuf":
+        raise UserError(f"{who} {found.dtype} {list(found.shape)} {must}")
     if found.shape != (members,):
-        raise UserError(f"{who} returned {list(found.shape)} numbers for species '{species}', and {must}")
-    return found
+        raise UserError(f"{who} {list(found.shape)} numbers {must}")
+    return found.astype(float)
 
 
 def _check_traits(settings: Settings, plan: SurvivalPlan) -> None:

@@ -497,8 +497,9 @@ def test_null_switches_selection_off_whatever_else_is_said_of_it() -> None:
         ({"fitness": too_few}, r"survival.fitness too_few returned \[2\] numbers for species 'swarm'"),
         (
             {"fitness": lambda measures: ["a"] * P},
-            r"returned no numbers, but \['a', 'a', 'a', 'a'\], for species 'swarm'",
+            r"returned <U1 \[4\] for species 'swarm', and must return one number",
         ),
+        ({"fitness": lambda measures: [[1.0], [1.0, 2.0]]}, "returned list, which is no array .*, and must return one"),
     ],
 )
 def test_what_strategies_and_functions_answer_is_checked_before_work_starts(

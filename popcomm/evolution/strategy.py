@@ -21,7 +21,7 @@ class Strategy(ABC):
 
     Attributes:
         newborns: what children begin with where `survival(newborns=)` leaves it open: "copy", their parent's weights;
-            "fresh", new ones; "imitate", new ones, and their parent teaches them.
+            "fresh", new ones; "imitate", new ones, and a parent that lives on teaches them.
         traits: names of the traits that `select` reads.
     """
 

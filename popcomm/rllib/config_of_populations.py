@@ -213,7 +213,8 @@ class ConfigOfPopulations(Settings):
             mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
             crossover: probability that a tensor of a child is that of a second parent.
             newborns: what children begin with: "copy", their parent's weights; "fresh", new ones; "imitate", new ones,
-                and their parent teaches them. None: as the strategy says, "fresh" of an age limit and "copy" of others.
+                and a parent that lives on teaches them. None: as the strategy says, "fresh" of an age limit and "copy"
+                of others.
             lessons: iterations in which newborns that imitate are taught.
             hyperparameters: {"lr" or "entropy_coeff": [lowest, highest]}: each member has its own, a multiple of the
                 setting within these bounds, which children inherit and perturb.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.errors import UserError
-from popcomm.evolution import Generation, chosen, inherited, lineage, lived, mates_of, succeeded
+from popcomm.evolution import Generation, chosen, inherited, lineage, lived, mates_of, succeeded, taught_by_the_living
 from popcomm.evolution.diversity import of_messages
 from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.rllib.member_statistics import MemberStatistics
@@ -114,6 +114,8 @@ class Survival:
         if pressure < 1:
             sources = np.where(rng.random(before.members) < pressure, sources, np.arange(before.members))
         begin = plan.begin_with(name)
+        if begin == IMITATE:  # on the place of a parent that is replaced sits a newborn, who knows nothing yet
+            sources = taught_by_the_living(sources, before.fitness, rng, plan.groups)
         crosses = plan.crossover > 0 and begin == COPY
         mates = mates_of(sources, rng) if crosses else np.full(before.members, -1)
         after = succeeded(before, sources, mates, anew=begin != COPY)

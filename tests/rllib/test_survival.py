@@ -350,6 +350,23 @@ def test_lessons_end_and_so_do_those_of_a_teacher_that_is_replaced() -> None:
     assert not network.is_taught
 
 
+class OfOneThatIsReplaced(Strategy):
+    """Place 1 gets a child of 2, on whose place sits a child of 3 from now on."""
+
+    def select(self, generation, traits, rng):
+        return np.array([0, 2, 3, 3])
+
+
+def test_pupils_are_never_taught_by_newborns() -> None:
+    strategy = {"kind": f"{__name__}:OfOneThatIsReplaced"}
+    training = trained(2, strategy=strategy, newborns="imitate", lessons=9)
+    network = training.learner.networks["swarm"]
+    assert network.lessons_left.tolist() == [0, 9, 9, 0]
+    assert network.teacher.tolist()[1:3] == [3, 3]
+    assert training.survival is not None
+    assert training.survival.generations["swarm"].parents.tolist() == [-1, 3, 3, -1]
+
+
 # ---- fitness ----
 
 

@@ -12,7 +12,7 @@ from popcomm.errors import UserError
 from popcomm.evolution import Generation, chosen, inherited, lineage, lived, mates_of, succeeded, taught_by_the_living
 from popcomm.evolution.diversity import of_messages
 from popcomm.evolution.strategy import COPY, IMITATE
-from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.member_statistics import MemberStatistics, statistics_of
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.succession import Succession
 from popcomm.rllib.survival_plan import SurvivalPlan, first_scales
@@ -49,14 +49,14 @@ class Survival:
         self.seed = seed
         species = {name: plan.species[name] for name in self.plan.strategies}
         self._order = {name: index for index, name in enumerate(plan.species)}
-        self._anew = {name: (s.members, s.species.num_seats) for name, s in species.items()}
+        self._members = {name: s.members for name, s in plan.species.items()}
         self.generations = {name: Generation.first(s.members) for name, s in species.items()}
         self._met = self._nothing_met()
         self.ended: dict[str, dict[str, Array]] = {name: {} for name in species}
         self.scales = {name: first_scales(self.plan, s.members, seed, self._order[name]) for name, s in species.items()}
 
     def _nothing_met(self) -> dict[str, MemberStatistics]:
-        return {name: MemberStatistics(*sizes) for name, sizes in self._anew.items()}
+        return {name: met for name, met in statistics_of(self._members).items() if name in self.plan.strategies}
 
     # ---- fitness ----
 

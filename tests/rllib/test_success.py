@@ -73,7 +73,7 @@ def test_through_summaries_all_others_are_heard() -> None:
 
 
 def test_members_have_their_share_of_games_that_add_up_over_runners() -> None:
-    one, other = MemberStatistics(3, 2), MemberStatistics(3, 2)
+    one, other = MemberStatistics(3), MemberStatistics(3)
     one.played(np.array([0, 0, 1]), np.array([1.0, 2.0, 1.0]), np.array([1.0, 1.0, 0.0]))
     other.played(np.array([0]), np.array([1.0]), np.array([1.0]))
     one.merge(other.get_state())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,8 +19,12 @@ from popcomm.rllib.succession import Succession
 from popcomm.rllib.survival_plan import SurvivalPlan, first_scales
 from popcomm.rollout import seed_of
 
+logger = logging.getLogger(__name__)
+
 Array = NDArray[Any]
 SURVIVAL_BRANCH = 10
+# Share of the members of whom nothing is known from which on that is told: selection passes them by.
+MANY = 0.25
 QUARTILES = ("fitness_min", "fitness_q25", "fitness_median", "fitness_q75", "fitness_max")
 
 
@@ -52,6 +57,7 @@ class Survival:
         self._members = {name: s.members for name, s in plan.species.items()}
         self.generations = {name: Generation.first(s.members) for name, s in species.items()}
         self._met = self._nothing_met()
+        self._warned: set[tuple[str, bool]] = set()  # of which species, and whether of all its members
         self.ended: dict[str, dict[str, Array]] = {name: {} for name in species}
         self.scales = {name: first_scales(self.plan, s.members, seed, self._order[name]) for name, s in species.items()}
 
@@ -106,7 +112,9 @@ class Survival:
         return Selected(successions, told)
 
     def _select(self, name: str, mutation: float, pressure: float) -> tuple[Succession, dict[str, float]]:
-        plan, before = self.plan, lived(self.generations[name], self.fitness(name), self.plan.smoothing)
+        plan, fitness = self.plan, self.fitness(name)
+        before = lived(self.generations[name], fitness, plan.smoothing)
+        self._tell_of_the_unknown(name, before, nobody=bool(np.isnan(fitness).all()))
         strategy, traits = plan.strategies[name], self._traits(name)
         seed = seed_of(self.seed, SURVIVAL_BRANCH, self._order[name], before.number)
         rng = np.random.default_rng(seed)
@@ -135,6 +143,22 @@ class Survival:
             seed=seed,
         )
         return succession, self._told(name, before, after, traits)
+
+    def _tell_of_the_unknown(self, name: str, ended: Generation, nobody: bool) -> None:
+        """Warn, once, of a species that is hardly selected. nobody: whether nothing was measured in this generation."""
+        unknown, members = int((~ended.known).sum()), ended.members
+        few = unknown < MANY * members and not nobody
+        if few or (name, nobody) in self._warned or not self.plan.strategies[name].goes_by_fitness:
+            return
+        self._warned.add((name, nobody))
+        fitness = f" '{self.plan.fitness}'" if isinstance(self.plan.fitness, str) else ""
+        told = f"was measured of any of the {members}" if nobody else f"is known of {unknown} of the {members}"
+        logger.warning(
+            "survival.fitness%s: at the end of generation %d nothing %s members of species '%s'; they live on and have "
+            "no children. What counts are lives of their own, and returns once such a life has ended: "
+            "survival.every iterations should be more steps than two episodes",
+            fitness, ended.number, told, name,
+        )  # fmt: skip
 
     def _traits(self, name: str) -> dict[str, Array]:
         """What members did; of those that a strategy reads and nobody did, nothing is known."""

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from popcomm.analysis.experiments.local_training import LocalTraining
 
 from popcomm.errors import UserError
 from popcomm.evolution import Strategy, lineage_file
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.lessons import lesson_loss, teachers
+from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.survival import Survival
 
@@ -378,6 +380,54 @@ def test_fitness_is_a_members_mean_return_and_newborns_have_none() -> None:
     table = pd.DataFrame(survival.table())
     first = table[table.generation == 0]
     assert set(first[first.death.eq(-1)].fitness) == set(first.fitness.nlargest(2))
+
+
+@pytest.mark.parametrize(
+    ("survival", "told"),
+    [
+        ({"every": 1}, ["at the end of generation 0 nothing was measured of any of the 4 members of species 'swarm'"]),
+        ({}, []),
+        ({"every": 1, "strategy": {"kind": "age_limit", "age": 2}}, []),
+        ({"every": 1, "strategy": {"kind": "novelty"}}, []),
+    ],
+    ids=["short", "long", "age", "novelty"],
+)
+def test_generations_that_end_before_anybody_is_known_are_told_once(
+    survival: dict[str, Any], told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(1, **survival)
+    found = [record.getMessage() for record in caplog.records if record.name == "popcomm.rllib.survival"]
+    assert [line for line in found if "more steps than two episodes" in line] == found
+    assert len(found) == len(told)
+    assert all(part in line for part, line in zip(told, found, strict=True))
+
+
+def test_newborns_whose_lives_do_not_fit_into_a_generation_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    training = trained(2)  # eight rows, an episode and the row between two
+    survival = training.survival
+    assert survival is not None
+    elders = np.flatnonzero(survival.generations["swarm"].known).tolist()
+    for _ in range(3):
+        survival.take([{"swarm": _of_one_life(elders)}])
+        survival.select()
+    lines = [record.getMessage() for record in caplog.records if record.name == "popcomm.rllib.survival"]
+    assert len(lines) == 1
+    assert "nothing is known of 2 of the 4 members of species 'swarm'" in lines[0]
+
+
+def _of_one_life(members: list[int]) -> dict[str, Any]:
+    """What members have told after a life each."""
+    own = MemberStatistics(P)
+    seats = np.array([members])
+    own.ended(seats, np.ones(seats.shape), np.ones(1), np.ones(seats.shape, bool))
+    return own.get_state()
+
+
+@pytest.mark.parametrize("name", ["survival", "survival_sweep"])
+def test_generations_of_shipped_configs_are_longer_than_two_episodes(name: str) -> None:
+    config = yaml.safe_load((Path(__file__).parents[2] / "rllib_configs" / f"{name}.yaml").read_text())
+    steps = config["survival"]["every"] * config["env_runners"]["rollout_fragment_length"]
+    assert steps >= 2 * (config["environment"]["env_config"]["max_steps"] + 1)  # and the row between two
 
 
 def worth(measures: dict[str, np.ndarray]) -> np.ndarray:

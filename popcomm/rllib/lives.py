@@ -32,7 +32,7 @@ class Lives:
 
     Attributes:
         members: {species: what its members came to since `read`}.
-        whole: [B, N] bool, lives that were not begun by who sat there before; None: all.
+        whole: [B, N] bool, lives that were not begun by who sat there before, which alone count; None: all.
     """
 
     def __init__(self, layout: WorldLayout, kind: MessageKind | None, members: Mapping[str, int]) -> None:
@@ -45,9 +45,13 @@ class Lives:
         self._beside = {name: neighbours(seats[name], every) for name in self.members}
         self._firsts = dict(zip(members, np.cumsum([0, *members.values()]).tolist(), strict=False))
         self.whole: np.ndarray | None = None
+        self._in_steps: list[np.ndarray | None] = []  # the same, at each step since the last fragment was counted
+        self._in_fragment: np.ndarray | None = None  # [B, T, N] bool, in the fragment that was counted last; None: all
 
     def step(self, turn: Turn, rewards: np.ndarray, alive: np.ndarray) -> None:
         """Take in a step. rewards: [B, N]; alive: [B, N] bool."""
+        self._in_steps.append(None if self.whole is None else self.whole.copy())
+        alive = alive if self.whole is None else alive & self.whole
         for name, own in self.members.items():
             seats = self.layout.species[name].seats
             own.earned(turn.members[name], rewards[:, seats], alive[:, seats])
@@ -70,26 +74,35 @@ class Lives:
             own.ended(members[name][over], returns[:, seats], returns.mean(1), whole[:, seats], met)
         if self.whole is not None:
             self.whole[over] = True
+            self.whole = None if self.whole.all() else self.whole
 
-    def succeed(self, newborn: Mapping[str, np.ndarray], members: Mapping[str, np.ndarray]) -> None:
+    def succeed(
+        self, newborn: Mapping[str, np.ndarray], members: Mapping[str, np.ndarray], under_way: np.ndarray
+    ) -> None:
         """Lives that go on were begun by those whom newborns replace, and do not count for them.
 
         Args:
             newborn: {species: [P] bool}.
             members: {species: [B, N_s] int64}, who sits where.
+            under_way: [B] bool, worlds in the middle of an episode; in others no life goes on.
         """
+        whole = np.ones((len(under_way), self.layout.num_agents), bool) if self.whole is None else self.whole
         for name, born in newborn.items():
-            seated = members[name]
-            if self.whole is None:
-                self.whole = np.ones((len(seated), self.layout.num_agents), bool)
-            self.whole[:, self.layout.species[name].seats] &= ~born[seated]
+            whole[:, self.layout.species[name].seats] &= ~(born[members[name]] & under_way[:, None])
+        self.whole = None if whole.all() else whole
 
     # ---- of whole fragments ----
 
     def count(self, fragments: Fragments) -> None:
         """What members did and said."""
+        worlds, steps = next(iter(fragments.values()))["alive"].shape[:2]
+        told, self._in_steps = self._in_steps[-steps:], []
+        self._in_fragment = None
+        if any(whole is not None for whole in told):
+            every = np.ones((worlds, self.layout.num_agents), bool)
+            self._in_fragment = np.stack([every if whole is None else whole for whole in told], 1)
         for name, own in self.members.items():
-            worlds, steps, seats = fragments[name]["alive"].shape
+            seats = self.layout.species[name].num_seats
             for part in parts_of(steps, worlds * seats):
                 self._count_part(own, self.layout.species[name], fragments[name], part)
 
@@ -97,6 +110,8 @@ class Lives:
         """Of some steps, so that nothing as large as a fragment is copied."""
         kind = self.kind
         alive, members = a["alive"][:, part], a["members"][:, part]
+        if self._in_fragment is not None:
+            alive = alive & self._in_fragment[:, part, species.seats]
         choices = getattr(species.action_space, "n", 0)
         if choices:
             own.acted(members[alive], a["actions"][:, part][alive], int(choices))
@@ -109,9 +124,20 @@ class Lives:
             symbols = counted(kind, torch.from_numpy(said[spoke])).numpy()
             own.said(members[spoke], symbols, kind.alphabet)
 
+    def whole_in(self, rows: np.ndarray, seats: np.ndarray) -> np.ndarray:
+        """[B', T, S] bool, whose lives count in the fragment that was counted last, in some worlds and on some seats.
+
+        Args:
+            rows: [B'] int64, worlds.
+            seats: [S] int64.
+        """
+        if self._in_fragment is None:
+            return np.ones((1, 1, 1), bool)
+        return self._in_fragment[rows][:, :, seats]
+
     def follow(self, moved: Moved, fragments: Fragments) -> None:
         """Whose actions followed whose messages, of those who were asked in a fragment."""
-        count_moves(self.members, moved, fragments, self.layout)
+        count_moves(self.members, moved, fragments, self.layout, self._in_fragment)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """{species: state of its MemberStatistics}, of what was counted since this was last called."""

@@ -19,7 +19,7 @@ MEASURES = {
     "shared_return": "mean return of all seats of its worlds, over those whom it met",
     "reward": "mean reward of a step",
     "lives": "lives that ended",
-    "steps": "steps that it lived",
+    "steps": "steps of its own lives",
     "message_entropy": "entropy of the symbols that it said, nats",
     "agreement": "share of its occasions in which it used the word that the population has for what it perceived",
     "success": "share of right answers, its own to what it heard and those of others to what they heard it say",

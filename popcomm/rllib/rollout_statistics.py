@@ -219,10 +219,11 @@ class RolloutStatistics:
         told = jargon_agreement(words, labels[alive], members, self.layout.num_labels)
         self.language["distinct_modal_words"] = float(told.distinct)
         right = words == told.words[labels[alive]]
+        counts = np.broadcast_to(self.lives.whole_in(rows, seats), alive.shape)[alive]
         for species, offset in zip(speakers, offsets, strict=False):
             own = self.members.get(species.name)
             if own is not None:
-                own_rows = (members >= offset) & (members < offset + own.members)
+                own_rows = counts & (members >= offset) & (members < offset + own.members)
                 own.agreed(members[own_rows] - offset, right[own_rows])
         if offsets[-1] > 1:
             self.language |= {"agreement": told.mean, "agreement_least": float(np.nanmin(told.per_label))}

@@ -252,6 +252,49 @@ def test_a_life_that_its_predecessor_began_does_not_count_for_a_newborn() -> Non
     assert (runner.statistics.members["swarm"].measures()["lives"] > 0).all()
 
 
+def test_a_whole_life_counts_that_begins_where_the_episode_before_had_ended() -> None:
+    """A generation ends in the row between two episodes, or right behind it: nothing of a predecessor's goes on."""
+    for rows, episodes in ((6, 1), (7, 2)):  # that end in the two fragments after it
+        config = config_of(strategy=None).env_runners(rollout_fragment_length=rows)
+        runner = LocalTraining(config, 8).runner
+        runner.sample(0)
+        assert not runner.rollout.players.under_way.any()
+        runner.succeed({"swarm": np.array([True, True, False, False])})
+        runner.statistics.read_members()
+        runner.sample(0)
+        runner.sample(0)
+        measures = runner.statistics.members["swarm"].measures()
+        assert np.isfinite(measures["return"]).all()
+        assert measures["lives"].sum() == 2 * 8 * episodes
+
+
+def test_nothing_of_a_life_that_a_predecessor_began_counts_for_a_newborn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two fragments of four rows the first two of the second are of lives that were begun in the first."""
+    monkeypatch.setattr("popcomm.rllib.listening.EVERY", 4)
+    every = []
+    for born in (False, True):
+        runner = LocalTraining(config_of(strategy=None), 8).runner
+        runner.sample(0)  # four of six steps
+        runner.statistics.read_members()
+        players = runner.rollout.players
+        before = np.bincount(players.members["swarm"].reshape(-1), minlength=P)
+        runner.succeed({"swarm": np.array([born, False, False, False])})
+        runner.sample(0)  # two steps, the row between two episodes, and one step
+        after = np.bincount(players.members["swarm"].reshape(-1), minlength=P)
+        every.append((runner.statistics.members["swarm"], before, after))
+    (plain, before, after), (own, _, _) = every
+    assert plain.measures()["steps"].tolist() == (2 * before + after).tolist()
+    assert own.measures()["steps"].tolist() == [after[0], *(2 * before + after)[1:]]
+    for name in ("actions", "messages", "occasions"):
+        less = plain.sums[name].reshape(P, -1).sum(1) - own.sums[name].reshape(P, -1).sum(1)
+        assert less[0] > 0, name
+        assert not less[1:].any(), name
+    assert own.sums["actions"][0].sum() == after[0]
+    assert own.sums["messages"][0].sum() <= after[0]
+    for name in ("asked", "followers"):
+        assert plain.sums[name][0] > own.sums[name][0], name
+
+
 def test_a_new_generation_is_learned_from_as_it_was_lived() -> None:
     """The unroll of the fragment after a succession gives the rollout's log-probabilities."""
     training = trained(2, every=2)

@@ -25,7 +25,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
 from popcomm.channels import Channel, MessageKind
-from popcomm.channels.kinds import counted, voiced
+from popcomm.channels.kinds import counted, told_apart, voiced
 from popcomm.channels.trips import fetched
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
@@ -197,8 +197,8 @@ class RolloutStatistics:
         One network agrees with itself: where there is no other, that is no measure of the language.
         """
         speakers = self._speakers()
-        length = kind.as_symbols(torch.zeros(1, *kind.shape, dtype=kind.dtype)).shape[-1] if kind.shape else 0
-        if not self.labels or not speakers or (kind.alphabet or 0) ** length > 2**62:
+        length = told_apart(kind)
+        if not self.labels or not speakers or length is None:
             return
         worlds, steps = next(iter(fragments.values()))["alive"].shape[:2]
         enough = -(-AGREEMENT_SAMPLE // (steps * self.layout.num_agents))

@@ -58,6 +58,7 @@ class Survival:
         self.generations = {name: Generation.first(s.members) for name, s in species.items()}
         self._met = self._nothing_met()
         self._warned: set[tuple[str, bool]] = set()  # of which species, and whether of all its members
+        self._infinite: set[str] = set()  # species of which somebody's fitness was, of which was told
         self.ended: dict[str, dict[str, Array]] = {name: {} for name in species}
         self.scales = {name: first_scales(self.plan, s.members, seed, self._order[name]) for name, s in species.items()}
 
@@ -78,23 +79,26 @@ class Survival:
         return iteration % self.plan.every == 0
 
     def fitness(self, name: str) -> Array:
-        """[P], of the present generation alone; nan where nothing is known.
+        """[P], of the present generation alone; nan where nothing is known, or where it is infinite.
 
         Raises:
-            UserError: the user's function does not give a number for each member, or the measure is not there.
+            UserError: the user's function does not give a number for each member.
         """
         measures, asked = self._met[name].measures(), self.plan.fitness
-        if isinstance(asked, str):
-            if asked not in measures:  # nobody spoke, or saw anything that has a label
-                return np.full(self.generations[name].members, np.nan)
-            return measures[asked]
-        found = np.asarray(asked(measures), float)
-        if found.shape != (self.generations[name].members,):
-            raise UserError(
-                f"survival.fitness {getattr(asked, '__name__', asked)} returned {list(found.shape)} numbers for "
-                f"species '{name}', and must return one for each of its {self.generations[name].members} members"
-            )
-        return found
+        nothing = np.full(self.generations[name].members, np.nan)
+        if isinstance(asked, str):  # where nobody spoke, or saw anything that has a label, it is not there
+            found = measures.get(asked, nothing)
+        else:
+            found = _numbers(asked, name, asked(measures), len(nothing))
+        infinite = np.isinf(found)
+        if infinite.any() and name not in self._infinite:
+            self._infinite.add(name)
+            logger.warning(
+                "survival.fitness is infinite of members %s of species '%s' at the end of generation %d; that counts "
+                "as not known",
+                ", ".join(map(str, np.flatnonzero(infinite))), name, self.generations[name].number,
+            )  # fmt: skip
+        return np.where(infinite, np.nan, found)
 
     # ---- a generation ends ----
 
@@ -225,3 +229,22 @@ class Survival:
         # Hyper-parameters that were not inherited then begin as those of founders.
         for name, scales in state["scales"].items():
             self.scales[name] |= {key: np.asarray(scales[key]) for key in scales.keys() & self.scales[name].keys()}
+
+
+def _numbers(function: Any, species: str, answer: Any, members: int) -> Array:
+    """What a user's fitness answered, as [P] float64.
+
+    Raises:
+        UserError: it is not one number for each member.
+    """
+    who = f"survival.fitness {getattr(function, '__name__', function)} returned"
+    must = f"for species '{species}', and must return one number for each of its {members} members"
+    try:
+        found = np.asarray(answer)
+    except (RuntimeError, TypeError, ValueError) as error:  # unequal lists, tensors with a gradient or of a GPU
+        raise UserError(f"{who} {type(answer).__name__}, which is no array ({error}), {must}") from error
+    if found.dtype.kind not in "biuf":
+        raise UserError(f"{who} {found.dtype} {list(found.shape)} {must}")
+    if found.shape != (members,):
+        raise UserError(f"{who} {list(found.shape)} numbers {must}")
+    return found.astype(float)

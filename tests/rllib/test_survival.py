@@ -492,6 +492,33 @@ def too_few(measures: dict[str, np.ndarray]) -> np.ndarray:
     return np.zeros(2)
 
 
+def infinite_of_one(measures: dict[str, np.ndarray]) -> np.ndarray:
+    return np.array([3.0, -np.inf, 2.0, 1.0])
+
+
+def test_an_infinite_fitness_is_nobodys_but_the_members_of_which_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    survival = trained(4, fitness=infinite_of_one).survival
+    assert survival is not None
+    generation = survival.generations["swarm"]
+    assert np.array_equal(generation.fitness, [3.0, np.nan, 2.0, np.nan], equal_nan=True)
+    assert generation.ids.tolist()[:3] == [0, 1, 2]  # of whom nothing is known lives on
+    lines = [record.getMessage() for record in caplog.records if "infinite" in record.getMessage()]
+    assert len(lines) == 1
+    assert "infinite of members 1 of species 'swarm' at the end of generation 0" in lines[0]
+
+
+def strings(measures: dict[str, np.ndarray]) -> list[str]:
+    return ["1", "high", "2", "low"]
+
+
+def unequal(measures: dict[str, np.ndarray]) -> list[object]:
+    return [[1.0], [1.0, 2.0], 3.0, 4.0]
+
+
+def with_gradient(measures: dict[str, np.ndarray]) -> torch.Tensor:
+    return torch.ones(4, requires_grad=True)
+
+
 @pytest.mark.parametrize(
     ("survival", "said"),
     [
@@ -553,6 +580,9 @@ def test_null_switches_selection_off_whatever_else_is_said_of_it() -> None:
     [
         ({"strategy": {"kind": f"{__name__}:TooFew"}}, "returned 2 members, and must return 4"),
         ({"fitness": too_few}, r"survival.fitness too_few returned \[2\] numbers for species 'swarm'"),
+        ({"fitness": strings}, r"fitness strings returned <U4 \[4\] for species 'swarm', and must return one number"),
+        ({"fitness": unequal}, "fitness unequal returned list, which is no array .*, and must return one number"),
+        ({"fitness": with_gradient}, "with_gradient returned Tensor, .* must return one number for each of its 4"),
     ],
 )
 def test_what_strategies_and_functions_answer_is_checked(survival: dict[str, Any], said: str) -> None:

@@ -57,6 +57,8 @@ class Survival:
         self._members = {name: s.members for name, s in plan.species.items()}
         self.generations = {name: Generation.first(s.members) for name, s in species.items()}
         self._met = self._nothing_met()
+        # The iteration that the last selection ended; None: not known, of a checkpoint of before it was kept.
+        self._last: int | None = 0
         self._warned: set[tuple[str, bool]] = set()  # of which species, and whether of all its members
         self._infinite: set[str] = set()  # species of which somebody's fitness was, of which was told
         self.ended: dict[str, dict[str, Array]] = {name: {} for name in species}
@@ -75,8 +77,13 @@ class Survival:
                     met.merge(told[name])
 
     def due(self, iteration: int) -> bool:
-        """Whether a generation ends with an iteration, from 1."""
-        return iteration % self.plan.every == 0
+        """Whether a generation ends with an iteration, from 1.
+
+        Once in `every` iterations: RLlib may train several times in one, of which one ends the generation; and where
+        nothing was learned in the iteration that was to end it, because runners were lost, the next does.
+        """
+        last = iteration - 1 if self._last is None else self._last
+        return iteration // self.plan.every > last // self.plan.every
 
     def fitness(self, name: str) -> Array:
         """[P], of the present generation alone; nan where nothing is known, or where it is infinite.
@@ -102,17 +109,18 @@ class Survival:
 
     # ---- a generation ends ----
 
-    def select(self, mutation: float = 1.0, pressure: float = 1.0) -> Selected:
+    def select(self, iteration: int, mutation: float = 1.0, pressure: float = 1.0) -> Selected:
         """Decide who lives on and who has children, in all species; what was gathered is forgotten.
 
         Args:
+            iteration: that ends with it, from 1.
             mutation: by how much its deviation is multiplied.
             pressure: probability with which a member that the strategy replaces is replaced indeed.
         """
         successions, told = {}, {}
         for name in self.generations:
             successions[name], told[name] = self._select(name, mutation, pressure)
-        self._met = self._nothing_met()
+        self._met, self._last = self._nothing_met(), iteration
         return Selected(successions, told)
 
     def _select(self, name: str, mutation: float, pressure: float) -> tuple[Succession, dict[str, float]]:
@@ -207,6 +215,7 @@ class Survival:
             "met": {name: met.get_state() for name, met in self._met.items()},
             "ended": {name: dict(columns) for name, columns in self.ended.items()},
             "scales": {name: dict(scales) for name, scales in self.scales.items()},
+            "last": self._last,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -222,7 +231,7 @@ class Survival:
                 f"the checkpoint selects among members {there}, and this configuration among {here}; restore it with "
                 "the population that it was saved with"
             )
-        self.generations = found
+        self.generations, self._last = found, state.get("last")
         self._met = self._nothing_met()
         self.take([state["met"]])
         self.ended = {name: dict(columns) for name, columns in state["ended"].items()}

@@ -88,7 +88,7 @@ def check(settings: Settings) -> Plan:
     check_graph(plan)
     check_relaxed(plan)
     check_sharing(plan)
-    check_federated(plan)
+    check_federated(settings, plan)
     check_overlap(settings, plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)

@@ -193,5 +193,5 @@ def test_members_are_selected_by_their_success() -> None:
     survival.take([runner.statistics.read_members()])
     found = survival.fitness("speaker")
     assert np.isfinite(found).all()
-    newborn = survival.select().successions["speaker"].newborn
+    newborn = survival.select(1).successions["speaker"].newborn
     assert set(np.flatnonzero(~newborn)) == set(np.argsort(-found, kind="stable")[:2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 import torch
 import yaml
 from popcomm.analysis.experiments.local_training import LocalTraining
+from ray.rllib.algorithms.ppo.ppo import PPO
 
 from popcomm.errors import UserError
 from popcomm.evolution import Strategy, lineage_file
-from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.lessons import lesson_loss, teachers
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.succession import Succession, carry_out
@@ -193,7 +195,7 @@ def test_a_selection_goes_on_from_its_state_bit_for_bit() -> None:
     plan = whole.plan
     copy = Survival(plan, 3)
     copy.set_state(json.loads(json.dumps(_listed(whole.survival.get_state()))))
-    first, second = whole.survival.select(), copy.select()
+    first, second = whole.survival.select(6), copy.select(6)
     assert first.successions["swarm"].sources.tolist() == second.successions["swarm"].sources.tolist()
     assert first.successions["swarm"].seed == second.successions["swarm"].seed
     pd.testing.assert_frame_equal(pd.DataFrame(whole.survival.table()), pd.DataFrame(copy.table()))
@@ -450,9 +452,9 @@ def test_newborns_whose_lives_do_not_fit_into_a_generation_are_told_of_once(capl
     survival = training.survival
     assert survival is not None
     elders = np.flatnonzero(survival.generations["swarm"].known).tolist()
-    for _ in range(3):
+    for iteration in (4, 6, 8):
         survival.take([{"swarm": _of_one_life(elders)}])
-        survival.select()
+        survival.select(iteration)
     lines = [record.getMessage() for record in caplog.records if record.name == "popcomm.rllib.survival"]
     assert len(lines) == 1
     assert "nothing is known of 2 of the 4 members of species 'swarm'" in lines[0]
@@ -588,6 +590,68 @@ def test_null_switches_selection_off_whatever_else_is_said_of_it() -> None:
 def test_what_strategies_and_functions_answer_is_checked(survival: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         trained(2, **survival)
+
+
+# ---- once in a generation ----
+
+
+def selecting(training: LocalTraining, monkeypatch: pytest.MonkeyPatch) -> PopulationPPO:
+    """An algorithm with the selection of a training, and nothing else."""
+    monkeypatch.setattr("popcomm.rllib.algorithm.learners.ask", lambda group, how: [how(training.learner)])
+    algorithm = object.__new__(PopulationPPO)
+    algorithm.survival, algorithm.schedules = training.survival, training.schedules
+    algorithm.learner_group, algorithm.members, algorithm.selected = None, {}, {}  # type: ignore[assignment]
+    return algorithm
+
+
+def test_a_generation_ends_once_however_often_is_trained_in_an_iteration_and_is_not_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Iterations of several trainings, and two in which nothing is learned: 4, that was to end the second generation,
+    and 7."""
+    algorithm = selecting(trained(1), monkeypatch)
+    assert algorithm.survival is not None
+    ended = []
+    for iteration, trainings in enumerate((1, 3, 2, 0, 2, 2, 0, 1), 1):
+        algorithm._iteration = iteration - 1
+        ended += [iteration for _ in range(trainings) if algorithm._select()]
+    assert ended == [2, 5, 6, 8]
+
+
+def test_an_iteration_tells_of_births_of_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several trainings in one iteration the first selects; in the next iteration nothing is learned."""
+    algorithm = selecting(trained(1, fitness=worth), monkeypatch)
+    monkeypatch.setattr("popcomm.rllib.algorithm.learners.loss_told", lambda group: nullcontext())
+
+    def results_of(iteration: int, trainings: int) -> dict[str, Any]:
+        algorithm._iteration = iteration - 1
+
+        def step(self: PopulationPPO) -> dict[str, Any]:
+            for _ in range(trainings):
+                self._select()
+            return {}
+
+        monkeypatch.setattr(PPO, "step", step)
+        return algorithm.step()
+
+    told = results_of(2, 3)["survival"]
+    assert isinstance(told, dict)
+    assert told["swarm"]["births"] == 2
+    algorithm.members = {"swarm": {}}
+    later = results_of(3, 0)
+    assert (later["survival"], later["member"]) == ({}, {})
+
+
+def test_after_a_restore_the_next_generation_ends_where_it_would_have() -> None:
+    whole = trained(3)  # a selection at 2
+    assert whole.survival is not None
+    state = whole.survival.get_state()
+    copy, before = Survival(whole.plan, 3), Survival(whole.plan, 3)
+    copy.set_state(state)
+    before.set_state({key: value for key, value in state.items() if key != "last"})  # an earlier checkpoint
+    for survival in (whole.survival, copy, before):
+        assert [survival.due(iteration) for iteration in (3, 4)] == [False, True]
+    assert copy.due(5)  # if nothing was learned in 4
 
 
 # ---- what is written ----

@@ -92,7 +92,7 @@ class LocalTraining:
     def end_generation(self, survival: Survival) -> None:
         """Select among all members, and let the learner and the runner carry it out."""
         strengths = (self.schedules.strength(name) for name in (MUTATION, PRESSURE))
-        successions = survival.select(*strengths, iteration=self.iteration).successions
+        successions = survival.select(self.iteration, *strengths).successions
         self.learner.succeed(successions)
         self.runner.succeed({name: succession.newborn for name, succession in successions.items()})
 

@@ -105,6 +105,14 @@ def counted(kind: MessageKind, messages: Tensor) -> Tensor:
     return ending.counted(symbols) if getattr(kind, "ends", False) else symbols
 
 
+def told_apart(kind: MessageKind) -> int | None:
+    """How many symbols a message has, 0 of a number; None: there are no symbols, or too many messages for an int64."""
+    if kind.alphabet is None:
+        return None
+    length = kind.as_symbols(torch.zeros(1, *kind.shape, dtype=kind.dtype)).shape[-1] if kind.shape else 0
+    return length if kind.alphabet**length <= 2**62 else None
+
+
 def can_be_balanced(kind: MessageKind | None) -> bool:
     """Whether how often every symbol is used can be told from a network's output, and changed by it.
 

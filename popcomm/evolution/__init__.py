@@ -14,7 +14,7 @@ from popcomm.evolution.strategy import COPY, NEWBORNS, Strategy, Traits, ranked,
 from popcomm.evolution.top_k import TopK
 from popcomm.evolution.tournament import Tournament
 from popcomm.evolution.truncation import Truncation
-from popcomm.evolution.variation import crossed, inherited, mates_of, mutate
+from popcomm.evolution.variation import crossed, inherited, mates_of, mutate, taught_by_the_living
 
 __all__ = [
     "COLUMNS",
@@ -46,4 +46,5 @@ __all__ = [
     "rehearse",
     "shared",
     "succeeded",
+    "taught_by_the_living",
 ]

@@ -32,6 +32,7 @@ class AgeLimit(Strategy):
     age: int
 
     newborns = FRESH
+    goes_by_fitness = False
 
     def __post_init__(self) -> None:
         count("survival.strategy: age", self.age, 2)

@@ -15,7 +15,7 @@ Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 
 NOBODY = -1  # in place of a member or an individual
-SCALARS = ("number", "born", "level")  # of a generation; all else is [P]
+SCALARS = ("number", "born")  # of a generation; all else is [P]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class Generation:
         founders: [P] int64, id of the first of each one's line.
         fitness: [P] float64, smoothed; nan where nothing is known yet.
         born: individuals so far, and the next id.
-        level: the mean of what members came to since the selection before; nan where nothing is known yet.
     """
 
     number: int
@@ -43,7 +42,6 @@ class Generation:
     founders: Ints
     fitness: Floats
     born: int
-    level: float = float("nan")
 
     @classmethod
     def first(cls, members: int) -> Generation:
@@ -96,18 +94,18 @@ class Generation:
             for f in fields(cls)
             if f.name not in SCALARS
         }
-        return cls(
-            **arrays | {"number": int(state["number"]), "born": int(state["born"]), "level": float(state["level"])}
-        )
+        return cls(**arrays | {name: int(state[name]) for name in SCALARS})
 
 
 def lived(generation: Generation, fitness: Floats, smoothing: float = 0.0) -> Generation:
     """The same members, and what they came to since the last selection.
 
     All learn while they live, so that what was measured in an earlier generation is too low for this one, and who has
-    lived long would be held back by it. What is smoothed is therefore by how much a member is above the mean of all,
-    d <- s d + (1 - s) (x - mean), from its first value on, which counts as it is; its fitness is mean + d. Where x is
-    nan, d stays.
+    lived long would be held back by it. What is smoothed is therefore by how much a member is above others, and these
+    are the same ones then and now: those whose fitness m was known before, and who were measured again. With m' and x'
+    the means of these, their fitness is x' + s (m - m') + (1 - s) (x - x'). Who is measured for the first time counts
+    as it is, x, neither above nor below its equals who have lived long. Who was not measured stays as far above the
+    others, x' + m - m'; and where nobody was both, nothing tells how much all have learned, and it keeps its m.
 
     Args:
         fitness: [P] float64, x; nan where nothing is known.
@@ -120,11 +118,12 @@ def lived(generation: Generation, fitness: Floats, smoothing: float = 0.0) -> Ge
     now = np.asarray(fitness, float)
     if np.isnan(now).all():
         return generation
-    level = float(np.nanmean(now))
-    above = now - level
-    before = np.where(generation.known, generation.fitness - generation.level, above)
-    measured = now + smoothing * (before - above)
-    return replace(generation, fitness=np.where(np.isnan(now), level + before, measured), level=level)
+    again = generation.known & ~np.isnan(now)
+    before = generation.fitness
+    if again.any():
+        before = before - before[again].mean() + now[again].mean()
+    measured = np.where(again, now + smoothing * (before - now), now)
+    return replace(generation, fitness=np.where(np.isnan(now), before, measured))
 
 
 def succeeded(generation: Generation, sources: Ints, mates: Ints | None = None, anew: bool = False) -> Generation:
@@ -164,7 +163,6 @@ def succeeded(generation: Generation, sources: Ints, mates: Ints | None = None, 
         founders=np.where(begins, ids, generation.founders[given]),
         fitness=np.where(born, np.nan, generation.fitness),
         born=generation.born + int(born.sum()),
-        level=generation.level,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from popcomm.errors import UserError
 from popcomm.evolution.generation import Floats, Ints
 
 PARTNERS = 64  # seats of a world whose members a seat meets; in larger worlds the ones that follow it
@@ -18,11 +19,14 @@ class Meetings:
 
     A member's `mean` is the mean over those whom it met of its mean beside each of them: who sat beside a good partner
     more often than others is not better for it. (Cross-play scores of population play, e.g. Lupu et al. 2021, average
-    over partners in the same way.) Where every member sits in every world, that is the plain mean.
+    over partners in the same way.) Where every member sits in every world, that is the plain mean. Members of other
+    species are met, too: a speaker whose listener understands is not better for it.
 
     Args:
         members: P.
         partners: seats of a world whose members a seat meets; 0: it is alone, and the mean is the plain one.
+        first: the number of the first of them among those who can be met, from which the others' follow.
+        everybody: how many can be met, members of other species among them; None: these alone.
 
     >>> met = Meetings(3)
     >>> met.add(np.array([[0, 1], [0, 1], [0, 2]]), np.array([[4.0, 0.0], [4.0, 0.0], [1.0, 0.0]]))
@@ -30,31 +34,35 @@ class Meetings:
     array([2.5, 0. , 0. ])
     """
 
-    def __init__(self, members: int, partners: int = PARTNERS) -> None:
-        self.members, self.partners = members, partners
-        # One row for each pair (member, met) that came about, by P * member + met; who is alone meets itself.
+    def __init__(self, members: int, partners: int = PARTNERS, first: int = 0, everybody: int | None = None) -> None:
+        self.members, self.partners, self.first = members, partners, first
+        self.everybody = members if everybody is None else everybody
+        # One row for each pair (member, met) that came about, by everybody * member + number of who was met; who is
+        # alone meets itself.
         self._pairs: Ints = np.zeros(0, int)
         self._sums: Floats = np.zeros(0)
         self._counts: Floats = np.zeros(0)
 
-    def add(self, members: Ints, values: Floats, counted: NDArray[np.bool_] | None = None) -> None:
+    def add(
+        self, members: Ints, values: Floats, counted: NDArray[np.bool_] | None = None, met: Ints | None = None
+    ) -> None:
         """Take in E worlds.
 
         Args:
             members: [E, N] int64, who sat where.
             values: [E, N], what they came to.
             counted: [E, N] bool, whose value counts; None: all.
+            met: [E, N, S] int64, numbers of those whom each met; None: those on the other seats.
         """
-        seats = members.shape[1]
         if not members.size:
             return
-        # [S], how far on the others sit.
-        steps = np.arange(1, min(seats, self.partners + 1)) if min(seats - 1, self.partners) else np.zeros(1, int)
-        others = members[:, (np.arange(seats)[:, None] + steps) % seats]  # [E, N, S]
-        pairs = members[..., None] * self.members + others
+        if met is None:
+            seats = np.arange(members.shape[1])
+            met = self.first + members[:, neighbours(seats, seats, self.partners)]
+        pairs = members[..., None] * self.everybody + met
         weights = np.ones(members.shape) if counted is None else counted.astype(float)
         # Where a world has several seats of a pair, each counts as its share: a world is one meeting with everyone.
-        each = np.broadcast_to((weights / len(steps))[..., None], pairs.shape)
+        each = np.broadcast_to((weights / met.shape[-1])[..., None], pairs.shape)
         told = np.where(weights > 0, values, 0.0)
         self._gather(pairs.reshape(-1), (each * told[..., None]).reshape(-1), each.reshape(-1))
 
@@ -67,22 +75,43 @@ class Meetings:
     def merge(self, state: Mapping[str, Any]) -> None:
         """Add another's `get_state`."""
         pairs, sums, counts = (np.asarray(state[key]) for key in ("pairs", "sums", "counts"))
-        self._gather(pairs.astype(int), sums.astype(float), counts.astype(float))
+        pairs, everybody = pairs.astype(int), int(state.get("everybody", 0))
+        if not everybody:  # checkpoints of before other species counted: members had met their own
+            pairs = pairs // self.members * self.everybody + self.first + pairs % self.members
+        elif everybody != self.everybody:
+            raise UserError(
+                f"the checkpoint's members met {everybody} members of all species, and here there are "
+                f"{self.everybody}; restore it with the population that it was saved with"
+            )
+        self._gather(pairs, sums.astype(float), counts.astype(float))
 
     def mean(self) -> Floats:
         """[P] float64; nan of those who met nobody."""
         known = self._counts > 0
-        whose = self._pairs[known] // self.members
+        whose = self._pairs[known] // self.everybody
         beside = self._sums[known] / self._counts[known]
         total, met = np.bincount(whose, beside, self.members), np.bincount(whose, minlength=self.members)
         return np.where(met > 0, total / np.maximum(met, 1), np.nan)
 
-    def forget(self, members: NDArray[np.bool_]) -> None:
-        """Nothing is known any more of some, nor of what others came to beside them. members: [P] bool."""
-        whose, beside = self._pairs // self.members, self._pairs % self.members
-        kept = ~(members[whose] | members[beside])
-        self._pairs, self._sums, self._counts = self._pairs[kept], self._sums[kept], self._counts[kept]
-
     def get_state(self) -> dict[str, Any]:
-        """Arrays [M], of the M pairs that came about."""
-        return {"pairs": self._pairs, "sums": self._sums, "counts": self._counts}
+        """Arrays [M], of the M pairs that came about, and how many could be met."""
+        return {"pairs": self._pairs, "sums": self._sums, "counts": self._counts, "everybody": self.everybody}
+
+
+def neighbours(own: Ints, changing: Ints, most: int = PARTNERS) -> Ints:
+    """The seats of a world whose members those on some seats meet: [N_s, S] int64.
+
+    They are those that follow a seat among the ones on which members change, in a circle, `most` of them at most. Whom
+    every world has there is no luck, and is nobody to be told from others. Where nothing is left, a seat meets itself.
+
+    Args:
+        own: [N_s] int64, seats.
+        changing: [C] int64, those on which members change, in order: all of `own`, or none.
+
+    >>> neighbours(np.array([0, 1]), np.array([0, 1, 4])).tolist()
+    [[1, 4], [4, 0]]
+    """
+    if not len(np.setdiff1d(changing, own[:1])) or not most:
+        return own[:, None]
+    circles = [np.concatenate([changing[changing > seat], changing[changing < seat]]) for seat in own]
+    return np.stack(circles)[:, :most]

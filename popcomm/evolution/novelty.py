@@ -49,6 +49,10 @@ class Novelty(Strategy):
     def traits(self) -> tuple[str, ...]:  # type: ignore[override]
         return (self.distance,)
 
+    @property
+    def goes_by_fitness(self) -> bool:  # type: ignore[override]
+        return self.weight < 1
+
     def check(self, members: int, key: str = "survival.strategy") -> None:
         if members < 3:
             raise UserError(f"{key}: novelty needs 3 members or more, and there are {members}")

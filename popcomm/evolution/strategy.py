@@ -22,12 +22,14 @@ class Strategy(ABC):
 
     Attributes:
         newborns: what children begin with where `survival(newborns=)` leaves it open: "copy", their parent's weights;
-            "fresh", new ones; "imitate", new ones, and their parent teaches them.
+            "fresh", new ones; "imitate", new ones, and a parent that lives on teaches them.
         traits: names of the traits that `select` reads.
+        goes_by_fitness: whether `select` reads the members' fitness.
     """
 
     newborns: str = COPY
     traits: tuple[str, ...] = ()
+    goes_by_fitness: bool = True
 
     @abstractmethod
     def select(self, generation: Generation, traits: Traits, rng: np.random.Generator) -> Ints:

@@ -17,7 +17,7 @@ class TopK(Strategy):
     """The k fittest live on as they are, and share all places of the others among their children equally.
 
     ((mu + lambda) selection of evolution strategies, mu = k: Beyer and Schwefel 2002, section 2.) Who has no fitness
-    yet lives on and has no children.
+    yet lives on and has no children; while no more than k have any, nobody is replaced.
 
     Args:
         k: members that have children.

@@ -17,10 +17,12 @@ class Truncation(Strategy):
     """Parents are the fittest `share` of the members; the `elites` best live on, everybody else is a child.
 
     (Truncation selection with elitism, as in Such et al. 2017, Deep Neuroevolution, algorithm 1.) Who has no fitness
-    yet lives on and has no children.
+    yet lives on and has no children. Of the others the same share is replaced as of all, rounded up: if those of whom
+    nothing is known lived on beside all elites, nobody would make room while the children of the generation before have
+    no fitness. The best lives on in any case, but with no elites.
 
     Args:
-        elites: members that live on.
+        elites: members that live on where the fitness of all is known.
         share: of the members whose fitness is known, in (0, 1]; at least one is a parent.
 
     Raises:
@@ -46,7 +48,9 @@ class Truncation(Strategy):
 
     def select(self, generation: Generation, traits: Traits, rng: np.random.Generator) -> Ints:
         order, sources = ranked(generation.fitness, rng), staying(generation)
-        replaced = order[self.elites :]
+        # Of P members P - elites, of those who are known as large a share.
+        room = -(-len(order) * (generation.members - self.elites) // generation.members)
+        replaced = order[max(len(order) - room, min(self.elites, 1)) :]
         if len(replaced):
             parents = order[: part_of(self.share, len(order))]
             # A child of the member whose place it takes would be that member: such a place keeps it.

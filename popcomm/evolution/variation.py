@@ -55,6 +55,40 @@ def mates_of(sources: Ints, rng: np.random.Generator) -> Ints:
     return mates
 
 
+def taught_by_the_living(sources: Ints, fitness: Floats, rng: np.random.Generator, groups: int = 1) -> Ints:
+    """What a strategy said, with a parent that lives on for every child that has one, [P] int64: a teacher stays.
+
+    A child whose parent is replaced itself gets another: drawn evenly from the parents of its group that live on; where
+    none of them does, the fittest of those who do; and where nobody lives on, the fittest parent does after all.
+
+    Args:
+        sources: [P] int64, as `Strategy.select` returns.
+        fitness: [P] float64; nan where nothing is known.
+        groups: equal groups of consecutive places, within which children have their parents.
+
+    >>> taught_by_the_living(np.array([1, 2, 2, 2]), np.array([0.0, 2.0, 3.0, 1.0]), np.random.default_rng(0))
+    array([2, 2, 2, 2])
+    """
+    result = sources.copy()
+    worth = np.where(np.isnan(fitness), -np.inf, fitness)
+    for places in np.arange(len(sources)).reshape(groups, -1):
+        children = places[(result[places] != places) & (result[places] != NOBODY)]
+        if not len(children):
+            continue
+        parents = np.unique(result[children])
+        staying = places[result[places] == places]
+        if not len(staying):
+            staying = parents[[worth[parents].argmax()]]
+            result[staying] = staying
+        orphans = np.setdiff1d(children[~np.isin(result[children], staying)], staying)
+        left = np.intersect1d(parents, staying)
+        if not len(left):
+            left = staying[[worth[staying].argmax()]]
+        if len(orphans):
+            result[orphans] = rng.choice(left, len(orphans))
+    return result
+
+
 def crossed(sources: Ints, mates: Ints, tensors: int, share: float, rng: np.random.Generator) -> NDArray[np.int64]:
     """From which place each tensor of each member comes: [tensors, P] int64.
 

@@ -154,11 +154,11 @@ class PopulationPPO(PPO):
 
     def _select(self) -> dict[str, np.ndarray]:
         """End a generation, if it is due: {species: [P] bool}, on whose places newborns sit."""
-        self.selected = {}
-        now = self.training_iteration + 1
-        if self.survival is None or not self.survival.due(now):
+        iteration = self.training_iteration + 1
+        if self.survival is None or not self.survival.due(iteration):
             return {}
-        selected = self.survival.select(self.schedules.strength(MUTATION), self.schedules.strength(PRESSURE), now)
+        strengths = (self.schedules.strength(name) for name in (MUTATION, PRESSURE))
+        selected = self.survival.select(iteration, *strengths)
         diversity = learners.ask(self.learner_group, lambda learner: learner.succeed(selected.successions))[0]
         self.selected = {name: {**told, "weight_diversity": diversity[name]} for name, told in selected.told.items()}
         return {name: succession.newborn for name, succession in selected.successions.items()}
@@ -213,6 +213,7 @@ class PopulationPPO(PPO):
 
     def step(self) -> dict[str, object]:
         """One iteration's results, with RLlib's names; totals of env and agent steps stand at the top, too."""
+        self.members, self.selected = {}, {}  # an iteration in which nothing is learned has none of the one before
         with learners.loss_told(self.learner_group):
             results = super().step()
         sampled = results.get(ENV_RUNNER_RESULTS, {})

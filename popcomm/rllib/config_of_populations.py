@@ -210,11 +210,14 @@ class ConfigOfPopulations(Settings):
                 whom a member met; "shared_return", of all seats of its worlds; "reward", of a step; of talk "success",
                 "listening", "influence", "message_entropy" and "agreement". Or a function, or "module:function",
                 {measure: [P]} -> [P].
-            smoothing: of a member's fitness over the generations that it lived, in [0, 1): m <- s m + (1 - s) x.
+            smoothing: s, in [0, 1), of a member's fitness over the generations that it lived: by how much it is above
+                the others who lived before and now, d <- s d + (1 - s) (x - their mean). Its first value counts as it
+                is (`popcomm.evolution.lived`).
             mutation_std: of the Gaussian noise that children's weights get, as a share of each tensor's own size.
             crossover: probability that a tensor of a child is that of a second parent.
             newborns: what children begin with: "copy", their parent's weights; "fresh", new ones; "imitate", new ones,
-                and their parent teaches them. None: as the strategy says, "fresh" of an age limit and "copy" of others.
+                and a parent that lives on teaches them. None: as the strategy says, "fresh" of an age limit and "copy"
+                of others.
             lessons: iterations in which newborns that imitate are taught.
             hyperparameters: {"lr" or "entropy_coeff": [lowest, highest]}: each member has its own, a multiple of the
                 setting within these bounds, which children inherit and perturb.

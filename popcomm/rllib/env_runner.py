@@ -256,7 +256,7 @@ class PopulationEnvRunner(EnvRunner, Checkpointable):
         players = self.rollout.players
         if players.now is not None:
             players.succeed(newborn)
-            self.statistics.succeed(newborn, players.members)
+            self.statistics.lives.succeed(newborn, players.members, players.under_way)
 
     def _make_worlds_anew(self) -> None:
         self.make_env()

@@ -11,12 +11,22 @@ from popcomm.rllib.sharing import borrowers
 from popcomm.rllib.training_schedules import schedules_of
 from popcomm.schedules import BY_STEPS, Gated
 
+# RLlib's ways to train several times in one iteration, of each of which a round would be at the end.
+REPEATED = ("min_time_s_per_iteration", "min_sample_timesteps_per_iteration", "min_train_timesteps_per_iteration")
+
 
 def check_federated(settings: Settings, plan: Plan) -> None:
-    """Raises UserError: nobody to be averaged with, weights that have no mean, or an epsilon that would not hold."""
+    """Raises UserError: nobody to be averaged with, weights that have no mean, rounds that would come more often than
+    iterations do, or an epsilon that would not hold."""
     federated = plan.federated
     if federated is None:
         return
+    for key in REPEATED:
+        if value := getattr(settings, key):
+            raise UserError(
+                f"reporting.{key} is {value}, so that members may be trained several times in an iteration, and "
+                f"{KEY} counts iterations: a round would be at the end of each; leave it out"
+            )
     averaged = {name: species for name, species in plan.species.items() if species.members > 1}
     if not averaged:
         raise UserError(

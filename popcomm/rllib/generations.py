@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.member_statistics import statistics_of
 from popcomm.rllib.plan import Plan
 
 # Members up to which a line of progress has the numbers of each.
@@ -18,8 +18,7 @@ Array = NDArray[Any]
 
 def measured(plan: Plan, counted: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Array]]:
     """{species of several members: {measure: [P]}}. counted: of each runner, {species: sums of its members}."""
-    species = {name: s for name, s in plan.species.items() if s.members > 1}
-    pooled = {name: MemberStatistics(s.members, s.species.num_seats) for name, s in species.items()}
+    pooled = statistics_of({name: species.members for name, species in plan.species.items()})
     for told in counted:
         for name, state in told.items():
             pooled[name].merge(state)

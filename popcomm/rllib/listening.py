@@ -266,19 +266,34 @@ def swapped(said: Tensor, there: Tensor) -> Tensor:
 
 
 def count_moves(
-    members: Mapping[str, MemberStatistics], moved: Moved, fragments: Fragments, layout: WorldLayout
+    members: Mapping[str, MemberStatistics],
+    moved: Moved,
+    fragments: Fragments,
+    layout: WorldLayout,
+    whole: np.ndarray | None,
 ) -> None:
-    """Take in whose actions followed whose messages. members: {species: statistics}, which they are added to."""
+    """Take in whose actions followed whose messages.
+
+    Args:
+        members: {species: statistics}, which they are added to.
+        moved: what was found.
+        fragments: in which.
+        layout: of the worlds.
+        whole: [B, T, N] bool, lives that were not begun by who sat there before; None: all.
+    """
     if not members:
         return
     followers, followed = moved.by_sender(layout.species)
+    counts = np.ones((len(moved.worlds), layout.num_agents), bool)
+    counts = counts if whole is None else whole[moved.worlds, moved.times]
     for name, own in members.items():
         who, seats = fragments[name]["members"][moved.worlds, moved.times], layout.species[name].seats
+        there = counts[:, seats]
         if name in moved.each:
             distance, asked = (values.cpu().numpy() for values in moved.each[name])
-            own.listened(who[asked], distance[asked])
+            own.listened(who[asked & there], distance[asked & there])
         if layout.species[name].speaks and followers is not None and followed is not None:
-            own.influenced(who.reshape(-1), followers[:, seats].reshape(-1), followed[:, seats].reshape(-1))
+            own.influenced(who[there], followers[:, seats][there], followed[:, seats][there])
 
 
 def twice(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from popcomm.evolution.meetings import PARTNERS, Meetings
+from popcomm.evolution.meetings import Meetings
 
 Array = NDArray[Any]
 
@@ -19,7 +19,7 @@ MEASURES = {
     "shared_return": "mean return of all seats of its worlds, over those whom it met",
     "reward": "mean reward of a step",
     "lives": "lives that ended",
-    "steps": "steps that it lived",
+    "steps": "steps of its own lives",
     "message_entropy": "entropy of the symbols that it said, nats",
     "agreement": "share of its occasions in which it used the word that the population has for what it perceived",
     "success": "share of right answers, its own to what it heard and those of others to what they heard it say",
@@ -43,21 +43,21 @@ class MemberStatistics:
 
     Args:
         members: P.
-        seats: N_s; where there are as many as members all meet in every world, and means need no care for partners.
+        first: the number of the first of them among the members of all species.
+        everybody: members of all species; None: these alone.
     """
 
-    def __init__(self, members: int, seats: int) -> None:
-        self.members, self.seats = members, seats
-        partners = PARTNERS if seats < members else 0
-        self.returns, self.shared = Meetings(members, partners), Meetings(members, partners)
+    def __init__(self, members: int, first: int = 0, everybody: int | None = None) -> None:
+        self.members, self.first, self.everybody = members, first, everybody
+        self.returns, self.shared = (Meetings(members, first=first, everybody=everybody) for _ in range(2))
         # {name: [P] or [P, D]} sums.
         self.sums: dict[str, Array] = {name: np.zeros(members) for name in ("reward", "lives", "steps")}
 
     def anew(self) -> MemberStatistics:
         """Of the same species, with nothing counted."""
-        return MemberStatistics(self.members, self.seats)
+        return MemberStatistics(self.members, self.first, self.everybody)
 
-    def ended(self, members: Array, returns: Array, shared: Array, counted: Array) -> None:
+    def ended(self, members: Array, returns: Array, shared: Array, counted: Array, met: Array | None = None) -> None:
         """Take in E episodes.
 
         Args:
@@ -65,9 +65,10 @@ class MemberStatistics:
             returns: [E, N_s].
             shared: [E], the mean over all seats of a world.
             counted: [E, N_s] bool: whose life is all its own, and not begun by who sat there before.
+            met: [E, N_s, S] int64, numbers of those whom they met, of all species; None: those on the other seats.
         """
-        self.returns.add(members, returns, counted)
-        self.shared.add(members, np.broadcast_to(shared[:, None], members.shape), counted)
+        self.returns.add(members, returns, counted, met)
+        self.shared.add(members, np.broadcast_to(shared[:, None], members.shape), counted, met)
         self._add("lives", members[counted])
 
     def earned(self, members: Array, rewards: Array, alive: Array) -> None:
@@ -154,6 +155,13 @@ class MemberStatistics:
     def get_state(self) -> dict[str, Any]:
         """Arrays."""
         return {"returns": self.returns.get_state(), "shared": self.shared.get_state(), "sums": dict(self.sums)}
+
+
+def statistics_of(members: Mapping[str, int]) -> dict[str, MemberStatistics]:
+    """{species: MemberStatistics}, of those that have several. members: {species: P} of all, in the layout's order."""
+    firsts = dict(zip(members, np.cumsum([0, *members.values()]).tolist(), strict=False))
+    everybody = sum(members.values())
+    return {name: MemberStatistics(count, firsts[name], everybody) for name, count in members.items() if count > 1}
 
 
 def _over(values: Array, counts: Array) -> Array:

@@ -25,19 +25,19 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
 from popcomm.channels import Channel, MessageKind
-from popcomm.channels.kinds import counted, voiced
+from popcomm.channels.kinds import counted, told_apart, voiced
 from popcomm.channels.trips import fetched
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
 from popcomm.language.agreement import jargon_agreement
 from popcomm.language.basics import USED_SHARE, entropy, label_information, perplexity, symbol_counts, vocabulary_used
-from popcomm.rllib.fragment import Fragment, joined, open_symbols, parts_of, said_in
+from popcomm.rllib.fragment import Fragment, joined, open_symbols, said_in
 from popcomm.rllib.gate_statistics import GateStatistics
-from popcomm.rllib.listening import Moved, count_moves
+from popcomm.rllib.listening import Moved
+from popcomm.rllib.lives import Lives
 from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.privacy import MessageCounts
 from popcomm.rllib.speaking import speaking
-from popcomm.rllib.success import count_games
 from popcomm.rollout import Thought, Turn
 
 # Above this many seats a metric per seat would cost more than the step; then species stand for their seats.
@@ -57,18 +57,15 @@ class RolloutStatistics:
         layout: of the worlds.
         channel: None in silence.
         members: {species: P}; of several members each has sums of its own.
+
+    Attributes:
+        lives: these sums.
     """
 
     def __init__(self, layout: WorldLayout, channel: Channel | None, members: Mapping[str, int]) -> None:
         self.layout, self.channel = layout, channel
-        # {species: what its members came to since `read_members`}, of those that have several.
-        self.members = {
-            name: MemberStatistics(count, layout.species[name].num_seats)
-            for name, count in members.items()
-            if count > 1
-        }
+        self.lives = Lives(layout, None if channel is None else channel.messages, members)
         self._counts = dict(members)
-        self.whole: np.ndarray | None = None  # [B, N] bool, lives that were not begun by who sat there before
         self.returns: Tensor | None = None  # [B, N], of the running episodes
         self.lengths: Tensor | None = None  # [B]
         self.finished: list[tuple[np.ndarray, np.ndarray]] = []  # returns [E, N], lengths [E]
@@ -96,16 +93,14 @@ class RolloutStatistics:
         if self.channel is not None and step.labels is not None:
             self.labels.append(step.labels)
         ended, *earned = fetched(over, *((following.rewards, step.alive) if self.members else ()))
-        for name, own in self.members.items():
-            rewards, alive = (values[:, self.layout.species[name].seats] for values in earned)
-            own.earned(turn.members[name], rewards, alive)
+        if earned:
+            self.lives.step(turn, *earned)
         self.gates.step(turn)
         self.private.step(turn)
-        count_games(self.members, turn, self.layout, self.whole)
         if ended.any():
             returns, lengths = fetched(self.returns[over], self.lengths[over])
             self.finished.append((returns, lengths))
-            self._end_lives(turn, ended, returns)
+            self.lives.end(turn.members, ended, returns)
             self.returns[over] = 0.0
             self.lengths[over] = 0.0
 
@@ -113,37 +108,16 @@ class RolloutStatistics:
         """Take in whose actions followed whose messages, of those who were asked in a fragment; None: nobody was."""
         if moved is not None:
             self.language |= moved.measures()
-            count_moves(self.members, moved, fragments, self.layout)
+            self.lives.follow(moved, fragments)
 
-    def _end_lives(self, turn: Turn, over: np.ndarray, returns: np.ndarray) -> None:
-        """over: [B] bool, worlds whose episode ended; returns: [E, N] of these."""
-        if not self.members:
-            return
-        whole = np.ones(returns.shape, bool) if self.whole is None else self.whole[over]
-        for name, own in self.members.items():
-            seats = self.layout.species[name].seats
-            own.ended(turn.members[name][over], returns[:, seats], returns.mean(1), whole[:, seats])
-        if self.whole is not None:
-            self.whole[over] = True
-
-    def succeed(self, newborn: Mapping[str, np.ndarray], members: Mapping[str, np.ndarray]) -> None:
-        """Lives that go on were begun by those whom newborns replace, and do not count for them.
-
-        Args:
-            newborn: {species: [P] bool}.
-            members: {species: [B, N_s] int64}, who sits where.
-        """
-        for name, born in newborn.items():
-            seated = members[name]
-            if self.whole is None:
-                self.whole = np.ones((len(seated), self.layout.num_agents), bool)
-            self.whole[:, self.layout.species[name].seats] &= ~born[seated]
+    @property
+    def members(self) -> dict[str, MemberStatistics]:
+        """{species: what its members came to since `read_members`}, of those that have several."""
+        return self.lives.members
 
     def read_members(self) -> dict[str, dict[str, Any]]:
         """{species: state of its MemberStatistics}, of what was counted since this was last called."""
-        read = {name: own.get_state() for name, own in self.members.items()}
-        self.members = {name: own.anew() for name, own in self.members.items()}
-        return read
+        return self.lives.read()
 
     def listened(self, thought: Thought) -> None:
         """Remember the mean weight of each listener's top neighbour, of those who attend to what they hear."""
@@ -164,7 +138,7 @@ class RolloutStatistics:
             "reward": float(self.earned) / max(per_seat.sum(), 1),
         }
         self.earned = 0.0
-        self._count_use(fragments)
+        self.lives.count(fragments)
         self.performance, self.language = {"reward": self.counts["reward"]}, {}
         if self.channel is not None and self.channel.messages.alphabet is not None:
             self.language |= self._language(fragments, self.channel.messages)
@@ -179,29 +153,6 @@ class RolloutStatistics:
             if bool((listeners > 0).any()):
                 self.language["top_attention"] = float((total / listeners)[listeners > 0].mean())
         self.labels, self.attention = [], []
-
-    def _count_use(self, fragments: Mapping[str, Fragment[np.ndarray]]) -> None:
-        """What members did and said."""
-        for name, own in self.members.items():
-            worlds, steps, seats = fragments[name]["alive"].shape
-            for part in parts_of(steps, worlds * seats):
-                self._count_part(own, self.layout.species[name], fragments[name], part)
-
-    def _count_part(self, own: MemberStatistics, species: Species, a: Fragment[np.ndarray], part: slice) -> None:
-        """Of some steps, so that nothing as large as a fragment is copied."""
-        kind = None if self.channel is None else self.channel.messages
-        alive, members = a["alive"][:, part], a["members"][:, part]
-        choices = getattr(species.action_space, "n", 0)
-        if choices:
-            own.acted(members[alive], a["actions"][:, part][alive], int(choices))
-        if kind is None or kind.alphabet is None or not species.speaks:
-            return
-        said = said_in(a)[:, part]
-        spoke = alive & a["voiced"][:, part] if "voiced" in a else alive
-        spoke = spoke & voiced(kind, torch.from_numpy(said)).numpy()
-        if spoke.any():
-            symbols = counted(kind, torch.from_numpy(said[spoke])).numpy()
-            own.said(members[spoke], symbols, kind.alphabet)
 
     def _language(self, fragments: Mapping[str, Fragment[np.ndarray]], kind: MessageKind) -> dict[str, float]:
         # Whole worlds, evenly spaced: a copy of all symbols would be as large as they are.
@@ -246,8 +197,8 @@ class RolloutStatistics:
         One network agrees with itself: where there is no other, that is no measure of the language.
         """
         speakers = self._speakers()
-        length = kind.as_symbols(torch.zeros(1, *kind.shape, dtype=kind.dtype)).shape[-1] if kind.shape else 0
-        if not self.labels or not speakers or (kind.alphabet or 0) ** length > 2**62:
+        length = told_apart(kind)
+        if not self.labels or not speakers or length is None:
             return
         worlds, steps = next(iter(fragments.values()))["alive"].shape[:2]
         enough = -(-AGREEMENT_SAMPLE // (steps * self.layout.num_agents))
@@ -268,10 +219,11 @@ class RolloutStatistics:
         told = jargon_agreement(words, labels[alive], members, self.layout.num_labels)
         self.language["distinct_modal_words"] = float(told.distinct)
         right = words == told.words[labels[alive]]
+        counts = np.broadcast_to(self.lives.whole_in(rows, seats), alive.shape)[alive]
         for species, offset in zip(speakers, offsets, strict=False):
             own = self.members.get(species.name)
             if own is not None:
-                own_rows = (members >= offset) & (members < offset + own.members)
+                own_rows = counts & (members >= offset) & (members < offset + own.members)
                 own.agreed(members[own_rows] - offset, right[own_rows])
         if offsets[-1] > 1:
             self.language |= {"agreement": told.mean, "agreement_least": float(np.nanmin(told.per_label))}
@@ -336,12 +288,12 @@ class RolloutStatistics:
             "returns": self.returns,
             "lengths": self.lengths,
             "performance": dict(self.performance),
-            "whole": self.whole,
+            "whole": self.lives.whole,
             "private": self.private.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.returns, self.lengths = state["returns"], state["lengths"]
         self.performance = state.get("performance", {})
-        self.whole = state.get("whole")  # checkpoints of before there was selection have none
+        self.lives.whole = state.get("whole")  # checkpoints of before there was selection have none
         self.private.set_state(state.get("private", {}))

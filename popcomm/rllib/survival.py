@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,18 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.errors import UserError
-from popcomm.evolution import Generation, chosen, inherited, lineage, lived, mates_of, succeeded
+from popcomm.evolution import Generation, chosen, inherited, lineage, lived, mates_of, succeeded, taught_by_the_living
 from popcomm.evolution.diversity import of_messages
 from popcomm.evolution.generation import NOBODY
 from popcomm.evolution.strategy import COPY, FRESH, IMITATE
-from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.member_statistics import MemberStatistics, statistics_of
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.succession import Succession
 from popcomm.rllib.survival_plan import SurvivalPlan, first_scales, worth
 from popcomm.rollout import seed_of
 
+logger = logging.getLogger(__name__)
+
 Array = NDArray[Any]
 SURVIVAL_BRANCH = 10
+# Share of the members of whom nothing is known from which on that is told: selection passes them by.
+MANY = 0.25
 QUARTILES = ("fitness_min", "fitness_q25", "fitness_median", "fitness_q75", "fitness_max")
 
 
@@ -50,14 +55,18 @@ class Survival:
         self.seed = seed
         species = {name: plan.species[name] for name in self.plan.strategies}
         self._order = {name: index for index, name in enumerate(plan.species)}
-        self._anew = {name: (s.members, s.species.num_seats) for name, s in species.items()}
+        self._members = {name: s.members for name, s in plan.species.items()}
         self.generations = {name: Generation.first(s.members) for name, s in species.items()}
         self._met = self._nothing_met()
+        # The iteration that the last selection ended; None: not known, of a checkpoint of before it was kept.
+        self._last: int | None = 0
+        self._warned: set[tuple[str, bool]] = set()  # of which species, and whether of all its members
+        self._infinite: set[str] = set()  # species of which somebody's fitness was, of which was told
         self.ended: dict[str, dict[str, Array]] = {name: {} for name in species}
         self.scales = {name: first_scales(self.plan, s.members, seed, self._order[name]) for name, s in species.items()}
 
     def _nothing_met(self) -> dict[str, MemberStatistics]:
-        return {name: MemberStatistics(*sizes) for name, sizes in self._anew.items()}
+        return {name: met for name, met in statistics_of(self._members).items() if name in self.plan.strategies}
 
     # ---- fitness ----
 
@@ -69,43 +78,58 @@ class Survival:
                     met.merge(told[name])
 
     def due(self, iteration: int) -> bool:
-        """Whether a generation ends with an iteration, from 1."""
-        return iteration % self.plan.every == 0
+        """Whether a generation ends with an iteration, from 1.
+
+        Once in `every` iterations: RLlib may train several times in one, of which one ends the generation; and where
+        nothing was learned in the iteration that was to end it, because runners were lost, the next does.
+        """
+        last = iteration - 1 if self._last is None else self._last
+        return iteration // self.plan.every > last // self.plan.every
 
     def fitness(self, name: str) -> Array:
-        """[P], of the present generation alone; nan where nothing is known.
+        """[P], of the present generation alone; nan where nothing is known, or where it is infinite.
 
         Raises:
-            UserError: the user's function does not give a number for each member, or the measure is not there.
+            UserError: the user's function does not give a number for each member.
         """
         measures, asked = self._met[name].measures(), self.plan.fitness
-        if isinstance(asked, str):
-            if asked not in measures:  # nobody spoke, or saw anything that has a label
-                return np.full(self.generations[name].members, np.nan)
-            return measures[asked]
-        return worth(asked, measures, name, self.generations[name].members)
+        nothing = np.full(self.generations[name].members, np.nan)
+        if isinstance(asked, str):  # where nobody spoke, or saw anything that has a label, it is not there
+            found = measures.get(asked, nothing)
+        else:
+            found = worth(asked, measures, name, len(nothing))
+        infinite = np.isinf(found)
+        if infinite.any() and name not in self._infinite:
+            self._infinite.add(name)
+            logger.warning(
+                "survival.fitness is infinite of members %s of species '%s' at the end of generation %d; that counts "
+                "as not known",
+                ", ".join(map(str, np.flatnonzero(infinite))), name, self.generations[name].number,
+            )  # fmt: skip
+        return np.where(infinite, np.nan, found)
 
     # ---- a generation ends ----
 
-    def select(self, mutation: float = 1.0, pressure: float = 1.0, iteration: int | None = None) -> Selected:
+    def select(self, iteration: int, mutation: float = 1.0, pressure: float = 1.0) -> Selected:
         """Decide who lives on and who has children, in all species; what was gathered is forgotten.
 
         Args:
+            iteration: that ends with it, from 1.
             mutation: by how much its deviation is multiplied.
             pressure: probability with which a member that the strategy replaces is replaced indeed.
-            iteration: that ends with it, from 1; None: the next one at which one is due.
         """
         successions, told = {}, {}
-        for name, generation in self.generations.items():
-            ends = self.plan.every * (generation.number + 1) if iteration is None else iteration
-            successions[name], told[name] = self._select(name, mutation, pressure, ends)
-        self._met = self._nothing_met()
+        for name in self.generations:
+            successions[name], told[name] = self._select(name, mutation, pressure, iteration)
+        self._met, self._last = self._nothing_met(), iteration
         return Selected(successions, told)
 
     def _select(
         self, name: str, mutation: float, pressure: float, iteration: int
     ) -> tuple[Succession, dict[str, float]]:
-        plan, before = self.plan, lived(self.generations[name], self.fitness(name), self.plan.smoothing)
+        plan, fitness = self.plan, self.fitness(name)
+        before = lived(self.generations[name], fitness, plan.smoothing)
+        self._tell_of_the_unknown(name, before, nobody=bool(np.isnan(fitness).all()))
         strategy, traits = plan.strategies[name], self._traits(name)
         seed = seed_of(self.seed, SURVIVAL_BRANCH, self._order[name], before.number)
         rng = np.random.default_rng(seed)
@@ -113,6 +137,8 @@ class Survival:
         if pressure < 1:
             sources = np.where(rng.random(before.members) < pressure, sources, np.arange(before.members))
         begin = plan.begin_with(name)
+        if begin == IMITATE:  # on the place of a parent that is replaced sits a newborn, who knows nothing yet
+            sources = taught_by_the_living(sources, before.fitness, rng, plan.groups)
         crosses = plan.crossover > 0 and begin == COPY
         mates = mates_of(sources, rng) if crosses else np.full(before.members, -1)
         # Of those who begin anew and are not taught nothing is anybody's but hyper-parameters: no descent.
@@ -134,6 +160,22 @@ class Survival:
             seed=seed,
         )
         return succession, self._told(name, before, after, traits)
+
+    def _tell_of_the_unknown(self, name: str, ended: Generation, nobody: bool) -> None:
+        """Warn, once, of a species that is hardly selected. nobody: whether nothing was measured in this generation."""
+        unknown, members = int((~ended.known).sum()), ended.members
+        few = unknown < MANY * members and not nobody
+        if few or (name, nobody) in self._warned or not self.plan.strategies[name].goes_by_fitness:
+            return
+        self._warned.add((name, nobody))
+        fitness = f" '{self.plan.fitness}'" if isinstance(self.plan.fitness, str) else ""
+        told = f"was measured of any of the {members}" if nobody else f"is known of {unknown} of the {members}"
+        logger.warning(
+            "survival.fitness%s: at the end of generation %d nothing %s members of species '%s'; they live on and have "
+            "no children. What counts are lives of their own, and returns once such a life has ended: "
+            "survival.every iterations should be more steps than two episodes",
+            fitness, ended.number, told, name,
+        )  # fmt: skip
 
     def _traits(self, name: str) -> dict[str, Array]:
         """What members did; of those that a strategy reads and nobody did, nothing is known."""
@@ -183,6 +225,7 @@ class Survival:
             "met": {name: met.get_state() for name, met in self._met.items()},
             "ended": {name: dict(columns) for name, columns in self.ended.items()},
             "scales": {name: dict(scales) for name, scales in self.scales.items()},
+            "last": self._last,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -198,7 +241,7 @@ class Survival:
                 f"the checkpoint selects among members {there}, and this configuration among {here}; restore it with "
                 "the population that it was saved with"
             )
-        self.generations = found
+        self.generations, self._last = found, state.get("last")
         self._met = self._nothing_met()
         self.take([state["met"]])
         self.ended = {name: dict(columns) for name, columns in state["ended"].items()}

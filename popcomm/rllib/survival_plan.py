@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.channels import make_topology, message_kind
+from popcomm.channels.kinds import told_apart
 from popcomm.checks import count, number, one_of, share
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.species import DEFAULT
@@ -26,6 +27,7 @@ from popcomm.schedules import Constant, make_schedule
 GROUPS = ("species", "communities")
 HYPERPARAMETERS = ("lr", "entropy_coeff")
 PRIOR_BRANCH = 8
+OF_TALK = ("message_entropy", "agreement", "success", "listening", "influence")
 WHAT_COUNTS = {"messages": "symbols, words and bits can", "actions": "Discrete ones can"}
 Bounds = tuple[float, float]
 
@@ -300,28 +302,44 @@ def _fitness(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -
         if not callable(found):
             raise UserError(f"survival.fitness '{fitness}' names {found!r}, and must name a function")
         return found
-    there = _measured(settings, layout, selected)
+    unmeasured = _unmeasured(settings, layout, selected)
+    there = [name for name in MEASURES if name not in unmeasured]
     if fitness in MEASURES and fitness not in there:
         allowed = ", ".join(sorted(there))
-        raise UserError(f"survival.fitness '{fitness}' is not measured here; allowed: {allowed}")
+        raise UserError(
+            f"survival.fitness '{fitness}' is not measured here; allowed: {allowed}; {unmeasured[fitness]}, so that "
+            "nobody would be selected"
+        )
     if fitness not in there:
         raise unknown("survival.fitness", fitness, there)
     return fitness
 
 
-def _measured(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -> list[str]:
-    """The measures of members that there are in these worlds."""
-    own, talks = [layout.species[name] for name in selected], settings.messages is not None
+def _unmeasured(settings: Settings, layout: WorldLayout, selected: Sequence[str]) -> dict[str, str]:
+    """{measure of members that there is not, of all species that are selected: why}."""
+    own, kind = [layout.species[name] for name in selected], message_kind(settings.messages)
+    if kind is None:
+        return dict.fromkeys(OF_TALK, "all are silent")
+    mute = next((f"species '{s.name}' never speaks" for s in own if not s.speaks), "")
+    deaf = next((f"species '{s.name}' never hears anybody" for s in own if not s.hears), "")
+    idle = next((f"species '{s.name}' neither speaks nor answers" for s in own if not (s.speaks or s.has_answers)), "")
+    unanswered = "" if any(s.has_answers for s in layout.species.values()) else "the world tells no right answers"
+    no_symbols = "" if kind.alphabet is not None else f"messages of the kind '{kind.kind}' are no symbols"
+    no_words = "" if told_apart(kind) is not None else "there are more than 2^62 different messages, too many to count"
+    unlabelled = "" if layout.num_labels else "the world has no labels for what is perceived"
     # Whose message it was that moved somebody is known where it stands in an inbox, and it is the only one of its step.
-    alone = not getattr(make_topology(settings.channel_topology), "latents", 0) and not settings.channel_rounds
-    needs = {
-        "message_entropy": talks,
-        "agreement": talks and layout.num_labels > 0,
-        "success": talks and any(species.has_answers for species in layout.species.values()),
-        "listening": talks and all(species.hears for species in own),
-        "influence": talks and alone and all(species.speaks for species in own),
+    latents = getattr(make_topology(settings.channel_topology), "latents", 0)
+    anonymous = "whose message it was is not known" if latents or settings.channel_rounds else ""
+    single = settings.num_worlds_per_env_runner < 2  # messages are those of another world of the runner
+    no_other = "env_runners.num_worlds_per_env_runner is 1, and it needs another world to hear from" if single else ""
+    reasons = {
+        "message_entropy": no_symbols or mute,
+        "agreement": unlabelled or no_symbols or no_words or mute,
+        "success": unanswered or idle,
+        "listening": deaf or no_other,
+        "influence": mute or anonymous or no_other,
     }
-    return [name for name in MEASURES if needs.get(name, True)]
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _hyperparameters(given: Mapping[str, Any] | None) -> dict[str, Bounds]:

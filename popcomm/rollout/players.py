@@ -224,6 +224,12 @@ class Players:
         return turn
 
     @property
+    def under_way(self) -> np.ndarray:
+        """[B] bool, worlds in the middle of an episode: neither is it over, nor does one begin with the next step."""
+        assert self.now is not None, "begin first"
+        return self.now.alive.any(1).cpu().numpy() & ~self.reopened
+
+    @property
     def open_symbols(self) -> int | None:
         """How many symbols of a growing vocabulary may be said now; None: all."""
         return None if self.session is None else self.session.open_symbols

@@ -61,8 +61,35 @@ def test_how_far_a_member_is_above_all_is_smoothed_and_not_what_all_learn_meanwh
     thrice = lived(twice, np.array([np.nan, 10.0, 20.0]), 0.75)
     assert np.array_equal(once.fitness, [4.0, 0.0, np.nan], equal_nan=True)
     assert np.array_equal(twice.fitness, [102.0, 98.0, np.nan], equal_nan=True)  # 2 above and 2 below, as before
-    # The first was not measured and keeps its 2, the second falls from 2 below to 0.75 x -2 + 0.25 x -5.
-    assert thrice.fitness.tolist() == [17.0, 15.0 - 2.75, 20.0]
+    # The first was not measured and stays 4 above the second, who alone lived before and now; the third is new.
+    assert thrice.fitness.tolist() == [14.0, 10.0, 20.0]
+
+
+def test_smoothing_is_among_those_who_lived_before_and_now() -> None:
+    once = lived(Generation.first(4), np.array([4.0, 0.0, np.nan, 8.0]), 0.75)
+    twice = lived(once, np.array([10.0, 20.0, 40.0, np.nan]), 0.75)
+    # The first two were 2 above and 2 below their mean, and are 5 below and 5 above it now, which is 15.
+    assert twice.fitness.tolist() == [15 + 0.75 * 2 - 0.25 * 5, 15 - 0.75 * 2 + 0.25 * 5, 40.0, 15 + 6.0]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.9])
+def test_equals_stay_equals_after_a_selection(smoothing: float) -> None:
+    """Three copies of the best do as it does, and none is fitter for having lived before."""
+    parents = lived(Generation.first(4), np.array([0.0, 0.0, 0.0, 4.0]), smoothing)
+    generation = succeeded(parents, np.full(4, 3))
+    for worth in (4.0, 9.0, 9.0):
+        generation = lived(generation, np.full(4, worth), smoothing)
+        assert generation.fitness.tolist() == [worth] * 4
+
+
+def test_where_nobody_was_known_and_is_measured_who_is_not_measured_keeps_its_fitness() -> None:
+    once = lived(Generation.first(3), np.array([4.0, np.nan, np.nan]), 0.5)
+    assert lived(once, np.array([np.nan, 1.0, 3.0]), 0.5).fitness.tolist() == [4.0, 1.0, 3.0]
+
+
+def test_a_state_of_before_with_a_level_is_read() -> None:
+    state = Generation.first(2).get_state() | {"level": 3.0}
+    assert Generation.of_state(state).ids.tolist() == [0, 1]
 
 
 def test_where_nothing_was_measured_everything_stays() -> None:

@@ -1,11 +1,14 @@
 """Meetings: a member's mean over those whom it met."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from popcomm.errors import UserError
 from popcomm.evolution import Meetings
+from popcomm.evolution.meetings import neighbours
 
 
 def test_luck_of_seating_is_not_fitness() -> None:
@@ -62,11 +65,36 @@ def test_it_adds_over_runners_and_fragments(members: np.ndarray, values: np.ndar
     assert np.allclose(whole.mean(), first.mean(), equal_nan=True)
 
 
-def test_of_the_dead_nothing_is_left_nor_of_what_others_came_to_beside_them() -> None:
-    met = Meetings(3)
-    met.add(np.array([[0, 1], [0, 2]]), np.array([[1.0, 1.0], [5.0, 5.0]]))
-    met.forget(np.array([False, True, False]))
-    assert np.array_equal(met.mean(), [5.0, np.nan, 5.0], equal_nan=True)
+def test_members_of_other_species_are_met_by_their_numbers() -> None:
+    """Two members with the numbers 3 and 4, who meet 0 and 1: one of these is worth 10."""
+    met = Meetings(2, first=3, everybody=5)
+    others = np.array([[[0]]] * 3 + [[[1]]] + [[[0]]] + [[[1]]] * 3)
+    members = np.array([[0]] * 4 + [[1]] * 4)
+    met.add(members, np.where(others[:, :, 0] == 0, 10.0, 0.0) + members, met=others)
+    assert met.mean().tolist() == [5.0, 6.0]
+
+
+def test_seats_whose_members_do_not_change_are_nobody_to_meet() -> None:
+    assert neighbours(np.array([0]), np.array([0, 3, 4])).tolist() == [[3, 4]]
+    assert neighbours(np.array([1, 2]), np.array([0, 3])).tolist() == [[3, 0], [3, 0]]
+    assert neighbours(np.array([0]), np.array([0])).tolist() == [[0]]  # alone
+    assert neighbours(np.array([0, 1]), np.array([], int)).tolist() == [[0], [1]]
+
+
+def test_sums_of_before_other_species_counted_are_taken_for_those_of_its_own() -> None:
+    old = Meetings(3)
+    old.add(np.array([[0, 1], [0, 2]]), np.array([[1.0, 2.0], [5.0, 6.0]]))
+    state = {key: value for key, value in old.get_state().items() if key != "everybody"}
+    met = Meetings(3, first=4, everybody=9)
+    met.merge(state)
+    assert met.mean().tolist() == old.mean().tolist() == [3.0, 2.0, 6.0]
+    met.add(np.array([[0, 1]]), np.array([[3.0, 2.0]]))  # the same pair again
+    assert met.mean().tolist() == [3.5, 2.0, 6.0]
+
+
+def test_sums_of_another_number_of_members_are_refused() -> None:
+    with pytest.raises(UserError, match="met 9 members of all species, and here there are 3"):
+        Meetings(3).merge(Meetings(3, everybody=9).get_state())
 
 
 def test_in_large_worlds_each_meets_a_bounded_number_and_the_mean_is_the_same() -> None:

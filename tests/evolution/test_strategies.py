@@ -61,6 +61,38 @@ def test_truncation_keeps_the_elites_and_fills_the_rest_from_the_best_share() ->
     assert set(sources.tolist()) <= {0, 2}
 
 
+def with_unknown(known: int, members: int) -> Generation:
+    """The first are known, the later the fitter."""
+    return of(*np.where(np.arange(members) < known, np.arange(members), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("elites", "known", "replaced"),
+    [
+        (24, 32, 8),
+        (24, 24, 6),  # a quarter of those who are known, as of all
+        (24, 5, 2),
+        (31, 31, 1),  # one of 32, and not none
+        (1, 4, 3),  # the best lives on
+        (1, 1, 0),
+        (32, 20, 0),
+    ],
+)
+def test_truncation_goes_on_while_newborns_are_unknown(elites: int, known: int, replaced: int) -> None:
+    generation, places = with_unknown(known, 32), np.arange(32)
+    for seed in range(5):
+        sources = Truncation(elites, 0.05).select(generation, {}, rng(seed))
+        assert (sources != places).tolist() == (places < replaced).tolist()  # the worst of those who are known
+        parents = known - max(1, -(-known // 20))
+        assert (sources[:replaced] >= parents).all()
+        assert (sources[:replaced] < known).all()
+
+
+def test_truncation_without_elites_replaces_all_who_are_known() -> None:
+    sources = Truncation(elites=0, share=0.25).select(with_unknown(4, 8), {}, rng())
+    assert sources.tolist() == [3, 3, 3, 3, 4, 5, 6, 7]
+
+
 def test_without_elites_truncation_may_lose_the_best_place_but_not_its_line() -> None:
     generation = of(1, 2, 3, 4)
     for seed in range(20):

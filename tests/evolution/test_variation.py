@@ -6,7 +6,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popcomm.evolution import crossed, inherited, mates_of, mutate
+from popcomm.evolution import (
+    AgeLimit,
+    Generation,
+    Novelty,
+    Strategy,
+    TopK,
+    Tournament,
+    Truncation,
+    chosen,
+    crossed,
+    inherited,
+    lived,
+    mates_of,
+    mutate,
+    taught_by_the_living,
+)
 
 
 def mutated(tensor: torch.Tensor, places: list[int], std: float, seed: int = 0) -> torch.Tensor:
@@ -63,6 +78,39 @@ def test_mates_are_other_parents_of_the_same_generation(sources: list[int], seed
             assert mate in parents - {source}
         else:
             assert not child or len(parents) < 2
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    "strategy",
+    [Truncation(1, 0.5), Truncation(0, 0.5), Truncation(3, 1.0), TopK(2), Tournament(2, 1.0), AgeLimit(2), Novelty()],
+    ids=str,
+)
+def test_whoever_teaches_lives_on_and_belongs_to_the_group(strategy: Strategy, groups: int) -> None:
+    generation, places = lived(Generation.first(8), np.arange(8.0)), np.arange(8)
+    traits = {"messages": np.random.default_rng(0).dirichlet(np.ones(3), 8)}
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        said = chosen(strategy, generation, traits, rng, groups)
+        taught = taught_by_the_living(said, generation.fitness, rng, groups)
+        teachers = taught[taught != places]
+        assert (taught[teachers] == teachers).all()
+        assert (taught // (8 // groups) == places // (8 // groups)).all()
+        living = said == places
+        assert (taught[living] == places[living]).all()  # who lives on still does
+        kept = ~living & living[np.maximum(said, 0)]
+        assert (taught[kept] == said[kept]).all()  # and a parent that lives on is the teacher
+
+
+def test_teachers_are_parents_that_stay_else_the_fittest_who_stays_else_the_fittest_parent() -> None:
+    def taught(*sources: int) -> list[int]:
+        worth = np.array([5.0, np.nan, 3.0, 4.0])
+        return taught_by_the_living(np.array(sources), worth, np.random.default_rng(0)).tolist()
+
+    assert taught(3, 1, 2, 2) == [2, 1, 2, 2]  # 3 is replaced, 2 is a parent that stays, 1 is none
+    assert taught(0, 1, 3, 2) == [0, 1, 0, 0]  # both parents are replaced, and 0 is the fittest who stays
+    assert taught(2, 2, 3, 2) == [3, 3, 3, 3]  # nobody stays, and of the parents 3 is fitter than 2
+    assert taught(-1, -1, -1, -1) == [-1] * 4  # nobody has a parent
 
 
 def test_whole_tensors_cross_over_with_the_given_probability() -> None:

@@ -328,6 +328,14 @@ def test_what_gives_no_guarantee_is_refused(changes: dict[str, Any], sentence: s
             lambda: config_of({"every": 1}).population(agent="bottom_up", agent_config={}, seating="worlds"),
             "weights of population.agent .* are not the same ones of every member",
         ),
+        (
+            lambda: config_of({"every": 2}).reporting(min_time_s_per_iteration=5),
+            "reporting.min_time_s_per_iteration is 5, .* and training.federated counts iterations",
+        ),
+        (
+            lambda: config_of({"every": 2}).reporting(min_train_timesteps_per_iteration=9),
+            "reporting.min_train_timesteps_per_iteration is 9, .* and training.federated counts iterations",
+        ),
     ],
 )
 def test_what_cannot_be_averaged_or_would_tell_more_is_refused(config: Any, sentence: str) -> None:

@@ -73,7 +73,7 @@ def test_through_summaries_all_others_are_heard() -> None:
 
 
 def test_members_have_their_share_of_games_that_add_up_over_runners() -> None:
-    one, other = MemberStatistics(3, 2), MemberStatistics(3, 2)
+    one, other = MemberStatistics(3), MemberStatistics(3)
     one.played(np.array([0, 0, 1]), np.array([1.0, 2.0, 1.0]), np.array([1.0, 1.0, 0.0]))
     other.played(np.array([0]), np.array([1.0]), np.array([1.0]))
     one.merge(other.get_state())
@@ -141,6 +141,42 @@ def test_a_measure_that_these_worlds_do_not_have_is_told_with_those_they_have(co
         config.validate()
 
 
+@pytest.mark.parametrize(
+    ("fitness", "messages", "changes", "why"),
+    [
+        ("message_entropy", {"kind": "vectors", "size": 4}, {}, "messages of the kind 'vectors' are no symbols"),
+        ("agreement", {"kind": "vectors", "size": 4}, {}, "messages of the kind 'vectors' are no symbols"),
+        ("agreement", {"kind": "symbols", "vocab_size": 64, "length": 11}, {}, r"more than 2\^62 different messages"),
+        ("message_entropy", None, {}, "all are silent"),
+        ("listening", BIT, {"num_worlds_per_env_runner": 1}, "num_worlds_per_env_runner is 1, and it needs another"),
+        ("influence", BIT, {"num_worlds_per_env_runner": 1}, "num_worlds_per_env_runner is 1, and it needs another"),
+        ("success", BIT, {}, "the world tells no right answers"),
+    ],
+)
+def test_a_measure_by_which_nobody_would_be_selected_is_refused_with_the_reason(
+    fitness: str, messages: Any, changes: dict[str, Any], why: str
+) -> None:
+    config = config_of(fitness=fitness).communication(messages=messages).env_runners(**changes)
+    with pytest.raises(UserError, match=rf"'{fitness}' is not measured here; allowed: .*return.*; .*{why}"):
+        config.validate()
+
+
+@pytest.mark.parametrize(
+    ("fitness", "why"),
+    [
+        ("message_entropy", "species 'listener' never speaks"),
+        ("agreement", "species 'listener' never speaks"),
+        ("influence", "species 'listener' never speaks"),
+        ("listening", "species 'speaker' never hears anybody"),
+    ],
+)
+def test_a_measure_that_one_of_the_species_never_has_is_refused(fitness: str, why: str) -> None:
+    with pytest.raises(UserError, match=f"'{fitness}' is not measured here; allowed: .*success.*; {why}"):
+        game(fitness=fitness).validate()
+    alone = {"speaker": 4, "listener": 1} if "listener" in why else {"speaker": 1, "listener": 4}
+    game(fitness=fitness).population(members=alone).validate()
+
+
 def test_whose_message_moved_somebody_is_not_known_of_messages_of_several_rounds() -> None:
     config = config_of(fitness="influence")
     config.validate()
@@ -157,5 +193,5 @@ def test_members_are_selected_by_their_success() -> None:
     survival.take([runner.statistics.read_members()])
     found = survival.fitness("speaker")
     assert np.isfinite(found).all()
-    newborn = survival.select().successions["speaker"].newborn
+    newborn = survival.select(1).successions["speaker"].newborn
     assert set(np.flatnonzero(~newborn)) == set(np.argsort(-found, kind="stable")[:2])

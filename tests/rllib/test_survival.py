@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from popcomm.analysis.experiments.local_training import LocalTraining
+from ray.rllib.algorithms.ppo.ppo import PPO
 
 from popcomm.errors import UserError
 from popcomm.evolution import Strategy, lineage_file
-from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.lessons import lesson_loss, teachers
+from popcomm.rllib.member_statistics import MemberStatistics
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.survival import Survival
 
@@ -191,7 +195,7 @@ def test_a_selection_goes_on_from_its_state_bit_for_bit() -> None:
     plan = whole.plan
     copy = Survival(plan, 3)
     copy.set_state(json.loads(json.dumps(_listed(whole.survival.get_state()))))
-    first, second = whole.survival.select(), copy.select()
+    first, second = whole.survival.select(6), copy.select(6)
     assert first.successions["swarm"].sources.tolist() == second.successions["swarm"].sources.tolist()
     assert first.successions["swarm"].seed == second.successions["swarm"].seed
     pd.testing.assert_frame_equal(pd.DataFrame(whole.survival.table()), pd.DataFrame(copy.table()))
@@ -296,6 +300,49 @@ def test_a_life_that_its_predecessor_began_does_not_count_for_a_newborn() -> Non
     assert (runner.statistics.members["swarm"].measures()["lives"] > 0).all()
 
 
+def test_a_whole_life_counts_that_begins_where_the_episode_before_had_ended() -> None:
+    """A generation ends in the row between two episodes, or right behind it: nothing of a predecessor's goes on."""
+    for rows, episodes in ((6, 1), (7, 2)):  # that end in the two fragments after it
+        config = config_of(strategy=None).env_runners(rollout_fragment_length=rows)
+        runner = LocalTraining(config, 8).runner
+        runner.sample(0)
+        assert not runner.rollout.players.under_way.any()
+        runner.succeed({"swarm": np.array([True, True, False, False])})
+        runner.statistics.read_members()
+        runner.sample(0)
+        runner.sample(0)
+        measures = runner.statistics.members["swarm"].measures()
+        assert np.isfinite(measures["return"]).all()
+        assert measures["lives"].sum() == 2 * 8 * episodes
+
+
+def test_nothing_of_a_life_that_a_predecessor_began_counts_for_a_newborn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two fragments of four rows the first two of the second are of lives that were begun in the first."""
+    monkeypatch.setattr("popcomm.rllib.listening.EVERY", 4)
+    every = []
+    for born in (False, True):
+        runner = LocalTraining(config_of(strategy=None), 8).runner
+        runner.sample(0)  # four of six steps
+        runner.statistics.read_members()
+        players = runner.rollout.players
+        before = np.bincount(players.members["swarm"].reshape(-1), minlength=P)
+        runner.succeed({"swarm": np.array([born, False, False, False])})
+        runner.sample(0)  # two steps, the row between two episodes, and one step
+        after = np.bincount(players.members["swarm"].reshape(-1), minlength=P)
+        every.append((runner.statistics.members["swarm"], before, after))
+    (plain, before, after), (own, _, _) = every
+    assert plain.measures()["steps"].tolist() == (2 * before + after).tolist()
+    assert own.measures()["steps"].tolist() == [after[0], *(2 * before + after)[1:]]
+    for name in ("actions", "messages", "occasions"):
+        less = plain.sums[name].reshape(P, -1).sum(1) - own.sums[name].reshape(P, -1).sum(1)
+        assert less[0] > 0, name
+        assert not less[1:].any(), name
+    assert own.sums["actions"][0].sum() == after[0]
+    assert own.sums["messages"][0].sum() <= after[0]
+    for name in ("asked", "followers"):
+        assert plain.sums[name][0] > own.sums[name][0], name
+
+
 def test_a_new_generation_is_learned_from_as_it_was_lived() -> None:
     """The unroll of the fragment after a succession gives the rollout's log-probabilities."""
     training = trained(2, every=2)
@@ -396,6 +443,23 @@ def test_lessons_end_and_so_do_those_of_a_teacher_that_is_replaced() -> None:
     assert not network.is_taught
 
 
+class OfOneThatIsReplaced(Strategy):
+    """Place 1 gets a child of 2, on whose place sits a child of 3 from now on."""
+
+    def select(self, generation, traits, rng):
+        return np.array([0, 2, 3, 3])
+
+
+def test_pupils_are_never_taught_by_newborns() -> None:
+    strategy = {"kind": f"{__name__}:OfOneThatIsReplaced"}
+    training = trained(2, strategy=strategy, newborns="imitate", lessons=9)
+    network = training.learner.networks["swarm"]
+    assert network.lessons_left.tolist() == [0, 9, 9, 0]
+    assert network.teacher.tolist()[1:3] == [3, 3]
+    assert training.survival is not None
+    assert training.survival.generations["swarm"].parents.tolist() == [-1, 3, 3, -1]
+
+
 # ---- fitness ----
 
 
@@ -407,6 +471,54 @@ def test_fitness_is_a_members_mean_return_and_newborns_have_none() -> None:
     table = pd.DataFrame(survival.table())
     first = table[table.generation == 0]
     assert set(first[first.death.eq(-1)].fitness) == set(first.fitness.nlargest(2))
+
+
+@pytest.mark.parametrize(
+    ("survival", "told"),
+    [
+        ({"every": 1}, ["at the end of generation 0 nothing was measured of any of the 4 members of species 'swarm'"]),
+        ({}, []),
+        ({"every": 1, "strategy": {"kind": "age_limit", "age": 2}}, []),
+        ({"every": 1, "strategy": {"kind": "novelty"}}, []),
+    ],
+    ids=["short", "long", "age", "novelty"],
+)
+def test_generations_that_end_before_anybody_is_known_are_told_once(
+    survival: dict[str, Any], told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(1, **survival)
+    found = [record.getMessage() for record in caplog.records if record.name == "popcomm.rllib.survival"]
+    assert [line for line in found if "more steps than two episodes" in line] == found
+    assert len(found) == len(told)
+    assert all(part in line for part, line in zip(told, found, strict=True))
+
+
+def test_newborns_whose_lives_do_not_fit_into_a_generation_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    training = trained(2)  # eight rows, an episode and the row between two
+    survival = training.survival
+    assert survival is not None
+    elders = np.flatnonzero(survival.generations["swarm"].known).tolist()
+    for iteration in (4, 6, 8):
+        survival.take([{"swarm": _of_one_life(elders)}])
+        survival.select(iteration)
+    lines = [record.getMessage() for record in caplog.records if record.name == "popcomm.rllib.survival"]
+    assert len(lines) == 1
+    assert "nothing is known of 2 of the 4 members of species 'swarm'" in lines[0]
+
+
+def _of_one_life(members: list[int]) -> dict[str, Any]:
+    """What members have told after a life each."""
+    own = MemberStatistics(P)
+    seats = np.array([members])
+    own.ended(seats, np.ones(seats.shape), np.ones(1), np.ones(seats.shape, bool))
+    return own.get_state()
+
+
+@pytest.mark.parametrize("name", ["survival", "survival_sweep"])
+def test_generations_of_shipped_configs_are_longer_than_two_episodes(name: str) -> None:
+    config = yaml.safe_load((Path(__file__).parents[2] / "rllib_configs" / f"{name}.yaml").read_text())
+    steps = config["survival"]["every"] * config["env_runners"]["rollout_fragment_length"]
+    assert steps >= 2 * (config["environment"]["env_config"]["max_steps"] + 1)  # and the row between two
 
 
 def worth(measures: dict[str, np.ndarray]) -> np.ndarray:
@@ -426,6 +538,33 @@ class TooFew(Strategy):
 
 def too_few(measures: dict[str, np.ndarray]) -> np.ndarray:
     return np.zeros(2)
+
+
+def infinite_of_one(measures: dict[str, np.ndarray]) -> np.ndarray:
+    return np.array([3.0, -np.inf, 2.0, 1.0])
+
+
+def test_an_infinite_fitness_is_nobodys_but_the_members_of_which_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    survival = trained(4, fitness=infinite_of_one).survival
+    assert survival is not None
+    generation = survival.generations["swarm"]
+    assert np.array_equal(generation.fitness, [3.0, np.nan, 2.0, np.nan], equal_nan=True)
+    assert generation.ids.tolist()[:3] == [0, 1, 2]  # of whom nothing is known lives on
+    lines = [record.getMessage() for record in caplog.records if "infinite" in record.getMessage()]
+    assert len(lines) == 1
+    assert "infinite of members 1 of species 'swarm' at the end of generation 0" in lines[0]
+
+
+def strings(measures: dict[str, np.ndarray]) -> list[str]:
+    return ["1", "high", "2", "low"]
+
+
+def unequal(measures: dict[str, np.ndarray]) -> list[object]:
+    return [[1.0], [1.0, 2.0], 3.0, 4.0]
+
+
+def with_gradient(measures: dict[str, np.ndarray]) -> torch.Tensor:
+    return torch.ones(4, requires_grad=True)
 
 
 @pytest.mark.parametrize(
@@ -495,11 +634,9 @@ def test_null_switches_selection_off_whatever_else_is_said_of_it() -> None:
     [
         ({"strategy": {"kind": f"{__name__}:TooFew"}}, "returned 2 members, and must return 4"),
         ({"fitness": too_few}, r"survival.fitness too_few returned \[2\] numbers for species 'swarm'"),
-        (
-            {"fitness": lambda measures: ["a"] * P},
-            r"returned <U1 \[4\] for species 'swarm', and must return one number",
-        ),
-        ({"fitness": lambda measures: [[1.0], [1.0, 2.0]]}, "returned list, which is no array .*, and must return one"),
+        ({"fitness": strings}, r"fitness strings returned <U4 \[4\] for species 'swarm', and must return one number"),
+        ({"fitness": unequal}, "fitness unequal returned list, which is no array .*, and must return one number"),
+        ({"fitness": with_gradient}, "with_gradient returned Tensor, .* must return one number for each of its 4"),
     ],
 )
 def test_what_strategies_and_functions_answer_is_checked_before_work_starts(
@@ -533,6 +670,68 @@ def test_what_strategies_are_asked_beforehand_they_do_not_remember() -> None:
 def test_what_causes_no_load_has_no_schedule_of_load(key: str) -> None:
     with pytest.raises(UserError, match=f"survival.{key} has the schedule 'load_linear', which is for word_repetition"):
         config_of(**{key: {"kind": "load_linear", "begin": 0, "end": 9}}).validate()
+
+
+# ---- once in a generation ----
+
+
+def selecting(training: LocalTraining, monkeypatch: pytest.MonkeyPatch) -> PopulationPPO:
+    """An algorithm with the selection of a training, and nothing else."""
+    monkeypatch.setattr("popcomm.rllib.algorithm.learners.ask", lambda group, how: [how(training.learner)])
+    algorithm = object.__new__(PopulationPPO)
+    algorithm.survival, algorithm.schedules = training.survival, training.schedules
+    algorithm.learner_group, algorithm.members, algorithm.selected = None, {}, {}  # type: ignore[assignment]
+    return algorithm
+
+
+def test_a_generation_ends_once_however_often_is_trained_in_an_iteration_and_is_not_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Iterations of several trainings, and two in which nothing is learned: 4, that was to end the second generation,
+    and 7."""
+    algorithm = selecting(trained(1), monkeypatch)
+    assert algorithm.survival is not None
+    ended = []
+    for iteration, trainings in enumerate((1, 3, 2, 0, 2, 2, 0, 1), 1):
+        algorithm._iteration = iteration - 1
+        ended += [iteration for _ in range(trainings) if algorithm._select()]
+    assert ended == [2, 5, 6, 8]
+
+
+def test_an_iteration_tells_of_births_of_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several trainings in one iteration the first selects; in the next iteration nothing is learned."""
+    algorithm = selecting(trained(1, fitness=worth), monkeypatch)
+    monkeypatch.setattr("popcomm.rllib.algorithm.learners.loss_told", lambda group: nullcontext())
+
+    def results_of(iteration: int, trainings: int) -> dict[str, Any]:
+        algorithm._iteration = iteration - 1
+
+        def step(self: PopulationPPO) -> dict[str, Any]:
+            for _ in range(trainings):
+                self._select()
+            return {}
+
+        monkeypatch.setattr(PPO, "step", step)
+        return algorithm.step()
+
+    told = results_of(2, 3)["survival"]
+    assert isinstance(told, dict)
+    assert told["swarm"]["births"] == 2
+    algorithm.members = {"swarm": {}}
+    later = results_of(3, 0)
+    assert (later["survival"], later["member"]) == ({}, {})
+
+
+def test_after_a_restore_the_next_generation_ends_where_it_would_have() -> None:
+    whole = trained(3)  # a selection at 2
+    assert whole.survival is not None
+    state = whole.survival.get_state()
+    copy, before = Survival(whole.plan, 3), Survival(whole.plan, 3)
+    copy.set_state(state)
+    before.set_state({key: value for key, value in state.items() if key != "last"})  # an earlier checkpoint
+    for survival in (whole.survival, copy, before):
+        assert [survival.due(iteration) for iteration in (3, 4)] == [False, True]
+    assert copy.due(5)  # if nothing was learned in 4
 
 
 # ---- what is written ----

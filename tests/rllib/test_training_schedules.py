@@ -50,7 +50,7 @@ def test_without_pressure_nobody_is_replaced_and_at_a_half_about_half() -> None:
 
     def replaced(pressure: float) -> int:
         state = survival.get_state()
-        chosen = survival.select(pressure=pressure).successions["swarm"].newborn.sum()
+        chosen = survival.select(2, pressure=pressure).successions["swarm"].newborn.sum()
         survival.set_state(state)
         return int(chosen)
 
@@ -64,7 +64,7 @@ def test_mutation_is_multiplied_by_its_strength() -> None:
     training = LocalTraining(config_of(mutation_std=0.08), 8)
     training.iterate()
     assert training.survival is not None
-    assert training.survival.select(mutation=0.25).successions["swarm"].mutation_std == pytest.approx(0.02)
+    assert training.survival.select(2, mutation=0.25).successions["swarm"].mutation_std == pytest.approx(0.02)
 
 
 def test_a_loss_of_strength_0_is_as_if_it_were_not_there() -> None:

@@ -1,0 +1,46 @@
+"""Lives: beside whom members of every species come to what they come to, and which lives are all their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.lives import Lives
+
+
+def game(**env_config: Any) -> PopulationPPOConfig:
+    return PopulationPPOConfig().environment("referential_v0", env_config=env_config)
+
+
+@pytest.mark.parametrize("own", ["speaker", "listener"])
+def test_luck_with_partners_of_another_species_is_not_fitness(own: str) -> None:
+    """Member 1 is better by 1 than member 0, who has the good partner nine times of ten."""
+    lives = Lives(game().layout, None, {"speaker": 2, "listener": 2})
+    mine = np.repeat([[0], [1]], 10, 0)
+    theirs = np.array([[0]] * 9 + [[1]] + [[0]] + [[1]] * 9)
+    returns = np.where(theirs == 0, 10.0, 0.0) + mine + np.zeros((1, 2))
+    other = {"speaker": "listener", "listener": "speaker"}[own]
+    lives.end({own: mine, other: theirs}, np.ones(20, bool), returns)
+    measures = lives.members[own].measures()
+    assert measures["return"].tolist() == measures["shared_return"].tolist() == [5.0, 6.0]
+
+
+def test_partners_count_also_where_all_members_of_a_species_sit_in_every_world() -> None:
+    """Two speakers on two seats; the listener changes, and the second speaker's lives are seldom whole."""
+    lives = Lives(game(speakers=2).layout, None, {"speaker": 2, "listener": 2})
+    listeners = np.array([[0], [0], [0], [1]])
+    lives.whole = np.array([[True, True, True]] + [[True, False, True]] * 2 + [[True, True, True]])
+    returns = np.where(listeners == 0, 10.0, 0.0) + np.zeros((1, 3))
+    lives.end({"speaker": np.array([[0, 1]] * 4), "listener": listeners}, np.ones(4, bool), returns)
+    assert lives.members["speaker"].measures()["return"].tolist() == [5.0, 5.0]
+
+
+def test_one_who_is_always_there_is_nobody_to_be_told_from_others() -> None:
+    lives = Lives(game().layout, None, {"speaker": 2, "listener": 1})
+    speakers, returns = np.array([[0], [0], [1]]), np.array([[1.0, 1.0], [3.0, 3.0], [7.0, 7.0]])
+    lives.end({"speaker": speakers, "listener": np.zeros((3, 1), int)}, np.ones(3, bool), returns)
+    assert lives.members["speaker"].measures()["return"].tolist() == [2.0, 7.0]
+    assert set(lives.members) == {"speaker"}

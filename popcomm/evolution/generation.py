@@ -108,7 +108,7 @@ def lived(generation: Generation, fitness: Floats, smoothing: float = 0.0) -> Ge
     others, x' + m - m'; and where nobody was both, nothing tells how much all have learned, and it keeps its m.
 
     Args:
-        fitness: [P] float64, x; nan where nothing is known.
+        fitness: [P] float64, x; nan or infinite where nothing is known, for one infinity would be everybody's mean.
         smoothing: s, in [0, 1).
 
     >>> first = lived(Generation.first(3), np.array([1.0, 3.0, np.nan]))
@@ -116,6 +116,7 @@ def lived(generation: Generation, fitness: Floats, smoothing: float = 0.0) -> Ge
     array([13., 13., nan])
     """
     now = np.asarray(fitness, float)
+    now = np.where(np.isfinite(now), now, np.nan)
     if np.isnan(now).all():
         return generation
     again = generation.known & ~np.isnan(now)

@@ -87,6 +87,14 @@ def test_where_nobody_was_known_and_is_measured_who_is_not_measured_keeps_its_fi
     assert lived(once, np.array([np.nan, 1.0, 3.0]), 0.5).fitness.tolist() == [4.0, 1.0, 3.0]
 
 
+@pytest.mark.parametrize("worth", [np.inf, -np.inf, np.nan])
+def test_a_fitness_that_is_no_finite_number_is_nobodys_but_its_own(worth: float) -> None:
+    once = lived(Generation.first(3), np.array([1.0, 3.0, worth]), 0.5)
+    assert np.array_equal(once.fitness, [1.0, 3.0, np.nan], equal_nan=True)
+    twice = lived(once, np.array([4.0, worth, 9.0]), 0.5)
+    assert twice.fitness.tolist() == [4.0, 6.0, 9.0]  # who was not measured stays 2 above the first
+
+
 def test_a_state_of_before_with_a_level_is_read() -> None:
     state = Generation.first(2).get_state() | {"level": 3.0}
     assert Generation.of_state(state).ids.tolist() == [0, 1]

@@ -166,9 +166,7 @@ class Session:
         topology.follow(strengths, pruned)
         self.channel.narrow()
         if self.mail is not None:
-            slots, mask = self.mail.slots, self.mail.mask
-            if slots.shape[-1] > self.channel.inbox_size:
-                slots, mask = topology.narrowed(Links(slots, mask))
+            slots, mask = topology.narrowed(Links(self.mail.slots, self.mail.mask))
             self.mail = self.mail._replace(slots=slots, mask=mask, gate=topology.gate(slots))
 
     @property

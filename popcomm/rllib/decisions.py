@@ -64,7 +64,7 @@ class Decisions:
             for one in spoken(run):
                 kind, params = rows.spoken(self.messages, one.params)
                 each.append(kind.entropy(params, **told(kind, one.said)))
-            return voiced(_over_rounds(each), rows)
+            return _over_rounds(_that_went_out(each, rows))
 
     def manner_log_prob(self, run: SpeciesUnroll, rows: Rows) -> Tensor:
         """[P, R] nats, of whether and how urgently messages were said in all rounds."""
@@ -75,13 +75,13 @@ class Decisions:
         return total
 
     def said_log_prob(self, run: SpeciesUnroll, rows: Rows) -> Tensor:
-        """[P, R] nats, of what was said in all rounds."""
+        """[P, R] nats, of what was said; where there are several rounds, in those in which it went out."""
         assert self.messages is not None
         parts = []
         for one, sent in zip(spoken(run), rows.sent_in_rounds(self.messages), strict=True):
             kind, params = rows.spoken(self.messages, one.params)
             parts.append(kind.log_prob(params, sent))
-        return _over_rounds(parts)
+        return parts[0] if len(parts) == 1 else _over_rounds(_that_went_out(parts, rows))
 
     def relived(self, arrays: Fragment[Tensor], run: SpeciesUnroll) -> dict[str, Tensor]:
         """Log-probabilities of what was decided, by these outputs, as the fragment has them: {key: [B, T, N]}.
@@ -118,6 +118,12 @@ def spoken(run: SpeciesUnroll) -> list[Spoken]:
 def voiced(values: Tensor, rows: Rows) -> Tensor:
     """[P, R]; 0 where a seat may not speak, and its message is no decision."""
     return torch.where(rows["voiced"], values, 0.0) if "voiced" in rows.arrays else values
+
+
+def _that_went_out(each: list[Tensor], rows: Rows) -> list[Tensor]:
+    """[P, R] of every round; 0 where its own message did not go out."""
+    voices = rows.voiced_in_rounds()
+    return each if voices is None else [torch.where(own, values, 0.0) for own, values in zip(voices, each, strict=True)]
 
 
 def _over_rounds(each: list[Tensor]) -> Tensor:

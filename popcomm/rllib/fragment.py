@@ -58,7 +58,7 @@ class Fragment(TypedDict, Generic[A]):
     log_words: NotRequired[A]  # [B, T, L]
     log_sources: NotRequired[A]  # [B, T, L] int64
     log_direct: NotRequired[A]  # [B, T, L] bool
-    message_logp: NotRequired[A]  # [B, T, N] float32, nats, of all rounds together; where it is asked for
+    message_logp: NotRequired[A]  # [B, T, N] float32, nats, of all rounds in which it went out; where it is asked for
     message_noise: NotRequired[A]  # [B, T, N, ...] float32, of reparameterised kinds
     sent: NotRequired[A]  # [B, T, N, ...], where the channel is noisy
     # Where gates or a budget ask how messages are said.

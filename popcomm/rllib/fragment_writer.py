@@ -146,13 +146,16 @@ class FragmentWriter:
             assert act.message is not None
             kind, many = self.channel.messages, self.open_symbols
             said = [(one.outputs[name].message, one.said[name].message) for one in turn.rounds[:-1]]
-            total = torch.zeros_like(output.value)
-            for params, message in [*said, (output.message, act.message)]:
+            total = torch.zeros(turn.members[name].shape, device=output.value.device)
+            for number, (params, message) in enumerate([*said, (output.message, act.message)]):
                 assert params is not None
                 assert message is not None
                 narrow = params if many is None else params[..., :many]
-                total = total + narrowed(kind, many).log_prob(narrow, points(kind, message, many))
-            view["message_logp"][:, t] = seating.to_worlds(total)
+                own = seating.to_worlds(narrowed(kind, many).log_prob(narrow, points(kind, message, many)))
+                if said and "voiced" in view:  # of several rounds those count in which it went out
+                    own = torch.where(turn.rounds[number].voice[:, self.layout.species[name].seats], own, 0.0)
+                total = total + own
+            view["message_logp"][:, t] = total
         if "opens" in view:
             self._write_manner(name, t, turn)
 

@@ -74,9 +74,14 @@ class Rows:
         """errors [P, T R]; 0 on rows of which it is not known what they brought about."""
         return torch.where(self["known"], errors, 0.0) if "known" in self.arrays else errors
 
-    def voices(self, mask: Tensor) -> Tensor:
-        """[P, T R] bool, rows whose message goes out."""
-        return mask & self["voiced"] if "voiced" in self.arrays else mask
+    def voiced_in_rounds(self) -> list[Tensor] | None:
+        """[P, T R] bool, whose message goes out; of every round of a step, first to last. None: everybody's, always."""
+        if "voiced" not in self.arrays:
+            return None
+        earlier, last = plain(self.arrays).get(EARLIER + "messages"), self["voiced"]
+        if EARLIER + "opens" in self.arrays:
+            return [*((opens > 0) for opens in self[EARLIER + "opens"].unbind(2)), last]
+        return [last] * (1 if earlier is None else 1 + earlier.shape[3])  # the world's turns are those of a step
 
     def groups(self, places: Tensor | None, per_seat: bool) -> tuple[Tensor, int]:
         """Which member spoke in which step (and on which seat): the number of every row, [P, T R] int64, and how many.

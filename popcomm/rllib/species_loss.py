@@ -193,22 +193,19 @@ class SpeciesLoss:
             total, logged["quality_loss"] = total + weights["quality"] * quality, quality / members
         if output.message is None:
             return total, logged
-        voices = rows.voices(run.mask)
-
-        def mean_of_voices(values: Tensor) -> Tensor:
-            """[P, R] -> the mean over rows whose message went out and those whose did not, which count as 0."""
-            return mean(torch.where(voices, values, 0.0))
-
+        every, went_out = spoken(run), rows.voiced_in_rounds()
+        voices = [run.mask] * len(every) if went_out is None else [run.mask & own for own in went_out]
         if config.message_kl_coeff and "message_logp" in rows.arrays:
             moved = self.decisions.said_log_prob(run, rows) - rows["message_logp"]
-            kl = mean_of_voices(moved.exp() - 1 - moved)
+            # Rows whose message went out, in some round, and those whose did not, which count as 0.
+            kl = mean(torch.where(torch.stack(voices).any(0), moved.exp() - 1 - moved, 0.0))
             total, logged["message_kl"] = total + weights["message_kl"] * kl, kl / members
         if self.plan.balance_weight:
             groups = rows.groups(run.places, self._per_seat)
             # Each round has symbols of its own to keep in use.
             parts = [
-                kept_in_use(*rows.spoken(self.messages, one.params), one.said, *groups, voices, reduce, mean, weights)
-                for one in spoken(run)
+                kept_in_use(*rows.spoken(self.messages, one.params), one.said, *groups, own, reduce, mean, weights)
+                for one, own in zip(every, voices, strict=True)
             ]
             total = total + torch.stack([loss for loss, _ in parts]).sum(0)
             logged["message_balance"] = torch.stack([spread for _, spread in parts]).mean(0) / members

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from popcomm.channels import Channel, Full, Routed, Symbols, Vectors, Words
+from popcomm.channels import Channel, Full, Learned, Routed, Symbols, Vectors, Words
 from popcomm.channels.broadcast.decisions import Bernoulli
 from popcomm.channels.broadcast.reflexes import ImmediateFeedback, SensoryDeprivation, WordRepetition
 from popcomm.channels.session import Session
@@ -218,3 +218,23 @@ def test_a_restored_session_goes_on_bit_for_bit(options: dict[str, Any]) -> None
 
 def test_before_the_first_delivery_there_is_no_state() -> None:
     assert session_of().get_state() == {}
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+def test_links_that_are_pruned_are_gone_at_once_be_inboxes_as_wide_as_before_or_not(budget: int | None) -> None:
+    """Of three seats each hears both others, or the most urgent of them; then nobody hears seat 0, whom two heard."""
+    session = session_of(Symbols(4, 1), Learned(), budget=budget)
+    session.send(torch.tensor([[[1], [2], [3]]]), ALL, torch.ones(1, dtype=torch.bool), torch.tensor([[0.9, 0.8, 0.7]]))
+    mail = session.deliver(ALL, ALL)
+    assert mail.mask.all()
+    assert mail.slots[0, 1:, 0].tolist() == [0, 0]
+    open_links = 0.9 * (1 - torch.eye(3))
+    session.relink(open_links, False)
+    assert session.mail is not None
+    assert session.mail.mask.all()
+    open_links[0] = 0.0
+    session.relink(open_links, True)
+    # Seat 0 still hears both others, so that its inbox stays as it is.
+    assert session.mail.slots.shape[-1] == (budget or 2)
+    assert session.mail.mask[0].sum(-1).tolist() == ([2, 1, 1] if budget is None else [1, 0, 0])
+    assert not (session.mail.mask & (session.mail.slots == 0))[0, 1:].any()

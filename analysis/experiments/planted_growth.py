@@ -81,6 +81,7 @@ PACES = {
     "every 5, N / 4": {"every": 5, "part": 4},
     "every 5, N / 4, looked at in the last one": {"every": 5, "part": 4, "window": 1},
 }
+DEFAULT = "every 5, N / 4"  # what `growth` does unless told otherwise
 TABLES: dict[str, dict[str, Arm]] = {
     "criteria": {
         f"{criterion}, {seats}, {'own' if own else 'team'}": Arm(criterion, seats, own)
@@ -211,11 +212,13 @@ def claims(groups: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[Claim]:
     """The bars, and what would have to be so for a default to be another one."""
     found: list[Claim] = []
     criteria, paces = groups.get("criteria", {}), groups.get("pace", {})
-    for seats in SIZES:
-        runs = criteria.get(f"csnr, {seats}, team", [])
+    for seats, (pace, words) in product(
+        SIZES, (("every 2, N / 8", "this pace"), (DEFAULT, "the defaults of `growth`"))
+    ):
+        runs = paces.get(f"{pace}, {seats}", [])
         if runs:
             values = [least(run) for run in runs]
-            text = f"{seats} seats, team reward: precision and recall of `csnr` are {BAR} on every seed at the least"
+            text = f"{seats} seats, team reward, {words} ({pace}): precision and recall are {BAR} or more on every seed"
             count = sum(value >= BAR for value in values)
             found.append(Claim(text, f"{count} of {len(runs)}, {mean_shown(values, 2)}", min(values) >= BAR))
     for seats, other in product(SIZES, ("centred", "variance", "raw")):

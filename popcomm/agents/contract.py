@@ -18,7 +18,6 @@ from torch import Tensor
 
 from popcomm.channels.mailbox import Inbox
 from popcomm.channels.messages import MessageKind
-from popcomm.envs.candidates import Candidates, candidates_of
 from popcomm.envs.sight import Sighted
 from popcomm.envs.world import Species, flat_box
 
@@ -64,11 +63,6 @@ class AgentSpec(Sighted):
     @property
     def observation_form(self) -> spaces.Space | None:
         return self.observation_space
-
-    @property
-    def candidates(self) -> Candidates | None:
-        """Where the observation tells of every action (`popcomm.envs.candidates`); None where it does not."""
-        return candidates_of(self.observation_space, self.action_space)
 
     @property
     def sends(self) -> MessageKind | None:

@@ -75,6 +75,10 @@ class GrowthRule:
         )
         at_once = count(f"{KEY}.at_once", given.get("at_once", max(1, seats // 4)), 1)
         window = count(f"{KEY}.window", given.get("window", every), 1)
+        if "window" in given and name in ("random", "oracle"):
+            raise UserError(
+                f"{KEY}.window is {window}, and has no effect: criterion '{name}' looks at no gradient; leave it out"
+            )
         if window > every:
             raise UserError(
                 f"{KEY}.window is {window}, and between growths there are {every} iterations (every): at most {every}"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from popcomm.agents.distributions import action_distribution
 from popcomm.agents.pointing import Pointing
-from popcomm.envs.candidates import candidates_of
 from popcomm.envs.world import Species
 
 FADING = (0.8, 0.97)  # how much of what was seen before is left after a step, in each trace
@@ -138,7 +137,7 @@ def _pointing(species: Species, hidden: int) -> Pointing | None:
 
     None where there are none, or pictures beside them, which are seen in small: then rows stand elsewhere.
     """
-    found = candidates_of(species.structure, species.action_space)
+    found = species.candidates
     return None if found is None or species.sight is not None else Pointing(found, 1, hidden)
 
 

@@ -8,9 +8,14 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.envs.flat_parts import Path, parts_of
+from popcomm.envs.flat_parts import parts_of
 
 ENTRY = "candidates"
+# What is said of whoever observes an entry of that name that is none.
+LIKE_ANY = (
+    f"observes {ENTRY} {{}} that are numbers like any others: a Box with a row for each action of a Discrete space, "
+    "and not of bytes, would be weighed row by row"
+)
 
 
 class Candidates(NamedTuple):
@@ -23,11 +28,6 @@ class Candidates(NamedTuple):
     def rows(self, obs: Tensor) -> Tensor:
         """The candidates out of observations: [..., O] -> [..., n, F], a view."""
         return obs[..., self.start : self.start + self.actions * self.size].unflatten(-1, (self.actions, self.size))
-
-
-def is_named(path: Path) -> bool:
-    """Whether an entry of an observation, by its keys from the outside in, is called so."""
-    return path[-1:] == (ENTRY,)
 
 
 def _are_rows(space: spaces.Space, actions: int) -> bool:
@@ -51,7 +51,14 @@ def candidates_of(space: spaces.Space | None, action_space: spaces.Space) -> Can
         return None
     start, actions = 0, int(action_space.n)
     for part in parts_of(space):
-        if is_named(part.path) and _are_rows(part.space, actions):
+        if part.path[-1:] == (ENTRY,) and _are_rows(part.space, actions):
             return Candidates(start, actions, part.size // actions)
         start += part.size
     return None
+
+
+def unlike(space: spaces.Space | None, action_space: spaces.Space) -> spaces.Space | None:
+    """The entry of an observation space that is called so and is numbers like any others; None where there is none."""
+    if space is None or not space.is_np_flattenable or candidates_of(space, action_space) is not None:
+        return None
+    return next((part.space for part in parts_of(space) if part.path[-1:] == (ENTRY,)), None)

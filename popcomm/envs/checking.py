@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from popcomm.envs.candidates import ENTRY, candidates_of, is_named
-from popcomm.envs.flat_parts import parts_of
+from popcomm.envs.candidates import ENTRY, LIKE_ANY, unlike
 from popcomm.envs.flat_spaces import MASK
 from popcomm.envs.foreign import create_env
 from popcomm.envs.lock_step import LockStep, differing, lock_step
@@ -144,15 +143,12 @@ def _describe(check: EnvCheck, world: ParallelEnvWorld) -> None:
     facts["species"] = [_of_species(world, name, species) for name, species in world.species.items()]
     masked = [name for name, species in world.species.items() if species.has_action_mask]
     facts["masks"] = [f"of {', '.join(masked)}" if masked else "none"]
-    picking = {
-        name: found for name, s in world.species.items() if (found := candidates_of(s.structure, s.action_space))
-    }
+    picking = {name: found for name, species in world.species.items() if (found := species.candidates)}
     if picking:
-        told = (
+        facts[ENTRY] = [
             f"'{name}' is told of {found.actions} actions in {found.size} numbers each"
             for name, found in picking.items()
-        )
-        facts[ENTRY] = list(told)
+        ]
     size = world.position_size
     facts["positions"] = [f"{size} axes" if size else "none, so topology k_nearest cannot be used"]
     facts["state"] = [f"{world.state_size:,} numbers" if world.state_size else "none, so critic central cannot be used"]
@@ -166,12 +162,8 @@ def _describe(check: EnvCheck, world: ParallelEnvWorld) -> None:
         observed = face.observation.space
         if face.action.is_box and isinstance(observed, spaces.Dict) and MASK in observed.spaces:
             check.notes.append(f"'{name}' has an action_mask and Box actions: the mask is a part of what it observes")
-        unlike = [part.space for part in parts_of(observed) if is_named(part.path) and name not in picking]
-        if unlike:
-            check.notes.append(
-                f"'{name}' observes {ENTRY} {unlike[0]} that are numbers like any others: a Box with a row for "
-                "each action of a Discrete space, and not of bytes, would be weighed row by row"
-            )
+        if (entry := unlike(species.structure, species.action_space)) is not None:
+            check.notes.append(f"'{name}' {LIKE_ANY.format(entry)}")
 
 
 def _of_species(world: ParallelEnvWorld, name: str, species: Species) -> str:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.envs.candidates import Candidates, candidates_of
 from popcomm.envs.flat_parts import parts_of
 
 WHITE = 255  # what a byte is at most
@@ -138,6 +139,7 @@ class Sighted:
     """Part of what tells of observations: its `observation_form`, and what follows from it."""
 
     obs_size: int
+    action_space: spaces.Space
 
     @property
     def observation_form(self) -> spaces.Space | None:
@@ -153,6 +155,11 @@ class Sighted:
             known = sight_of(self.observation_form)
             self.__dict__["_sight"] = known
         return known
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """Where its observations tell of every action; None where they do not."""
+        return candidates_of(self.observation_form, self.action_space)
 
     @property
     def obs_dtype(self) -> torch.dtype:

@@ -15,6 +15,7 @@ from popcomm.agents.graph import real_links
 from popcomm.agents.joint_critic import judges
 from popcomm.channels import Curriculum, Learned, Symbols, Vectors, message_kind
 from popcomm.channels.relaxed import Dru
+from popcomm.envs.candidates import LIKE_ANY, unlike
 from popcomm.envs.process_worlds import TIMEOUT
 from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan, SpeciesPlan
@@ -58,6 +59,8 @@ def tell_what_is_idle(settings: Settings, plan: Plan) -> None:
         ):
             kind = "are learned from answers" if judges(species.species.action_space) else "are not Discrete"
             logger.warning("training.joint_critic advises nobody of %s, whose actions %s", name, kind)
+        if (entry := unlike(species.species.structure, species.species.action_space)) is not None:
+            logger.warning("species '%s' %s", name, LIKE_ANY.format(entry))
 
 
 def _tell_what_is_not_written(settings: Settings) -> None:

@@ -86,6 +86,11 @@ def test_without_any_budget_a_quarter_of_all_edges_may_grow() -> None:
         ({"every": 0}, "growth.every is 0, and must be a whole number of at least 1"),
         ({"at_once": 0}, "growth.at_once is 0, and must be"),
         ({"warm_up": 10, "every": 5, "stop": 12}, "growth.stop is 12, and the first growth would be in iteration 15"),
+        ({"criterion": "random", "window": 2}, "growth.window is 2, and has no effect: criterion 'random' looks at no"),
+        (
+            {"criterion": "oracle", "window": 2, "edges": []},
+            "growth.window is 2, and has no effect: criterion 'oracle'",
+        ),
         ({"window": 0}, "growth.window is 0, and must be a whole number of at least 1"),
         ({"window": 6}, r"growth.window is 6, and between growths there are 5 iterations \(every\): at most 5"),
         ({"prune": 2}, "growth.prune is 2, and must lie in"),

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from gymnasium import spaces
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.without_effect import tell_what_is_idle
+from tests.envs.scripted_env import SpaceEnv
 from tests.rllib.test_learner import learner_of
 from tests.rllib.test_plan import PushedWorld
 
@@ -238,6 +240,23 @@ def test_whom_a_joint_critic_does_not_advise_is_told(caplog: pytest.LogCaptureFi
     pushed = PopulationPPOConfig().environment(PushedWorld).population(agent="mlp")
     told_idle(pushed.training(joint_critic=True))
     assert caplog.messages == ["training.joint_critic advises nobody of speaker, whose actions are not Discrete"]
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_candidates_that_are_not_weighed_are_told(rows: int, caplog: pytest.LogCaptureFixture) -> None:
+    space = spaces.Dict(candidates=spaces.Box(0, 1, (rows, 2)))
+
+    def shop(config: dict[str, object]) -> SpaceEnv:
+        return SpaceEnv({"a_0": (space, space.sample(), spaces.Discrete(3))})
+
+    told_idle(PopulationPPOConfig().environment(shop).communication(messages=None).population(agent="mlp"))
+    if rows == 3:
+        assert not caplog.records
+    else:
+        (message,) = caplog.messages
+        assert message.startswith(
+            "species 'a' observes candidates Box(0.0, 1.0, (4, 2), float32) that are numbers like"
+        )
 
 
 def told_idle(config: PopulationPPOConfig) -> None:

@@ -120,13 +120,24 @@ def train(agent: str, way: str, weighed: bool, seed: int, env_steps: int) -> Rec
 def one_known(attributes: int = 2, values: int = 10, distractors: int = DISTRACTORS) -> float:
     """The accuracy of who understands one attribute, and guesses among the candidates that have it.
 
-    Of the others, drawn without replacement, X share it (hypergeometric): the mean of 1 / (1 + X).
-
     >>> one_known(2, 2, 3), round(one_known(), 3)
     (0.5, 0.832)
     """
     meanings = values**attributes
-    others = stats.hypergeom(meanings - 1, meanings // values - 1, distractors)
+    return picked_among(meanings, meanings // values, distractors)
+
+
+def picked_among(meanings: int, alike: int, distractors: int) -> float:
+    """The accuracy of who cannot tell the target from others of its kind, and guesses among the candidates that are.
+
+    Of the distractors, drawn without replacement, X are of its kind (hypergeometric): the mean of 1 / (1 + X).
+
+    Args:
+        meanings: of which candidates are drawn.
+        alike: how many are of the target's kind, with it.
+        distractors: candidates beside the target.
+    """
+    others = stats.hypergeom(meanings - 1, alike - 1, distractors)
     counts = np.arange(distractors + 1)
     return float((others.pmf(counts) / (1 + counts)).sum())
 
@@ -182,7 +193,7 @@ def draw(records: Sequence[Record]) -> Figure:
             left.plot(x, y, label=None if number else name, **style)
     left.set_ylim(0, 1.03)
     level(left, CHANCE, "")
-    legend(left, loc="center right", fontsize=7)
+    legend(left, loc="lower right", fontsize=7, ncols=3)
     _picked(right, groups)
     return figure
 

@@ -22,14 +22,13 @@ from matplotlib.figure import Figure
 from popcomm.analysis.experiments.figures import level
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options
 from popcomm.analysis.experiments.intervals import mean_shown, paired
+from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.analysis.experiments.planted_edges import PlantedWorld, planted_pairs, planted_sources
 from popcomm.analysis.experiments.records import Trial, arms_of, results_of, trials_of
 
 from popcomm.agents.growth_criteria import CRITERIA
 from popcomm.language.drawing import BLUE, GREEN, INK, MUTED, ORANGE, VERMILLION, card, dress, legend
 from popcomm.rllib import PopulationPPOConfig
-from popcomm.rllib.env_runner import PopulationEnvRunner
-from popcomm.rllib.learner import PopulationPPOLearner
 
 NAME = "planted_growth"
 COMPARED = (*CRITERIA, "random")
@@ -116,60 +115,41 @@ def settings(arm: Arm, seed: int) -> PopulationPPOConfig:
     )
 
 
-class Course:
-    """One network, its runner and its learner, iteration by iteration."""
-
-    def __init__(self, config: PopulationPPOConfig) -> None:
-        config.validate()
-        self.runner = PopulationEnvRunner(config=config, worker_index=0)
-        self.learner = PopulationPPOLearner(config=config, module_spec=config.get_multi_rl_module_spec())
-        self.learner.build()
-        self.reward, self.iteration = 0.0, 0
-
-    def iterate(self) -> None:
-        self.runner.module.set_state(self.learner.module.get_state())
-        batch: Any = self.runner.sample()
-        self.reward = float(np.asarray(batch.policy_batches["cell"]["rewards"]).mean())
-        self.learner.update_from_fragments([batch], [self.runner.num_worlds], self.iteration, {})
-        self.iteration += 1
-
-    @property
-    def pairs(self) -> set[tuple[int, int]]:
-        """{(sender, receiver)} that any layer of the actor joins."""
-        agent = self.learner.networks["cell"].agent
-        return {
-            tuple(pair) for name in agent.layers if name.startswith("actor.") for pair in agent.edges(name).tolist()
-        }
+def pairs_of(agent: Any) -> set[tuple[int, int]]:
+    """{(sender, receiver)} that any layer of the actor joins."""
+    return {tuple(pair) for name in agent.layers if name.startswith("actor.") for pair in agent.edges(name).tolist()}
 
 
 def grown(arm: Arm, seed: int, quick: bool = False) -> Record:
     """One training, and which of its edges are planted; `seconds` is CPU time of its iterations."""
-    course, began = Course(settings(arm, seed)), time.process_time()
+    training, began = LocalTraining(settings(arm, seed)), time.process_time()
     for _ in range(4 if quick else arm.iterations):
-        course.iterate()
-    pairs, planted = course.pairs, planted_pairs(planted_sources(arm.seats, arm.edges, seed))
+        training.iterate()
+    pairs = pairs_of(training.learner.networks["cell"].agent)
+    planted = planted_pairs(planted_sources(arm.seats, arm.edges, seed))
+    reward = float(training.fragment.policy_batches["cell"]["rewards"].mean())
     hits = len(pairs & planted)
     return {
         "precision": hits / len(pairs) if pairs else 0.0, "recall": hits / len(planted), "edges": len(pairs),
-        "reward": course.reward, "iterations": course.iteration, "seconds": time.process_time() - began,
+        "reward": reward, "iterations": training.iteration, "seconds": time.process_time() - began,
     }  # fmt: skip
 
 
 def cost(seats: int, seed: int) -> dict[str, float]:
     """{who looks: CPU seconds of an iteration} of networks that look and never grow, in turns."""
     arm = Arm(seats=seats, hidden=64)
-    courses = {}
+    trainings = {}
     for name, window in LOOKS.items():
         growth = {"criterion": "csnr", "every": 5, "threshold": NEVER, "window": window}
         given = {"criterion": "none"} if window is None else growth
         config = settings(arm, seed).population(agent_config={"hidden": arm.hidden, "growth": given})
-        courses[name] = Course(config)
-        courses[name].iterate()  # what is made once
+        trainings[name] = LocalTraining(config)
+        trainings[name].iterate()  # what is made once
     seconds = dict.fromkeys(LOOKS, 0.0)
     for _ in range(COST_ITERATIONS):
-        for name, course in courses.items():
+        for name, training in trainings.items():
             began = time.process_time()
-            course.iterate()
+            training.iterate()
             seconds[name] += (time.process_time() - began) / COST_ITERATIONS
     return seconds
 

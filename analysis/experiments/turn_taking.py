@@ -23,12 +23,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from popcomm.analysis.experiments.discrimination import picked_among
 from popcomm.analysis.experiments.figures import level
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options
 from popcomm.analysis.experiments.intervals import mean_interval, mean_shown, paired
 from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.analysis.experiments.records import Trial, arms_of, trials_of
-from scipy import stats
 
 from popcomm.channels import MessageKind
 from popcomm.cli import documents, schema
@@ -92,9 +92,7 @@ def most(game: Game) -> float:
     cells = min(game.symbols**game.turns, game.meanings)
     if game.task == "reconstruct":
         return cells / game.meanings
-    others = stats.hypergeom(game.meanings - 1, game.meanings // cells - 1, game.distractors)
-    counts = np.arange(game.distractors + 1)
-    return float((others.pmf(counts) / (1 + counts)).sum())
+    return picked_among(game.meanings, game.meanings // cells, game.distractors)
 
 
 def guessed(game: Game) -> float:

@@ -15,7 +15,7 @@ from popcomm.envs.world import Species
 from popcomm.evolution.meetings import neighbours
 from popcomm.rllib.fragment import Fragment, parts_of, said_in
 from popcomm.rllib.listening import Moved, count_moves
-from popcomm.rllib.member_statistics import MemberStatistics, statistics_of
+from popcomm.rllib.member_statistics import MemberStatistics, firsts_of, statistics_of
 from popcomm.rllib.success import count_games
 from popcomm.rollout import Turn
 
@@ -43,7 +43,7 @@ class Lives:
         changing = [seats[name] for name, s in layout.species.items() if members.get(name, 1) > s.num_seats]
         every = np.concatenate([np.zeros(0, int), *changing])
         self._beside = {name: neighbours(seats[name], every) for name in self.members}
-        self._firsts = dict(zip(members, np.cumsum([0, *members.values()]).tolist(), strict=False))
+        self._firsts = firsts_of(members)
         self.whole: np.ndarray | None = None
         self._in_steps: list[np.ndarray | None] = []  # the same, at each step since the last fragment was counted
         self._in_fragment: np.ndarray | None = None  # [B, T, N] bool, in the fragment that was counted last; None: all

@@ -157,10 +157,14 @@ class MemberStatistics:
         return {"returns": self.returns.get_state(), "shared": self.shared.get_state(), "sums": dict(self.sums)}
 
 
+def firsts_of(members: Mapping[str, int]) -> dict[str, int]:
+    """{species: the number of its first member among the members of all}. members: {species: P}, in order."""
+    return dict(zip(members, np.cumsum([0, *members.values()]).tolist(), strict=False))
+
+
 def statistics_of(members: Mapping[str, int]) -> dict[str, MemberStatistics]:
     """{species: MemberStatistics}, of those that have several. members: {species: P} of all, in the layout's order."""
-    firsts = dict(zip(members, np.cumsum([0, *members.values()]).tolist(), strict=False))
-    everybody = sum(members.values())
+    firsts, everybody = firsts_of(members), sum(members.values())
     return {name: MemberStatistics(count, firsts[name], everybody) for name, count in members.items() if count > 1}
 
 

@@ -33,6 +33,8 @@ SAME = {
     "training.minibatch_size": 128,
     "env_runners.num_worlds_per_env_runner": 256,
 }
+# Symbols as sharp as at first to the end, whatever the default.
+SHARPNESS = 0.1
 NEAREST = "{kind: k_nearest, k: 4}"
 # The urgency of emergency vehicles is read from place, speed and criticality; that of all others is a constant.
 URGENCY = {f"population.agent_config.{kind}.urgency": 0.5 for kind in ("truck", "car")} | {
@@ -101,6 +103,8 @@ def settings(game: str, arm: str, seed: int, env_steps: int, driving: bool = Fal
     if driving:
         own = {key: value for key, value in own.items() if not key.startswith("communication.")}
         own |= ARMS["silent"][1] | DRIVING
+    elif arm != "silent":
+        own["training.message_sharpness"] = SHARPNESS
     overrides = [f"{key}={value}".replace("PRUNE", str(env_steps // 2)) for key, value in own.items()]
     document = documents.load(game, overrides)
     config = schema.apply(document, PopulationPPOConfig())
@@ -119,7 +123,7 @@ def calls(way: str, callers: int, seed: int) -> PopulationPPOConfig:
             messages={"kind": "symbols", "vocab_size": KINDS + 1, "length": 1}, topology={"kind": "full"}, **WAYS[way]
         )
         .population(agent="mlp", agent_config={"caller": {"hidden": 32}, "clerk": {"hidden": 32}})
-        .training(lr=3e-3, gamma=0.9, entropy_coeff=0.01, num_epochs=4, minibatch_size=64)
+        .training(lr=3e-3, gamma=0.9, entropy_coeff=0.01, num_epochs=4, minibatch_size=64, message_sharpness=SHARPNESS)
         .env_runners(num_worlds_per_env_runner=128, rollout_fragment_length=12)
         .debugging(seed=seed)
     )

@@ -62,7 +62,7 @@ class LocalTraining:
         self.iteration = self.episodes = self.env_steps = 0
         self.fragment: Any = None  # what the last iteration learned from
         self.survival = None if self.plan.survival is None else Survival(self.plan, self.config.seed)
-        self.schedules = TrainingSchedules(self.config)
+        self.schedules = TrainingSchedules(self.config, self.plan.sharpening(self.config))
         self._players: dict[tuple[bool, int], tuple[PopulationEnvRunner, dict[str, Any]]] = {}
 
     @property

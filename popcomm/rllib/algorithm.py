@@ -75,7 +75,7 @@ class PopulationPPO(PPO):
         self.selected: dict[str, dict[str, float]] = {}  # what the last iteration's selection came to, if there was one
         self.survival = Survival(self.plan, config.seed) if self.plan.survival else None
         self.ledger = Ledger(privacy_in(self.plan.channel))  # of what private messages spent
-        self.schedules = TrainingSchedules(config)
+        self.schedules = TrainingSchedules(config, self.plan.sharpening(config))
         self.attendance = Attendance(config)
         self.ahead = Ahead(config)
         self.harvest = Harvest(config, self.attendance, self.ahead)

@@ -81,7 +81,9 @@ class ConfigOfTraining(ConfigOfPopulations):
                 stays unused. None: 0.1 where messages are learned and can be counted, else 0.
             message_sharpness: share of that weight, 0 to 1, that goes to a low entropy of what is said in each world,
                 so that a message says something. At 1 both together are the information of messages on what the sender
-                knows, and senders name anything at all before anyone asked. None: 0.1.
+                knows, and senders name anything at all before anyone asked. None: 0.1; where symbols carry gradients
+                (relaxed, straight_through) it rises to 0.6 between the learner's updates 200 and 600, unless
+                `loss_schedules` has another rise: who is still deaf by then has something to begin with.
             message_kl_coeff: weight of the divergence (nats) of what is said from what was said when it was sampled.
             federated: members learn apart, and every few iterations all of a species go on from the mean of their
                 weights (`popcomm.rllib.federated`): {"every": iterations, "clip": L2 norm of a member's update, in the

@@ -25,6 +25,7 @@ from popcomm.rllib.joint_plan import JointCriticWays, joint_critic_of
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.survival_plan import SurvivalPlan, survival_of
 from popcomm.rollout.recipes import ChannelRecipe
+from popcomm.schedules import Linear
 
 # Worlds in a minibatch for each member's share of a world, where a config leaves it open.
 MINIBATCH = 32
@@ -32,6 +33,8 @@ MINIBATCH = 32
 RELAXED = 64
 # Gradients that go from receivers' losses to senders.
 CARRYING = ("relaxed", "straight_through", "through")
+# Those whose symbols become sharp by and by, where a config leaves it open; and between which updates of the learner.
+SHARPENED, RISING = ("relaxed", "straight_through"), (200, 600)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class SpeciesPlan:
     quality_weight: float  # of the quality loss, chosen or not; 0: nobody predicts what actions are worth
     balance_weight: float  # of the balance of symbols, chosen or not
     sharpness: float  # the share of it that goes to sharpness, chosen or not
+    rise: float | None  # what part of that share there is at first, where it is left open and rises; None: all
     rare_share: float  # of the entropy bonus that keeps actions open, chosen or not; 0 where none is ever ruled out
     over_worlds: float  # share of the entropy bonus that is for what is done in all worlds together
     joint_critic: JointCriticWays | None = None  # how its actions are advised; None: they are not
@@ -116,6 +120,25 @@ class Plan:
         share = max(s.members / s.species.num_seats for s in self.species.values())
         block = self.balanced_block
         return min(worlds, max(block, round(MINIBATCH * max(1.0, share)) // block * block))
+
+    def sharpening(self, settings: Settings) -> Linear | None:
+        """How the sharpness of symbols rises where it is left open: by the steps in which RISING updates are made.
+
+        While listeners are deaf, only speakers who say *something* in each world give them what they could begin with.
+        Those who began by themselves have agreed by then on what is worth saying (docs/learning_to_talk.md).
+
+        Returns:
+            strengths that multiply the share of every species with a `rise`; None where there is none.
+        """
+        starts = {species.rise for species in self.species.values()} - {None}
+        if not starts:
+            return None
+        (start,) = starts
+        learner = -(-self.total_worlds // max(1, settings.num_learners))
+        minibatches = -(-learner // self.worlds_in_minibatch(learner))
+        steps = self.total_worlds * settings.rollout_fragment_length / (minibatches * settings.num_epochs)
+        begin, end = (round(updates * steps) for updates in RISING)
+        return Linear(begin, end, start=start, stop=1.0)
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -267,6 +290,16 @@ def _is_told(settings: Settings, species: Species) -> bool:
     return settings.learn_from == "answers" and (species.has_answers or getattr(species.action_space, "n", 0) == 1)
 
 
+def _open_sharpness(settings: Settings, gradient: str) -> tuple[float, float | None]:
+    """The share that a config leaves open, and what part of it there is at first."""
+    first, last = (settings.left_open.get(key) for key in ("message_sharpness", "last_message_sharpness"))
+    assert first is not None
+    scheduled = "message_sharpness" in (settings.loss_schedules or {})
+    if last is None or scheduled or gradient not in SHARPENED:  # None: a config of before there was a last one
+        return first, None
+    return last, first / last
+
+
 def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> SpeciesPlan:
     """settings: of the species' module."""
     gradient, kind = gradient_of(settings), spec.messages
@@ -280,7 +313,9 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
     if balance is None:
         learned = gradient != "none"  # a control that speaks as it happens to
         balance = open_ones["message_balance_coeff"] if learned and can_be_balanced(kind) else 0.0
-    sharpness = open_ones["message_sharpness"] if sharpness is None else sharpness
+    rise = None
+    if sharpness is None:
+        sharpness, rise = _open_sharpness(settings, gradient if balance > 0 else "none")
     rare = open_ones["rare_action_share"] if settings.rare_action_share is None else settings.rare_action_share
     rare = 0.0 if isinstance(species.action_space, spaces.Box) else rare
     critic = of_species("population.critic", settings.critic, species)
@@ -301,6 +336,7 @@ def _species_plan(settings: Settings, species: Species, spec: AgentSpec) -> Spec
         quality_weight=quality,
         balance_weight=balance,
         sharpness=sharpness,
+        rise=rise,
         rare_share=rare,
         over_worlds=settings.entropy_over_worlds,
         joint_critic=joint_critic_of(settings.joint_critic) if advised else None,

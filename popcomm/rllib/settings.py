@@ -29,11 +29,13 @@ OF_DICTS = """
     num_workers
 """
 # Weights of the losses that make messages learned, where a config leaves them open (docs/learning_to_talk.md), and the
-# share of the entropy bonus that pulls at actions about to be ruled out.
+# share of the entropy bonus that pulls at actions about to be ruled out. Symbols that carry gradients rise from the
+# first sharpness to the last.
 LEFT_OPEN = {
     "quality_coeff": 0.5,
     "message_balance_coeff": 0.1,
     "message_sharpness": 0.1,
+    "last_message_sharpness": 0.6,
     "rare_action_share": 1.0,
 }
 ENTROPY_COEFF = 0.05  # weight of the actions' entropy (nats), where a config leaves it open

@@ -25,6 +25,7 @@ from popcomm.rllib.ppo import Reduce, surrogate, value_error
 from popcomm.rllib.rows import Rows as _Rows
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.supervision import answer_log_prob, due
+from popcomm.rllib.training_schedules import SHARPENING
 from popcomm.rllib.unroll import SpeciesUnroll
 
 
@@ -127,7 +128,10 @@ class SpeciesLoss:
 
     def _scaled(self) -> dict[str, float]:
         """The same, as schedules have them now."""
-        return {name: weight * self.scales.get(name, 1.0) for name, weight in self.weights.items()}
+        scaled = {name: weight * self.scales.get(name, 1.0) for name, weight in self.weights.items()}
+        if self.plan.rise is not None:
+            scaled["message_sharpness"] *= self.scales.get(SHARPENING, 1.0)
+        return scaled
 
     def _value_error(self, output: AgentOutput, rows: _Rows) -> Tensor:
         """[P, R], squared and clipped."""

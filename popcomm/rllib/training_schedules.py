@@ -15,6 +15,8 @@ from popcomm.schedules import Clock, Schedule, make_schedule, refuse_load
 MUTATION, PRESSURE, LOSS = "mutation", "pressure", "loss/"
 # {name: where a config says it}; losses follow, by name.
 KEYS = {MUTATION: "survival.mutation_schedule", PRESSURE: "survival.pressure"}
+# The rise of a sharpness that a config leaves open, among the losses: no loss that could be given a schedule.
+SHARPENING = "sharpening"
 
 
 class TrainingSchedules:
@@ -22,12 +24,13 @@ class TrainingSchedules:
 
     Args:
         settings: which say what they drive.
+        sharpening: how the sharpness of messages rises that they leave open (`Plan.sharpening`); None: it does not.
 
     Raises:
         UserError: what is given is no schedule.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sharpening: Schedule | None = None) -> None:
         given: dict[str, Any] = {}
         if settings.survival_strategy is not None:
             given = {MUTATION: settings.mutation_schedule, PRESSURE: settings.survival_pressure}
@@ -37,12 +40,14 @@ class TrainingSchedules:
         given |= {f"{LOSS}{name}": value for name, value in losses.items()}
         # Their own: schedules remember, and the config may make another training.
         self._all = {name: _own(key_of(name), value) for name, value in given.items() if value is not None}
+        if sharpening is not None:
+            self._all[f"{LOSS}{SHARPENING}"] = sharpening
         self._now = {name: 1.0 for name in self._all}
 
     @property
     def given(self) -> dict[str, Schedule]:
         """{where a config says it: schedule}."""
-        return {key_of(name): schedule for name, schedule in self._all.items()}
+        return {key_of(name): schedule for name, schedule in self._all.items() if name != f"{LOSS}{SHARPENING}"}
 
     def observe(self, clock: Clock) -> None:
         """How far training is, and how well it goes."""

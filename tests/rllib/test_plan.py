@@ -20,6 +20,7 @@ from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.settings import LEFT_OPEN
+from popcomm.schedules import Clock
 from tests.rllib.worlds import ClockWorld
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 8, "length": 2}
@@ -91,7 +92,42 @@ def test_losses_of_talk_follow_from_how_senders_learn(
     speaker = plan.species["speaker"]
     assert (plan.carries_gradients, plan.keeps_message_logp) == (carries, keeps_logp)
     assert speaker.speaks_by_reinforce == by_reinforce
-    assert (speaker.quality_weight, speaker.balance_weight, speaker.sharpness) == (quality, balance, 0.1)
+    assert (speaker.quality_weight, speaker.balance_weight) == (quality, balance)
+    assert (speaker.sharpness, speaker.rise) == ((0.6, pytest.approx(1 / 6)) if carries else (0.1, None))
+    assert two_species().communication(messages=None).plan.species["speaker"].rise is None
+
+
+def test_a_sharpness_that_is_left_open_rises_between_the_learners_updates_200_and_600() -> None:
+    config = two_species().env_runners(rollout_fragment_length=8).training(num_epochs=2, minibatch_size=12)
+    rise = config.plan.sharpening(config)
+    assert rise is not None
+    per_update = 24 * 8 / (2 * 2)  # env steps of an iteration, over its two minibatches in two epochs
+    strengths = [rise.strength(Clock(round(updates * per_update))) for updates in (0, 200, 400, 600, 900)]
+    assert strengths == pytest.approx([1 / 6, 1 / 6, 7 / 12, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"message_sharpness": 0.3}, {"loss_schedules": {"message_sharpness": 0.5}}],
+    ids=["a number", "a schedule"],
+)
+def test_a_sharpness_that_is_given_stays_or_follows_its_own_schedule(training: dict[str, Any]) -> None:
+    plan = (config := two_species().training(**training)).plan
+    assert plan.sharpening(config) is None
+    assert plan.species["speaker"].sharpness == training.get("message_sharpness", 0.1)
+
+
+def test_one_species_may_have_a_sharpness_of_its_own_beside_one_that_rises() -> None:
+    config = two_species().training(message_sharpness={"speaker": 0.3, "default": None})
+    assert [s.rise is None for s in config.plan.species.values()] == [name == "speaker" for name in config.plan.species]
+    assert config.plan.sharpening(config) is not None
+
+
+def test_a_config_of_before_there_was_a_rise_goes_on_without_one() -> None:
+    config = two_species()
+    config.left_open = {key: value for key, value in LEFT_OPEN.items() if key != "last_message_sharpness"}
+    assert config.plan.sharpening(config) is None
+    assert config.plan.species["speaker"].sharpness == 0.1
 
 
 class PushedWorld(ClockWorld):

@@ -12,7 +12,7 @@ from popcomm.analysis.experiments.local_training import LocalTraining
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
-from popcomm.schedules import Clock
+from popcomm.schedules import Clock, Linear
 from tests.rllib.test_survival import config_of, parts
 
 FADE = {"kind": "linear", "begin": 0, "end": 100}
@@ -102,6 +102,30 @@ def test_losses_on_messages_have_schedules_too(loss: str, key: str) -> None:
     same, whole = after(0.25), after(0.5)
     assert all(torch.allclose(half[name], same[name], atol=1e-6) for name in same)
     assert not all(torch.allclose(whole[name], same[name], atol=1e-6) for name in same)
+
+
+def test_a_sharpness_that_is_left_open_weighs_a_sixth_at_first_and_all_of_it_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def after(**training: Any) -> dict[str, torch.Tensor]:
+        one = LocalTraining(config_of(strategy=None).training(message_balance_coeff=0.5, **training), 8)
+        one.iterate()
+        return parts(one)
+
+    def rising(env_steps: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+        with monkeypatch.context() as patch:
+            patch.setattr(Linear, "strength", lambda self, clock: between(self, Clock(env_steps)))
+            return after()
+
+    between = Linear.strength
+    for env_steps, same, other in ((0, 0.1, 0.6), (10**9, 0.6, 0.1)):
+        found, alike, unlike = (
+            rising(env_steps, monkeypatch),
+            after(message_sharpness=same),
+            after(message_sharpness=other),
+        )
+        assert all(torch.allclose(found[key], value, atol=1e-6) for key, value in alike.items())
+        assert not all(torch.allclose(found[key], value, atol=1e-6) for key, value in unlike.items())
 
 
 @pytest.mark.parametrize(

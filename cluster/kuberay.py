@@ -11,10 +11,12 @@ from typing import Any
 from popcomm.cluster.mistakes import (
     ClusterMistake,
     Schema,
+    check_auth_mode,
     check_bounds,
     check_images,
     check_no_token,
     hold,
+    is_everywhere,
     mapping,
 )
 
@@ -195,12 +197,13 @@ def check(document: Any) -> None:
     kind = document.get("kind")
     if kind == "Secret":
         raise ClusterMistake("a Secret is written down in the file; let the operator make it, or kubectl create secret")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ClusterMistake(f"kind is {kind!r}; {nearest(str(kind), kinds)}")
     version, spec, more = kinds[kind]
     hold(document, mapping(["metadata", "spec"], apiVersion={"const": version}, kind={}, metadata=METADATA, spec=spec))
     check_images(document)
     check_no_token(document)
+    check_auth_mode(document)
     more(document["spec"])
 
 
@@ -222,7 +225,8 @@ def _check_claim(spec: Mapping[str, Any]) -> None:
 
 def _check_cluster(where: str, spec: Mapping[str, Any]) -> None:
     head = spec["headGroupSpec"]
-    if head.get("rayStartParams", {}).get("num-cpus") != "0":
+    given = head.get("rayStartParams", {})
+    if given.get("num-cpus") != "0" or given.get("num-gpus", "0") != "0":
         raise ClusterMistake(f'{where}.headGroupSpec.rayStartParams must have num-cpus: "0": nothing trains there')
     if spec.get("authOptions", {}).get("mode") != "token":
         raise ClusterMistake(f"{where}.authOptions must be {{mode: token}}")
@@ -230,10 +234,32 @@ def _check_cluster(where: str, spec: Mapping[str, Any]) -> None:
         raise ClusterMistake(f"{where}.networkPolicy is missing; {{mode: DenyAll}} shuts all out")
     if spec["networkPolicy"]["mode"] == "DenyAllEgress":
         raise ClusterMistake(f"{where}.networkPolicy.mode is 'DenyAllEgress', which lets everybody in")
-    if head.get("serviceType", "ClusterIP") != "ClusterIP" or head.get("enableIngress"):
-        raise ClusterMistake(f"{where}.headGroupSpec is reached from outside; serviceType must be ClusterIP")
+    service = head.get("headService")
+    service = service.get("spec") if isinstance(service, Mapping) else None
+    types = [head.get("serviceType"), service.get("type") if isinstance(service, Mapping) else None]
+    if any(found not in (None, "ClusterIP") for found in types) or head.get("enableIngress"):
+        raise ClusterMistake(
+            f"{where}.headGroupSpec is reached from outside; the type of its service must be ClusterIP"
+        )
+    _check_ingress(f"{where}.networkPolicy", spec["networkPolicy"])
     _check_groups(where, spec)
     _check_pods(f"{where}.headGroupSpec", head["template"]["spec"])
+
+
+def _check_ingress(where: str, policy: Mapping[str, Any]) -> None:
+    """Rules that let in whoever comes: without peers a rule is for all."""
+    groups = enumerate(policy.get("workerGroups", []))
+    parts = {key: policy.get(key, {}) for key in ("head", "worker")} | {f"workerGroups[{i}]": g for i, g in groups}
+    for name, part in parts.items():
+        for index, rule in enumerate(part.get("ingressRules", [])):
+            place = f"{where}.{name}.ingressRules[{index}]"
+            if not rule.get("from"):
+                raise ClusterMistake(f"{place} lets everybody in; name in `from` whom")
+            for peer in rule["from"]:
+                if not peer:
+                    raise ClusterMistake(f"{place} lets everybody in; a peer of `from` is empty")
+                if is_everywhere(peer.get("ipBlock", {}).get("cidr")):
+                    raise ClusterMistake(f"{place} opens to {peer['ipBlock']['cidr']}, all of the internet")
 
 
 def _check_groups(where: str, spec: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from popcomm.errors import UserError, nearest
 
 Schema = dict[str, Any]
+SOME = 8  # bits that addresses of one network have in common, at least; private ones are no larger
 UNPINNED = re.compile(r"(^[^:@]+$)|:latest$")  # of an image
 
 
@@ -87,6 +89,27 @@ def check_no_token(document: Any) -> None:
         named = isinstance(value, Mapping) and value.get("name") == "RAY_AUTH_TOKEN" and "value" in value
         if named or (isinstance(value, str) and "RAY_AUTH_TOKEN=" in value):
             raise ClusterMistake(f"{path} holds a token; it belongs in a Secret, or in ~/.ray/auth_token")
+
+
+def check_auth_mode(document: Any) -> None:
+    """Raises ClusterMistake for a variable that asks for another way in than by token, wherever it stands."""
+    for path, value in walk(document):
+        named = isinstance(value, Mapping) and value.get("name") == "RAY_AUTH_MODE" and "value" in value
+        texts = re.findall(r"RAY_AUTH_MODE=(\S*)", value) if isinstance(value, str) else []
+        modes = [str(value["value"])] if named else texts
+        for mode in modes:
+            if mode.strip("'\"") != "token":
+                raise ClusterMistake(
+                    f"{path} sets RAY_AUTH_MODE to '{mode}', which lets in who has no token; use token"
+                )
+
+
+def is_everywhere(network: object) -> bool:
+    """Whether it is the internet, or a good part of it: fewer than SOME bits are given."""
+    try:
+        return ipaddress.ip_network(str(network), strict=False).prefixlen < SOME
+    except ValueError:
+        return False
 
 
 def check_bounds(where: str, least_key: str, most_key: str, values: Mapping[str, Any]) -> None:

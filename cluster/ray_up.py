@@ -11,7 +11,15 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from popcomm.cluster.mistakes import ClusterMistake, check_bounds, check_images, check_no_token
+from popcomm.cluster.mistakes import (
+    ClusterMistake,
+    check_auth_mode,
+    check_bounds,
+    check_images,
+    check_no_token,
+    is_everywhere,
+    walk,
+)
 
 from popcomm.cli.ray_session import quiet_ray
 from popcomm.errors import nearest
@@ -46,6 +54,7 @@ def check(config: Any) -> None:
     check_ray(config)
     check_images(config)
     check_no_token(config)
+    check_auth_mode(config)
     _check_keys(config)
     _check_numbers(config)
     _check_safety(config)
@@ -115,9 +124,27 @@ def _check_safety(config: Mapping[str, Any]) -> None:
         raise ClusterMistake("docker.run_options must have --env RAY_AUTH_MODE=token")
     if not any(TOKEN_FILE.search(target) for target in config.get("file_mounts") or {}):
         raise ClusterMistake("file_mounts must bring ~/.ray/auth_token to the nodes")
+    # Flags of `ray start` win over what the node type says.
+    for flag, found in re.findall(r"--(num-[cg]pus)[= ](\S+)", start):
+        if found != "0":
+            raise ClusterMistake(f"head_start_ray_commands must not have --{flag}={found}: nothing trains on the head")
+    published = re.search(r"(?:^|\s)(-p|-P|--publish|--publish-all)(?=[\s=\d])", options + " ")
+    if published:
+        raise ClusterMistake(f"docker.run_options must not have {published[1]}: no port of Ray is for others")
     for permission in config["provider"].get("security_group", {}).get("IpPermissions", []):
-        if any(place.get("CidrIp") == "0.0.0.0/0" for place in permission.get("IpRanges", [])):
-            raise ClusterMistake("provider.security_group opens a port to 0.0.0.0/0, all of the internet")
+        if not isinstance(permission, Mapping):
+            raise ClusterMistake(f"provider.security_group.IpPermissions has {permission!r}, which is no mapping")
+    _check_addresses(config)
+
+
+def _check_addresses(config: Mapping[str, Any]) -> None:
+    """Ports that are open to all, and nodes with addresses of the internet's, however deep that stands."""
+    for path, value in walk(config):
+        key = path.rpartition(".")[2]
+        if key in ("CidrIp", "CidrIpv6") and is_everywhere(value):
+            raise ClusterMistake(f"{path} opens a port to {value}, all of the internet")
+        if (key == "AssociatePublicIpAddress" and value) or key == "accessConfigs":
+            raise ClusterMistake(f"{path} gives a node a public address; leave it out")
 
 
 def _workers(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -106,6 +106,18 @@ def test_rays_own_check_is_what_it_was() -> None:
         ("docker.run_options.0", "--env RAY_AUTH_TOKEN=abc", "holds a token"),
         ("file_mounts", {}, "auth_token"),
         ("available_node_types", ..., "available_node_types"),
+        ("docker.run_options", ["--env RAY_AUTH_MODE=token", "-p 8265:8265"], "docker.run_options must not have -p"),
+        ("docker.run_options", ["--env RAY_AUTH_MODE=token --publish=80:80"], "must not have --publish"),
+        (
+            "docker.run_options",
+            ["--env RAY_AUTH_MODE=token", "--env RAY_AUTH_MODE=disabled"],
+            "docker.run_options[1] sets RAY_AUTH_MODE to 'disabled'",
+        ),
+        (
+            "head_start_ray_commands.0",
+            "ray start --head --dashboard-host=127.0.0.1 --num-cpus=8",
+            "head_start_ray_commands must not have --num-cpus=8: nothing trains on the head",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_for_ray_up_is_told(name: str, path: str, value: Any, said: str) -> None:
@@ -121,6 +133,42 @@ def test_misspelt_fields_of_clouds_are_told() -> None:
     assert "all of the internet" in told(
         ray_up.check, put(documents("aws.yaml")[0], "provider.security_group.IpPermissions", anyone)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "said"),
+    [
+        ("aws", "provider.security_group.IpPermissions", [{"Ipv6Ranges": [{"CidrIpv6": "::/0"}]}], "port to ::/0, all"),
+        (
+            "aws",
+            "provider.security_group.IpPermissions",
+            [{"IpRanges": [{"CidrIp": "10.0.0.0/8"}, {"CidrIp": "128.0.0.0/1"}]}],
+            "IpPermissions[0].IpRanges[1].CidrIp opens a port to 128.0.0.0/1",
+        ),
+        ("aws", "provider.security_group.IpPermissions", ["x"], "has 'x', which is no mapping"),
+        (
+            "aws",
+            "available_node_types.head.node_config.NetworkInterfaces",
+            [{"DeviceIndex": 0, "AssociatePublicIpAddress": True}],
+            "AssociatePublicIpAddress gives a node a public address",
+        ),
+        (
+            "gcp",
+            "available_node_types.head.node_config.networkInterfaces",
+            [{"accessConfigs": [{"type": "ONE_TO_ONE_NAT"}]}],
+            "accessConfigs gives a node a public address",
+        ),
+    ],
+)
+def test_what_opens_a_node_to_the_internet_is_told_however_deep_it_stands(
+    name: str, path: str, value: Any, said: str
+) -> None:
+    assert said in told(ray_up.check, put(documents(f"{name}.yaml")[0], path, value))
+
+
+def test_a_private_network_may_come_in() -> None:
+    inside = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}]
+    ray_up.check(put(documents("aws.yaml")[0], "provider.security_group.IpPermissions", inside))
 
 
 @pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
@@ -157,6 +205,25 @@ def test_rollouts_are_spot_and_learners_are_not(name: str) -> None:
         ("spec.headGroupSpec.template.spec.securityContext", {}, "runAsNonRoot: true"),
         ("spec.headGroupSpec.template.spec.volumes", [], "mounts the volume 'runs', which does not exist"),
         ("spec.workerGroupSpecs.0.template.spec.containers.0.env", [{"name": "RAY_AUTH_TOKEN", "value": "x"}], "token"),
+        (
+            "spec.networkPolicy.head",
+            {"ingressRules": [{}]},
+            "head.ingressRules[0] lets everybody in; name in `from` whom",
+        ),
+        ("spec.networkPolicy.worker", {"ingressRules": [{"from": [{}]}]}, "worker.ingressRules[0] lets everybody in"),
+        (
+            "spec.networkPolicy.workerGroups",
+            [{"groupName": "a", "ingressRules": [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]}],
+            "workerGroups[0].ingressRules[0] opens to 0.0.0.0/0",
+        ),
+        ("spec.headGroupSpec.headService", {"spec": {"type": "LoadBalancer"}}, "is reached from outside"),
+        ("spec.headGroupSpec.rayStartParams.num-gpus", "1", "nothing trains there"),
+        (
+            "spec.workerGroupSpecs.0.template.spec.containers.0.env",
+            [{"name": "RAY_AUTH_MODE", "value": "disabled"}],
+            "env[0] sets RAY_AUTH_MODE to 'disabled'",
+        ),
+        ("kind", ["RayCluster"], "kind is ['RayCluster']"),
         ("kind", "RayClutser", "kind is 'RayClutser'; did you mean 'RayCluster'?"),
         ("kind", "Secret", "a Secret is written down"),
         ("apiVersion", "ray.io/v1alpha1", "apiVersion is 'ray.io/v1alpha1'"),
@@ -223,12 +290,32 @@ GOOD = "FROM python:3.11.13-slim\nARG DEVICE=cpu\nRUN a \\\n  # why\n  && b\nUSE
         ("USER ray\n", "", "must not be root"),
         ("USER ray", "EXPOSE 8265\nUSER ray", "line 6: EXPOSE 8265"),
         ("USER ray", "ENV RAY_AUTH_TOKEN=abc\nUSER ray", "line 6: ENV holds a secret"),
+        ("USER ray", "USER", "must have a name"),
+        ("FROM python:3.11.13-slim", "FROM", "line 1: FROM names no image"),
+        (
+            "python:3.11.13-slim",
+            "--platform=linux/amd64 python:latest",
+            "line 1: FROM python:latest must have a version",
+        ),
         ("RUN a", "RUNN a", "line 3: RUNN does not exist; did you mean 'RUN'?"),
     ],
 )
 def test_a_mistake_in_a_dockerfile_is_told(old: str, new: str, said: str) -> None:
     dockerfile.check(GOOD)
     assert said in told(dockerfile.check, GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("USER ray", "FROM python:3.12-slim AS base\nFROM base\nUSER ray"),
+        ("FROM python", "FROM --platform=linux/amd64 python"),
+        ("USER ray", "RUN <<EOF\necho hello\nanything\nEOF\nUSER ray"),
+    ],
+    ids=["an earlier stage", "a platform", "a here-document"],
+)
+def test_what_docker_takes_is_no_mistake(old: str, new: str) -> None:
+    dockerfile.check(GOOD.replace(old, new))
 
 
 def test_the_image_has_what_popcomm_asks_for() -> None:

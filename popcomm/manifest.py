@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -49,12 +50,16 @@ def read(folder: Path) -> dict[str, Any]:
         CheckpointError: there is none, or one that cannot be read.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint at {folder}")
+        older = _replaced(folder)
+        rest = f"; the one that it was to replace is {older}" if older.is_dir() else ""
+        raise CheckpointError(f"there is no checkpoint at {folder}{rest}")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"the checkpoint {folder} has no {MANIFEST}: it was not completely written") from None
-    except (ValueError, OSError, RecursionError):
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {folder} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError):
         manifest = None
     if not _is_manifest(manifest):
         raise CheckpointError(f"the checkpoint {folder} has a damaged {MANIFEST}")
@@ -157,8 +162,27 @@ def prune(folder: str | Path, keep: int, run: str | None = None) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
+def put_in_place(new: Path, folder: Path) -> None:
+    """Give a whole checkpoint its name. One that has it keeps its files, under another, until the new one has it."""
+    older = _replaced(folder)
+    if folder.exists():
+        shutil.rmtree(older, ignore_errors=True)
+        os.replace(folder, older)
+    os.replace(new, folder)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _replaced(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced")
+
+
 def clear_leftovers(folder: str | Path) -> None:
-    """Remove what processes that died have left half written or half removed. Nobody may be writing there."""
+    """Remove what processes that died have left half written or half removed, and give a checkpoint its name back that
+    was to be replaced by one that never came. Nobody may be writing there."""
+    for older in Path(folder).glob(".*.replaced"):
+        name = older.with_name(older.name.removeprefix(".").removesuffix(".replaced"))
+        if not name.exists() and _holds(older):
+            os.replace(older, name)
     for leftover in Path(folder).glob(".*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from popcomm.identity import IDENTITY, identify, run_id
-from popcomm.manifest import MANIFEST, CheckpointError, clear_leftovers, files_of, find, latest_valid, prune, verify
+from popcomm.manifest import (
+    MANIFEST,
+    CheckpointError,
+    clear_leftovers,
+    files_of,
+    find,
+    latest_valid,
+    prune,
+    put_in_place,
+    verify,
+)
 
 
 def save(folder: Path, iteration: int, **more: Any) -> Path:
@@ -126,3 +136,40 @@ def test_a_run_keeps_its_id(tmp_path: Path) -> None:
     assert identify(tmp_path / "b")["id"] != first["id"]
     (tmp_path / "a" / IDENTITY).write_text("[]")
     assert run_id(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("dies_at", [1, 2])
+def test_one_that_is_replaced_is_there_until_the_new_one_is(
+    dies_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer = save(tmp_path, 1), save(tmp_path / "made", 2)
+    calls = iter(range(1, 9))
+
+    def replace(source: Path, target: Path) -> None:
+        if next(calls) == dies_at:
+            raise KeyboardInterrupt
+        source.rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            put_in_place(newer, older)
+    if dies_at == 2:
+        with pytest.raises(CheckpointError, match=r"no checkpoint at .*to replace is .*\.checkpoint_000001\.replaced"):
+            verify(older)
+    clear_leftovers(tmp_path)
+    assert verify(older)["iteration"] == 1
+    put_in_place(newer, older)
+    assert verify(older)["iteration"] == 2
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_manifest_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = save(tmp_path, 1)
+
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(CheckpointError, match="checkpoint_000001 cannot be read: Permission denied"):
+        verify(checkpoint)

@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,7 +27,7 @@ from ray.tune import Checkpoint
 import popcomm
 from popcomm.errors import UserError
 from popcomm.identity import identify
-from popcomm.manifest import MANIFEST, CheckpointError, files_of, latest_valid, verify
+from popcomm.manifest import MANIFEST, CheckpointError, files_of, latest_valid, put_in_place, verify
 from popcomm.rllib import config_file, state_files
 from popcomm.rllib.state_files import FOLDER
 from popcomm.rollout.loading import UNDER
@@ -68,7 +69,9 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise CheckpointError(f"{folder} holds something that is no checkpoint; name a new or an empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    # Not by mkdtemp, whose folders nobody else may read, on storage that others share neither.
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    temporary.mkdir()
     try:
         write(str(temporary), **kwargs)
         weights = _state(algorithm, temporary / FOLDER)
@@ -83,9 +86,7 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
             "versions": versions(),
         }
         _write_json(temporary / MANIFEST, manifest)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return str(folder)

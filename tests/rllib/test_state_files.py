@@ -220,6 +220,12 @@ def test_a_config_with_code_that_has_no_name_must_be_given(tmp_path: Path) -> No
     assert weight_digest(restored) == weight_digest(before)
 
 
+def test_a_checkpoint_may_be_read_by_whom_other_folders_may(tmp_path: Path) -> None:
+    saved, other = Path(trained(swarm()).save_to_path(tmp_path / "saved")), tmp_path / "other"
+    other.mkdir()
+    assert saved.stat().st_mode == other.stat().st_mode
+
+
 def test_a_strangers_config_names_nothing_that_runs(tmp_path: Path) -> None:
     saved = Path(trained(swarm()).save_to_path(tmp_path / "saved"))
     file = saved / state_files.FOLDER / config_file.CONFIG

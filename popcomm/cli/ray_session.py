@@ -103,10 +103,11 @@ def _no_cluster(address: str, error: Exception) -> UserError:
 
 
 def cpus(config: Any) -> int:
-    """CPUs that Ray must offer: the env runners, the learners, and the driver.
+    """CPUs that Ray must offer: the env runners, those of evaluations, the learners, and the driver.
 
     They are reservations, not cores: a machine with fewer cores runs the same config slower.
     """
     per_learner = 1 if config.num_cpus_per_learner == "auto" else config.num_cpus_per_learner
-    wanted = config.num_env_runners * config.num_cpus_per_env_runner + config.num_learners * per_learner
+    runners = config.num_env_runners + config.evaluation_num_env_runners
+    wanted = runners * config.num_cpus_per_env_runner + config.num_learners * per_learner
     return math.ceil(wanted + max(1, config.num_cpus_for_main_process))

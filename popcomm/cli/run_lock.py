@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -83,9 +83,15 @@ def _lock(run_dir: Path, deadline: float) -> IO[str]:
         if _still_there(stream, file):
             break
         stream.close()  # its owner removed it between our opening and locking it
-    stream.truncate(0)
-    stream.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": _now()}) + "\n")
-    stream.flush()
+    try:
+        stream.truncate(0)
+        stream.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": _now()}) + "\n")
+        stream.flush()
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be written cannot be flushed either
+            stream.close()
+        raise _not_writable(run_dir, error) from error
     return stream
 
 

@@ -119,7 +119,8 @@ def _run(
                 summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
         finally:
             algo.stop()
-    summary["report"] = None if summary["interrupted"] else _report(run_dir)
+    with run_folder_told(run_dir):
+        summary["report"] = None if summary["interrupted"] else _report(run_dir)
     _conclude(summary, run_dir, display)
     return summary
 
@@ -154,9 +155,11 @@ def _validate(config: Any, elsewhere: bool) -> None:
         raise
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
-    if config.num_gpus_per_learner and not (elsewhere or os.environ.get("RAY_ADDRESS")):
-        import torch
+    import ray
+    import torch
 
+    # Within a Ray that is there, as in a trial of a cluster, learners are placed where the GPUs are.
+    if config.num_gpus_per_learner and not (elsewhere or os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
         there = torch.cuda.device_count()
         wanted = config.num_gpus_per_learner * max(1, config.num_learners)
         if wanted > there:

@@ -349,6 +349,7 @@ class PopulationPPOLearner(PPOTorchLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         # What Ray hands out is one memory for all learners of a node, and optimizers step their moments in place.
         state = {key: copy.deepcopy(part) if key != COMPONENT_RL_MODULE else part for key, part in state.items()}
+        state.pop("should_module_be_updated", None)  # which species learn is told by the config of now
         super().set_state(state)
         if COMPONENT_OPTIMIZER in state:  # and not weights alone
             self.growth.set_state(state.get(GROWTH, {}), self.device)

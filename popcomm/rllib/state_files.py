@@ -35,7 +35,7 @@ FORMAT, FORMAT_VERSION = "popcomm-state", 1
 # Of these a part that no JSON has takes the whole with it: worlds of others, and what a user keeps of an episode.
 WHOLE = ("world", "custom_data")
 # Without these a training goes on where they are pickles that are not read: worlds begin new episodes, callbacks are
-# told of episodes as if those started here, and which species learn is told by the config.
+# told of episodes as if those started here, and which species learn is told by the config in any case.
 SPARED = (*WHOLE, "should_module_be_updated")
 _LEFT_OUT = object()
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from popcomm.cli import documents, run_folder
 from popcomm.cli import main as cli
-from popcomm.cli import run_folder
+from popcomm.cli.train import checked_config
 from popcomm.errors import LostError, UserError
 from popcomm.manifest import Found
 
@@ -81,6 +82,15 @@ def test_more_gpus_than_there_are_is_a_mistake(
     gpus = ["--set", "learners.num_gpus_per_learner=1", "--set", "learners.num_learners=2"]
     said = complaint(capsys, "train", "swarm", *gpus, "--run-dir", "r")
     assert said.endswith("learners.num_gpus_per_learner asks for 2 GPUs, and this machine has 1")
+
+
+def test_within_a_ray_that_is_there_learners_are_placed_where_the_gpus_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a trial of a job, whose node may have none."""
+    document = documents.load("swarm", ["learners.num_gpus_per_learner=1", "learners.num_learners=2"])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    assert checked_config(document).num_learners == 2
 
 
 def test_training_without_an_end_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

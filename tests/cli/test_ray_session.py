@@ -12,7 +12,7 @@ import ray
 
 from popcomm.cli.ray_session import OBJECT_STORE_BYTES, cpus, prepare_environment, ray_session
 from popcomm.errors import UserError
-from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
@@ -31,6 +31,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_run_has_a_cpu_for_each_process() -> None:
     config = PopulationPPOConfig().env_runners(num_env_runners=3).learners(num_learners=2)
     assert cpus(config) == 6
+
+
+def test_a_run_has_the_cpus_that_rllib_will_ask_for() -> None:
+    config = PopulationPPOConfig().environment("swarm_v0").env_runners(num_env_runners=1, num_cpus_per_env_runner=3)
+    config.evaluation(evaluation_interval=1, evaluation_num_env_runners=2)
+    asked = PopulationPPO.default_resource_request(config.learners(num_learners=1)).required_resources["CPU"]
+    assert cpus(config) == asked
 
 
 def test_a_ray_of_its_own_is_small_and_stopped_even_after_an_error(calls: list[Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +69,13 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         taken(tmp_path / "file" / "run"),
     ):
         pass
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("popcomm.cli.run_lock.json.dumps", refuse)  # what writes the line
+    with pytest.raises(UserError, match=r"--run-dir .* cannot be written: No space left on device"), taken(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

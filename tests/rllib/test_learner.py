@@ -167,6 +167,21 @@ def test_a_frozen_species_keeps_its_weights_while_the_other_learns() -> None:
     assert changed(learner.networks["listener"], before["listener"])
 
 
+@pytest.mark.parametrize(("saved", "now"), [(None, ["listener"]), (["listener"], None), (["speaker"], ["listener"])])
+def test_which_species_learn_after_a_restore_is_told_by_the_config_of_now(
+    saved: list[str] | None, now: list[str] | None
+) -> None:
+    first, second = clock_config(members=2), clock_config(members=2)
+    first.multi_agent(policies_to_train=saved)
+    second.multi_agent(policies_to_train=now)
+    runner, learner = runner_of(second), learner_of(second)
+    learner.set_state(learner_of(first).get_state())
+    before = {name: weights(m) for name, m in learner.networks.items()}
+    update(learner, runner)
+    learned = [name for name, network in learner.networks.items() if changed(network, before[name])]
+    assert learned == (["speaker", "listener"] if now is None else now)
+
+
 def test_a_members_update_does_not_depend_on_the_size_of_the_population() -> None:
     """Two silent members with the same data learn what one learns alone."""
 

@@ -33,9 +33,11 @@ RANGES = ("uniform", "loguniform", "randint", "lograndint")  # [low, high]
 STEPPED = ("quniform", "qloguniform", "qrandint", "qlograndint")  # [low, high, step]
 BELLS = ("randn", "qrandn")  # [mean, deviation], and a step
 SPACES = (*LISTS, *RANGES, *STEPPED, *BELLS)  # as in ray.tune
+CONTINUOUS = ("uniform", "loguniform", "randn")  # of which no value is drawn twice
 WHOLE = ("randint", "lograndint", "qrandint", "qlograndint")
 EXCLUSIVE = ("randint", "lograndint")  # whose upper end is none of their values
 FAR = 3  # deviations from the mean that stand for all draws of a bell
+SEED = "debugging.seed"
 EXAMPLE = "for example {grid_search: [16, 32]}"
 
 
@@ -101,10 +103,18 @@ class Search:
         return None if self.rule is None else self.rule.every
 
     @property
+    def grid_points(self) -> int:
+        return math.prod(len(s.arguments) for s in self.param_space.values() if s.kind == GRID)
+
+    @property
     def num_trials(self) -> int:
-        return self.num_samples * math.prod(
-            len(s.arguments) for s in self.param_space.values() if s.kind == "grid_search"
-        )
+        return self.num_samples * self.grid_points
+
+    @property
+    def repeats(self) -> bool:
+        """Whether trials may have the same settings, so that only a seed of their own makes them differ."""
+        drawn_anew = any(space.kind in CONTINUOUS and not space.when for space in self.param_space.values())
+        return self.num_samples > 1 and SEED not in self.param_space and not drawn_anew
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Parameters that stand for all trials: every point of the grid, with the rest at their first corner; then the

@@ -37,6 +37,16 @@ class _Loader(yaml.SafeLoader):
             seen.add(_text(key))
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a text stands for; one that looks like a date or is tagged as a number may be none."""
+        if not isinstance(node, yaml.ScalarNode):
+            return super().construct_object(node, deep)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError, KeyError, IndexError, OverflowError) as error:
+            problem = f"'{node.value}' is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put what is merged before the node's own keys, which it does not replace; of several mappings the first
         counts. (PyYAML's own tells keys apart by the identity of their texts, so that either may win.)"""

@@ -77,6 +77,24 @@ def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
         schema.load(written(tmp_path, "training:\n  lr: [1\n"))
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("2020-13-45", "'2020-13-45' is no timestamp"),
+        ("!!int abc", "'abc' is no int"),
+        ("!!float abc", "'abc' is no float"),
+        ("!!bool abc", "'abc' is no bool"),
+        ("!!timestamp abc", "'abc' is no timestamp"),
+        ("!!int ''", "'' is no int"),
+    ],
+)
+def test_a_value_that_is_not_what_it_says_is_told_with_its_place(tmp_path: Path, value: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"run.yaml: line 2, column 5: {said}"):
+        schema.load(written(tmp_path, f"a:\n b: {value}"))
+    with pytest.raises(UserError, match=f"--set training.lr={value}: line 1, column 1: {said}"):
+        schema.load(written(tmp_path, "training: {}"), [f"training.lr={value}"])
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "word"])
 def test_a_file_without_sections_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match="must hold sections such as 'environment:'"):

@@ -206,7 +206,7 @@ class PopulationSurvival(BetweenRuns):
         number(f"{KEY}.perturbation", self.perturbation, must, least=1, below=math.inf)
         share(f"{KEY}.resample_probability", self.resample_probability)
         number(f"{KEY}.smoothing", self.smoothing, "be at least 0 and below 1", least=0, below=1)
-        _check_keys(self.hyperparameters)
+        _check_keys(self.named, self.hyperparameters)
 
     @property
     def factors(self) -> tuple[float, float]:  # type: ignore[override]
@@ -253,13 +253,13 @@ class PBT(BetweenRuns):
         count(f"{KEY}.perturbation_interval", self.perturbation_interval, 1)
         number(f"{KEY}.quantile_fraction", self.quantile_fraction, "be above 0 and at most 0.5", above=0, most=0.5)
         share(f"{KEY}.resample_probability", self.resample_probability)
-        if len(self.perturbation_factors) != 2:
+        if not isinstance(self.perturbation_factors, (list, tuple)) or len(self.perturbation_factors) != 2:
             raise UserError(
                 f"{KEY}.perturbation_factors is {shown(self.perturbation_factors)}, and must be two factors"
             )
         for factor in self.perturbation_factors:
             at_least_zero(f"{KEY}.perturbation_factors", factor)
-        _check_keys(self.hyperparam_mutations)
+        _check_keys(self.named, self.hyperparam_mutations)
 
     @property
     def every(self) -> int:  # type: ignore[override]
@@ -339,9 +339,11 @@ def make_sampler(value: Any) -> str:
     return str(value)
 
 
-def _check_keys(keys: Any) -> None:
-    if keys is not None and (isinstance(keys, str) or not all(isinstance(key, str) for key in keys)):
-        raise UserError(f"{KEY}: {shown(keys)} must be a list of keys of tune.param_space")
+def _check_keys(name: str, keys: Any) -> None:
+    if keys is not None and (not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys)):
+        raise UserError(
+            f"{KEY}.{name} is {shown(keys)}, and must be a list of keys of tune.param_space, where their ranges are"
+        )
 
 
 def _among(key: str, kept: Iterable[str]) -> bool:

@@ -57,6 +57,19 @@ def searched(scheduler: Any, document: dict[str, Any] | None = None, **tune: Any
         ("pbt", {"search": "optuna"}, "with tune.scheduler children's values come from their parents"),
         ({**TOP, "hyperparameters": ["training.gamma"]}, {}, "'training.gamma' is none of tune.param_space"),
         ({**TOP, "hyperparameters": ["population.members"]}, {}, "population.members stays for the life of a run"),
+        (
+            {**TOP, "hyperparameters": {"training.lr": {"uniform": [0, 1]}}},
+            {},
+            "tune.scheduler.hyperparameters is {'training.lr': {'uniform': [0, 1]}}, and must be a list of keys of "
+            "tune.param_space, where their ranges are",
+        ),
+        (
+            {"kind": "pbt", "hyperparam_mutations": {"training.lr": [0.1, 0.2]}},
+            {},
+            "tune.scheduler.hyperparam_mutations is {'training.lr': [0.1, 0.2]}, and must be a list of keys of",
+        ),
+        ({"kind": "pbt", "hyperparam_mutations": 3}, {}, "hyperparam_mutations is 3, and must be a list of keys of"),
+        ({"kind": "pbt", "perturbation_factors": 2}, {}, "perturbation_factors is 2, and must be two factors"),
         ({**TOP, "strategy": {"kind": "novelty"}}, {}, "tune.scheduler.strategy Novelty cannot select runs"),
         (
             {**TOP, "strategy": {"kind": "age_limit", "age": 2}},

@@ -15,11 +15,12 @@ from typing import Any
 
 from rich.console import Console
 
+from popcomm.checks import count
 from popcomm.cli import runs_lineage, train
 from popcomm.cli.ray_session import cpus, quiet_ray, ray_session
 from popcomm.cli.run_folder import check_run_dir, open_run_dir
 from popcomm.cli.run_lock import taken
-from popcomm.cli.search_space import Search, search
+from popcomm.cli.search_space import SEED, Search, search
 from popcomm.cli.sweep_storage import check_storage
 from popcomm.cli.sweep_table import (
     DONE,
@@ -157,6 +158,8 @@ def checked_trials(document: Mapping[str, Any], wanted: Search, elsewhere: bool 
     for point in wanted.points():
         try:
             config = train.checked_config(document_of(document, wanted, point), elsewhere)
+            if config.seed is not None:
+                count(SEED, config.seed, 0)
             _check_networks(config)
         except UserError as error:
             raise UserError(f"{spelled(point)}: {error}") from error
@@ -223,8 +226,8 @@ def _tuner(
         param_space={key: space.for_tune() for key, space in wanted.param_space.items()},
         tune_config=tune.TuneConfig(
             num_samples=wanted.num_samples,
-            search_alg=_searcher(document, wanted, at_once),
-            scheduler=make_scheduler(wanted, document),
+            search_alg=_searcher(wanted, at_once),
+            scheduler=make_scheduler(wanted),
             reuse_actors=True,  # processes: what they train is made anew
             trial_dirname_creator=functools.partial(trial_name, wanted=wanted),
         ),
@@ -239,22 +242,21 @@ def _tuner(
     )
 
 
-def _searcher(document: Mapping[str, Any], wanted: Search, at_once: int | None) -> Any:
+def _searcher(wanted: Search, at_once: int | None) -> Any:
     """What draws parameters: a function of the seed, as all else is, and with Optuna of what trials came to."""
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    seed = document.get("debugging", {}).get("seed")
     if wanted.sampler == "optuna":
         import optuna
         from ray.tune.search.optuna import OptunaSearch
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        found = OptunaSearch(metric="value", mode=wanted.mode, seed=seed)
+        found = OptunaSearch(metric="value", mode=wanted.mode, seed=wanted.seed)
         return ConcurrencyLimiter(found, max_concurrent=at_once) if at_once else found
     # Those that wait for a generation's end are not done, and would keep others from beginning.
     at_once = at_once if wanted.generation is None else None
-    return BasicVariantGenerator(max_concurrent=at_once or 0, random_state=seed)
+    return BasicVariantGenerator(max_concurrent=at_once or 0, random_state=wanted.seed)
 
 
 def _resources(document: dict[str, Any], wanted: Search, parameters: dict[str, Any]) -> Any:

@@ -38,7 +38,7 @@ class Rule(ABC):
         """Raises UserError where the sweep is not one that it can rule.
 
         Args:
-            document: of the sweep.
+            document: what it says of `stop` and `recording`, with converted values.
             keys: of its `param_space`.
             trials: as many as it has.
             sampler: that draws them.
@@ -73,21 +73,21 @@ class ASHA(Rule):
         if self.max_t is not None:
             count(f"{KEY}.max_t", self.max_t, self.grace_period)
 
-    def longest(self, document: Mapping[str, Any]) -> int:
-        """max_t, chosen or not.
+    def longest(self, iterations: float | None) -> int:
+        """max_t, chosen or not. iterations: of a trial, if they bound it.
 
         Raises:
-            UserError: neither it nor stop.training_iteration is there, or it is below the grace period.
+            UserError: neither is there, or they are below the grace period.
         """
-        found = self.max_t or document.get("stop", {}).get("training_iteration")
+        found = self.max_t or iterations
         if found is None:
             raise UserError(f"{KEY}.max_t is missing: how many iterations a trial has, or name stop.training_iteration")
         if found < self.grace_period:
-            raise UserError(f"{KEY}.grace_period is {self.grace_period}, and a trial has {found} iterations")
-        return int(found)
+            raise UserError(f"{KEY}.grace_period is {self.grace_period}, and a trial has {found:g} iterations")
+        return math.ceil(found)
 
     def check(self, document: Mapping[str, Any], keys: Sequence[str], trials: int, sampler: str) -> None:
-        self.longest(document)
+        self.longest(document["stop"].get("training_iteration"))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class BetweenRuns(Rule):
             if _among(key, OF_A_LIFE):
                 raise UserError(f"{KEY}.{self.named}: {key} stays for the life of a run, and cannot be varied")
         assert self.every is not None
-        saved = (document.get("recording") or {}).get("checkpoint_every")
+        saved = document["recording"].get("checkpoint_every")
         if saved is not None and (not saved or self.every % saved):
             raise UserError(
                 f"recording.checkpoint_every is {saved}, and must divide the {self.every} iterations of a generation "

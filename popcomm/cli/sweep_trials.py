@@ -46,7 +46,7 @@ def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str, 
     if run_dir.name in stopped(run_dir.parent):
         return
     life = runs_lineage.life_of(run_dir.parent, run_dir.name) or Life(parameters)
-    own = document_of(document, wanted, {**own_seed(document, wanted, run_dir.name), **life.parameters})
+    own = document_of(document, wanted, {**own_seed(wanted, run_dir.name), **life.parameters})
     runs_lineage.take_over(run_dir.parent, run_dir.name, life)
     newest = find(run_dir / CHECKPOINTS, run=run_id(run_dir)).path if (run_dir / CONFIG).is_file() else None
     if newest is None:
@@ -58,7 +58,7 @@ def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str, 
     reports.final()
 
 
-def own_seed(document: Mapping[str, Any], wanted: Search, name: str) -> dict[str, int]:
+def own_seed(wanted: Search, name: str) -> dict[str, int]:
     """{"debugging.seed": that of a trial} where settings are repeated, else nothing: the document's own stands.
 
     It is a function of the document's seed and the number of the sample, so that a trial that goes on has the same; the
@@ -67,12 +67,11 @@ def own_seed(document: Mapping[str, Any], wanted: Search, name: str) -> dict[str
     Args:
         name: the trial's folder, see `trial_name`.
     """
-    seed = (document.get("debugging") or {}).get("seed")
     # The grid is gone through once for each sample.
     sample = int(name.partition("_")[0]) // wanted.grid_points
-    if seed is None or sample == 0 or not wanted.repeats:
+    if wanted.seed is None or sample == 0 or not wanted.repeats:
         return {}
-    return {SEED: seed_of(seed, SAMPLES_BRANCH, sample) % 2**31}
+    return {SEED: seed_of(wanted.seed, SAMPLES_BRANCH, sample) % 2**31}
 
 
 def document_of(document: Mapping[str, Any], wanted: Search, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -196,6 +196,10 @@ def complaint(capsys: pytest.CaptureFixture[str], folder: Path, document: dict[s
         ({WIDTH: {"grid_search": [8, "x"]}}, "hidden_dim=x: population.agent_config.hidden_dim is 'x', and must be a"),
         ({"training.gama": {"grid_search": [0.9]}}, "gama=0.9: training.gama does not exist; did you mean 'gamma'?"),
         ({"training.gamma": {"uniform": [0.9, 1.5]}}, "gamma=1.5: training.gamma is 1.5, and must be a number between"),
+        (
+            {"debugging.seed": {"choice": [1, -1]}},
+            "seed=-1: debugging.seed is -1, and must be a whole number of at lea",
+        ),
         ({"recording.run_dir": {"choice": ["x"]}}, "recording.run_dir belongs on the command line: --run-dir"),
     ],
 )

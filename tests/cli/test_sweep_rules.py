@@ -88,6 +88,48 @@ def test_a_wrong_rule_is_told(scheduler: Any, tune: dict[str, Any], said: str) -
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"stop": {"training_iteration": "ten"}}, "stop.training_iteration is 'ten', and must be a number"),
+        ({"stop": {"training_iteration": [20]}}, "stop.training_iteration is [20], and must be a number"),
+        (
+            {"stop": {"training_iteration": 20}, "recording": {"checkpoint_every": "often"}},
+            "checkpoint_every is 'often",
+        ),
+        ({"stop": {"training_iteration": 20}, "recording": {"checkpoint_every": [5]}}, "checkpoint_every is [5], and"),
+        (
+            {"stop": {"training_iteration": 20}, "debugging": {"seed": "x"}},
+            "debugging.seed is 'x', and must be a whole",
+        ),
+        ({"debugging": {"seed": -1}}, "debugging.seed is -1, and must be a whole number between 0 and 4294967295"),
+        ({"debugging": {"seed": 2**32}}, "debugging.seed is 4294967296, and must be a whole number between 0 and 42"),
+    ],
+)
+@pytest.mark.parametrize("scheduler", ["asha", TOP], ids=["asha", "population_survival"])
+def test_a_wrong_value_in_another_section_is_told_as_in_a_training(
+    scheduler: Any, sections: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        searched(scheduler, {"stop": {"training_iteration": 20}, **sections})
+    assert said in str(caught.value)
+
+
+def test_values_of_other_sections_count_as_a_training_takes_them() -> None:
+    sections = {
+        "stop": {"training_iteration": "20"},
+        "recording": {"checkpoint_every": "3"},
+        "debugging": {"seed": "3"},
+    }
+    found = searched(TOP, sections)
+    assert (found.seed, found.iterations) == (3, 20)
+    assert searched("asha", sections).rule.longest(found.iterations) == 20
+    assert searched("asha", {**sections, "debugging": {"seed": 3.0}}).seed == 3
+    sections["recording"]["checkpoint_every"] = "4"
+    with pytest.raises(UserError, match=r"recording.checkpoint_every is 4, and must divide the 6 iterations"):
+        searched(TOP, sections)
+
+
 def test_optuna_draws_from_ranges_and_choices_alone() -> None:
     space = {"training.lr": {"grid_search": [0.1]}}
     with pytest.raises(

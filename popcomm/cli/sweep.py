@@ -212,6 +212,7 @@ def _tuner(
     from ray import tune
 
     from popcomm.cli.tune_schedulers import make_scheduler, stop_without_metric
+    from popcomm.cli.tune_search import make_searcher
 
     quiet_ray()
     folder = sweep_dir.resolve()
@@ -226,7 +227,7 @@ def _tuner(
         param_space={key: space.for_tune() for key, space in wanted.param_space.items()},
         tune_config=tune.TuneConfig(
             num_samples=wanted.num_samples,
-            search_alg=_searcher(wanted, at_once),
+            search_alg=make_searcher(wanted, at_once),
             scheduler=make_scheduler(wanted),
             reuse_actors=True,  # processes: what they train is made anew
             trial_dirname_creator=functools.partial(trial_name, wanted=wanted),
@@ -240,23 +241,6 @@ def _tuner(
             callbacks=[_announcer(wanted)],
         ),
     )
-
-
-def _searcher(wanted: Search, at_once: int | None) -> Any:
-    """What draws parameters: a function of the seed, as all else is, and with Optuna of what trials came to."""
-    from ray.tune.search import ConcurrencyLimiter
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
-    if wanted.sampler == "optuna":
-        import optuna
-        from ray.tune.search.optuna import OptunaSearch
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        found = OptunaSearch(metric="value", mode=wanted.mode, seed=wanted.seed)
-        return ConcurrencyLimiter(found, max_concurrent=at_once) if at_once else found
-    # Those that wait for a generation's end are not done, and would keep others from beginning.
-    at_once = at_once if wanted.generation is None else None
-    return BasicVariantGenerator(max_concurrent=at_once or 0, random_state=wanted.seed)
 
 
 def _resources(document: dict[str, Any], wanted: Search, parameters: dict[str, Any]) -> Any:

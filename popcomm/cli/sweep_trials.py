@@ -155,8 +155,6 @@ class Reports:
         ):
             told["missing"] = f"'{metric}' is not measured; {nearest(metric, self._lines.names)}"
             self._said_missing = True
-        elif self.wanted.sampler == "optuna":
-            return  # it takes a number of each report
         if final:
             told["final"] = True
         tune.report(told)

@@ -77,17 +77,16 @@ class ASHA(Rule):
         """max_t, chosen or not. iterations: of a trial, if they bound it.
 
         Raises:
-            UserError: neither is there, or they are below the grace period.
+            UserError: neither is there.
         """
         found = self.max_t or iterations
         if found is None:
             raise UserError(f"{KEY}.max_t is missing: how many iterations a trial has, or name stop.training_iteration")
-        if found < self.grace_period:
-            raise UserError(f"{KEY}.grace_period is {self.grace_period}, and a trial has {found:g} iterations")
         return math.ceil(found)
 
     def check(self, document: Mapping[str, Any], keys: Sequence[str], trials: int, sampler: str) -> None:
         self.longest(document["stop"].get("training_iteration"))
+        _check_acts("grace_period", self.grace_period, document)
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,7 @@ class MedianStopping(Rule):
         count(f"{KEY}.min_samples_required", self.min_samples_required, 1)
 
     def check(self, document: Mapping[str, Any], keys: Sequence[str], trials: int, sampler: str) -> None:
+        _check_acts("grace_period", self.grace_period, document)
         if self.min_samples_required >= trials:
             raise UserError(
                 f"{KEY}.min_samples_required is {self.min_samples_required}, and the sweep has {trials} "
@@ -126,7 +126,8 @@ class BetweenRuns(Rule):
     and all else are those of the parent's verified checkpoint.
     """
 
-    named: ClassVar[str] = "hyperparameters"  # how a config calls what is varied
+    named: ClassVar[str] = "hyperparameters"  # how a config calls what is varied ...
+    timed: ClassVar[str] = "every"  # ... and the iterations of a generation
     hyperparameters: Sequence[str] | None
     smoothing: float
     resample_probability: float
@@ -166,6 +167,7 @@ class BetweenRuns(Rule):
             if _among(key, OF_A_LIFE):
                 raise UserError(f"{KEY}.{self.named}: {key} stays for the life of a run, and cannot be varied")
         assert self.every is not None
+        _check_acts(self.timed, self.every, document)
         saved = document["recording"].get("checkpoint_every")
         if saved is not None and (not saved or self.every % saved):
             raise UserError(
@@ -247,6 +249,7 @@ class PBT(BetweenRuns):
     perturbation_factors: Sequence[float] = (1.2, 0.8)
     hyperparam_mutations: Sequence[str] | None = None
     named: ClassVar[str] = "hyperparam_mutations"
+    timed: ClassVar[str] = "perturbation_interval"
     smoothing = 0.0
 
     def __post_init__(self) -> None:
@@ -337,6 +340,15 @@ def make_sampler(value: Any) -> str:
     if value == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError("tune.search optuna needs the package optuna: pip install 'popcomm[optuna]'")
     return str(value)
+
+
+def _check_acts(name: str, first: int, document: Mapping[str, Any]) -> None:
+    """Raises UserError: trials have ended at the first iteration after which a rule may act."""
+    iterations = document["stop"].get("training_iteration")
+    if iterations is not None and first >= iterations:
+        raise UserError(
+            f"{KEY}.{name} is {first}, and a trial has {iterations:g} iterations, so that {KEY} would never act"
+        )
 
 
 def _check_keys(name: str, keys: Any) -> None:

@@ -115,6 +115,26 @@ def test_a_wrong_value_in_another_section_is_told_as_in_a_training(
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "key"),
+    [
+        ({"kind": "asha"}, "grace_period"),
+        ({"kind": "asha", "max_t": 40}, "grace_period"),
+        ({"kind": "median_stopping"}, "grace_period"),
+        (TOP, "every"),
+        ({"kind": "pbt"}, "perturbation_interval"),
+    ],
+)
+def test_a_rule_that_would_first_act_when_trials_have_ended_is_refused(scheduler: dict[str, Any], key: str) -> None:
+    document = {"stop": {"training_iteration": 20}}
+    assert searched({**scheduler, key: 19}, document).rule is not None
+    for first in (20, 21):
+        with pytest.raises(UserError) as caught:
+            searched({**scheduler, key: first}, document)
+        said = f"tune.scheduler.{key} is {first}, and a trial has 20 iterations, so that tune.scheduler would never act"
+        assert str(caught.value) == said
+
+
 def test_values_of_other_sections_count_as_a_training_takes_them() -> None:
     sections = {
         "stop": {"training_iteration": "20"},

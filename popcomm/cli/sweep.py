@@ -21,6 +21,7 @@ from popcomm.cli.ray_session import cpus, quiet_ray, ray_session
 from popcomm.cli.run_folder import check_run_dir, open_run_dir
 from popcomm.cli.run_lock import taken
 from popcomm.cli.search_space import SEED, Search, search
+from popcomm.cli.sweep_resuming import check_resumed
 from popcomm.cli.sweep_storage import check_storage
 from popcomm.cli.sweep_table import (
     DONE,
@@ -99,16 +100,20 @@ def run(
 def _run(
     document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console, trust: bool
 ) -> list[str]:
-    check_run_dir(sweep_dir, document, resume, only_stop=True)
+    changed = check_run_dir(sweep_dir, document, resume, only_stop=True)
+    wanted = search(document)
+    notes = check_resumed(sweep_dir, wanted, changed, max_concurrent) if resume else ()
+    document = at_a_time(document, max_concurrent)
     wanted = search(document)
     largest = max(checked_trials(document, wanted), key=cpus)
-    at_once = max_concurrent or wanted.max_concurrent_trials or _affordable(largest)
+    at_once = wanted.max_concurrent_trials or _affordable(largest)
     os.environ.update({name: os.environ.get(name, value) for name, value in TUNE_ENVIRONMENT.items()})
-    _check_concurrency(wanted, max_concurrent)
+    _check_concurrency(wanted)
     with ray_session(largest, copies=min(at_once or wanted.num_trials, wanted.num_trials)):
         check_storage(sweep_dir)
         open_run_dir(sweep_dir, document)
-        console.print(f"sweep folder: {sweep_dir}", markup=False, soft_wrap=True)
+        for line in (f"sweep folder: {sweep_dir}", *notes):
+            console.print(line, markup=False, soft_wrap=True)
         # What is in the folder of a new sweep, this one wrote.
         results = _tuner(document, wanted, sweep_dir, resume, at_once, trust or not resume).fit()
     rows = _rows(results, wanted, sweep_dir)
@@ -193,9 +198,16 @@ def _affordable(config: Any) -> int | None:
     return max(1, here // cpus(config))
 
 
-def _check_concurrency(wanted: Search, max_concurrent: int | None) -> None:
+def at_a_time(document: Mapping[str, Any], max_concurrent: int | None) -> dict[str, Any]:
+    """The document with what --max-concurrent asks for, which a sweep keeps for its life."""
+    if max_concurrent is None:
+        return dict(document)
+    return {**document, "tune": {**document["tune"], "max_concurrent_trials": max_concurrent}}
+
+
+def _check_concurrency(wanted: Search) -> None:
     """Trials that wait for one another's generation cannot be counted as running ones on a cluster."""
-    asked = max_concurrent or wanted.max_concurrent_trials
+    asked = wanted.max_concurrent_trials
     if asked and wanted.generation is not None and os.environ.get("RAY_ADDRESS"):
         raise UserError(
             f"{asked} trials at a time were asked for, and with this tune.scheduler a cluster runs as many as it has "

@@ -252,11 +252,22 @@ def binned(values: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers.notna().sum() < len(values.dropna()) or values.nunique() <= MOST_VALUES:
         return values.astype(object).where(values.notna(), "not set")
-    edges = np.quantile(numbers.dropna(), np.linspace(0, 1, BINS + 1))
-    places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, BINS - 1)
-    names = [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges)]
+    # Where many values are the same, fewer edges differ.
+    edges = np.unique(np.quantile(numbers.dropna(), np.linspace(0, 1, BINS + 1)))
+    places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
+    names = [f"{low} to {high}" for low, high in itertools.pairwise(_told_apart(edges))]
     told = pd.Series(pd.Categorical.from_codes(places, names, ordered=True), index=values.index)
     return told.astype(object).where(values.notna(), "not set") if values.isna().any() else told
+
+
+def _told_apart(edges: np.ndarray) -> list[str]:
+    """Different numbers in three digits, or as many as they need to be told apart."""
+    told: list[str] = []
+    for digits in range(3, 18):  # 17 tell all float64 apart
+        told = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(told)) == len(told):
+            break
+    return told
 
 
 def explained(sweep: Sweep) -> dict[str, float]:

@@ -14,21 +14,56 @@ import yaml
 from popcomm.errors import UserError, nearest
 
 SHIPPED = "popcomm.rllib_configs"
+MERGE = "tag:yaml.org,2002:merge"
+DOTTED = ["tune", "param_space"]  # what is in it has keys with dots
+
+
+def _text(key: yaml.Node) -> Any:
+    """By which a key is told from others: its text; of one that is none, which is refused later, itself."""
+    return key.value if isinstance(key, yaml.ScalarNode) else key
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with two mendings: a key may stand once only, and 3e-4 is a number as it is in YAML 1.2."""
+    """YAML 1.1, but a key stands once only, what is merged replaces nothing, and 3e-4 is a number as in YAML 1.2."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """As it is written: later, what is merged (<<) has been put among the node's own keys."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
+            if _text(key) in seen:
                 problem = f"the key '{key.value}' stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            seen.add(_text(key))
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a text stands for; one that looks like a date or is tagged as a number may be none."""
+        if not isinstance(node, yaml.ScalarNode):
+            return super().construct_object(node, deep)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError, KeyError, IndexError, OverflowError) as error:
+            problem = f"'{node.value}' is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what is merged before the node's own keys, which it does not replace; of several mappings the first
+        counts. (PyYAML's own tells keys apart by the identity of their texts, so that either may win.)"""
+        written = node.value
+        node.value = own = [pair for pair in written if pair[0].tag != MERGE]
+        taken, merged = {_text(key) for key, _ in own}, []
+        for given in [value for key, value in written if key.tag == MERGE]:
+            for source in given.value if isinstance(given, yaml.SequenceNode) else [given]:
+                if not isinstance(source, yaml.MappingNode):
+                    problem = "<< takes a mapping, or a list of them"
+                    raise yaml.constructor.ConstructorError(None, None, problem, source.start_mark)
+                self.flatten_mapping(source)
+                new = [pair for pair in source.value if _text(pair[0]) not in taken]
+                taken |= {_text(key) for key, _ in new}
+                merged += new
+        node.value = merged + own
+        super().flatten_mapping(node)
 
 
 _Loader.add_implicit_resolver(
@@ -118,7 +153,7 @@ def _section(name: Any, content: Any) -> dict[str, Any]:
 
 
 def put(document: dict[str, Any], override: str) -> None:
-    """Put "section.key=value" into a document, the value in YAML.
+    """Put "section.key=value" into a document, the value in YAML. What follows tune.param_space. is one key.
 
     Raises:
         UserError: not of that form, or a key within what is no mapping.
@@ -127,6 +162,8 @@ def put(document: dict[str, Any], override: str) -> None:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise UserError(f"--set {override}: not of the form section.key=value, for example training.lr=3e-4")
+    if path[:2] == DOTTED and len(path) > 2:
+        path = [*DOTTED, ".".join(path[2:])]
     value = _parse(text, f"--set {override}")
     if len(path) == 1:
         document[path[0]] = _section(path[0], value)

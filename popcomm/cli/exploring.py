@@ -57,8 +57,10 @@ def drawn(space: Space, rng: np.random.Generator) -> Any:
 def _beside(space: Space, value: Any, factor: float, way: int, rng: np.random.Generator) -> Any:
     if space.kind not in LISTS:
         moved = _fitted(space, value * factor)
-        # A whole number that its factor does not move takes a step.
-        return moved if moved != value or space.kind not in WHOLE else _fitted(space, value + (1 if way == 0 else -1))
+        step = space.arguments[2] if space.kind.startswith("q") else 1 if space.kind in WHOLE else 0
+        # What goes in steps, and its factor does not move, takes one.
+        stays = step > 0 and math.isclose(moved, value)
+        return _fitted(space, value + (step if way == 0 else -step)) if stays else moved
     if value not in space.arguments:
         return drawn(space, rng)
     place = space.arguments.index(value) + (1 if way == 0 else -1)

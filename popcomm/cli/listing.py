@@ -16,6 +16,7 @@ from popcomm.cli.sources import (
     ClassSource,
     arguments,
     class_source,
+    file_of,
     find_class,
     first_sentence,
     table,
@@ -126,6 +127,8 @@ def classes(kind: Names) -> dict[str, ClassSource]:
 def _named(name: str) -> Iterator[tuple[Names, ClassSource]]:
     module, colon, attribute = name.partition(":")
     if colon:
+        if file_of(module) is None:
+            raise UserError(f"'{name}': the module '{module}' does not exist, or is not written in Python")
         found = find_class(module, attribute)
         if found is None:
             raise UserError(f"'{name}' is no class in the file of {module}")

@@ -31,8 +31,10 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as
 
 
 def check_writable(file: Path, option: str, suffix: str) -> None:
-    """Raises UserError: the file has another suffix, or its folder does not exist."""
+    """Raises UserError: the file has another suffix, is a folder, or its own folder does not exist."""
     if file.suffix.lower() != suffix:
         raise UserError(f"{option} {file} does not end in {suffix}")
     if not file.parent.is_dir():
         raise UserError(f"{option} {file}: the folder {file.parent} does not exist")
+    if file.is_dir():
+        raise UserError(f"{option} {file} is a folder; name a file")

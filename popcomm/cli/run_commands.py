@@ -176,9 +176,10 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it goes; new, or empty.")],
 ) -> None:
     """Write a trained population as safetensors and JSON: all of it for popcomm.load, and each member by itself."""
-    from popcomm.cli.exporting import write
+    from popcomm.cli.exporting import check_folder, write
     from popcomm.cli.released import released
 
+    check_folder(folder)
     with released(run) as population:
         count = write(population, folder)
     typer.echo(f"{folder}: a population for popcomm.load, and {count} members for from_pretrained")

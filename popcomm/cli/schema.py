@@ -64,6 +64,17 @@ def apply(document: Mapping[str, Mapping[str, Any]], config: Config) -> Config:
     return config
 
 
+def converted(document: Mapping[str, Mapping[str, Any]], config_class: type, *names: str) -> dict[str, dict[str, Any]]:
+    """Sections with their values as `apply` gives them to the config's methods; of `stop` its bounds, as floats.
+
+    Raises:
+        UserError: an unknown key, or a value of the wrong type.
+    """
+    known = sections(config_class)
+    found: dict[str, dict[str, Any]] = {"stop": dict(stop_bounds(document))}
+    return found | {name: _arguments(name, document.get(name) or {}, known) for name in names}
+
+
 def sections(config_class: type) -> dict[str, Parameters]:
     """{method: its parameters} of the public methods that set something and return the config."""
     found = {}
@@ -82,7 +93,7 @@ def stop_bounds(document: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         UserError: a metric that is none of STOP_KEYS, or a bound that is no positive number.
     """
     bounds = {}
-    for key, value in document.get("stop", {}).items():
+    for key, value in (document.get("stop") or {}).items():
         if key not in STOP_KEYS:
             raise UserError(f"stop.{key} does not exist; {nearest(key, STOP_KEYS)}")
         bound = convert(f"stop.{key}", value, float)

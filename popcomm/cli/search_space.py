@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from popcomm.cli import schema
 from popcomm.cli.documents import shown
 from popcomm.cli.sweep_rules import Rule, make_rule, make_sampler
 from popcomm.cli.types import convert
@@ -33,9 +34,11 @@ RANGES = ("uniform", "loguniform", "randint", "lograndint")  # [low, high]
 STEPPED = ("quniform", "qloguniform", "qrandint", "qlograndint")  # [low, high, step]
 BELLS = ("randn", "qrandn")  # [mean, deviation], and a step
 SPACES = (*LISTS, *RANGES, *STEPPED, *BELLS)  # as in ray.tune
+CONTINUOUS = ("uniform", "loguniform", "randn")  # of which no value is drawn twice
 WHOLE = ("randint", "lograndint", "qrandint", "qlograndint")
 EXCLUSIVE = ("randint", "lograndint")  # whose upper end is none of their values
 FAR = 3  # deviations from the mean that stand for all draws of a bell
+SEED, LARGEST_SEED = "debugging.seed", 2**32 - 1  # of the generators that Tune draws with
 EXAMPLE = "for example {grid_search: [16, 32]}"
 
 
@@ -84,6 +87,8 @@ class Search:
         max_failures: how often a trial that fails is taken up again from its newest verified checkpoint.
         rule: which trials end early, or take over another's population; None: none.
         sampler: "random", or "optuna" for draws that follow what earlier trials came to.
+        seed: of the draws and of the selection between runs, debugging.seed; None: fresh entropy.
+        iterations: of a trial, stop.training_iteration; None: other bounds end it.
     """
 
     param_space: dict[str, Space]
@@ -94,6 +99,8 @@ class Search:
     max_failures: int = 0
     rule: Rule | None = None
     sampler: str = "random"
+    seed: int | None = None
+    iterations: float | None = None
 
     @property
     def generation(self) -> int | None:
@@ -101,10 +108,18 @@ class Search:
         return None if self.rule is None else self.rule.every
 
     @property
+    def grid_points(self) -> int:
+        return math.prod(len(s.arguments) for s in self.param_space.values() if s.kind == GRID)
+
+    @property
     def num_trials(self) -> int:
-        return self.num_samples * math.prod(
-            len(s.arguments) for s in self.param_space.values() if s.kind == "grid_search"
-        )
+        return self.num_samples * self.grid_points
+
+    @property
+    def repeats(self) -> bool:
+        """Whether trials may have the same settings, so that only a seed of their own makes them differ."""
+        drawn_anew = any(space.kind in CONTINUOUS and not space.when for space in self.param_space.values())
+        return self.num_samples > 1 and SEED not in self.param_space and not drawn_anew
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Parameters that stand for all trials: every point of the grid, with the rest at their first corner; then the
@@ -142,10 +157,11 @@ class Search:
 
 
 def search(document: Mapping[str, Mapping[str, Any]]) -> Search:
-    """The document's `tune:` section, checked.
+    """The document's `tune:` section, checked, with what it needs of the others.
 
     Raises:
-        UserError: it is missing, or holds an unknown key, search space or value.
+        UserError: it is missing, or holds an unknown key, search space or value, or what it needs of another section is
+            of the wrong type.
     """
     section = document.get("tune")
     if not section:
@@ -164,8 +180,15 @@ def search(document: Mapping[str, Mapping[str, Any]]) -> Search:
     values = {key: convert(f"tune.{key}", section[key], takes[key]) for key in takes if key in section}
     _check_settings(values)
     rule, sampler = make_rule(section.get("scheduler")), make_sampler(section.get("search"))
-    found = Search(_param_space(section.get("param_space")), **values, rule=rule, sampler=sampler)
-    _check_together(found, document)
+    from popcomm.rllib import PopulationPPOConfig  # takes seconds, so after what can be told at once
+
+    space = _param_space(section.get("param_space"))
+    others = schema.converted(document, PopulationPPOConfig, "recording", "debugging")
+    seed, iterations = others["debugging"].get("seed"), others["stop"].get("training_iteration")
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"{SEED} is {seed}, and must be a whole number between 0 and {LARGEST_SEED}")
+    found = Search(space, **values, rule=rule, sampler=sampler, seed=seed, iterations=iterations)
+    _check_together(found, others)
     return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import popcomm
+from popcomm.errors import UserError
 
 ROOT = Path(popcomm.__file__).parent
 # What popcomm itself passes to a World or an agent, and a generator, which no YAML can hold.
@@ -106,14 +107,40 @@ def first_sentence(text: str) -> str:
 
 @cache
 def tree_of(module: str) -> ast.Module:
-    """What a module's file says; nothing of one that has none."""
+    """What a module's file says; nothing of one that has none.
+
+    Raises:
+        UserError: the file is no Python.
+    """
+    file = file_of(module)
+    if file is None:
+        return ast.parse("")
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise UserError(f"{file}{where}: is no Python ({getattr(error, 'msg', error)})") from error
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module; None where there is no such module, or it is written in no Python.
+
+    Raises:
+        UserError: a package that it is in has a file that is no Python.
+    """
     if module.partition(".")[0] == popcomm.__name__:
         path = ROOT.joinpath(*module.split(".")[1:])
-        file: Path | None = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    else:
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        return file if file.is_file() else None
+    if not all(part.isidentifier() for part in module.split(".")):
+        return None
+    try:
         spec = find_spec(module)
-        file = Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
-    return ast.parse(file.read_text(encoding="utf-8") if file is not None and file.is_file() else "")
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: is no Python ({error.msg})") from error
+    except (ImportError, ValueError):  # the package around it is none, or has no file
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
 def _bases(found: ClassSource) -> Iterator[ClassSource]:

@@ -15,11 +15,13 @@ from typing import Any
 
 from rich.console import Console
 
+from popcomm.checks import count
 from popcomm.cli import runs_lineage, train
 from popcomm.cli.ray_session import cpus, quiet_ray, ray_session
 from popcomm.cli.run_folder import check_run_dir, open_run_dir
 from popcomm.cli.run_lock import taken
-from popcomm.cli.search_space import Search, search
+from popcomm.cli.search_space import SEED, Search, search
+from popcomm.cli.sweep_resuming import check_resumed
 from popcomm.cli.sweep_storage import check_storage
 from popcomm.cli.sweep_table import (
     DONE,
@@ -98,16 +100,20 @@ def run(
 def _run(
     document: dict[str, Any], sweep_dir: Path, resume: bool, max_concurrent: int | None, console: Console, trust: bool
 ) -> list[str]:
-    check_run_dir(sweep_dir, document, resume, only_stop=True)
+    changed = check_run_dir(sweep_dir, document, resume, only_stop=True)
+    wanted = search(document)
+    notes = check_resumed(sweep_dir, wanted, changed, max_concurrent) if resume else ()
+    document = at_a_time(document, max_concurrent)
     wanted = search(document)
     largest = max(checked_trials(document, wanted), key=cpus)
-    at_once = max_concurrent or wanted.max_concurrent_trials or _affordable(largest)
+    at_once = wanted.max_concurrent_trials or _affordable(largest)
     os.environ.update({name: os.environ.get(name, value) for name, value in TUNE_ENVIRONMENT.items()})
-    _check_concurrency(wanted, max_concurrent)
+    _check_concurrency(wanted)
     with ray_session(largest, copies=min(at_once or wanted.num_trials, wanted.num_trials)):
         check_storage(sweep_dir)
         open_run_dir(sweep_dir, document)
-        console.print(f"sweep folder: {sweep_dir}", markup=False, soft_wrap=True)
+        for line in (f"sweep folder: {sweep_dir}", *notes):
+            console.print(line, markup=False, soft_wrap=True)
         # What is in the folder of a new sweep, this one wrote.
         results = _tuner(document, wanted, sweep_dir, resume, at_once, trust or not resume).fit()
     rows = _rows(results, wanted, sweep_dir)
@@ -157,6 +163,8 @@ def checked_trials(document: Mapping[str, Any], wanted: Search, elsewhere: bool 
     for point in wanted.points():
         try:
             config = train.checked_config(document_of(document, wanted, point), elsewhere)
+            if config.seed is not None:
+                count(SEED, config.seed, 0)
             _check_networks(config)
         except UserError as error:
             raise UserError(f"{spelled(point)}: {error}") from error
@@ -190,9 +198,16 @@ def _affordable(config: Any) -> int | None:
     return max(1, here // cpus(config))
 
 
-def _check_concurrency(wanted: Search, max_concurrent: int | None) -> None:
+def at_a_time(document: Mapping[str, Any], max_concurrent: int | None) -> dict[str, Any]:
+    """The document with what --max-concurrent asks for, which a sweep keeps for its life."""
+    if max_concurrent is None:
+        return dict(document)
+    return {**document, "tune": {**document["tune"], "max_concurrent_trials": max_concurrent}}
+
+
+def _check_concurrency(wanted: Search) -> None:
     """Trials that wait for one another's generation cannot be counted as running ones on a cluster."""
-    asked = max_concurrent or wanted.max_concurrent_trials
+    asked = wanted.max_concurrent_trials
     if asked and wanted.generation is not None and os.environ.get("RAY_ADDRESS"):
         raise UserError(
             f"{asked} trials at a time were asked for, and with this tune.scheduler a cluster runs as many as it has "
@@ -209,6 +224,7 @@ def _tuner(
     from ray import tune
 
     from popcomm.cli.tune_schedulers import make_scheduler, stop_without_metric
+    from popcomm.cli.tune_search import make_searcher
 
     quiet_ray()
     folder = sweep_dir.resolve()
@@ -223,8 +239,8 @@ def _tuner(
         param_space={key: space.for_tune() for key, space in wanted.param_space.items()},
         tune_config=tune.TuneConfig(
             num_samples=wanted.num_samples,
-            search_alg=_searcher(document, wanted, at_once),
-            scheduler=make_scheduler(wanted, document),
+            search_alg=make_searcher(wanted, at_once),
+            scheduler=make_scheduler(wanted),
             reuse_actors=True,  # processes: what they train is made anew
             trial_dirname_creator=functools.partial(trial_name, wanted=wanted),
         ),
@@ -237,24 +253,6 @@ def _tuner(
             callbacks=[_announcer(wanted)],
         ),
     )
-
-
-def _searcher(document: Mapping[str, Any], wanted: Search, at_once: int | None) -> Any:
-    """What draws parameters: a function of the seed, as all else is, and with Optuna of what trials came to."""
-    from ray.tune.search import ConcurrencyLimiter
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
-    seed = document.get("debugging", {}).get("seed")
-    if wanted.sampler == "optuna":
-        import optuna
-        from ray.tune.search.optuna import OptunaSearch
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        found = OptunaSearch(metric="value", mode=wanted.mode, seed=seed)
-        return ConcurrencyLimiter(found, max_concurrent=at_once) if at_once else found
-    # Those that wait for a generation's end are not done, and would keep others from beginning.
-    at_once = at_once if wanted.generation is None else None
-    return BasicVariantGenerator(max_concurrent=at_once or 0, random_state=seed)
 
 
 def _resources(document: dict[str, Any], wanted: Search, parameters: dict[str, Any]) -> Any:

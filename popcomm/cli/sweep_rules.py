@@ -38,7 +38,7 @@ class Rule(ABC):
         """Raises UserError where the sweep is not one that it can rule.
 
         Args:
-            document: of the sweep.
+            document: what it says of `stop` and `recording`, with converted values.
             keys: of its `param_space`.
             trials: as many as it has.
             sampler: that draws them.
@@ -73,21 +73,20 @@ class ASHA(Rule):
         if self.max_t is not None:
             count(f"{KEY}.max_t", self.max_t, self.grace_period)
 
-    def longest(self, document: Mapping[str, Any]) -> int:
-        """max_t, chosen or not.
+    def longest(self, iterations: float | None) -> int:
+        """max_t, chosen or not. iterations: of a trial, if they bound it.
 
         Raises:
-            UserError: neither it nor stop.training_iteration is there, or it is below the grace period.
+            UserError: neither is there.
         """
-        found = self.max_t or document.get("stop", {}).get("training_iteration")
+        found = self.max_t or iterations
         if found is None:
             raise UserError(f"{KEY}.max_t is missing: how many iterations a trial has, or name stop.training_iteration")
-        if found < self.grace_period:
-            raise UserError(f"{KEY}.grace_period is {self.grace_period}, and a trial has {found} iterations")
-        return int(found)
+        return math.ceil(found)
 
     def check(self, document: Mapping[str, Any], keys: Sequence[str], trials: int, sampler: str) -> None:
-        self.longest(document)
+        self.longest(document["stop"].get("training_iteration"))
+        _check_acts("grace_period", self.grace_period, document)
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,7 @@ class MedianStopping(Rule):
         count(f"{KEY}.min_samples_required", self.min_samples_required, 1)
 
     def check(self, document: Mapping[str, Any], keys: Sequence[str], trials: int, sampler: str) -> None:
+        _check_acts("grace_period", self.grace_period, document)
         if self.min_samples_required >= trials:
             raise UserError(
                 f"{KEY}.min_samples_required is {self.min_samples_required}, and the sweep has {trials} "
@@ -126,7 +126,8 @@ class BetweenRuns(Rule):
     and all else are those of the parent's verified checkpoint.
     """
 
-    named: ClassVar[str] = "hyperparameters"  # how a config calls what is varied
+    named: ClassVar[str] = "hyperparameters"  # how a config calls what is varied ...
+    timed: ClassVar[str] = "every"  # ... and the iterations of a generation
     hyperparameters: Sequence[str] | None
     smoothing: float
     resample_probability: float
@@ -166,7 +167,8 @@ class BetweenRuns(Rule):
             if _among(key, OF_A_LIFE):
                 raise UserError(f"{KEY}.{self.named}: {key} stays for the life of a run, and cannot be varied")
         assert self.every is not None
-        saved = (document.get("recording") or {}).get("checkpoint_every")
+        _check_acts(self.timed, self.every, document)
+        saved = document["recording"].get("checkpoint_every")
         if saved is not None and (not saved or self.every % saved):
             raise UserError(
                 f"recording.checkpoint_every is {saved}, and must divide the {self.every} iterations of a generation "
@@ -206,7 +208,7 @@ class PopulationSurvival(BetweenRuns):
         number(f"{KEY}.perturbation", self.perturbation, must, least=1, below=math.inf)
         share(f"{KEY}.resample_probability", self.resample_probability)
         number(f"{KEY}.smoothing", self.smoothing, "be at least 0 and below 1", least=0, below=1)
-        _check_keys(self.hyperparameters)
+        _check_keys(self.named, self.hyperparameters)
 
     @property
     def factors(self) -> tuple[float, float]:  # type: ignore[override]
@@ -247,19 +249,20 @@ class PBT(BetweenRuns):
     perturbation_factors: Sequence[float] = (1.2, 0.8)
     hyperparam_mutations: Sequence[str] | None = None
     named: ClassVar[str] = "hyperparam_mutations"
+    timed: ClassVar[str] = "perturbation_interval"
     smoothing = 0.0
 
     def __post_init__(self) -> None:
         count(f"{KEY}.perturbation_interval", self.perturbation_interval, 1)
         number(f"{KEY}.quantile_fraction", self.quantile_fraction, "be above 0 and at most 0.5", above=0, most=0.5)
         share(f"{KEY}.resample_probability", self.resample_probability)
-        if len(self.perturbation_factors) != 2:
+        if not isinstance(self.perturbation_factors, (list, tuple)) or len(self.perturbation_factors) != 2:
             raise UserError(
                 f"{KEY}.perturbation_factors is {shown(self.perturbation_factors)}, and must be two factors"
             )
         for factor in self.perturbation_factors:
             at_least_zero(f"{KEY}.perturbation_factors", factor)
-        _check_keys(self.hyperparam_mutations)
+        _check_keys(self.named, self.hyperparam_mutations)
 
     @property
     def every(self) -> int:  # type: ignore[override]
@@ -339,9 +342,20 @@ def make_sampler(value: Any) -> str:
     return str(value)
 
 
-def _check_keys(keys: Any) -> None:
-    if keys is not None and (isinstance(keys, str) or not all(isinstance(key, str) for key in keys)):
-        raise UserError(f"{KEY}: {shown(keys)} must be a list of keys of tune.param_space")
+def _check_acts(name: str, first: int, document: Mapping[str, Any]) -> None:
+    """Raises UserError: trials have ended at the first iteration after which a rule may act."""
+    iterations = document["stop"].get("training_iteration")
+    if iterations is not None and first >= iterations:
+        raise UserError(
+            f"{KEY}.{name} is {first}, and a trial has {iterations:g} iterations, so that {KEY} would never act"
+        )
+
+
+def _check_keys(name: str, keys: Any) -> None:
+    if keys is not None and (not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys)):
+        raise UserError(
+            f"{KEY}.{name} is {shown(keys)}, and must be a list of keys of tune.param_space, where their ranges are"
+        )
 
 
 def _among(key: str, kept: Iterable[str]) -> bool:

@@ -15,16 +15,18 @@ from popcomm.cli import runs_lineage, train
 from popcomm.cli.progress import PLAIN_EVERY, Status
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS
 from popcomm.cli.runs_lineage import Life
-from popcomm.cli.search_space import Search, search, with_parameters
+from popcomm.cli.search_space import SEED, Search, search, with_parameters
 from popcomm.errors import nearest
 from popcomm.identity import run_id
 from popcomm.manifest import find
+from popcomm.rollout import seed_of
 
 LONGEST_NAME = 120  # characters
 LOCK_SECONDS = 60.0  # until a process in which the trial was before has ended
 # Iterations without an end of any episode, after which a metric that is not there is taken to be none.
 PATIENCE = 50
 EPISODES_ENDED = "charts/episodic_return"
+SAMPLES_BRANCH = 21  # of the seed: trials of the same settings
 
 
 def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str, trust: bool = False) -> None:
@@ -44,7 +46,7 @@ def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str, 
     if run_dir.name in stopped(run_dir.parent):
         return
     life = runs_lineage.life_of(run_dir.parent, run_dir.name) or Life(parameters)
-    own = document_of(document, wanted, life.parameters)
+    own = document_of(document, wanted, {**own_seed(wanted, run_dir.name), **life.parameters})
     runs_lineage.take_over(run_dir.parent, run_dir.name, life)
     newest = find(run_dir / CHECKPOINTS, run=run_id(run_dir)).path if (run_dir / CONFIG).is_file() else None
     if newest is None:
@@ -54,6 +56,22 @@ def trial(parameters: dict[str, Any], document: dict[str, Any], sweep_dir: str, 
     reports = Reports(run_dir, wanted, _patience(own), due)
     train.run(own, run_dir, newest is not None, reports, anew=inherited, patience=LOCK_SECONDS, trust=trust)
     reports.final()
+
+
+def own_seed(wanted: Search, name: str) -> dict[str, int]:
+    """{"debugging.seed": that of a trial} where settings are repeated, else nothing: the document's own stands.
+
+    It is a function of the document's seed and the number of the sample, so that a trial that goes on has the same; the
+    first sample has the document's own, and so has every sample where there is none.
+
+    Args:
+        name: the trial's folder, see `trial_name`.
+    """
+    # The grid is gone through once for each sample.
+    sample = int(name.partition("_")[0]) // wanted.grid_points
+    if wanted.seed is None or sample == 0 or not wanted.repeats:
+        return {}
+    return {SEED: seed_of(wanted.seed, SAMPLES_BRANCH, sample) % 2**31}
 
 
 def document_of(document: Mapping[str, Any], wanted: Search, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,8 +155,6 @@ class Reports:
         ):
             told["missing"] = f"'{metric}' is not measured; {nearest(metric, self._lines.names)}"
             self._said_missing = True
-        elif self.wanted.sampler == "optuna":
-            return  # it takes a number of each report
         if final:
             told["final"] = True
         tune.report(told)

@@ -36,13 +36,13 @@ JOURNAL = "decisions.jsonl"
 RUNS_BRANCH = 20  # of the seed: selection between runs
 
 
-def make_scheduler(search: Search, document: Mapping[str, Any]) -> TrialScheduler | None:
+def make_scheduler(search: Search) -> TrialScheduler | None:
     """Tune's scheduler for the sweep's rule; None without one."""
     rule, by = search.rule, {"time_attr": ITERATION, "metric": VALUE, "mode": search.mode}
     if isinstance(rule, ASHA):
         return Remembering(
             AsyncHyperBandScheduler(
-                max_t=rule.longest(document),
+                max_t=rule.longest(search.iterations),
                 grace_period=rule.grace_period,
                 reduction_factor=rule.reduction_factor,
                 stop_last_trials=False,  # who is at its end saves and reports first
@@ -60,7 +60,7 @@ def make_scheduler(search: Search, document: Mapping[str, Any]) -> TrialSchedule
         )
     if not isinstance(rule, BetweenRuns):
         return None
-    return Generations(rule, search, document.get("debugging", {}).get("seed"))
+    return Generations(rule, search, search.seed)
 
 
 def folder_of(trial: Any) -> Path:

@@ -52,12 +52,14 @@ def check_writable(path: Path) -> None:
     """Whether a corpus can be written there.
 
     Raises:
-        UserError: another suffix, or no such folder.
+        UserError: another suffix, no such folder, or a folder itself.
     """
     if path.suffix.lower() not in FORMS:
         raise UserError(f"a corpus is written as {' or '.join(FORMS)}, and '{path}' ends otherwise")
     if not path.parent.is_dir():
         raise UserError(f"'{path}': the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder; name a file")
 
 
 def _lines(corpus: Corpus, path: Path) -> int:

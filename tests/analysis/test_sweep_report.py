@@ -121,3 +121,26 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
 def test_a_folder_without_a_sweep_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no folder of a sweep: it has no results\.json"):
         write_sweep_report(tmp_path)
+
+
+def test_quarters_of_a_narrow_range_are_told_apart_by_more_digits() -> None:
+    values = pd.Series(np.arange(100_000.0, 100_017.0))
+    told = binned(values)
+    assert told.iloc[[0, 4, 8, 16]].tolist() == [
+        "100000 to 100004", "100004 to 100008", "100008 to 100012", "100012 to 100016",
+    ]  # fmt: skip
+    assert told.value_counts().tolist() == [5, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("bound", "rest", "told"),
+    [
+        (0.01, np.linspace(0.001, 0.009, 10), {"0.001 to 0.00567": 6, "0.00567 to 0.01": 16}),
+        (0.0, np.linspace(0.1, 1.0, 10), {"0 to 0.475": 16, "0.475 to 1": 6}),
+    ],
+)
+def test_values_of_which_half_are_at_a_bound_are_parted_by_the_edges_that_differ(
+    bound: float, rest: Any, told: dict[str, int]
+) -> None:
+    values = pd.Series([*[bound] * 12, *rest])
+    assert binned(values).value_counts().to_dict() == told

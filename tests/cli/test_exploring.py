@@ -35,6 +35,23 @@ def test_a_number_with_steps_stays_on_them() -> None:
     assert set(children(STEPPED, 1.0)) == {1.0, 0.75}
 
 
+@pytest.mark.parametrize(
+    ("space", "low", "inner"),
+    [
+        (Space("qrandint", (16, 256, 16)), (16, [32, 16]), (32, [48, 16])),
+        (Space("qlograndint", (8, 128, 8)), (8, [16, 8]), (16, [24, 8])),
+        (Space("quniform", (0.1, 1.0, 0.1)), (0.1, [0.2, 0.1]), (0.2, [0.3, 0.1])),
+        (Space("qloguniform", (0.5, 8.0, 0.5)), (0.5, [1.0, 0.5]), (1.0, [1.5, 0.5])),
+        (Space("qrandn", (0.0, 1.0, 0.5)), (0.0, [0.5, -0.5]), (0.5, [1.0, 0.0])),
+    ],
+)
+def test_a_number_with_steps_that_its_factor_does_not_move_takes_one_step(
+    space: Space, low: tuple[float, list[float]], inner: tuple[float, list[float]]
+) -> None:
+    for value, beside in (low, inner):
+        assert {round(float(x), 9) for x in children(space, value)} == set(beside)  # type: ignore[arg-type]
+
+
 def test_of_a_list_the_value_beside_is_taken() -> None:
     assert set(children(LIST, 2)) == {1, 4}
     assert set(children(LIST, 8)) == {8, 4}

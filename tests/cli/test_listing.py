@@ -73,6 +73,32 @@ def test_a_class_of_ones_own_is_read_from_its_file(
     assert "'mine_to_list:Yours' is no class" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nosuch.mod:Foo", "'nosuch.mod:Foo': the module 'nosuch.mod' does not exist, or is not written in Python"),
+        ("nosuch_mod:Foo", "the module 'nosuch_mod' does not exist"),
+        ("popcomm.nosuch:Foo", "the module 'popcomm.nosuch' does not exist"),
+        (":Foo", "the module '' does not exist"),
+        (".mine:Foo", "the module '.mine' does not exist"),
+        ("json.nosuch.mod:Foo", "the module 'json.nosuch.mod' does not exist"),
+        ("bad_syntax:Foo", "bad_syntax.py, line 2: is no Python ("),
+        ("bad_bytes:Foo", "bad_bytes.py: is no Python ("),
+        ("bad_package.mod:Foo", "__init__.py, line 1: is no Python ("),
+    ],
+)
+def test_a_class_of_a_module_that_is_not_there_or_no_python_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    (tmp_path / "bad_syntax.py").write_text("x = 1\nclass Foo(:\n")
+    (tmp_path / "bad_bytes.py").write_bytes(b"x = '\xff'\n")
+    (tmp_path / "bad_package").mkdir()
+    (tmp_path / "bad_package/__init__.py").write_text("class (\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert cli.main(["list", name]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_an_unknown_name_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "swrm_v0"]) == 2
     assert "the name 'swrm_v0' does not exist; did you mean 'swarm_v0'?" in capsys.readouterr().err

@@ -140,6 +140,29 @@ def test_a_gif_that_cannot_be_written_is_told(capsys: pytest.CaptureFixture[str]
     assert said in complaint(capsys, "play", "r", "--gif", gif)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["play", "r", "--gif", "d.gif"], "--gif d.gif is a folder; name a file"),
+        (["evaluate", "r", "--json", "d.json"], "--json d.json is a folder; name a file"),
+        (["evaluate", "r", "--noise", "lost", "--plot", "d.png"], "--plot d.png is a folder; name a file"),
+        (["channel", "--plot", "d.png"], "--plot d.png is a folder; name a file"),
+        (["language", "r", "--lexicon", "d.csv"], "--lexicon d.csv is a folder; name a file"),
+        (["language", "r", "--export", "d.jsonl"], "'d.jsonl' is a folder; name a file"),
+        (["export", "r", "file"], "file is a file; name a new folder, or an empty one"),
+        (["export", "r", "file/sub"], "file is a file; name a new folder, or an empty one"),
+        (["export", "r", "full"], "full holds something already; name a new folder, or an empty one"),
+    ],
+)
+def test_what_is_to_be_written_over_something_else_is_told_at_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str], said: str
+) -> None:
+    for name in ("d.gif", "d.json", "d.png", "d.csv", "d.jsonl", "full/inner"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file").touch()
+    assert complaint(capsys, *command) == said
+
+
 def test_a_run_without_a_valid_checkpoint_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     broken = tmp_path / "r/checkpoints/checkpoint_000001"
     broken.mkdir(parents=True)

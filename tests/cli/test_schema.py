@@ -58,9 +58,41 @@ def test_a_duplicate_section_is_told(tmp_path: Path) -> None:
         schema.load(written(tmp_path, "training: {}\ntraining: {}\n"))
 
 
+def test_a_key_stands_once_where_what_is_merged_has_it_too(tmp_path: Path) -> None:
+    text = "a: &a {x: 1}\nz: {y: &b {<<: *a, x: 2}}\nc: {<<: *b}\n"
+    assert schema.load(written(tmp_path, text)) == {"a": {"x": 1}, "z": {"y": {"x": 2}}, "c": {"x": 2}}
+    with pytest.raises(UserError, match="line 2, column 19: the key 'x' stands twice"):
+        schema.load(written(tmp_path, "a: &a {x: 1}\nb: {<<: *a, x: 2, x: 3}\n"))
+
+
+def test_what_is_merged_replaces_nothing_and_of_several_the_first_counts(tmp_path: Path) -> None:
+    text = "a: &a {lr: 1, x: 1}\nb: &b {lr: 2, y: 2}\nc: {<<: [*a, *b], x: 3}\n"
+    assert schema.load(written(tmp_path, text))["c"] == {"lr": 1, "x": 3, "y": 2}
+    with pytest.raises(UserError, match="line 1, column 9: << takes a mapping, or a list of them"):
+        schema.load(written(tmp_path, "a: {<<: 3}"))
+
+
 def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run.yaml: line 3, column 1: expected"):
         schema.load(written(tmp_path, "training:\n  lr: [1\n"))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("2020-13-45", "'2020-13-45' is no timestamp"),
+        ("!!int abc", "'abc' is no int"),
+        ("!!float abc", "'abc' is no float"),
+        ("!!bool abc", "'abc' is no bool"),
+        ("!!timestamp abc", "'abc' is no timestamp"),
+        ("!!int ''", "'' is no int"),
+    ],
+)
+def test_a_value_that_is_not_what_it_says_is_told_with_its_place(tmp_path: Path, value: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"run.yaml: line 2, column 5: {said}"):
+        schema.load(written(tmp_path, f"a:\n b: {value}"))
+    with pytest.raises(UserError, match=f"--set training.lr={value}: line 1, column 1: {said}"):
+        schema.load(written(tmp_path, "training: {}"), [f"training.lr={value}"])
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "word"])
@@ -136,6 +168,23 @@ def test_an_override_may_be_any_yaml(tmp_path: Path) -> None:
         "e": "m:f",
         "f": "a=b",
     }
+
+
+def test_an_override_of_the_search_space_names_a_key_of_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "tune: {param_space: {training.lr: {choice: [1]}}}")
+    overrides = [
+        "tune.param_space.training.lr={choice: [2]}",
+        "tune.param_space.population.agent_config.depth={grid_search: [1, 2]}",
+        "tune.scheduler.kind=asha",
+    ]
+    assert schema.load(file, overrides)["tune"] == {
+        "param_space": {
+            "training.lr": {"choice": [2]},
+            "population.agent_config.depth": {"grid_search": [1, 2]},
+        },
+        "scheduler": {"kind": "asha"},
+    }
+    assert schema.load(file, ["tune.param_space=3"])["tune"] == {"param_space": 3}
 
 
 @pytest.mark.parametrize(

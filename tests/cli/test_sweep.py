@@ -14,7 +14,7 @@ import yaml
 from ray.exceptions import RayTaskError
 
 from popcomm.cli import main as cli
-from popcomm.cli import schema, sweep, sweep_table
+from popcomm.cli import schema, sweep, sweep_table, sweep_trials
 from popcomm.cli.search_space import Search, Space, search, with_parameters
 from popcomm.cli.train import checked_config
 from popcomm.errors import UserError
@@ -196,6 +196,10 @@ def complaint(capsys: pytest.CaptureFixture[str], folder: Path, document: dict[s
         ({WIDTH: {"grid_search": [8, "x"]}}, "hidden_dim=x: population.agent_config.hidden_dim is 'x', and must be a"),
         ({"training.gama": {"grid_search": [0.9]}}, "gama=0.9: training.gama does not exist; did you mean 'gamma'?"),
         ({"training.gamma": {"uniform": [0.9, 1.5]}}, "gamma=1.5: training.gamma is 1.5, and must be a number between"),
+        (
+            {"debugging.seed": {"choice": [1, -1]}},
+            "seed=-1: debugging.seed is -1, and must be a whole number of at lea",
+        ),
         ({"recording.run_dir": {"choice": ["x"]}}, "recording.run_dir belongs on the command line: --run-dir"),
     ],
 )
@@ -301,3 +305,46 @@ def test_a_failures_reason_is_one_line_of_the_error_that_caused_it() -> None:
     said = "ZeroDivisionError: sampling failed in env runner 1: ... ValueError: no beacon"
     assert sweep.reason(brought(long)) == said
     assert len(sweep.reason(ValueError("x" * 999))) == 300
+
+
+# ---- seeds of trials ----
+
+
+def seeds_trained(monkeypatch: pytest.MonkeyPatch, folder: Path, names: list[str], **tune: Any) -> list[int]:
+    """debugging.seed of the documents with which trials of these folders train."""
+    given = {"param_space": {"training.lr": {"grid_search": [0.1, 0.2]}}, **tune}
+    document = {**DOCUMENT, "debugging": {"seed": 7}, "tune": given}
+    seeds = []
+
+    def run(own: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        seeds.append(own["debugging"]["seed"])
+
+    monkeypatch.setattr("popcomm.cli.train.run", run)
+    monkeypatch.setattr("popcomm.cli.sweep_trials.Reports.final", lambda self: None)
+    for name in names:
+        context = SimpleNamespace(get_trial_dir=lambda name=name: str(folder / "tune" / name))
+        monkeypatch.setattr("ray.tune.get_context", lambda context=context: context)
+        sweep_trials.trial({"training.lr": 0.1}, document, str(folder))
+    return seeds
+
+
+def test_trials_of_the_same_settings_have_seeds_of_their_own_and_keep_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = [f"{number:05d}_lr=0.1" for number in range(6)]
+    seeds = seeds_trained(monkeypatch, tmp_path, names, num_samples=3)
+    # The points of the grid are compared at the same seed; the first sample has the document's own.
+    assert seeds[0] == seeds[1] == 7
+    assert (seeds[2], seeds[4]) == (seeds[3], seeds[5])
+    assert len(set(seeds)) == 3
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert seeds_trained(monkeypatch, tmp_path, names, num_samples=3) == seeds
+
+
+@pytest.mark.parametrize(
+    "space", [{"training.lr": {"loguniform": [0.1, 0.2]}}, {"debugging.seed": {"choice": [7]}, "a.x": {"choice": [1]}}]
+)
+def test_trials_that_differ_by_themselves_or_by_seeds_in_the_search_space_keep_the_documents_seed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, space: dict[str, Any]
+) -> None:
+    assert seeds_trained(monkeypatch, tmp_path, ["00002_x"], param_space=space, num_samples=3) == [7]

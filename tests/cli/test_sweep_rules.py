@@ -57,6 +57,19 @@ def searched(scheduler: Any, document: dict[str, Any] | None = None, **tune: Any
         ("pbt", {"search": "optuna"}, "with tune.scheduler children's values come from their parents"),
         ({**TOP, "hyperparameters": ["training.gamma"]}, {}, "'training.gamma' is none of tune.param_space"),
         ({**TOP, "hyperparameters": ["population.members"]}, {}, "population.members stays for the life of a run"),
+        (
+            {**TOP, "hyperparameters": {"training.lr": {"uniform": [0, 1]}}},
+            {},
+            "tune.scheduler.hyperparameters is {'training.lr': {'uniform': [0, 1]}}, and must be a list of keys of "
+            "tune.param_space, where their ranges are",
+        ),
+        (
+            {"kind": "pbt", "hyperparam_mutations": {"training.lr": [0.1, 0.2]}},
+            {},
+            "tune.scheduler.hyperparam_mutations is {'training.lr': [0.1, 0.2]}, and must be a list of keys of",
+        ),
+        ({"kind": "pbt", "hyperparam_mutations": 3}, {}, "hyperparam_mutations is 3, and must be a list of keys of"),
+        ({"kind": "pbt", "perturbation_factors": 2}, {}, "perturbation_factors is 2, and must be two factors"),
         ({**TOP, "strategy": {"kind": "novelty"}}, {}, "tune.scheduler.strategy Novelty cannot select runs"),
         (
             {**TOP, "strategy": {"kind": "age_limit", "age": 2}},
@@ -73,6 +86,68 @@ def test_a_wrong_rule_is_told(scheduler: Any, tune: dict[str, Any], said: str) -
     with pytest.raises(UserError) as caught:
         searched(scheduler, **tune)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"stop": {"training_iteration": "ten"}}, "stop.training_iteration is 'ten', and must be a number"),
+        ({"stop": {"training_iteration": [20]}}, "stop.training_iteration is [20], and must be a number"),
+        (
+            {"stop": {"training_iteration": 20}, "recording": {"checkpoint_every": "often"}},
+            "checkpoint_every is 'often",
+        ),
+        ({"stop": {"training_iteration": 20}, "recording": {"checkpoint_every": [5]}}, "checkpoint_every is [5], and"),
+        (
+            {"stop": {"training_iteration": 20}, "debugging": {"seed": "x"}},
+            "debugging.seed is 'x', and must be a whole",
+        ),
+        ({"debugging": {"seed": -1}}, "debugging.seed is -1, and must be a whole number between 0 and 4294967295"),
+        ({"debugging": {"seed": 2**32}}, "debugging.seed is 4294967296, and must be a whole number between 0 and 42"),
+    ],
+)
+@pytest.mark.parametrize("scheduler", ["asha", TOP], ids=["asha", "population_survival"])
+def test_a_wrong_value_in_another_section_is_told_as_in_a_training(
+    scheduler: Any, sections: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        searched(scheduler, {"stop": {"training_iteration": 20}, **sections})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "key"),
+    [
+        ({"kind": "asha"}, "grace_period"),
+        ({"kind": "asha", "max_t": 40}, "grace_period"),
+        ({"kind": "median_stopping"}, "grace_period"),
+        (TOP, "every"),
+        ({"kind": "pbt"}, "perturbation_interval"),
+    ],
+)
+def test_a_rule_that_would_first_act_when_trials_have_ended_is_refused(scheduler: dict[str, Any], key: str) -> None:
+    document = {"stop": {"training_iteration": 20}}
+    assert searched({**scheduler, key: 19}, document).rule is not None
+    for first in (20, 21):
+        with pytest.raises(UserError) as caught:
+            searched({**scheduler, key: first}, document)
+        said = f"tune.scheduler.{key} is {first}, and a trial has 20 iterations, so that tune.scheduler would never act"
+        assert str(caught.value) == said
+
+
+def test_values_of_other_sections_count_as_a_training_takes_them() -> None:
+    sections = {
+        "stop": {"training_iteration": "20"},
+        "recording": {"checkpoint_every": "3"},
+        "debugging": {"seed": "3"},
+    }
+    found = searched(TOP, sections)
+    assert (found.seed, found.iterations) == (3, 20)
+    assert searched("asha", sections).rule.longest(found.iterations) == 20
+    assert searched("asha", {**sections, "debugging": {"seed": 3.0}}).seed == 3
+    sections["recording"]["checkpoint_every"] = "4"
+    with pytest.raises(UserError, match=r"recording.checkpoint_every is 4, and must divide the 6 iterations"):
+        searched(TOP, sections)
 
 
 def test_optuna_draws_from_ranges_and_choices_alone() -> None:

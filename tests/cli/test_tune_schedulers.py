@@ -103,7 +103,7 @@ def test_a_scheduler_decides_after_the_drivers_death_as_it_would_have(
     for path, parts in ((whole, [COURSES]), (folder, [COURSES[:dies_after], COURSES[dies_after:]])):
         decisions: list[str] = []
         for part in parts:
-            made = make_scheduler(*searched(scheduler))
+            made = make_scheduler(searched(scheduler)[0])
             assert isinstance(made, Remembering)
             trials = [trial_in(path, f"0000{i}") for i in range(4)]
             for trial in trials:
@@ -117,7 +117,7 @@ def test_a_scheduler_decides_after_the_drivers_death_as_it_would_have(
 
 
 def test_a_trial_that_goes_on_after_a_failure_is_not_counted_twice(tmp_path: Path) -> None:
-    made = make_scheduler(*searched(ASHA))
+    made = make_scheduler(searched(ASHA)[0])
     assert isinstance(made, Remembering)
     trials = [trial_in(tmp_path, f"0000{i}") for i in range(4)]
     for trial in trials:
@@ -136,7 +136,7 @@ def test_half_a_line_that_a_death_left_in_the_journal_is_none(tmp_path: Path) ->
 
 
 def test_a_report_without_the_metric_is_no_result(tmp_path: Path) -> None:
-    made = make_scheduler(*searched(ASHA))
+    made = make_scheduler(searched(ASHA)[0])
     assert isinstance(made, Remembering)
     trial = trial_in(tmp_path, "00000")
     assert made.on_trial_result(Controller([trial]), trial, {"iteration": 1}) == "CONTINUE"
@@ -162,7 +162,7 @@ def run_folder(folder: Path, name: str, *values: float | None) -> None:
 
 
 def generations(folder: Path, mode: str = "max") -> tuple[Generations, Controller]:
-    made = make_scheduler(*searched(TOP, mode=mode))
+    made = make_scheduler(searched(TOP, mode=mode)[0])
     assert isinstance(made, Generations)
     controller = Controller([trial_in(folder, f"0000{i}") for i in range(4)])
     for trial in controller.trials:

@@ -110,6 +110,10 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> No
         write_corpus(Corpus(np.array([[1]])), tmp_path / "a.csv")
     with pytest.raises(UserError, match="does not exist"):
         write_corpus(Corpus(np.array([[1]])), tmp_path / "nowhere" / "a.jsonl")
+    (tmp_path / "b.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"'.*b.jsonl' is a folder; name a file"):
+        write_corpus(Corpus(np.array([[1]])), tmp_path / "b.jsonl")
+    (tmp_path / "b.jsonl").rmdir()
     with pytest.raises(UserError, match="all messages are empty"):
         write_corpus(Corpus(np.array([[-1]])), tmp_path / "a.jsonl")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Values keep their meaning when returns are normalised in one training and not in the next, and the other way round."""
+"""Values keep their meaning when returns are normalised in one training and not in the next, or the other way."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -27,6 +27,7 @@ WORDS = {
     tuple: "a list",
     dict: "a mapping",
 }
+LISTS = (Sequence, Collection, Iterable, Set)  # what a list of YAML may stand for
 PLURALS = {bool: "booleans", int: "whole numbers", float: "numbers", str: "texts", list: "lists", dict: "mappings"}
 
 
@@ -91,7 +92,8 @@ def convert(name: str, value: Any, annotation: Any) -> Any:
     try:
         converted = TypeAdapter(_union(map(_guarded, checkable))).validate_python(value)
     except ValidationError as error:
-        raise UserError(f"{name} is {shown(value)}, and must be {describe(checkable)}") from error
+        reference = " or a module:attribute" if opaque else ""
+        raise UserError(f"{name} is {shown(value)}, and must be {describe(checkable)}{reference}") from error
     if isinstance(converted, float) and math.isnan(converted):
         raise UserError(f"{name} is {shown(value)}, and must be {describe(checkable)}")
     return converted
@@ -114,7 +116,7 @@ def _word(member: Any) -> str:
 
 
 def _is_abstract(origin: Any, kind: type) -> bool:
-    return (origin is Mapping and kind is dict) or (origin is Sequence and kind is list)
+    return (origin is Mapping and kind is dict) or (origin in LISTS and kind is list)
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -129,7 +131,7 @@ def _members(annotation: Any) -> list[Any]:
 def _is_plain(member: Any) -> bool:
     """Whether YAML can hold such a value."""
     origin = get_origin(member) or member
-    return origin is Literal or origin in (Mapping, Sequence) or origin in WORDS
+    return origin is Literal or origin in (Mapping, *LISTS) or origin in WORDS
 
 
 def _guarded(member: Any) -> Any:
@@ -139,6 +141,8 @@ def _guarded(member: Any) -> Any:
     if member in (int, float):
         return Annotated[member, BeforeValidator(_no_boolean)]
     origin, arguments = get_origin(member), get_args(member)
+    if member in LISTS or (origin in LISTS and origin is not Sequence):
+        return list[_inside(arguments[0])] if arguments else list
     if origin is None or origin is Literal:
         return member
     inner = tuple(a if a is Ellipsis else _inside(a) for a in arguments)

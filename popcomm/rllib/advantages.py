@@ -106,6 +106,7 @@ def _judge(a: Fragment[Tensor], plan: SpeciesPlan, module: PopulationRLModule, t
     if config.normalize_returns and trained:
         moments = member_moments(estimate.targets, a["members"], known, members, reduce)
         module.returns.update(moments)
-    # The statistics stand still until the next iteration.
-    normalised = module.returns.normalise_of(estimate.targets, a["members"])
-    a["targets"] = normalised if config.normalize_returns else estimate.targets
+    elif trained:
+        module.returns.stay_raw()
+    # The statistics stand still until the next iteration; of raw returns there are none.
+    a["targets"] = module.returns.normalise_of(estimate.targets, a["members"])

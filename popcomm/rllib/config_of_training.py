@@ -58,7 +58,8 @@ class ConfigOfTraining(ConfigOfPopulations):
             learn_from: "rewards", or "answers" where the world knows the right actions of a species (signalling games
                 do): its actions are then learned from them by cross-entropy, as EGG trains receivers, and in steps
                 that call for an answer the reward of all is the log-probability (nats) of the right ones.
-            normalize_returns: let value networks predict returns normalised by each member's running statistics.
+            normalize_returns: let value networks predict returns normalised by each member's running statistics. It may
+                be another one when training is resumed: what they predict stays the same, in the other units.
             entropy_coeff: weight of the actions' entropy (nats), or RLlib's schedule of it: [environment steps, weight]
                 pairs, from step 0 on.
             rare_action_share: share of it, 0 to 1, that pulls at actions that are about to be ruled out

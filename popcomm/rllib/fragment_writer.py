@@ -175,7 +175,7 @@ class FragmentWriter:
         view["manner_logp"][:, t] = torch.where(decides, total, 0.0)
 
     def _value(self, name: str, thought: Thought, step: WorldStep, seating: Seating) -> Tensor:
-        """[B, N_s], normalised."""
+        """[B, N_s], normalised where returns are."""
         module, state = self.modules[name], None
         if step.state is not None and module.central_critic is not None:
             state = seating.to_members(step.state.unsqueeze(1).expand(-1, seating.num_seats, -1))
@@ -211,7 +211,8 @@ class FragmentWriter:
         self._fetch()
 
     def _denormalise(self, name: str, last: Tensor) -> None:
-        """Give all values the units of returns. last: [B, N_s] int64, who sits there after the fragment.
+        """Give all values the units of returns, which raw ones have. last: [B, N_s] int64, who sits there after the
+        fragment.
 
         The statistics stand still within a fragment, so that many steps at once are as good as each when it is made.
         """

@@ -182,9 +182,11 @@ def clipped(
 
 
 def set_rates(optimizers: Iterable[torch.optim.Optimizer], lr: object, step: int) -> None:
-    """The learning rate of an environment step, where RLlib's schedule says it: [step, rate] pairs."""
-    if isinstance(lr, list | tuple):
-        rate = Scheduler(fixed_value_or_schedule=lr, framework="torch").update(timestep=step)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+    """The learning rate of an environment step: a number, or what RLlib's schedule says, [step, rate] pairs.
+
+    A number, too: a restored optimizer has the rate that it was saved with.
+    """
+    rate = Scheduler(fixed_value_or_schedule=lr, framework="torch").update(timestep=step)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate

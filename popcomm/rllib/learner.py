@@ -86,6 +86,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             self.plan.message_kind,
             self.plan.carries_gradients,
             strengths_of(self.plan.channel, self.graph),
+            bool(config.explore),
         )
         self._otherwise = torch.Generator(self.device)  # what senders might have said
         self.guards = {

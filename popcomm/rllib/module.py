@@ -101,14 +101,15 @@ class PopulationRLModule(TorchRLModule, ValueFunctionAPI):
         return getattr(self.agent, "auxiliary_weights", {})
 
     def value(self, agent_value: Tensor, obs: Tensor, world_state: Tensor | None) -> Tensor:
-        """Normalised values [P, R]: the agent's own, or the central critic's, which alone looks at obs and state."""
+        """Values [P, R], normalised where returns are: the agent's own, or the central critic's, which alone looks at
+        obs and state."""
         if self.central_critic is None:
-            return agent_value
+            return self.returns.of_output(agent_value)
         if world_state is None:
             raise UserError(
                 "population.critic is 'central', and this environment has no latent state; use 'independent'"
             )
-        return self.central_critic(world_state, self.spec.numbers(obs))
+        return self.returns.of_output(self.central_critic(world_state, self.spec.numbers(obs)))
 
     def get_state(self, *args: object, **kwargs: object) -> dict[str, np.ndarray]:
         """RLlib's {name: array}, but statistics in float64 stay so: it rounds them to float32."""

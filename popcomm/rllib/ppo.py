@@ -114,18 +114,26 @@ class ReturnNormaliser(nn.Module):
     unbiased from the first one on. Mean and variance themselves are kept, not moments about 0 (West 1979): returns of
     1e4 +- 1 have a deviation of 1.
 
-    Buffers: running_mean, running_variance, weight [P] float64.
+    Where returns are not normalised (`stay_raw`) values are in the units of rewards. What a network puts out keeps its
+    meaning when that changes from one training to the next: `gain` and `offset` turn it into what it is to be.
+
+    Buffers: running_mean, running_variance, weight [P] float64, where a weight of -1 says that values were learned in
+    the units of rewards; gain and offset [P] float64, None while no network's output has changed its units.
     """
 
     running_mean: Tensor
     running_variance: Tensor
     weight: Tensor
+    gain: Tensor | None
+    offset: Tensor | None
 
     def __init__(self, members: int, rate: float = 0.02) -> None:
         super().__init__()
         self.rate = rate
         for name in ("running_mean", "running_variance", "weight"):
             self.register_buffer(name, torch.zeros(members, dtype=torch.float64))
+        for name in ("gain", "offset"):
+            self.register_buffer(name, None)
 
     def update(self, moments: Tensor) -> None:
         """moments [3, P] float64: count, mean and variance of a batch of returns (`member_moments`).
@@ -135,7 +143,9 @@ class ReturnNormaliser(nn.Module):
         usable = moments.isfinite().all(0) & (moments[0] > 0)
         _, mean, variance = torch.where(usable, moments, 0.0)
         rate = torch.where(usable, self.rate, 0.0)
-        weight = self.weight + rate * (1 - self.weight)
+        raw = usable & (self.weight < 0)  # to be normalised from now on
+        weight = torch.where(raw, 0.0, self.weight)
+        weight = weight + rate * (1 - weight)
         # The share of this batch in all that is remembered: 1 for the first.
         share = rate / torch.where(usable, weight, 1.0)
         delta = mean - self.running_mean
@@ -143,15 +153,44 @@ class ReturnNormaliser(nn.Module):
         self.running_variance.copy_((1 - share) * kept + share * variance)
         self.running_mean.add_(share * delta)
         self.weight.copy_(weight)
+        if bool(raw.any()):
+            scale = torch.where(raw, 1 / self.std, 1.0)
+            self._restate(scale, torch.where(raw, -self.mean * scale, 0.0))
+
+    def stay_raw(self) -> None:
+        """From now on all values are in the units of rewards; what was predicted so far stays as it is."""
+        if bool((self.weight > 0).any()):
+            self._restate(self.std, self.mean)
+        self.running_mean.zero_()
+        self.running_variance.zero_()
+        self.weight.fill_(-1.0)
+
+    def begin_anew(self, members: Tensor) -> None:
+        """The networks of some are made anew, and what they put out is meant as it is. members: [P] bool."""
+        if self.gain is not None and self.offset is not None:
+            self.gain[members], self.offset[members] = 1.0, 0.0
+
+    def _restate(self, scale: Tensor, shift: Tensor) -> None:
+        """Values v become v * scale + shift, both [P] float64."""
+        if self.gain is None or self.offset is None:
+            self.gain, self.offset = torch.ones_like(self.weight), torch.zeros_like(self.weight)
+        self.gain.mul_(scale)
+        self.offset.mul_(scale).add_(shift)
+
+    def of_output(self, values: Tensor) -> Tensor:
+        """[P, R], what networks put out -> normalised values, or raw ones."""
+        if self.gain is None or self.offset is None:
+            return values
+        return (values * self.gain[:, None] + self.offset[:, None]).float()
 
     @property
     def mean(self) -> Tensor:
-        """[P] float64; 0 before the first batch."""
+        """[P] float64; 0 before the first batch, and of raw values."""
         return self.running_mean
 
     @property
     def std(self) -> Tensor:
-        """[P] float64; 1 before the first batch, never below 1e-3."""
+        """[P] float64; 1 before the first batch, and of raw values; never below 1e-3."""
         return torch.where(self.weight > 0, self.running_variance.sqrt().clamp(min=1e-3), 1.0)
 
     def normalise_of(self, returns: Tensor, members: Tensor) -> Tensor:
@@ -174,6 +213,8 @@ class ReturnNormaliser(nn.Module):
                 "train anew, or use the popcomm that its manifest.json names"
             )
             return
+        for name in ("gain", "offset"):
+            setattr(self, name, torch.zeros_like(self.weight) if f"{prefix}{name}" in state_dict else None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -35,11 +35,11 @@ class SpeciesUnroll(NamedTuple):
 
 
 class Walk:
-    """One species on its way through a fragment, step by step."""
+    """One species on its way through a fragment, step by step. explores: whether those did who acted in it."""
 
-    def __init__(self, module: PopulationRLModule, arrays: Fragment[Tensor]) -> None:
+    def __init__(self, module: PopulationRLModule, arrays: Fragment[Tensor], explores: bool = True) -> None:
         self.agent, self.spec, self.members = module.agent, module.spec, module.spec.members
-        self.arrays, self.steps = arrays, Steps(arrays)
+        self.arrays, self.steps, self.explores = arrays, Steps(arrays), explores
         self.open_symbols = open_symbols(arrays)
         self.length, self.rounds = arrays["alive"].shape[1], module.spec.rounds
         # One look at the whole fragment instead of a synchronisation at every step.
@@ -113,6 +113,7 @@ class Walk:
             lambda key, _: self.steps.of_round(t, key, before),
             "sent" in self.steps,
             self.pays,
+            self.explores,
         )
         self.expenses.append(expense)
         return soft
@@ -174,17 +175,25 @@ class Walk:
 
 
 def soft_of(
-    kind: Any, params: Tensor, seating: Seating, get: Callable[[str, int], Tensor], noisy: bool, priced: bool = False
+    kind: Any,
+    params: Tensor,
+    seating: Seating,
+    get: Callable[[str, int], Tensor],
+    noisy: bool,
+    priced: bool = False,
+    explores: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """The differentiable form of what a species said, in world order, and if `priced` what it was expected to cost.
 
     Of a reparameterised kind it is what the present sender says with the noise that was kept, and what the channel
-    did to the message afterwards.
+    did to the message afterwards. Of those who explore nothing it is the likeliest message, which is what they say,
+    with the gradient of its soft form.
 
     Args:
         params: [P, R, *params shape], rows of one step, or of all steps (worlds count B T then).
         get: (key, steps later) -> [B, N_s, ...], what a fragment has for these rows.
         noisy: whether it has what was sent beside what was heard.
+        explores: whether messages were drawn.
 
     Returns:
         [B, N_s, *features shape], or [B T, N_s, *features shape]; [P, R], or None where that is no by-product.
@@ -193,8 +202,12 @@ def soft_of(
         both = kind.soft_and_expense(params) if priced and hasattr(kind, "soft_and_expense") else None
         soft, expense = (kind.soft(params), None) if both is None else both
         return seating.to_worlds(soft), expense
-    noise = seating.to_members(get("message_noise", 0))
-    said = seating.to_worlds(kind.sample_with(params, noise))
+    if explores or getattr(kind, "always_drawn", False):
+        own = kind.sample_with(params, seating.to_members(get("message_noise", 0)))
+    else:
+        soft = kind.soft(params)
+        own = kind.mode(params) + (soft - soft.detach())
+    said = seating.to_worlds(own)
     return kind.transmitted_again(said, get("sent", 0), get("messages", 1)) if noisy else said, None
 
 

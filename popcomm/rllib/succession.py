@@ -91,6 +91,7 @@ def _make_anew(module: PopulationRLModule, made: Tensor, seed: int) -> None:
         if mine.ndim and len(mine) == len(made) and id(mine) not in module.everybodys:
             where = made.to(mine.device)
             mine.data[where] = values.data.to(mine.device)[where]
+    module.returns.begin_anew(made.to(module.returns.weight.device))
 
 
 def _arguments(module: RLModule, seed: int) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Unroller:
         messages: the kind of message, or None.
         through: whether gradients flow from receivers to senders.
         graph: by whose links they hear, where these have strengths.
+        explores: whether messages were drawn by those who acted; else they said the likeliest ones.
     """
 
     modules: Mapping[str, PopulationRLModule]
@@ -59,6 +60,7 @@ class Unroller:
     messages: MessageKind | None
     through: bool
     graph: LearnedGraph | Learned | None = None
+    explores: bool = True
     specs: dict[str, AgentSpec] = field(init=False)
     _seated: dict[str, Seating] = field(init=False, default_factory=dict)
 
@@ -106,7 +108,8 @@ class Unroller:
             if self.through and spec.sends is not None and output.message is not None:
                 noisy = "sent" in arrays
                 look = partial(_all_steps, arrays, length)
-                soft, expense = soft_of(spec.sends, output.message, seating, look, noisy, pays_for_messages(agent))
+                priced = pays_for_messages(agent)
+                soft, expense = soft_of(spec.sends, output.message, seating, look, noisy, priced, self.explores)
                 softs[name] = soft.unflatten(0, (worlds, length))
             index = None if seating.members == 1 else seating.index.reshape(-1)
             result[name] = SpeciesUnroll(
@@ -158,7 +161,7 @@ class Unroller:
     def _step_by_step(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
         """Step t hears what the graph said at step t - 1: stored samples forward, gradients back to the senders."""
         length = next(iter(fragment.values()))["alive"].shape[1]
-        walks = {name: Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
+        walks = {name: Walk(self.modules[name], arrays, self.explores) for name, arrays in fragment.items()}
         steps = [walk.steps for walk in walks.values()]
         soft: Tensor | None = None
         with together():
@@ -173,7 +176,7 @@ class Unroller:
     def _round_by_round(self, fragment: Mapping[str, Fragment[Tensor]]) -> dict[str, SpeciesUnroll]:
         """What is said in a step is heard in it; see `popcomm.rllib.round_walk`."""
         assert self.messages is not None
-        walks = {name: Walk(self.modules[name], arrays) for name, arrays in fragment.items()}
+        walks = {name: Walk(self.modules[name], arrays, self.explores) for name, arrays in fragment.items()}
         routed = any(spec.latents for spec in self.specs.values())
         with together():
             walk_rounds(walks, self.seats, self.rounds, self.messages, self.through, routed, self.graph)

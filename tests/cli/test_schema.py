@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection, Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,34 @@ def test_nested_names_are_checked_too(sections: dict[str, Any], said: str) -> No
 )
 def test_a_value_of_the_wrong_type_is_told(sections: dict[str, Any], said: str) -> None:
     assert said in mistake(**sections)
+
+
+@pytest.mark.parametrize("given", [["swarm"], [], None])
+def test_the_species_that_learn_are_a_list(given: Any) -> None:
+    assert applied(multi_agent={"policies_to_train": given}).policies_to_train == given
+
+
+@pytest.mark.parametrize("annotation", [Collection[str], Iterable[str], Set[str], Collection])
+def test_a_list_stands_for_whatever_is_walked_through(annotation: Any) -> None:
+    assert convert("a.b", ["x", "y"], annotation | None) == ["x", "y"]
+    with pytest.raises(UserError, match=r"a.b is 'x', and must be a list.* or null"):
+        convert("a.b", "x", annotation | None)
+
+
+def test_a_setting_that_yaml_cannot_hold_is_told_as_a_name_of_it_and_not_as_null_alone() -> None:
+    """Of every setting whose values are not all plain."""
+    assert mistake(multi_agent={"policies_to_train": "swarm"}) == (
+        "multi_agent.policies_to_train is 'swarm', and must be a list of texts or null or a module:attribute"
+    )
+    sentences = []
+    for section, takes in schema.sections(PopulationPPOConfig).items():
+        for key, annotation in takes.annotations.items():
+            try:
+                convert(f"{section}.{key}", 2.5j, annotation)
+            except UserError as error:
+                sentences.append(str(error))
+    assert len(sentences) > 100
+    assert not [sentence for sentence in sentences if sentence.endswith("must be null")]
 
 
 def test_what_a_method_itself_refuses_is_a_users_mistake_with_its_section() -> None:

@@ -360,6 +360,25 @@ def test_an_iteration_learns_with_what_schedules_say_at_its_beginning(restored: 
     assert not changed(learner.networks["speaker"], before)
 
 
+@pytest.mark.parametrize("before", [4e-3, [[0, 4e-3], [1000, 2e-3]]])
+def test_another_constant_rate_holds_from_the_first_update_after_a_restore(before: Any, monkeypatch: Any) -> None:
+    first = learner_of(clock_config(agent="mlp").training(lr=before))
+    update(first, runner_of(clock_config(agent="mlp")))
+    config = clock_config(agent="mlp").training(lr=1e-5)
+    learner, used = learner_of(config), []
+    learner.set_state(first.get_state())
+    once = learner._update_once
+
+    def noted(*args: Any, **kwargs: Any) -> None:
+        used.append({group["lr"] for o in learner._optimizers("speaker") for group in o.param_groups})
+        once(*args, **kwargs)
+
+    monkeypatch.setattr(learner, "_update_once", noted)
+    told = update(learner, runner_of(config))["speaker"]
+    assert used == [{1e-5}] * len(used) != []
+    assert told["default_optimizer_learning_rate"].peek() == 1e-5
+
+
 def test_statistics_reach_another_process_as_exact_as_they_are() -> None:
     """RLlib sends weights in float32."""
     learner = learner_of(clock_config())

@@ -63,7 +63,8 @@ def sampled(runner: PopulationEnvRunner) -> Arrays:
 def unrolled(runner: PopulationEnvRunner, arrays: Arrays, through: bool = True) -> dict[str, SpeciesUnroll]:
     seats = {name: s.seats for name, s in runner.layout.species.items()}
     networks = {name: runner.module[name] for name in arrays}
-    return Unroller(networks, seats, runner.config.message_kind, through).run(arrays)
+    explores = runner.config.explore
+    return Unroller(networks, seats, runner.config.message_kind, through, explores=explores).run(arrays)
 
 
 def assert_repeats(runner: PopulationEnvRunner, arrays: Arrays, run: dict[str, SpeciesUnroll]) -> None:
@@ -188,6 +189,28 @@ def test_without_exploration_what_is_said_is_discrete(kind: str) -> None:
     config.explore = False
     messages = sampled(runner_of(config))["speaker"]["messages"]
     assert set(messages.flatten().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("channel", [*CHANNELS, {"rounds": 1}], ids=["clean", "noisy", "rounds"])
+@pytest.mark.parametrize("world", [ClockWorld, OneWayWorld])
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_exploration_learners_hear_what_was_heard_and_senders_learn_from_it(
+    kind: str, world: type, channel: dict[str, Any]
+) -> None:
+    config = talking(kind, world=world, **channel).env_runners(explore=False)
+    runner = runner_of(config)
+    for _ in range(2):
+        arrays = sampled(runner)
+        run = unrolled(runner, arrays)
+        assert_repeats(runner, arrays, run)
+    run["listener"].outputs.action_logits.square().sum().backward()
+    head = runner.agent("speaker").message_head.weight
+    assert head.grad is not None
+    assert head.grad.abs().max() > 0
+    learner = learner_of(config.training(num_epochs=1))
+    told = learner.update_from_fragments([runner.sample()], [6], 0, {})
+    assert told["listener"]["clipfrac"].peek() == 0
+    assert told["listener"]["approx_kl"].peek() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

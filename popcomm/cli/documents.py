@@ -26,7 +26,7 @@ def _text(key: yaml.Node) -> Any:
 class _Loader(yaml.SafeLoader):
     """YAML 1.1, but a key stands once only, what is merged replaces nothing, and 3e-4 is a number as in YAML 1.2."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """As it is written: later, what is merged (<<) has been put among the node's own keys."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()

@@ -271,7 +271,7 @@ def _space(key: str, given: Any, before: Mapping[str, Space]) -> Space:
     if not isinstance(arguments, list):
         raise UserError(f"{name}.{kind} is {shown(arguments)}, and must be a list")
     when = _conditions(f"{name}.{WHEN}", kind, given[WHEN], before) if WHEN in given else {}
-    return Space(kind, _listed(name, arguments) if kind in LISTS else _numbers(name, kind, arguments), when)
+    return Space(kind, _listed(name, kind, arguments) if kind in LISTS else _numbers(name, kind, arguments), when)
 
 
 def _conditions(name: str, kind: str, given: Any, before: Mapping[str, Space]) -> dict[str, tuple[Any, ...]]:
@@ -297,9 +297,12 @@ def _conditions(name: str, kind: str, given: Any, before: Mapping[str, Space]) -
     return found
 
 
-def _listed(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
+def _listed(name: str, kind: str, values: Sequence[Any]) -> tuple[Any, ...]:
     if not values:
         raise UserError(f"{name} is an empty list, and must hold at least one value")
+    twice = [one for place, one in enumerate(values) if repr(one) in map(repr, values[:place])]
+    if kind == GRID and twice:  # trials with the same seed, too; what is drawn from may have weights
+        raise UserError(f"{name}.{kind} has {shown(twice[0])} twice; tune.num_samples repeats settings")
     return tuple(values)
 
 

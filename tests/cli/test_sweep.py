@@ -78,6 +78,7 @@ def test_spaces_become_tunes_of_the_same_name() -> None:
         ({"training.lr": 0.1}, "tune.param_space.training.lr is 0.1, and must be one search space, for example"),
         ({"training.lr": {"gridsearch": [1]}}, "the search space 'gridsearch' does not exist; did you mean 'grid_sea"),
         ({"training.lr": {"grid_search": []}}, "tune.param_space.training.lr is an empty list"),
+        ({"training.lr": {"grid_search": [1, 2, 1]}}, "lr.grid_search has 1 twice; tune.num_samples repeats settings"),
         ({"training.lr": {"grid_search": 3}}, "tune.param_space.training.lr.grid_search is 3, and must be a list"),
         ({"training.lr": {"uniform": [1]}}, "tune.param_space.training.lr.uniform is [1], and must be [low, high]"),
         ({"training.lr": {"uniform": [2, 1]}}, "uniform is [2, 1], and low must be below high"),

@@ -90,14 +90,17 @@ def test_a_trial_is_the_run_that_train_makes_of_the_same_parameters(swept: Path)
     assert list((trial / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_resuming_tries_what_failed_again_and_keeps_the_rest(swept: Path) -> None:
+def test_resuming_tries_what_failed_again_with_another_bound_and_keeps_the_rest(
+    swept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = swept / "s/00000_num_agents=2/progress.jsonl"
     before = done.read_text()
     (swept / "breaks").unlink()
-    assert sweep(swept, "--resume") == 0
+    assert sweep(swept, "--resume", "--set", "stop.training_iteration=3") == 0
+    assert "these trials have ended, and stay as they are: 00000_num_agents=2" in capsys.readouterr().out
     assert list(pd.read_csv(swept / "s/results.csv")["status"]) == ["done", "done"]
     assert done.read_text() == before
-    assert weights(swept / "s/00001_num_agents=3")
+    assert verify(swept / "s/00001_num_agents=3/checkpoints/checkpoint_000003")["weights"]
 
 
 # ---- what a scheduler makes of trials ----

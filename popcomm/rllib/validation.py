@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
-from itertools import product
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+from typing import Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS
@@ -38,9 +40,8 @@ TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
 LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness", "rare_action_share")
 SHARES = ("message_sharpness", "rare_action_share", "entropy_over_worlds")
-NOT_NEGATIVE = (
-    "clip_param",
-    "vf_clip_param",
+NOT_NEGATIVE = ("clip_param", "vf_clip_param")  # infinity: nothing is clipped
+WEIGHTS = (
     "vf_loss_coeff",
     "message_entropy_coeff",
     "quality_coeff",
@@ -130,12 +131,37 @@ def _check_fractions(settings: Settings, whose: str = "") -> None:
         number(f"training.{key}{whose}", _chosen(settings, key), "be a number between 0 and 1", least=0.0, most=1.0)
     for key in NOT_NEGATIVE:
         number(f"training.{key}{whose}", _chosen(settings, key), "be a number at least 0", least=0.0)
+    for key in WEIGHTS:
+        _check_weight(f"training.{key}{whose}", _chosen(settings, key))
     for key in ("lr", "entropy_coeff"):
-        if not isinstance(getattr(settings, key), list | tuple):  # a schedule is RLlib's to check
-            number(f"training.{key}{whose}", getattr(settings, key), "be a number at least 0", least=0.0)
+        value = getattr(settings, key)
+        check = _check_schedule if isinstance(value, list | tuple) else _check_weight
+        check(f"training.{key}{whose}", value)
     if settings.grad_clip is not None:
         number(f"training.grad_clip{whose}", settings.grad_clip, "be a number above 0", above=0.0)
     true_or_false(f"training.normalize_returns{whose}", settings.normalize_returns)
+
+
+def _check_weight(key: str, value: object) -> None:
+    number(key, value, "be a number at least 0, and finite", least=0.0, below=math.inf)
+
+
+def _check_schedule(key: str, pairs: Sequence[Any]) -> None:
+    """Of RLlib: [step, value] pairs from step 0 on, linear in between; two of one step make a jump."""
+    if len(pairs) < 2 or any(not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs):
+        raise UserError(
+            f"{key} is {pairs!r}, and as a schedule must be two or more [environment step, value] pairs; of one value "
+            "for all steps give the number itself"
+        )
+    for step, value in pairs:
+        number(f"{key}: the step", step, "be a number at least 0, and finite", least=0.0, below=math.inf)
+        _check_weight(f"{key}: the value at step {step}", value)
+    steps = [step for step, _ in pairs]
+    if steps[0] != 0:
+        raise UserError(f"{key} begins with step {steps[0]}, and its first pair must be of step 0")
+    for before, after in pairwise(steps):
+        if after < before:
+            raise UserError(f"{key} has step {after} after {before}, and its steps must ascend")
 
 
 def _chosen(settings: Settings, key: str) -> object:

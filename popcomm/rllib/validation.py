@@ -14,7 +14,7 @@ from popcomm.agents.seating import SEATINGS
 from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.checks import count, number, one_of, positive, true_or_false
+from popcomm.checks import count, number, one_of, positive, true_or_false, whole
 from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
@@ -24,7 +24,7 @@ from popcomm.rllib.language_metrics import check_metrics
 from popcomm.rllib.message_learning import check_credit, check_gates, check_gradient, check_importance, check_relaxed
 from popcomm.rllib.overlap import check_overlap
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
-from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
+from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats, check_trained
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
 from popcomm.rllib.survival_plan import check_answers
@@ -48,6 +48,7 @@ WEIGHTS = (
     "message_balance_coeff",
     "message_kl_coeff",
 )
+MOST_SEED = 4 * 10**9  # RLlib adds to it for each runner, and numpy takes those below 2 ** 32
 EVALUATION_CONFIG = ("explore", "env_config")
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
@@ -57,7 +58,8 @@ def check(settings: Settings) -> Plan:
     """What follows from the settings; raises UserError for the first thing that cannot work."""
     _check_numbers(settings)
     _check_fractions(settings)
-    true_or_false("environment.agent_id", settings.agent_id)
+    _check_switches(settings)
+    check_trained(settings.policies_to_train, settings.layout.species)
     positive("environment.process_timeout", settings.process_timeout)
     if settings.processes is not None and settings.world is not None:
         check_processes(resolve(settings.world), settings.processes)
@@ -121,8 +123,23 @@ def _check_numbers(settings: Settings) -> None:
         least["recording.keep_checkpoints"] = (settings.keep_checkpoints, 1)
     for key, (value, minimum) in least.items():
         count(key, value, minimum)
+    if settings.seed is not None and whole("debugging.seed", settings.seed, 0) > MOST_SEED:
+        raise UserError(f"debugging.seed is {settings.seed}, and must be at most {MOST_SEED}")
     if settings.step_timeout_s is not None:
         number("env_runners.step_timeout_s", settings.step_timeout_s, "be seconds above 0", above=0, below=float("inf"))
+
+
+def _check_switches(settings: Settings) -> None:
+    """What is on or off: a text such as "no" would be on."""
+    switches = {
+        "environment.agent_id": settings.agent_id,
+        "env_runners.explore": settings.explore,
+        "acceleration.tf32": settings.tf32,
+        "acceleration.compile": settings.compile_agents,
+        "fault_tolerance.restart_failed_sub_environments": settings.restart_failed_sub_environments,
+    }
+    for key, value in switches.items():
+        true_or_false(key, value)
 
 
 def _check_fractions(settings: Settings, whose: str = "") -> None:

@@ -32,8 +32,8 @@ def check_trained(given: Any, species: Collection[str] | None = None) -> None:
         return
     if not isinstance(given, list | set | tuple):
         raise UserError(f"{TRAINED} is {given!r}, and must be a list of species, a function or None")
-    for name in given if species is not None else ():
-        if name not in species:
+    for name in given:
+        if species is not None and name not in species:
             raise unknown(f"{TRAINED}: the species", str(name), species)
 
 

@@ -142,7 +142,7 @@ def _guarded(member: Any) -> Any:
         return Annotated[member, BeforeValidator(_no_boolean)]
     origin, arguments = get_origin(member), get_args(member)
     if member in LISTS or (origin in LISTS and origin is not Sequence):
-        return list[_inside(arguments[0])] if arguments else list
+        return types.GenericAlias(list, (_inside(arguments[0]),)) if arguments else list
     if origin is None or origin is Literal:
         return member
     inner = tuple(a if a is Ellipsis else _inside(a) for a in arguments)

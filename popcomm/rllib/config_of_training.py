@@ -5,7 +5,7 @@ A section of a YAML file is one of them, and its keys are the method's keyword a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from typing_extensions import Self
@@ -13,6 +13,7 @@ from typing_extensions import Self
 from popcomm.envs.species import DEFAULT
 from popcomm.rllib.by_species import LEARNING, RLLIBS, BySpecies, is_by_species
 from popcomm.rllib.config_of_populations import ConfigOfPopulations
+from popcomm.rllib.population_checks import check_trained
 from popcomm.rllib.unsupported import check_names
 
 
@@ -180,6 +181,21 @@ class ConfigOfTraining(ConfigOfPopulations):
         check_names(type(self), "fault_tolerance", kwargs)
         super().fault_tolerance(**kwargs)
         return self._set(max_empty_iterations=max_empty_iterations, max_nonfinite_updates=max_nonfinite_updates)
+
+    def multi_agent(
+        self, *, policies_to_train: Collection[str] | Callable[..., bool] | None = NotProvided, **kwargs: object
+    ) -> Self:
+        """RLlib's; its policies are the species.
+
+        Args:
+            policies_to_train: the species that learn, ["listener"], or a function from a species and RLlib's batch to
+                whether it does. None: all.
+        """
+        if policies_to_train is not NotProvided:
+            check_trained(policies_to_train)
+        check_names(type(self), "multi_agent", kwargs)
+        super().multi_agent(policies_to_train=policies_to_train, **kwargs)
+        return self
 
     def recording(
         self,

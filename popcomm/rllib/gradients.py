@@ -39,7 +39,8 @@ def sum_over_learners(parameters: Sequence[nn.Parameter], reduce: Reduce) -> Non
 
 
 class MemberGuard:
-    """Steps a species' optimizers for the members whose gradients are finite; counts and names the others.
+    """Steps a species' optimizers for the members that lived and whose gradients are finite; counts and names those
+    whose are not.
 
     Args:
         name: the species.
@@ -65,23 +66,38 @@ class MemberGuard:
         """Others take the places of some: nothing is held against them. members: [P] bool."""
         self._in_a_row = np.where(members, 0, self._in_a_row)
 
-    def step(self, optimizers: Sequence[torch.optim.Optimizer], norms: Tensor, owners: Owners | None = None) -> None:
+    def step(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        norms: Tensor,
+        owners: Owners | None = None,
+        rows: Tensor | None = None,
+    ) -> None:
         """One update.
 
         Args:
             norms: [P], of the members' gradients; where one is not finite, weights and moments stay as they are.
             owners: whose the rows of parameters are that have no axis of members.
+            rows: [P], how many members have in this minibatch, with all learners; who has none and no gradient either
+                stays as it is, as it would alone. None: all have some.
 
         Raises:
             FloatingPointError: no member has had a finite gradient for `patience` updates.
         """
         finite = norms.isfinite()
-        kept = finite.cpu().numpy()
-        self._in_a_row = np.where(kept, 0, self._in_a_row + 1)
-        if kept.all():
-            for optimizer in optimizers:
-                optimizer.step()
+        absent = torch.zeros_like(finite) if rows is None else (rows == 0) & (norms == 0)
+        kept, away = torch.stack([finite, absent]).cpu().numpy()
+        self._in_a_row = np.where(away, self._in_a_row, np.where(kept, 0, self._in_a_row + 1))
+        if not kept.all():
+            self._count(kept)
+        if away.any() or not kept.all():
+            self._step_some(optimizers, finite & ~absent, owners or {})
             return
+        for optimizer in optimizers:
+            optimizer.step()
+
+    def _count(self, kept: np.ndarray) -> None:
+        """Who falls out. kept: [P] bool."""
         self.left_out += int((~kept).sum())
         self._tell()
         if self._in_a_row.min() >= self.patience:
@@ -90,10 +106,13 @@ class MemberGuard:
                 "(fault_tolerance.max_nonfinite_updates); the weights are those of the last finite update. "
                 "A lower training.lr or a smaller training.grad_clip may help"
             )
-        if not kept.any():
+
+    def _step_some(self, optimizers: Sequence[torch.optim.Optimizer], moved: Tensor, owners: Owners) -> None:
+        """A step of some members alone. moved: [P] bool."""
+        if not bool(moved.any()):
             return
         for optimizer in optimizers:
-            with left_alone(optimizer, ~finite, owners or {}):
+            with left_alone(optimizer, ~moved, owners):
                 optimizer.step()
 
     def _tell(self) -> None:

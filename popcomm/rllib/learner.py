@@ -302,15 +302,18 @@ class PopulationPPOLearner(PPOTorchLearner):
         return {self.get_param_ref(p): p.grad for p in parameters if p.grad is not None}
 
     def apply_gradients(self, gradients_dict: object) -> None:
-        """Step the optimizers, but for members whose gradient is not finite: those are left out and counted.
+        """Step the optimizers, but for members without a row, and for those whose gradient is not finite: these are
+        left out and counted.
 
         Raises:
             FloatingPointError: a species has had no finite gradient for fault_tolerance.max_nonfinite_updates updates.
         """
         for name, (norms, ownership) in self._norms.items():
-            optimizers, owners = self._optimizers(name), ownership.owners
+            optimizers, owners, rows = self._optimizers(name), ownership.owners, self.losses[name].rows
+            if ownership.as_one:  # which lives where any of its seats does
+                rows = rows.sum().expand_as(rows)
             with at_own_rates(optimizers, self.networks[name].scale("lr"), owners):
-                self.guards[name].step(optimizers, norms, owners)
+                self.guards[name].step(optimizers, norms, owners, rows)
 
     # ---- survival ----
 

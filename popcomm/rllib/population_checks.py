@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+from ray.rllib.utils.serialization import NOT_SERIALIZABLE
 
 from popcomm.agents.seating import check_balance
 from popcomm.checks import count, number, one_of
-from popcomm.errors import UserError
+from popcomm.errors import UserError, unknown
 from popcomm.rllib.by_species import check_species, keywords_by_species
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
 
 CRITICS = ("independent", "central")
+TRAINED = "multi_agent.policies_to_train"
+
+
+def check_trained(given: Any, species: Collection[str] | None = None) -> None:
+    """Whether RLlib's policies_to_train says which species learn; a text would be taken letter by letter.
+
+    Args:
+        given: what was said.
+        species: those that there are; None: not known yet.
+
+    Raises:
+        UserError: it is none of a list of species, a function and None, or names one that does not exist.
+    """
+    if given is None or callable(given) or given == NOT_SERIALIZABLE:
+        return
+    if not isinstance(given, list | set | tuple):
+        raise UserError(f"{TRAINED} is {given!r}, and must be a list of species, a function or None")
+    for name in given:
+        if species is not None and name not in species:
+            raise unknown(f"{TRAINED}: the species", str(name), species)
 
 
 def check_by_species(settings: Settings) -> None:

@@ -30,7 +30,13 @@ from popcomm.rllib.unroll import SpeciesUnroll
 
 
 class SpeciesLoss:
-    """Callable: (arrays, unrolled, ...) -> (loss, what to log)."""
+    """Callable: (arrays, unrolled, ...) -> (loss, what to log).
+
+    Attributes:
+        rows: [P] float64, how many each member had in the last minibatch, with all learners.
+    """
+
+    rows: Tensor
 
     def __init__(
         self,
@@ -72,7 +78,8 @@ class SpeciesLoss:
         """
         config, output, mask = self.config, run.outputs, run.mask
         members = self.module.spec.members
-        counts = reduce(mask.sum(1).double()).float().clamp(min=1)
+        self.rows = reduce(mask.sum(1).double())
+        counts = self.rows.float().clamp(min=1)
         weight = mask / counts[:, None]
 
         def mean(values: Tensor) -> Tensor:

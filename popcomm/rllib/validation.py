@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
-from itertools import product
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+from typing import Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS
 from popcomm.channels import Channel, MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.checks import count, number, one_of, positive, true_or_false
+from popcomm.checks import count, number, one_of, positive, true_or_false, whole
 from popcomm.envs.making import check_processes, resolve
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
@@ -22,7 +24,7 @@ from popcomm.rllib.language_metrics import check_metrics
 from popcomm.rllib.message_learning import check_credit, check_gates, check_gradient, check_importance, check_relaxed
 from popcomm.rllib.overlap import check_overlap
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
-from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats
+from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats, check_trained
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
 from popcomm.rllib.survival_plan import check_answers
@@ -38,15 +40,15 @@ TIME_LIMITS = ("bootstrap", "end")
 # Weights and shares of losses that follow from the rest of a config where they are None.
 LEFT_OPEN = ("quality_coeff", "message_balance_coeff", "message_sharpness", "rare_action_share")
 SHARES = ("message_sharpness", "rare_action_share", "entropy_over_worlds")
-NOT_NEGATIVE = (
-    "clip_param",
-    "vf_clip_param",
+NOT_NEGATIVE = ("clip_param", "vf_clip_param")  # infinity: nothing is clipped
+WEIGHTS = (
     "vf_loss_coeff",
     "message_entropy_coeff",
     "quality_coeff",
     "message_balance_coeff",
     "message_kl_coeff",
 )
+MOST_SEED = 4 * 10**9  # RLlib adds to it for each runner, and numpy takes those below 2 ** 32
 EVALUATION_CONFIG = ("explore", "env_config")
 # Measures that fades may look at where the world labels what agents perceive.
 OF_LABELS = ("agreement", "jargon")
@@ -56,7 +58,8 @@ def check(settings: Settings) -> Plan:
     """What follows from the settings; raises UserError for the first thing that cannot work."""
     _check_numbers(settings)
     _check_fractions(settings)
-    true_or_false("environment.agent_id", settings.agent_id)
+    _check_switches(settings)
+    check_trained(settings.policies_to_train, settings.layout.species)
     positive("environment.process_timeout", settings.process_timeout)
     if settings.processes is not None and settings.world is not None:
         check_processes(resolve(settings.world), settings.processes)
@@ -120,8 +123,23 @@ def _check_numbers(settings: Settings) -> None:
         least["recording.keep_checkpoints"] = (settings.keep_checkpoints, 1)
     for key, (value, minimum) in least.items():
         count(key, value, minimum)
+    if settings.seed is not None and whole("debugging.seed", settings.seed, 0) > MOST_SEED:
+        raise UserError(f"debugging.seed is {settings.seed}, and must be at most {MOST_SEED}")
     if settings.step_timeout_s is not None:
         number("env_runners.step_timeout_s", settings.step_timeout_s, "be seconds above 0", above=0, below=float("inf"))
+
+
+def _check_switches(settings: Settings) -> None:
+    """What is on or off: a text such as "no" would be on."""
+    switches = {
+        "environment.agent_id": settings.agent_id,
+        "env_runners.explore": settings.explore,
+        "acceleration.tf32": settings.tf32,
+        "acceleration.compile": settings.compile_agents,
+        "fault_tolerance.restart_failed_sub_environments": settings.restart_failed_sub_environments,
+    }
+    for key, value in switches.items():
+        true_or_false(key, value)
 
 
 def _check_fractions(settings: Settings, whose: str = "") -> None:
@@ -130,12 +148,37 @@ def _check_fractions(settings: Settings, whose: str = "") -> None:
         number(f"training.{key}{whose}", _chosen(settings, key), "be a number between 0 and 1", least=0.0, most=1.0)
     for key in NOT_NEGATIVE:
         number(f"training.{key}{whose}", _chosen(settings, key), "be a number at least 0", least=0.0)
+    for key in WEIGHTS:
+        _check_weight(f"training.{key}{whose}", _chosen(settings, key))
     for key in ("lr", "entropy_coeff"):
-        if not isinstance(getattr(settings, key), list | tuple):  # a schedule is RLlib's to check
-            number(f"training.{key}{whose}", getattr(settings, key), "be a number at least 0", least=0.0)
+        value = getattr(settings, key)
+        check = _check_schedule if isinstance(value, list | tuple) else _check_weight
+        check(f"training.{key}{whose}", value)
     if settings.grad_clip is not None:
         number(f"training.grad_clip{whose}", settings.grad_clip, "be a number above 0", above=0.0)
     true_or_false(f"training.normalize_returns{whose}", settings.normalize_returns)
+
+
+def _check_weight(key: str, value: object) -> None:
+    number(key, value, "be a number at least 0, and finite", least=0.0, below=math.inf)
+
+
+def _check_schedule(key: str, pairs: Sequence[Any]) -> None:
+    """Of RLlib: [step, value] pairs from step 0 on, linear in between; two of one step make a jump."""
+    if len(pairs) < 2 or any(not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs):
+        raise UserError(
+            f"{key} is {pairs!r}, and as a schedule must be two or more [environment step, value] pairs; of one value "
+            "for all steps give the number itself"
+        )
+    for step, value in pairs:
+        number(f"{key}: the step", step, "be a number at least 0, and finite", least=0.0, below=math.inf)
+        _check_weight(f"{key}: the value at step {step}", value)
+    steps = [step for step, _ in pairs]
+    if steps[0] != 0:
+        raise UserError(f"{key} begins with step {steps[0]}, and its first pair must be of step 0")
+    for before, after in pairwise(steps):
+        if after < before:
+            raise UserError(f"{key} has step {after} after {before}, and its steps must ascend")
 
 
 def _chosen(settings: Settings, key: str) -> object:

@@ -77,6 +77,52 @@ def test_a_member_without_a_finite_gradient_does_not_move_and_the_others_move_as
     assert guard.read() == 0
 
 
+def test_a_member_without_rows_stays_where_it_is_and_is_not_counted_as_one_that_is_not_finite(caplog: Any) -> None:
+    """Alone it would have had no update; whoever has rows, or a gradient from elsewhere, moves as ever."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(3, 4, 2, generator=generator)
+    gradients[1, :2], rows = 0.0, torch.tensor([0, 5, 0, 5])  # 1 has rows and no gradient, 2 the other way
+    guarded, free = nn.Parameter(torch.zeros(4, 2)), nn.Parameter(torch.zeros(4, 2))
+    optimizer, other, guard = adam(guarded), adam(free), MemberGuard("a", 4, patience=1)
+    for step, gradient in enumerate(gradients):
+        guarded.grad, free.grad = gradient.clone(), gradient.clone()
+        before, moments = guarded.detach().clone(), {k: v.clone() for k, v in optimizer.state.get(guarded, {}).items()}
+        guard.step([optimizer], norms(gradient), None, rows if step == 1 else torch.full((4,), 5))
+        other.step()
+        if step == 1:
+            assert torch.equal(guarded[0], before[0])
+            for key in ("exp_avg", "exp_avg_sq"):
+                assert torch.equal(optimizer.state[guarded][key][0], moments[key][0])
+    assert torch.equal(guarded[1:], free[1:])
+    assert not torch.equal(guarded[0], free[0])
+    guarded.grad, before = torch.zeros(4, 2), guarded.detach().clone()
+    guard.step([optimizer], norms(guarded.grad), None, torch.zeros(4))
+    assert torch.equal(guarded, before)
+    assert guard.read() == 0
+    assert not caplog.records
+
+
+def test_minibatches_below_a_balanced_block_move_those_alone_who_play_in_them(monkeypatch: Any) -> None:
+    config = clock_config(agent="mlp", members=4, seating="worlds", gradient="none")
+    config.training(num_epochs=1, minibatch_size=1).env_runners(num_worlds_per_env_runner=4)
+    runner, learner = runner_of(config), learner_of(config)
+    once, seen = learner._update_once, []
+
+    def noted(arrays: Any, *args: Any, **kwargs: Any) -> None:
+        parameters = list(learner.networks["speaker"].agent.parameters())
+        before = [p.detach().clone() for p in parameters]
+        once(arrays, *args, **kwargs)
+        moved = [(p != b).flatten(1).any(1) for p, b in zip(parameters, before, strict=True)]
+        seen.append((arrays["speaker"]["members"].unique().tolist(), torch.stack(moved).any(0).nonzero().flatten()))
+
+    monkeypatch.setattr(learner, "_update_once", noted)
+    for iteration in range(2):
+        runner.module.set_state(learner.module.get_state())
+        update(learner, runner, iteration)
+    assert len(seen) == 8
+    assert all(moved.tolist() == playing for playing, moved in seen)
+
+
 def test_members_are_named_once_and_training_ends_only_when_no_member_is_left(caplog: Any) -> None:
     weight = nn.Parameter(torch.zeros(3, 1))
     optimizer, guard = adam(weight), MemberGuard("ants", 3, patience=3)

@@ -148,6 +148,76 @@ def test_a_mistake_is_told_by_key_and_value(change: Any, sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c.debugging(seed="a"), r"debugging.seed is 'a', and must be a whole number"),
+        (lambda c: c.debugging(seed=1.5), r"debugging.seed is 1.5, and must be a whole number"),
+        (lambda c: c.debugging(seed=True), r"debugging.seed is True, and must be a whole number"),
+        (lambda c: c.debugging(seed=-3), r"debugging.seed is -3, and must be at least 0"),
+        (lambda c: c.debugging(seed=2**32), r"debugging.seed is 4294967296, and must be at most 4000000000"),
+        (lambda c: c.env_runners(explore="no"), r"env_runners.explore is 'no', and must be true or false"),
+        (lambda c: c.env_runners(explore=None), r"env_runners.explore is None, and must be true or false"),
+        (lambda c: c.acceleration(compile="no"), r"acceleration.compile is 'no', and must be true or false"),
+        (lambda c: c.acceleration(tf32="yes"), r"acceleration.tf32 is 'yes', and must be true or false"),
+        (
+            lambda c: c.fault_tolerance(restart_failed_sub_environments="no"),
+            r"fault_tolerance.restart_failed_sub_environments is 'no', and must be true or false",
+        ),
+        (
+            lambda c: c.multi_agent(policies_to_train="speaker"),
+            r"multi_agent.policies_to_train is 'speaker', and must be a list of species, a function or None",
+        ),
+        (
+            lambda c: c.update_from_dict({"policies_to_train": "speaker"}),
+            r"multi_agent.policies_to_train is 'speaker', and must be a list of species, a function or None",
+        ),
+        (
+            lambda c: c.multi_agent(policies_to_train=["speakr"]),
+            r"multi_agent.policies_to_train: the species 'speakr' does not exist; did you mean 'speaker'",
+        ),
+    ],
+)
+def test_what_is_set_in_python_is_checked_as_what_yaml_says(change: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        change(config()).validate()
+
+
+@pytest.mark.parametrize("given", [["speaker"], {"speaker"}, [], None, lambda species, batch: False])
+def test_the_species_that_learn_are_a_list_or_what_a_function_says(given: Any) -> None:
+    made = config().multi_agent(policies_to_train=given).debugging(seed=4 * 10**9)
+    made.validate()
+    assert made.policies_to_train == given
+
+
+@pytest.mark.parametrize("by_species", [False, True])
+@pytest.mark.parametrize("key", ["lr", "entropy_coeff"])
+@pytest.mark.parametrize(
+    ("schedule", "sentence"),
+    [
+        ([[0, 1e-3]], r" is \[\[0, 0.001\]\], and as a schedule must be two or more \[environment step, value\] pairs"),
+        ([[0, 1e-3], [100]], r" is \[\[0, 0.001\], \[100\]\], and as a schedule must be two or more"),
+        ([1e-3, 1e-4], r" is \[0.001, 0.0001\], and as a schedule must be two or more"),
+        ([[100, 1e-3], [200, 1e-4]], r" begins with step 100, and its first pair must be of step 0"),
+        ([[0, 1e-3], [200, 1e-4], [100, 1e-5]], r" has step 100 after 200, and its steps must ascend"),
+        ([[0, -1e-3], [9, 1e-3]], r": the value at step 0 is -0.001, and must be a number at least 0, and finite"),
+        ([[0, 1e-3], [9, float("inf")]], r": the value at step 9 is inf, and must be a number at least 0, and finite"),
+        ([[0, "x"], [100, 1e-4]], r": the value at step 0 is 'x', and must be a number at least 0, and finite"),
+        ([[0, 1e-3], ["x", 1e-4]], r": the step is 'x', and must be a number at least 0, and finite"),
+        ([[0, 1e-3], [float("nan"), 1e-4]], r": the step is nan, and must be a number at least 0, and finite"),
+        (float("inf"), r" is inf, and must be a number at least 0, and finite"),
+    ],
+)
+def test_a_schedule_of_a_rate_is_checked_pair_by_pair(schedule: Any, sentence: str, key: str, by_species: bool) -> None:
+    given, whose = ({"speaker": schedule, "default": 1e-3}, " of species 'speaker'") if by_species else (schedule, "")
+    with pytest.raises(UserError, match=f"^training.{key}{whose}{sentence}"):
+        config().training(**{key: given}).validate()
+
+
+def test_a_schedule_of_a_rate_may_jump_and_end_at_zero() -> None:
+    config().training(lr=[[0, 1e-3], [1e5, 1e-3], (1e5, 1e-4), [200_000, 0]]).validate()
+
+
 def test_a_central_critic_needs_a_latent_state() -> None:
     with pytest.raises(UserError, match="critic is 'central', and this environment has no latent state"):
         PopulationPPOConfig().environment(BanditWorld).population(critic="central").validate()

@@ -23,7 +23,8 @@ from popcomm.language.drawing import BLUE, INK, MUTED, card, png
 # From the ground up. A room may use those on the floors below it, and none beside it.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("checks", "identity", "loading", "manifest", "references", "sources"),
+    ("checks", "identity", "loading", "manifest", "sources"),
+    ("references",),
     ("schedules",),
     ("theory", "language"),
     ("channels",),
@@ -33,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("rllib",),
     ("cli",),
 )
-GROUND = FLOORS[0] + FLOORS[1] + FLOORS[2]  # single files, drawn as one
+GROUND = FLOORS[0] + FLOORS[1] + FLOORS[2] + FLOORS[3]  # single files, drawn as one
 PACKAGE = Path(popcomm.__file__).parent
 BESIDE = 6.0  # between arrows to one point, in a hundredth of the picture's width
 LETTERS = 1.6  # of a box's text, in a hundredth of the picture's width

@@ -66,6 +66,17 @@ def read(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether it is the folder of a checkpoint, whole or not: others have files of that name, too."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        read(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
 def _is_manifest(value: Any) -> bool:
     """Whether JSON has the shape of a manifest, and names only files within its folder."""
     if not isinstance(value, dict) or not isinstance(value.get("files"), dict):

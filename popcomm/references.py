@@ -9,11 +9,13 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from popcomm import manifest
 from popcomm.errors import UserError, nearest, unknown
 
 # What files may name in installed packages: PettingZoo's way to make an environment, and classes of these families.
@@ -21,6 +23,9 @@ ENV_FUNCTIONS = ("env", "parallel_env", "raw_env")
 # What a module of popcomm names in a tuple of this name, as an experiment the functions of its configurations.
 FOR_FILES = "FOR_FILES"
 FAMILIES = ("popcomm", "pettingzoo", "gymnasium", "vmas", "torch.nn", "ray.rllib.callbacks", "ray.rllib.core")
+# What is in a folder of a population, and in a run folder that of checkpoints: see `popcomm.rollout.loading`.
+POPULATION, CHECKPOINTS = "population.json", "checkpoints"
+PACKAGES = ("site-packages", "dist-packages")
 
 
 def attribute(key: str, reference: str) -> Any:
@@ -31,8 +36,9 @@ def attribute(key: str, reference: str) -> Any:
         reference: e.g. "my_file:MyClass".
 
     Raises:
-        UserError: no module and attribute, a module that cannot be imported, no such attribute in it; a function or a
-            class of an installed package that is none of those in which agents live, or of which they are made.
+        UserError: no module and attribute, a module that cannot be imported or that lies in a checkpoint, an export or
+            a run, no such attribute in it; a function or a class of an installed package that is none of those in which
+            agents live, or of which they are made.
 
     >>> attribute("speech", "popcomm.channels:Symbols").kind
     'symbols'
@@ -42,7 +48,9 @@ def attribute(key: str, reference: str) -> Any:
     if not module_name or not path:
         raise UserError(f"{wrong}: it must be of the form module:attribute")
     try:
-        found: Any = import_module(module_name)
+        found: Any = imported(f"{key} '{reference}'", module_name)
+    except UserError:
+        raise
     except ImportError as error:
         raise UserError(f"{wrong}: importing {module_name} says: {error}") from error
     except Exception as error:  # whatever a user's file raises when it runs
@@ -64,6 +72,53 @@ def attribute(key: str, reference: str) -> Any:
     return found
 
 
+def imported(what: str, module_name: str) -> ModuleType:
+    """The module of that name; nothing runs of one that came with what it is asked for by.
+
+    A checkpoint may be a stranger's and name code beside itself, which Python finds where its folder lies below the
+    working directory. So each package on the way is looked up before it is imported.
+
+    Args:
+        what: what names it, for errors.
+        module_name: with dots.
+
+    Raises:
+        UserError: it lies in a checkpoint, an export or a run.
+        ImportError: there is none.
+        Exception: whatever the module raises.
+    """
+    parts = module_name.split(".")
+    for depth in range(1, len(parts) + 1):
+        name = ".".join(parts[:depth])
+        if name in sys.modules:
+            continue
+        spec = find_spec(name)
+        saved = None if spec is None or not spec.has_location else _saved_around(Path(str(spec.origin)))
+        if saved is not None:
+            raise UserError(
+                f"{what} is not imported: {spec.origin} lies in {saved}, a checkpoint, an export or a run, which may "
+                "hold no code; if it is your own, move it out of that folder"
+            )
+        import_module(name)
+    return import_module(module_name)
+
+
+def _saved_around(file: Path) -> Path | None:
+    """The folder of a checkpoint, an export or a run in which a module lies; None where it lies in none."""
+    packages = [Path(entry) for entry in sys.path if Path(entry).name in PACKAGES]
+    if any(file.is_relative_to(folder) for folder in packages):
+        return None  # a virtual environment may lie in a user's folder of any kind
+    around = [*file.absolute().parents, *file.resolve().parents]
+    return next((folder for folder in around if _is_saved(folder)), None)
+
+
+def _is_saved(folder: Path) -> bool:
+    if (folder / POPULATION).is_file() or manifest.is_checkpoint(folder):
+        return True
+    checkpoints = folder / CHECKPOINTS
+    return checkpoints.is_dir() and any(map(manifest.is_checkpoint, checkpoints.iterdir()))
+
+
 def is_installed(module_name: str) -> bool:
     """Whether a module that was imported is Python's own, of an installed package or of popcomm, and not the user's.
 
@@ -77,7 +132,7 @@ def is_installed(module_name: str) -> bool:
     if file is None:  # built in; or a folder, which is a package without a file
         return not hasattr(module, "__path__")
     path = Path(file).resolve()
-    if {"site-packages", "dist-packages"} & set(path.parts):
+    if set(PACKAGES) & set(path.parts):
         return True
     return any(path.is_relative_to(Path(sysconfig.get_path(kind)).resolve()) for kind in ("stdlib", "platstdlib"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from popcomm.channels import Full, Symbols, make_topology, message_kind
 from popcomm.cli.schema import apply
 from popcomm.envs import swarm_v0
+from popcomm.envs.making import make_world
 from popcomm.errors import UserError
 from popcomm.references import attribute
 from popcomm.rllib import PopulationPPOConfig
@@ -50,6 +53,52 @@ def test_a_reference_names_an_attribute_that_may_have_dots() -> None:
 class Own:
     class Inner:
         pass
+
+
+CHECKPOINT = {"manifest.json": json.dumps({"files": {}, "iteration": 1})}
+SAVED = {
+    "an export": ("popcomm_gift.evil", "popcomm_gift/evil.py", {"population.json": "{}"}),
+    "deep in an export": ("popcomm_gift.a.evil", "popcomm_gift/a/evil.py", {"population.json": "{}"}),
+    "a package that is an export": ("popcomm_gift.mild", "popcomm_gift/__init__.py", {"population.json": "{}"}),
+    "a checkpoint": ("popcomm_gift.evil", "popcomm_gift/evil.py", CHECKPOINT),
+    "a run": (
+        "popcomm_gift.evil",
+        "popcomm_gift/evil.py",
+        {"checkpoints/first/manifest.json": CHECKPOINT["manifest.json"]},
+    ),
+}
+
+
+@pytest.fixture(params=SAVED)
+def gift(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of a stranger, in a folder that popcomm has saved: it leaves a mark where it is run."""
+    module, file, beside = SAVED[request.param]
+    for name, text in {f"popcomm_gift/{name}": text for name, text in beside.items()}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom popcomm.envs import World\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    return module
+
+
+def test_code_that_came_with_a_checkpoint_is_not_run(gift: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"'{gift}:World' is not imported: .* lies in .*popcomm_gift, a checkpoint"):
+        attribute("environment.env", f"{gift}:World")
+    with pytest.raises(UserError, match="is not imported"):
+        make_world(f"gymnasium:{gift}:Any-v0", {}, 1)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_beside_files_of_others_that_are_called_like_ours_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "manifest.json").write_text('{"files": ["a.npy"]}')
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "popcomm_beside.py").write_text("from popcomm.envs import World\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert attribute("environment.env", "popcomm_beside:World").__name__ == "World"
 
 
 @pytest.mark.parametrize(

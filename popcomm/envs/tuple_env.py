@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
 from typing import Any
@@ -16,6 +15,7 @@ from pettingzoo import ParallelEnv
 
 from popcomm.envs.flat_spaces import FlatAction
 from popcomm.errors import UserError, nearest
+from popcomm.references import imported
 
 # {how its environments begin: the package that registers them}, which is also popcomm's extra.
 PACKAGES = {"Foraging": "lbforaging", "rware": "rware"}
@@ -160,7 +160,7 @@ def check_registered(name: str) -> None:
     module = package or name.rpartition(":")[0]
     try:
         if module:
-            import_module(module)
+            imported(key, module)
         gymnasium.spec(begins)
     except ImportError as error:
         raise UserError(f"{key} does not exist: importing {module} says: {error}") from error

@@ -305,13 +305,14 @@ class PopulationPPO(PPO):
         config: PopulationPPOConfig | None = None,
         **kwargs: object,
     ) -> PopulationPPO:
-        """The algorithm as it was when `path` was saved.
+        """The algorithm as it was when `path` was saved; it records nowhere, unless a config with a `run_dir` is given.
 
         Args:
             path: what `save_to_path` wrote.
             trust: read pickles, too: you know who wrote the checkpoint. Without, none of its files can run code;
                 environments of others, whose state only a pickle has, begin new episodes.
-            config: that it had, where one was not written down for lack of names (lambdas).
+            config: that it had, where one was not written down for lack of names (lambdas), or where it is to record:
+                with the original's `run_dir`, what that run recorded beyond the checkpoint is recorded anew.
 
         Raises:
             CheckpointError: a file is missing or changed; the restored weights are not those that were saved; it is of
@@ -320,7 +321,10 @@ class PopulationPPO(PPO):
         """
         checkpoints.verify(checkpoints.local_path(path))
         if trust and config is None:
-            return super().from_checkpoint(path, *args, trust=True, **kwargs)
+            algorithm = super().from_checkpoint(path, *args, trust=True, **kwargs)
+            algorithm.config = restoring.without_run_folder(algorithm.config)
+            algorithm.config.freeze()
+            return algorithm
         return restoring.made(cls, path, config, trust)
 
     def restore_from_path(

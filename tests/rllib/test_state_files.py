@@ -132,6 +132,19 @@ def test_a_strangers_checkpoint_restores_without_running_code(tmp_path: Path) ->
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("trust", [False, True])
+def test_the_record_of_a_run_is_left_alone_by_who_takes_up_its_checkpoint(tmp_path: Path, trust: bool) -> None:
+    before = trained(swarm().recording(run_dir=str(tmp_path / "run"), conversation_every=0, picture_every=0))
+    saved = before.save_to_path(tmp_path / "saved")
+    before.train()
+    recorded = (tmp_path / "run/progress.jsonl").read_text()
+    restored = PopulationPPO.from_checkpoint(saved, trust=trust)
+    restored.train()
+    assert (tmp_path / "run/progress.jsonl").read_text() == recorded
+    assert restored.config.run_dir is None
+    assert restored.config.conversation_every == before.config.conversation_every
+
+
 def test_runners_add_no_weights_of_their_own_to_a_checkpoint_and_have_them_again(tmp_path: Path) -> None:
     before = trained(swarm())
     saved = Path(before.save_to_path(tmp_path / "saved"))

@@ -130,7 +130,12 @@ def find(path: str | Path) -> Path:
 
 def dump(document: dict[str, Any], path: Path) -> None:
     """Write a document so that `load` reads it back."""
-    path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(text_of(document), encoding="utf-8")
+
+
+def text_of(document: dict[str, Any]) -> str:
+    """A document as YAML."""
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
 def _parse(text: str, name: str) -> Any:

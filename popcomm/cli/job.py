@@ -7,7 +7,6 @@ was lost; it goes on from the newest checkpoint that verifies. A document with a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -24,11 +23,11 @@ if __name__ == "__main__":
 from rich.console import Console
 
 from popcomm import manifest
-from popcomm.cli import documents, sweep, train
+from popcomm.cli import documents, submitting, sweep, train
 from popcomm.cli.progress import PlainDisplay
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, check_trust, newest_checkpoint
-from popcomm.cli.submitting import JOB_FILE, Job
+from popcomm.cli.submitting import Job
 from popcomm.errors import LostError, UserError
 from popcomm.identity import IDENTITY, run_id
 
@@ -60,7 +59,7 @@ def _job(args: Sequence[str] | None) -> Job:
     parser.add_argument("--trust", action="store_true", help="of what is resumed, read pickles, too")
     asked = parser.parse_args(args)
     if asked.file is None:
-        return Job(**json.loads(Path(JOB_FILE).read_text(encoding="utf-8")))
+        return submitting.told(Path())
     if asked.run_dir is None:
         raise UserError("--run-dir is missing: the run folder, on storage that all nodes share")
     check_trust(asked.trust, asked.resume)

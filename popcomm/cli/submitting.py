@@ -15,13 +15,14 @@ from popcomm.cli.run_folder import check_trust
 from popcomm.cli.working_dir import pack
 from popcomm.errors import UserError
 
-JOB_FILE = "popcomm_job.json"
+JOB_FILE, DOCUMENT_FILE = "popcomm_job.json", "popcomm_job.yaml"
 ENTRYPOINT = "python -m popcomm.cli.job"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a job is told, as JSON in its working directory.
+    """What a job is told, in two files in its working directory: the document as YAML, where keys may be numbers and
+    values dates, and the rest as JSON.
 
     id: of the job on the cluster.
     document: {section: {key: value}}, the YAML file with its overrides.
@@ -86,13 +87,25 @@ def submit(
     )
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "working_dir.zip"
-        size = pack(Path.cwd(), package, {JOB_FILE: json.dumps(asdict(job))})
+        size = pack(Path.cwd(), package, _told(job))
         jobs.submit(client, address, job.id, ENTRYPOINT, package)
     say(f"job: {job.id} ({size / 2**20:.1f} MB of {Path.cwd()} taken along)")
     if not followed:
         say(f"follow it: {jobs.how_to_come_back(job.id, address)}")
         return jobs.SUCCEEDED
     return jobs.follow(client, address, job.id, say)
+
+
+def _told(job: Job) -> dict[str, str]:
+    """{file: text}; see `told`."""
+    about = asdict(job)
+    return {DOCUMENT_FILE: documents.text_of(about.pop("document")), JOB_FILE: json.dumps(about)}
+
+
+def told(folder: Path) -> Job:
+    """The job that was submitted with a working directory."""
+    about = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+    return Job(document=documents.load(folder / DOCUMENT_FILE), **about)
 
 
 def _check(document: dict[str, Any]) -> float:

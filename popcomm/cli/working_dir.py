@@ -66,7 +66,7 @@ def files(folder: Path) -> Iterator[Path]:
 def _left_out(folder: Path) -> bool:
     if folder.name.startswith(".") or folder.name in LEFT_OUT or folder.name.endswith(".egg-info"):
         return True
-    if (folder / "pyvenv.cfg").is_file() or (folder / manifest.MANIFEST).is_file():
+    if (folder / "pyvenv.cfg").is_file() or manifest.is_checkpoint(folder):
         return True
     if (folder / CONFIG).is_file() and any((folder / name).exists() for name in (IDENTITY, PROGRESS, CHECKPOINTS)):
         return True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,7 +179,8 @@ def test_a_submission_carries_the_document_with_its_gpus(
 
     def submit(client: Any, address: str, job: str, entrypoint: str, package: Path) -> None:
         with zipfile.ZipFile(package) as archive:
-            sent[job] = json.loads(archive.read(submitting.JOB_FILE))
+            archive.extractall(tmp_path / "on_cluster")
+        sent[job] = submitting.told(tmp_path / "on_cluster")
 
     client = Client("RUNNING")
     client.gpus = 2.0
@@ -187,12 +188,20 @@ def test_a_submission_carries_the_document_with_its_gpus(
     monkeypatch.setattr(jobs, "submit", submit)
     assert cli.main(["submit", "swarm", "--gpus", "2", "--set", "training.gamma=0.5", "--detach"]) == 0
     (job, told), *_ = sent.items()
-    assert told["document"]["learners"] == {"num_learners": 2, "num_gpus_per_learner": 1}
-    assert told["document"]["training"]["gamma"] == 0.5
-    assert told["fallback"].startswith(str(tmp_path / "runs/swarm-"))
+    assert told.id == job
+    assert told.document["learners"] == {"num_learners": 2, "num_gpus_per_learner": 1}
+    assert told.document["training"]["gamma"] == 0.5
+    assert told.fallback.startswith(str(tmp_path / "runs/swarm-"))
     assert f"job: {job} " in capsys.readouterr().out
     with pytest.raises(UserError, match="ask for 4 GPUs"):
         submitting.submit("swarm", [], AT, 4, None, False, False, print)
+
+
+def test_a_job_has_keys_that_are_numbers_and_dates_as_they_stand_in_the_file(tmp_path: Path) -> None:
+    kept = {"environment": {"env_config": {"weights": {0: 1.0, 1: 2.0}, "day": date(2026, 1, 1), "rate": 3e-4}}}
+    for name, text in submitting._told(submitting.Job("j", kept, None, "/x", True)).items():
+        (tmp_path / name).write_text(text)
+    assert submitting.told(tmp_path) == submitting.Job("j", kept, None, "/x", True)
 
 
 def test_the_run_folder_is_the_one_named_or_in_the_clusters_storage(monkeypatch: pytest.MonkeyPatch) -> None:

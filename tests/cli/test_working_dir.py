@@ -37,7 +37,15 @@ def folder(tmp_path: Path) -> Path:
     ):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text(name)
+    (here / "saved/manifest.json").write_text('{"files": {}, "iteration": 3}')
     return here
+
+
+def test_a_folder_whose_manifest_is_of_something_else_is_taken_along(folder: Path) -> None:
+    (folder / "maps").mkdir()
+    (folder / "maps/manifest.json").write_text('{"files": ["town.xml"]}')
+    (folder / "maps/town.xml").touch()
+    assert {Path("maps/manifest.json"), Path("maps/town.xml")} <= set(files(folder))
 
 
 def test_runs_checkpoints_caches_and_hidden_files_stay_behind(folder: Path) -> None:

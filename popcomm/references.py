@@ -17,6 +17,7 @@ from typing import Any
 
 from popcomm import manifest
 from popcomm.errors import UserError, nearest, unknown
+from popcomm.identity import IDENTITY
 
 # What files may name in installed packages: PettingZoo's way to make an environment, and classes of these families.
 ENV_FUNCTIONS = ("env", "parallel_env", "raw_env")
@@ -25,6 +26,7 @@ FOR_FILES = "FOR_FILES"
 FAMILIES = ("popcomm", "pettingzoo", "gymnasium", "vmas", "torch.nn", "ray.rllib.callbacks", "ray.rllib.core")
 # What is in a folder of a population, and in a run folder that of checkpoints: see `popcomm.rollout.loading`.
 POPULATION, CHECKPOINTS = "population.json", "checkpoints"
+RECORDS = (IDENTITY, "progress.jsonl")  # a run has one of them at least
 PACKAGES = ("site-packages", "dist-packages")
 
 
@@ -93,7 +95,10 @@ def imported(what: str, module_name: str) -> ModuleType:
         if name in sys.modules:
             continue
         spec = find_spec(name)
-        saved = None if spec is None or not spec.has_location else _saved_around(Path(str(spec.origin)))
+        if spec is None or not spec.has_location:
+            import_module(name)
+            continue
+        saved = _saved_around(Path(str(spec.origin)))
         if saved is not None:
             raise UserError(
                 f"{what} is not imported: {spec.origin} lies in {saved}, a checkpoint, an export or a run, which may "
@@ -115,8 +120,10 @@ def _saved_around(file: Path) -> Path | None:
 def _is_saved(folder: Path) -> bool:
     if (folder / POPULATION).is_file() or manifest.is_checkpoint(folder):
         return True
+    # A folder of one's own may have checkpoints in it, too; a run has its records beside them.
     checkpoints = folder / CHECKPOINTS
-    return checkpoints.is_dir() and any(map(manifest.is_checkpoint, checkpoints.iterdir()))
+    recorded = any((folder / name).is_file() for name in RECORDS)
+    return recorded and checkpoints.is_dir() and any(map(manifest.is_checkpoint, checkpoints.iterdir()))
 
 
 def is_installed(module_name: str) -> bool:

@@ -64,7 +64,7 @@ SAVED = {
     "a run": (
         "popcomm_gift.evil",
         "popcomm_gift/evil.py",
-        {"checkpoints/first/manifest.json": CHECKPOINT["manifest.json"]},
+        {"checkpoints/first/manifest.json": CHECKPOINT["manifest.json"], "run.json": "{}"},
     ),
 }
 
@@ -185,3 +185,14 @@ def test_a_yaml_file_may_name_a_users_own_kind() -> None:
     messages = {"kind": "popcomm_user_file:Pairs", "size": "7"}
     document = {"environment": {"env": "swarm_v0"}, "communication": {"messages": messages}}
     assert apply(document, PopulationPPOConfig()).message_kind.vocab_size == 7
+
+
+def test_a_module_beside_checkpoints_of_ones_own_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after save_to_path("checkpoints/first") in the folder of one's own code."""
+    saved = tmp_path / "checkpoints" / "first"
+    saved.mkdir(parents=True)
+    (saved / "manifest.json").write_text(CHECKPOINT["manifest.json"])
+    (tmp_path / "popcomm_own.py").write_text("from popcomm.envs import World\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    assert attribute("env", "popcomm_own:World").__name__ == "World"

@@ -103,11 +103,13 @@ def _no_cluster(address: str, error: Exception) -> UserError:
 
 
 def cpus(config: Any) -> int:
-    """CPUs that Ray must offer: the env runners, those of evaluations, the learners, and the driver.
+    """CPUs that Ray must offer: the env runners, those of evaluation, the learners, and the driver.
 
-    They are reservations, not cores: a machine with fewer cores runs the same config slower.
+    They are what RLlib asks for, or a CPU more where learners have GPUs. They are reservations, not cores: a
+    machine with fewer cores runs the same config slower.
     """
     per_learner = 1 if config.num_cpus_per_learner == "auto" else config.num_cpus_per_learner
     runners = config.num_env_runners + config.evaluation_num_env_runners
     wanted = runners * config.num_cpus_per_env_runner + config.num_learners * per_learner
-    return math.ceil(wanted + max(1, config.num_cpus_for_main_process))
+    driver = max(1, config.num_cpus_for_main_process)
+    return math.ceil(wanted + (driver if config.num_learners else max(driver, per_learner)))

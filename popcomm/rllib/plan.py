@@ -130,7 +130,7 @@ class Plan:
         Returns:
             strengths that multiply the share of every species with a `rise`; None where there is none.
         """
-        starts = {species.rise for species in self.species.values()} - {None}
+        starts = {species.rise for species in self.species.values() if species.rise is not None}
         if not starts:
             return None
         (start,) = starts

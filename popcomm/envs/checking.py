@@ -151,6 +151,8 @@ def _describe(check: EnvCheck, world: ParallelEnvWorld) -> None:
         ]
     size = world.position_size
     facts["positions"] = [f"{size} axes" if size else "none, so topology k_nearest cannot be used"]
+    if world.position_failure:
+        check.notes.append(f"`positions` are not taken for positions: {world.position_failure}")
     facts["state"] = [f"{world.state_size:,} numbers" if world.state_size else "none, so critic central cannot be used"]
     for name, species in world.species.items():
         face, size = world.face_of(world.agents[species.start]), species.obs_size

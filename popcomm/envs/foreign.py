@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import signature
 from itertools import takewhile
 from typing import Any
@@ -178,7 +178,7 @@ def position_source(env: ParallelEnv) -> PositionSource | None:
         return None
     for name in ("agent_positions", "positions"):
         for holder in (env, getattr(env, "unwrapped", env)):
-            if hasattr(holder, name):
+            if hasattr(holder, name) and _can_be_asked(getattr(holder, name)):
                 return lambda holder=holder, name=name: _as_mapping(env, getattr(holder, name))  # type: ignore[misc]
     if world is not None and hasattr(world, "last"):
         names = [agent for s in world.species.values() for agent in s.agents]
@@ -186,11 +186,84 @@ def position_source(env: ParallelEnv) -> PositionSource | None:
     return None
 
 
+def _can_be_asked(value: Any) -> bool:
+    """Whether it is no method, or one that needs no arguments: others are something else by the same name."""
+    return not callable(value) or can_be_called(value)
+
+
+def can_be_called(method: Any, *arguments: Any) -> bool:
+    """Whether it is a method that takes these arguments: environments of others have attributes by our names."""
+    try:
+        signature(method).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # what is not written in Python may not tell
+        return True
+    return True
+
+
+def allowed_to_speak(env: Any) -> Mapping[Any, Any]:
+    """{agent: whether it may speak} as `may_speak()` tells it, of those it names; {} where there is no such method."""
+    method = getattr(env, "may_speak", None)
+    told = method() if can_be_called(method) else {}  # type: ignore[misc]
+    return told if isinstance(told, Mapping) else {}
+
+
 def _as_mapping(env: ParallelEnv, value: Any) -> Mapping[Any, Any]:
     value = value() if callable(value) else value
     if isinstance(value, Mapping):
         return value
     # `positions` of another shape is something else by the same name.
-    if np.ndim(value) != 2 or len(value) != len(env.possible_agents):
+    rows = _numbers_of(value)
+    if rows is None or rows.ndim != 2 or len(rows) != len(env.possible_agents):
         return {}
-    return dict(zip(env.possible_agents, value, strict=True))
+    return dict(zip(env.possible_agents, rows, strict=True))
+
+
+def _numbers_of(value: Any) -> np.ndarray | None:
+    """An array of real numbers; None where it is of something else."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of several lengths
+        return None
+    return array if array.dtype.kind in "fiu" else None
+
+
+def position_size_of(source: PositionSource | None, agents: Sequence[Any]) -> tuple[int, str]:
+    """D of what is told at the opening, and why it is not taken for positions; 0 and "" where nothing is told."""
+    shown = {} if source is None else source()
+    size = 0
+    for agent in agents:
+        if agent not in shown:
+            continue
+        row = _numbers_of(shown[agent])
+        if row is None or row.ndim != 1 or not np.isfinite(row).all() or size not in (0, row.size):
+            return 0, f"that of agent '{agent}' is {shown[agent]!r}, and must be as many finite numbers as of others"
+        size = row.size
+    return size, ""
+
+
+def positions_now(
+    source: PositionSource | None, agents: Sequence[Any], living: Collection[Any], size: int
+) -> dict[Any, np.ndarray]:
+    """{agent: [D] float32} of those who live, and of others where they are shown somewhere.
+
+    Raises:
+        UserError: one who lives is not shown, or where is no D finite numbers.
+    """
+    shown = {} if source is None else source()
+    found: dict[Any, np.ndarray] = {}
+    for agent in agents:
+        if agent not in shown:
+            if agent in living:
+                raise UserError(f"agent '{agent}' lives, and no position is told of it")
+            continue
+        row = _numbers_of(shown[agent])
+        if row is not None and row.shape == (size,) and np.isfinite(row).all():
+            found[agent] = row.astype(np.float32)
+        elif agent in living:
+            raise UserError(
+                f"the position of agent '{agent}' is {shown[agent]!r}, and must be {size} finite numbers as at the "
+                "opening"
+            )
+    return found

@@ -14,7 +14,7 @@ from pettingzoo import AECEnv, ParallelEnv
 
 from popcomm.envs.tuple_env import TupleParallelEnv, is_of_players
 from popcomm.envs.world import Species, World
-from popcomm.errors import UserError
+from popcomm.errors import UserError, nearest
 
 PositionSource = Callable[[], Mapping[Any, Any]]
 
@@ -25,10 +25,10 @@ def create_env(creator: Callable[..., Any], env_config: dict[str, Any]) -> Paral
     One of Gymnasium in which all is a tuple over the players becomes a ParallelEnv (`popcomm.envs.tuple_env`).
 
     Raises:
-        UserError: what the creator returns is no ParallelEnv.
+        UserError: what the creator returns is no ParallelEnv; a key that it has no parameter for.
     """
     config = dict(env_config)
-    env = creator(**config) if _takes_keywords(creator, config) else creator(config)
+    env = _made_of_keywords(creator, config) if _takes_keywords(creator, config) else creator(config)
     if is_of_players(env):
         env = TupleParallelEnv(env)
     check_parallel(env, "the creator returned")
@@ -83,13 +83,52 @@ def _takes_seed(env: Any) -> bool:
 
 
 def _takes_keywords(creator: Callable[..., Any], config: dict[str, Any]) -> bool:
-    """RLlib's creators take the mapping; PettingZoo's `parallel_env` functions take keywords."""
+    """RLlib's creators take the mapping; PettingZoo's `parallel_env` functions take keywords.
+
+    Raises:
+        UserError: it takes keywords, and not these.
+    """
     try:
         call = signature(creator)
-        call.bind(**config)
     except (TypeError, ValueError):
         return False
-    return next(iter(call.parameters), "") not in {"config", "env_config"}
+    first = next(iter(call.parameters.values()), None)
+    if first is not None and first.name in {"config", "env_config"}:
+        return False
+    try:
+        call.bind(**config)
+    except TypeError as error:
+        named = [name for name, p in call.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        # One argument, whatever it is called, and nothing of the mapping by that name: it takes the mapping. So it does
+        # where there is no key that could be misspelt.
+        alone = len(call.parameters) == 1 and first is not None and first.kind != first.KEYWORD_ONLY
+        if not config or (alone and first is not None and first.name not in config):
+            return False
+        for key in config:
+            if key not in named:
+                raise _no_parameter(creator, key, named) from error
+        raise UserError(f"env_config does not fit {_called(creator)}: {error}") from error
+    return True
+
+
+def _made_of_keywords(creator: Callable[..., Any], config: dict[str, Any]) -> Any:
+    try:
+        return creator(**config)
+    except TypeError as error:
+        # A function with **kwargs hands them on to one that may not take them.
+        found = re.search(r"unexpected keyword argument '([^']+)'", str(error))
+        if found is None or found[1] not in config:
+            raise
+        raise UserError(f"env_config.{found[1]} is no parameter of {_called(creator)}: {error}") from error
+
+
+def _no_parameter(creator: Callable[..., Any], key: str, named: list[str]) -> UserError:
+    told = nearest(key, named) if named else "it takes no keys"
+    return UserError(f"env_config.{key} is no parameter of {_called(creator)}; {told}")
+
+
+def _called(creator: Callable[..., Any]) -> str:
+    return getattr(creator, "__qualname__", None) or repr(creator)
 
 
 def natural_order(agents: list[Any]) -> list[Any]:

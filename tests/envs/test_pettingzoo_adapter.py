@@ -355,6 +355,15 @@ def test_box_actions_are_clipped_to_their_bounds_and_have_the_spaces_type() -> N
     assert act_with(spaces.Box(0, 255, (1, 2), np.uint8), [300.0, 6.6]).tolist() == [[255, 7]]
 
 
+def test_a_box_without_axes_is_acted_in() -> None:
+    env = SpaceEnv({"x": (spaces.Discrete(2), 0, spaces.Box(-2, 2, (), np.float32))})
+    world = ParallelEnvWorld(lambda _: env, 1)
+    world.reset(0)
+    world.step({"x": torch.tensor([[[3.0]]])})
+    assert env.taken[0]["x"].shape == ()
+    assert float(env.taken[0]["x"]) == 2.0
+
+
 def test_actions_that_are_not_finite_are_refused_for_seats_that_act() -> None:
     observed = spaces.Box(-1, 1, (1,), np.float32)
     env = SpaceEnv({"x": (observed, np.zeros(1, np.float32), spaces.Box(-1, 1, (1,), np.float32))})
@@ -533,6 +542,25 @@ def keyword_creator(length: int = 1, width: int = 2) -> ScriptedEnv:
 def test_creators_take_the_mapping_or_its_keys(creator: Any, length: int) -> None:
     world = ParallelEnvWorld(creator, 1, length=3)
     assert len(world._envs[0].script) == length
+
+
+def sized(render_mode: str | None = None, size: int = 5) -> ScriptedEnv:
+    assert render_mode is None
+    return ScriptedEnv([{}] * size)
+
+
+@pytest.mark.parametrize(
+    ("creator", "config", "said"),
+    [
+        (sized, {"sise": 7}, "env_config.sise is no parameter of sized; did you mean 'size'"),
+        (sized, {"size": 7, "sise": 7}, "env_config.sise is no parameter of sized; did you mean 'size'"),
+        (simple_spread_v3.parallel_env, {"max_cylces": 3}, "env_config.max_cylces is no parameter of"),
+        (lambda: ScriptedEnv([{}]), {"size": 7}, "it takes no keys"),
+    ],
+)
+def test_a_key_that_the_creator_does_not_take_is_refused_by_name(creator: Any, config: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ParallelEnvWorld(creator, 1, **config)
 
 
 @pytest.mark.parametrize(

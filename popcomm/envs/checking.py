@@ -18,6 +18,7 @@ from popcomm.envs.foreign import create_env
 from popcomm.envs.lock_step import LockStep, differing, lock_step
 from popcomm.envs.pettingzoo import ParallelEnvWorld
 from popcomm.envs.plain_loop import PlainLoop, draw, mask_in
+from popcomm.envs.sight import WHITE
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import Species
 from popcomm.errors import UserError
@@ -151,6 +152,8 @@ def _describe(check: EnvCheck, world: ParallelEnvWorld) -> None:
         ]
     size = world.position_size
     facts["positions"] = [f"{size} axes" if size else "none, so topology k_nearest cannot be used"]
+    if world.position_failure:
+        check.notes.append(f"`positions` are not taken for positions: {world.position_failure}")
     facts["state"] = [f"{world.state_size:,} numbers" if world.state_size else "none, so critic central cannot be used"]
     for name, species in world.species.items():
         face, size = world.face_of(world.agents[species.start]), species.obs_size
@@ -160,10 +163,27 @@ def _describe(check: EnvCheck, world: ParallelEnvWorld) -> None:
                 f"is {size * 4 / 1e6:.1f} MB"
             )
         observed = face.observation.space
+        if _nested_mask(observed):
+            check.notes.append(
+                f"'{name}' has an action_mask inside a part of its observation: it is observed, and not obeyed; put it "
+                "beside the other entries of the outermost Dict"
+            )
         if face.action.is_box and isinstance(observed, spaces.Dict) and MASK in observed.spaces:
             check.notes.append(f"'{name}' has an action_mask and Box actions: the mask is a part of what it observes")
+        small = {picture.high for picture in species.sight.pictures} - {WHITE} if species.sight else ()
+        check.notes.extend(
+            f"'{name}' observes bytes from 0 to {high}, which count as a picture: networks get them divided by {high}"
+            for high in sorted(small)
+        )
         if (entry := unlike(species.structure, species.action_space)) is not None:
             check.notes.append(f"'{name}' {LIKE_ANY.format(entry)}")
+
+
+def _nested_mask(space: spaces.Space, depth: int = 0) -> bool:
+    """Whether a Dict further in than the first has an entry by the name of masks."""
+    if isinstance(space, spaces.Dict):
+        return (depth > 0 and MASK in space.spaces) or any(_nested_mask(s, depth + 1) for s in space.spaces.values())
+    return isinstance(space, spaces.Tuple) and any(_nested_mask(part, depth + 1) for part in space.spaces)
 
 
 def _of_species(world: ParallelEnvWorld, name: str, species: Species) -> str:

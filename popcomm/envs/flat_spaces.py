@@ -147,7 +147,7 @@ class FlatAction:
         if self.is_box:
             actions = np.clip(actions.astype(np.float64), self.low, self.high)
             actions = actions if np.issubdtype(space.dtype, np.floating) else np.rint(actions)
-        return (actions + self.start).astype(space.dtype).reshape(*lead, *space.shape)
+        return np.asarray(actions + self.start).astype(space.dtype).reshape((*lead, *space.shape))
 
     def from_env(self, action: Any) -> np.ndarray:
         """One action as the environment has it -> [], [k] or [d], as networks have it: the inverse of `to_env`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import signature
 from itertools import takewhile
 from typing import Any
@@ -14,7 +14,7 @@ from pettingzoo import AECEnv, ParallelEnv
 
 from popcomm.envs.tuple_env import TupleParallelEnv, is_of_players
 from popcomm.envs.world import Species, World
-from popcomm.errors import UserError
+from popcomm.errors import UserError, nearest
 
 PositionSource = Callable[[], Mapping[Any, Any]]
 
@@ -25,10 +25,10 @@ def create_env(creator: Callable[..., Any], env_config: dict[str, Any]) -> Paral
     One of Gymnasium in which all is a tuple over the players becomes a ParallelEnv (`popcomm.envs.tuple_env`).
 
     Raises:
-        UserError: what the creator returns is no ParallelEnv.
+        UserError: what the creator returns is no ParallelEnv; a key that it has no parameter for.
     """
     config = dict(env_config)
-    env = creator(**config) if _takes_keywords(creator, config) else creator(config)
+    env = _made_of_keywords(creator, config) if _takes_keywords(creator, config) else creator(config)
     if is_of_players(env):
         env = TupleParallelEnv(env)
     check_parallel(env, "the creator returned")
@@ -83,13 +83,52 @@ def _takes_seed(env: Any) -> bool:
 
 
 def _takes_keywords(creator: Callable[..., Any], config: dict[str, Any]) -> bool:
-    """RLlib's creators take the mapping; PettingZoo's `parallel_env` functions take keywords."""
+    """RLlib's creators take the mapping; PettingZoo's `parallel_env` functions take keywords.
+
+    Raises:
+        UserError: it takes keywords, and not these.
+    """
     try:
         call = signature(creator)
-        call.bind(**config)
     except (TypeError, ValueError):
         return False
-    return next(iter(call.parameters), "") not in {"config", "env_config"}
+    first = next(iter(call.parameters.values()), None)
+    if first is not None and first.name in {"config", "env_config"}:
+        return False
+    try:
+        call.bind(**config)
+    except TypeError as error:
+        named = [name for name, p in call.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        # One argument, whatever it is called, and nothing of the mapping by that name: it takes the mapping. So it does
+        # where there is no key that could be misspelt.
+        alone = len(call.parameters) == 1 and first is not None and first.kind != first.KEYWORD_ONLY
+        if not config or (alone and first is not None and first.name not in config):
+            return False
+        for key in config:
+            if key not in named:
+                raise _no_parameter(creator, key, named) from error
+        raise UserError(f"env_config does not fit {_called(creator)}: {error}") from error
+    return True
+
+
+def _made_of_keywords(creator: Callable[..., Any], config: dict[str, Any]) -> Any:
+    try:
+        return creator(**config)
+    except TypeError as error:
+        # A function with **kwargs hands them on to one that may not take them.
+        found = re.search(r"unexpected keyword argument '([^']+)'", str(error))
+        if found is None or found[1] not in config:
+            raise
+        raise UserError(f"env_config.{found[1]} is no parameter of {_called(creator)}: {error}") from error
+
+
+def _no_parameter(creator: Callable[..., Any], key: str, named: list[str]) -> UserError:
+    told = nearest(key, named) if named else "it takes no keys"
+    return UserError(f"env_config.{key} is no parameter of {_called(creator)}; {told}")
+
+
+def _called(creator: Callable[..., Any]) -> str:
+    return getattr(creator, "__qualname__", None) or repr(creator)
 
 
 def natural_order(agents: list[Any]) -> list[Any]:
@@ -178,7 +217,7 @@ def position_source(env: ParallelEnv) -> PositionSource | None:
         return None
     for name in ("agent_positions", "positions"):
         for holder in (env, getattr(env, "unwrapped", env)):
-            if hasattr(holder, name):
+            if hasattr(holder, name) and _can_be_asked(getattr(holder, name)):
                 return lambda holder=holder, name=name: _as_mapping(env, getattr(holder, name))  # type: ignore[misc]
     if world is not None and hasattr(world, "last"):
         names = [agent for s in world.species.values() for agent in s.agents]
@@ -186,11 +225,84 @@ def position_source(env: ParallelEnv) -> PositionSource | None:
     return None
 
 
+def _can_be_asked(value: Any) -> bool:
+    """Whether it is no method, or one that needs no arguments: others are something else by the same name."""
+    return not callable(value) or can_be_called(value)
+
+
+def can_be_called(method: Any, *arguments: Any) -> bool:
+    """Whether it is a method that takes these arguments: environments of others have attributes by our names."""
+    try:
+        signature(method).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # what is not written in Python may not tell
+        return True
+    return True
+
+
+def allowed_to_speak(env: Any) -> Mapping[Any, Any]:
+    """{agent: whether it may speak} as `may_speak()` tells it, of those it names; {} where there is no such method."""
+    method = getattr(env, "may_speak", None)
+    told = method() if can_be_called(method) else {}  # type: ignore[misc]
+    return told if isinstance(told, Mapping) else {}
+
+
 def _as_mapping(env: ParallelEnv, value: Any) -> Mapping[Any, Any]:
     value = value() if callable(value) else value
     if isinstance(value, Mapping):
         return value
     # `positions` of another shape is something else by the same name.
-    if np.ndim(value) != 2 or len(value) != len(env.possible_agents):
+    rows = _numbers_of(value)
+    if rows is None or rows.ndim != 2 or len(rows) != len(env.possible_agents):
         return {}
-    return dict(zip(env.possible_agents, value, strict=True))
+    return dict(zip(env.possible_agents, rows, strict=True))
+
+
+def _numbers_of(value: Any) -> np.ndarray | None:
+    """An array of real numbers; None where it is of something else."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of several lengths
+        return None
+    return array if array.dtype.kind in "fiu" else None
+
+
+def position_size_of(source: PositionSource | None, agents: Sequence[Any]) -> tuple[int, str]:
+    """D of what is told at the opening, and why it is not taken for positions; 0 and "" where nothing is told."""
+    shown = {} if source is None else source()
+    size = 0
+    for agent in agents:
+        if agent not in shown:
+            continue
+        row = _numbers_of(shown[agent])
+        if row is None or row.ndim != 1 or not np.isfinite(row).all() or size not in (0, row.size):
+            return 0, f"that of agent '{agent}' is {shown[agent]!r}, and must be as many finite numbers as of others"
+        size = row.size
+    return size, ""
+
+
+def positions_now(
+    source: PositionSource | None, agents: Sequence[Any], living: Collection[Any], size: int
+) -> dict[Any, np.ndarray]:
+    """{agent: [D] float32} of those who live, and of others where they are shown somewhere.
+
+    Raises:
+        UserError: one who lives is not shown, or where is no D finite numbers.
+    """
+    shown = {} if source is None else source()
+    found: dict[Any, np.ndarray] = {}
+    for agent in agents:
+        if agent not in shown:
+            if agent in living:
+                raise UserError(f"agent '{agent}' lives, and no position is told of it")
+            continue
+        row = _numbers_of(shown[agent])
+        if row is not None and row.shape == (size,) and np.isfinite(row).all():
+            found[agent] = row.astype(np.float32)
+        elif agent in living:
+            raise UserError(
+                f"the position of agent '{agent}' is {shown[agent]!r}, and must be {size} finite numbers as at the "
+                "opening"
+            )
+    return found

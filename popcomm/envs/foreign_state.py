@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from popcomm.envs.sight import WHITE, Sight
+from popcomm.envs.sight import WHITE, Sight, is_picture
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,10 @@ def flat_state(env: Any) -> np.ndarray:
     if value.dtype.kind not in "fiub":
         raise TypeError(f"its entries are of type {value.dtype}")
     if value.dtype == np.uint8 and value.ndim in (2, 3) and value.size:
-        return Sight(spaces.Box(0, WHITE, value.shape, np.uint8)).glimpse(torch.from_numpy(value.ravel())).numpy()
+        space = getattr(env, "state_space", None)
+        told = is_picture(space) and space.shape == value.shape
+        picture = space if told else spaces.Box(0, WHITE, value.shape, np.uint8)
+        return Sight(picture).glimpse(torch.from_numpy(value.ravel())).numpy()
     flat = value.astype(np.float32).ravel()
     if not np.isfinite(flat).all():
         raise ValueError(f"its entry {int(np.argmin(np.isfinite(flat)))} is not finite")

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from popcomm.envs.foreign import position_source, positions_now
 from popcomm.envs.pettingzoo import ParallelEnvWorld
 from popcomm.envs.plain_loop import PlainLoop, Row, draw, flattened, mask_in, split_mask
 from popcomm.envs.world import WorldStep
@@ -30,7 +31,8 @@ class LockStep(NamedTuple):
 def lock_step(world: ParallelEnvWorld, loops: Sequence[PlainLoop], num_steps: int, seed: int = 0) -> LockStep:
     """Step both with random actions that the masks allow, and compare what they say, exactly.
 
-    Compared are who lives, rewards, flags, observations (final ones too) and masks, of every agent that acts or lives.
+    Compared are who lives, rewards, flags, observations (final ones too) and masks, of every agent that acts or lives,
+    and positions of those who live.
 
     Args:
         world: B copies.
@@ -141,6 +143,7 @@ class _Walk:
         rows = {name: seen.cpu().numpy() for name, seen in step.observations.items()}
         masks = {name: mask.cpu().numpy() for name, mask in (step.action_masks or {}).items()}
         for w, row in enumerate(self.rows):
+            self._compare_positions(step, w)
             for name, species in self.world.species.items():
                 for i, agent in enumerate(self.seats[species.seats]):
                     acted = before is not None and bool(before[w, species.start + i]) and agent in row.acted
@@ -148,6 +151,21 @@ class _Walk:
                     wrong = self._compare(step, w, species.start + i, acted, rows[name][w, i], mask)
                     if wrong and not self.difference:
                         self.difference = f"world {w}, episode of seed {self.world.seeds[w]}, agent '{agent}': {wrong}"
+
+    def _compare_positions(self, step: WorldStep, w: int) -> None:
+        """Where those who live stand, beside where the plain loop's environment has them."""
+        if step.positions is None:
+            return
+        living = [agent for agent, lives in zip(self.seats, step.alive[w].tolist(), strict=True) if lives]
+        source = position_source(self.loops[w].env)
+        there = positions_now(source, self.seats, living, self.world.position_size)
+        for seat, agent in enumerate(self.seats):
+            here = step.positions[w, seat].cpu().numpy()
+            if agent in living and not np.array_equal(here, there[agent]) and not self.difference:
+                self.difference = (
+                    f"world {w}, episode of seed {self.world.seeds[w]}, agent '{agent}': its position is "
+                    f"{here.tolist()} here and {there[agent].tolist()} in a plain loop"
+                )
 
     def _compare(
         self, step: WorldStep, w: int, seat: int, acted: bool, seen: np.ndarray, mask: np.ndarray | None

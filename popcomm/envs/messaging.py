@@ -18,7 +18,15 @@ from popcomm.channels.relaxed import Dru, RelaxedSymbols
 from popcomm.channels.session import Session
 from popcomm.checks import number, whole
 from popcomm.envs.deprivation import check_spaces, perceived
-from popcomm.envs.foreign import backing_world, check_parallel, position_source
+from popcomm.envs.foreign import (
+    allowed_to_speak,
+    backing_world,
+    can_be_called,
+    check_parallel,
+    position_size_of,
+    position_source,
+    positions_now,
+)
 from popcomm.envs.foreign_answers import reset_env, step_env
 from popcomm.envs.messaging_layouts import LAYOUTS, Layout
 from popcomm.errors import UserError, unknown
@@ -117,6 +125,8 @@ def _channel(env: ParallelEnv, messages: Any, links: Any, **air: Any) -> Channel
         raise UserError(f"'{env}' has {seats} agents, and messages need at least 2")
     world = backing_world(env)
     torus = None if world is None else world.torus
+    if graph.needs_positions and position_source(env) is None:
+        reset_env(env, 0)  # many environments place their agents in reset alone
     channel = Channel(kind, graph, seats, torus, has_positions=position_source(env) is not None, **air)
     for reflex in channel.reflexes:
         if reflex.needs_labels:
@@ -171,9 +181,9 @@ class MessagingEnv(BaseParallelWrapper):
                 raise unknown("agent", agent, self._seats)
         # In the order of seats: nothing may depend on the order in which actions are named.
         split = {agent: self.layout.split(agent, actions[agent]) for agent in self._seats if agent in actions}
-        allowed = self.env.may_speak() if hasattr(self.env, "may_speak") else {}
+        allowed = allowed_to_speak(self.env)
         sent = self._send({agent: message for agent, (_, message) in split.items() if allowed.get(agent, True)})
-        if sent and hasattr(self.env, "speak"):
+        if sent and can_be_called(getattr(self.env, "speak", None), {}):
             self.env.speak(self._loads(sent))
         told = step_env(self.env, {agent: action for agent, (action, _) in split.items()})
         observations, rewards, terminated, truncated, infos = told
@@ -182,7 +192,8 @@ class MessagingEnv(BaseParallelWrapper):
         self._deliver([agent for agent in living if agent in split])
         self._steps += 1
         if rewards:
-            mean = float(np.mean(list(rewards.values())))
+            # Of each a number, or an array of one.
+            mean = float(np.mean([np.mean(reward) for reward in rewards.values()]))
             self._measures["reward"] = 0.99 * self._measures.get("reward", mean) + 0.01 * mean
         observations, infos = self._join(observations, infos)
         return observations, rewards, terminated, truncated, infos
@@ -253,16 +264,18 @@ class MessagingEnv(BaseParallelWrapper):
             return None
         if not present.any():  # nobody stands anywhere, and any place will do
             return torch.zeros(*present.shape, len(self.channel.torus or (0,)))
-        source = position_source(self.env)
-        shown = {} if source is None else source()
-        absent = [agent for agent, seat in self._seats.items() if present[0, seat] and agent not in shown]
-        if absent:
-            raise UserError(f"'{self.env}' tells no position of agent '{absent[0]}', and the topology needs it")
-        size = len(next(iter(shown.values())))
+        source, agents = position_source(self.env), list(self._seats)
+        size, why = position_size_of(source, agents)
+        living = [agent for agent, seat in self._seats.items() if present[0, seat]]
+        if why:
+            raise UserError(f"the topology needs positions of '{self.env}', and {why}")
         positions = np.zeros((1, len(self._seats), size), np.float32)
-        for agent, seat in self._seats.items():
-            if agent in shown:
-                positions[0, seat] = shown[agent]
+        try:
+            shown = positions_now(source, agents, living, size)
+        except UserError as error:
+            raise UserError(f"the topology needs positions of '{self.env}', and {error}") from error
+        for agent, place in shown.items():
+            positions[0, self._seats[agent]] = place
         return torch.from_numpy(positions)
 
     def _join(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:

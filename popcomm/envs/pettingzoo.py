@@ -15,7 +15,16 @@ from torch import Tensor
 from popcomm.checks import whole
 from popcomm.envs.env_pickle import dump_envs, loaded_envs
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation
-from popcomm.envs.foreign import create_env, group_agents, position_source, structure_behind
+from popcomm.envs.foreign import (
+    PositionSource,
+    can_be_called,
+    create_env,
+    group_agents,
+    position_size_of,
+    position_source,
+    positions_now,
+    structure_behind,
+)
 from popcomm.envs.foreign_answers import Answer, reset_env, step_env
 from popcomm.envs.foreign_rows import Face, ForeignRows
 from popcomm.envs.foreign_state import StateReader
@@ -57,8 +66,9 @@ class ParallelEnvWorld(World):
 
     Raises:
         UserError: num_worlds below one, a creator that does not return a ParallelEnv, spaces that are not supported,
-            copies that differ in agents or spaces; in reset and step, an answer that does not fit what was declared, or
-            a number that is not finite, with the world, the step, the agent and the episode's seed.
+            copies that differ in agents or spaces; in reset and step, an answer that does not fit what was declared, a
+            number that is not finite, or one who lives without a position where there are some, with the world, the
+            step, the agent and the episode's seed.
         RuntimeError: an error inside a copy, with the world, the step and the episode's seed; the copy's own traceback
             is its cause.
     """
@@ -80,7 +90,7 @@ class ParallelEnvWorld(World):
         self._faces = {name: _face(first, group[0]) for name, group in groups.items()}
         self._episode = [{"seed": 0, "step": 0} for _ in range(num_worlds)]
         self._streams = self._new_streams(None)
-        self._warned, self.pickle_failure = False, ""
+        self._warned, self.pickle_failure, self.position_failure = False, "", ""
         self._last: WorldStep | None = None
         self._look(groups)
 
@@ -89,9 +99,7 @@ class ParallelEnvWorld(World):
         first = self._envs[0]
         with self._blame(0):
             opening = reset_env(first, 0)
-        source = position_source(first)
-        shown = source() if source is not None else {}
-        position_size = next((len(p) for agent, p in shown.items() if agent in self._agents), 0)
+        position_size, self.position_failure = position_size_of(position_source(first), self._agents)
         self._settle(self._make_species(groups, opening.infos), position_size, StateReader(first))
         trial = ForeignRows(self.species, self._agents, self._faces, 1, position_size, self.state_size)
         with self._blame(0):
@@ -102,7 +110,8 @@ class ParallelEnvWorld(World):
         """Keep what was found of the environment, and make room for what it will say."""
         self.species, self.position_size = species, position_size
         self._state, self.state_size = state, state.size
-        self._sources = [position_source(env) for env in self._envs]
+        # Found in each copy once it was reset: many environments place their agents there.
+        self._sources: list[PositionSource | None] = [None] * self.num_worlds
         sizes = (position_size, state.size)
         self._rows = ForeignRows(species, self._agents, self._faces, self.num_worlds, *sizes)
 
@@ -255,14 +264,16 @@ class ParallelEnvWorld(World):
         self._episode[world] = {"seed": seed, "step": 0}
         self._rows.close(world)
         with self._blame(world):
-            self._absorb(world, reset_env(self._envs[world], seed))
+            opening = reset_env(self._envs[world], seed)
+            self._sources[world] = position_source(self._envs[world])
+            self._absorb(world, opening)
 
     def _advance(self, world: int, choices: list[np.ndarray], spoken: np.ndarray | None) -> None:
         """One step of one world."""
         env = self._envs[world]
         self._episode[world]["step"] += 1
         with self._blame(world):
-            if spoken is not None and hasattr(env, "speak"):
+            if spoken is not None and can_be_called(getattr(env, "speak", None), {}):
                 acting = self._rows.arrays["alive"][world].nonzero()[0].tolist()
                 env.speak({self._agents[seat]: float(spoken[world, seat]) for seat in acting})
             self._absorb(world, step_env(env, self._rows.actions_in(world, env, choices)))
@@ -272,8 +283,9 @@ class ParallelEnvWorld(World):
         somebody reads it."""
         env, source, rows = self._envs[world], self._sources[world], self._rows.arrays
         self._rows.absorb(world, env, answer)
-        if self.position_size and source is not None:
-            shown = source()
+        if self.position_size:
+            living = {self._agents[seat] for seat in rows["alive"][world].nonzero()[0].tolist()}
+            shown = positions_now(source, self._agents, living, self.position_size)
             for seat, agent in enumerate(self._agents):
                 if agent in shown:
                     rows["positions"][world, seat] = shown[agent]

@@ -90,6 +90,8 @@ class PlainLoop:
 def flattened(space: spaces.Space, observation: Any) -> np.ndarray:
     """Gymnasium's own flattening [O] float32, without the mask where `space` has been rid of it."""
     if isinstance(space, spaces.Dict):
+        if not space.spaces:
+            return np.zeros(0, np.float32)  # Gymnasium's own fails on what has no entries
         observation = {key: observation[key] for key in space.spaces}
     return np.asarray(spaces.flatten(space, observation), np.float32)
 

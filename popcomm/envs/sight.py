@@ -26,6 +26,7 @@ class Picture(NamedTuple):
 
     start: int
     shape: tuple[int, ...]
+    high: int = WHITE  # the largest that a number of it can be, which networks get as 1
 
     @property
     def stop(self) -> int:
@@ -71,7 +72,7 @@ class Sight:
         for part in parts_of(space):
             stop = start + part.size
             if is_picture(part.space):
-                found.append(Picture(start, part.space.shape))
+                found.append(Picture(start, part.space.shape, max(int(part.space.high.max(initial=0)), 1)))
             else:
                 others.append(slice(start, stop))
                 small &= isinstance(part.space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
@@ -88,14 +89,14 @@ class Sight:
         """[O], the largest that each number of an observation in bytes can be; the least is 0."""
         high = np.ones(self.size)
         for picture in self.pictures:
-            high[picture.start : picture.stop] = WHITE
+            high[picture.start : picture.stop] = picture.high
         return high
 
     def numbers(self, obs: Tensor) -> Tensor:
         """Observations as networks get them: [..., O] uint8 or float -> the same as floats, pictures in [0, 1]."""
         numbers = obs.to(torch.get_default_dtype()) if obs.dtype == torch.uint8 else obs.clone()
         for picture in self.pictures:
-            numbers[..., picture.start : picture.stop].div_(WHITE)
+            numbers[..., picture.start : picture.stop].div_(picture.high)
         return numbers
 
     def beside(self, numbers: Tensor) -> Tensor:

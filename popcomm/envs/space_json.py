@@ -19,10 +19,10 @@ def space_to_json(space: spaces.Space) -> dict[str, Any]:
         UserError: another space.
     """
     if isinstance(space, spaces.Discrete):
-        return {"kind": "discrete", "n": int(space.n), "start": int(space.start)}
+        return {"kind": "discrete", "n": int(space.n), "start": int(space.start), **_dtype(space)}
     if isinstance(space, spaces.MultiDiscrete):
         start = {"start": space.start.tolist()} if np.any(space.start) else {}
-        return {"kind": "multi_discrete", "nvec": space.nvec.tolist(), **start}
+        return {"kind": "multi_discrete", "nvec": space.nvec.tolist(), **start, **_dtype(space)}
     if isinstance(space, spaces.MultiBinary):
         return {"kind": "multi_binary", "n": space.n if np.ndim(space.n) == 0 else list(space.n)}
     if isinstance(space, spaces.Box):
@@ -44,9 +44,9 @@ def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
     """
     kind = data["kind"]
     if kind == "discrete":
-        return spaces.Discrete(data["n"], start=data["start"])
+        return spaces.Discrete(data["n"], start=data["start"], **_as_written(data))
     if kind == "multi_discrete":
-        return spaces.MultiDiscrete(data["nvec"], start=data.get("start"))
+        return spaces.MultiDiscrete(data["nvec"], start=data.get("start"), **_as_written(data))
     if kind == "multi_binary":
         return spaces.MultiBinary(data["n"])
     if kind == "box":
@@ -58,6 +58,15 @@ def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
     if kind == "tuple":
         return spaces.Tuple([space_from_json(part) for part in data["parts"]])
     raise ValueError(f"no space of kind '{kind}'")
+
+
+def _dtype(space: spaces.Space) -> dict[str, str]:
+    """The dtype of choices, where it is not the usual int64."""
+    return {} if space.dtype == np.int64 else {"dtype": str(space.dtype)}
+
+
+def _as_written(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"dtype": np.dtype(data["dtype"]).type} if "dtype" in data else {}
 
 
 def _box_to_json(space: spaces.Box) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation, mask_of
-from popcomm.envs.foreign import position_source
+from popcomm.envs.foreign import allowed_to_speak, backing_world, can_be_called, position_source, positions_now
 from popcomm.envs.foreign_rows import Face
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
@@ -69,7 +69,7 @@ class Loop:
         self._opening, self._there = False, step.alive
         self.players.explore = not greedy
         turn = self.players.act()
-        if turn.loads is not None and hasattr(self.env, "speak"):
+        if turn.loads is not None and can_be_called(getattr(self.env, "speak", None), {}):
             self.env.speak({agent: float(turn.loads[0, self.seats[str(agent)]]) for agent in here})
         return {agent: self._action(agent, turn.bounded) for agent in here}
 
@@ -92,7 +92,8 @@ class Loop:
         alive = torch.zeros(1, n, dtype=torch.bool)
         alive[0, [self.seats[str(agent)] for agent in here]] = True
         first = alive & ~self._there
-        if hasattr(self.env, "lives"):
+        # What is called so in environments of others is something else.
+        if self.env is not None and backing_world(self.env) is not None and hasattr(self.env, "lives"):
             for agent, (lives, begins) in self.env.lives().items():
                 seat = self.seats[str(agent)]
                 alive[0, seat] &= lives
@@ -108,7 +109,7 @@ class Loop:
         self._rows = observations
         no = torch.zeros(1, n, dtype=torch.bool)
         return WorldStep(
-            observations, torch.zeros(1, n), no, no, alive, first, self._positions(), None, masks or None,
+            observations, torch.zeros(1, n), no, no, alive, first, self._positions(here), None, masks or None,
             speaks=self._speaks(),
         )  # fmt: skip
 
@@ -132,7 +133,7 @@ class Loop:
             masks[name][0, place] = torch.from_numpy(allowed)
         rows[name][0, place] = torch.from_numpy(flat)
 
-    def _positions(self) -> Tensor | None:
+    def _positions(self, living: Mapping[Any, Any]) -> Tensor | None:
         """Positions [1, N, D] float32, where the channel needs them."""
         channel, size = self.players.channel, self.players.layout.position_size
         if channel is None or not channel.topology.needs_positions:
@@ -144,17 +145,18 @@ class Loop:
                 f"topology {name} needs to know where agents are: call population.reset(env) before an episode, with "
                 "an environment that tells it"
             )
-        positions, shown = torch.zeros(1, len(self.seats), size), source()
-        for agent, place in shown.items():
-            if str(agent) in self.seats:
-                positions[0, self.seats[str(agent)]] = torch.as_tensor(np.asarray(place), dtype=torch.float32)
+        positions = torch.zeros(1, len(self.seats), size)
+        everybody = [agent for agent in self.env.possible_agents if str(agent) in self.seats]
+        for agent, place in positions_now(source, everybody, living, size).items():
+            positions[0, self.seats[str(agent)]] = torch.from_numpy(place)
         return positions
 
     def _speaks(self) -> Tensor | None:
         """[1, N] bool, who may speak; None: all."""
-        if not hasattr(self.env, "may_speak"):
+        allowed = allowed_to_speak(self.env)
+        if not allowed:
             return None
-        told = {str(agent): may for agent, may in self.env.may_speak().items()}
+        told = {str(agent): may for agent, may in allowed.items()}
         return torch.tensor([[bool(told.get(name, True)) for name in self.seats]])
 
     def _action(self, agent: Any, chosen: Mapping[str, Tensor]) -> Any:

@@ -233,6 +233,26 @@ class Steered(Duo):
         return {"action_mask": np.array([1, 0], np.int8), "seen": super().see(agent)}
 
 
+class Cells(Duo):
+    def observation_space(self, agent: str) -> spaces.Space:
+        return spaces.Box(0, 1, (2, 2), np.uint8)
+
+    def see(self, agent: str) -> Any:
+        return np.ones((2, 2), np.uint8)
+
+
+class Nested(Duo):
+    def observation_space(self, agent: str) -> spaces.Space:
+        return spaces.Dict({"observation": spaces.Dict({"action_mask": spaces.MultiBinary(3)})})
+
+    def see(self, agent: str) -> Any:
+        return {"observation": {"action_mask": np.ones(3, np.int8)}}
+
+
+class Misplaced(Duo):
+    positions = {"bird_0": 0, "bird_1": 1}  # noqa: RUF012
+
+
 class Unpicklable(Duo):
     def __init__(self) -> None:
         super().__init__()
@@ -253,6 +273,9 @@ class Unpicklable(Duo):
             "'bird' observes 30,300 numbers: a layer of 64 has 1,939,200 weights, and a step of an agent is 0.1 MB",
         ),
         (Steered, "'bird' has an action_mask and Box actions: the mask is a part of what it observes"),
+        (Cells, "'bird' observes bytes from 0 to 1, which count as a picture: networks get them divided by 1"),
+        (Nested, "'bird' has an action_mask inside a part of its observation: it is observed, and not obeyed"),
+        (Misplaced, "`positions` are not taken for positions: that of agent 'bird_0' is 0"),
         (Unpicklable, "it cannot be pickled: a training that is resumed starts new episodes"),
     ],
 )
@@ -263,6 +286,33 @@ def test_what_is_worth_knowing_is_told_and_nothing_else(env: type, note: str) ->
     quiet = checked(Duo)
     assert quiet.notes == []
     assert quiet.wrong == []
+
+
+def test_a_mask_that_is_all_of_an_observation_is_in_lock_step() -> None:
+    class MaskAlone(Duo):
+        def observation_space(self, agent: str) -> spaces.Space:
+            return spaces.Dict({"action_mask": spaces.MultiBinary(3)})
+
+        def see(self, agent: str) -> Any:
+            return {"action_mask": np.array([1, 0, 1], np.int8)}
+
+    assert checked(MaskAlone).wrong == []
+
+
+class Wandering(Duo):
+    @property
+    def positions(self) -> dict[str, Any]:
+        return {a: (float(self.t), float(i)) for i, a in enumerate(self.possible_agents)}
+
+
+def test_positions_that_differ_from_a_plain_loop_are_found_out() -> None:
+    class Misplaces(ParallelEnvWorld):
+        def step(self, actions: Any, spoken: Any = None) -> WorldStep:
+            told = super().step(actions, spoken)
+            return told._replace(positions=told.positions + 1)
+
+    assert stepped(ParallelEnvWorld(lambda _: Wandering(), 2), Wandering).difference == ""
+    assert "its position is" in stepped(Misplaces(lambda _: Wandering(), 2), Wandering).difference
 
 
 def test_too_few_steps_for_an_episode_are_told() -> None:

@@ -353,3 +353,16 @@ def test_actions_of_unknown_agents_are_refused() -> None:
     env.reset(seed=0)
     with pytest.raises(UserError, match="agent 'a_7' does not exist"):
         env.step({"a_7": {"action": 0, "message": [0, 0]}})
+
+
+def test_rewards_may_be_numbers_beside_arrays_of_one() -> None:
+    class PaysBoth(ScriptedEnv):
+        def step(self, actions: dict[str, Any]) -> Any:
+            seen, paid, *rest = super().step(actions)
+            return seen, {**paid, "a_1": np.array([3.0])}, *rest
+
+    env = with_messages(PaysBoth([{}] * 3), Symbols(5, 1), {"kind": "full"}, "dict", reflexes=())
+    env.reset(seed=0)
+    rewards = env.step({a: env.action_space(a).sample() for a in env.agents})[1]
+    assert rewards["a_1"].tolist() == [3.0]
+    assert env._measures["reward"] == pytest.approx((rewards["a_0"] + 3.0) / 2)

@@ -18,7 +18,10 @@ import torch
 from gymnasium import spaces
 from mpe2 import simple_reference_v3, simple_speaker_listener_v4, simple_spread_v3, simple_tag_v3
 
+from popcomm.channels import Symbols
+from popcomm.envs.messaging import with_messages
 from popcomm.envs.pettingzoo import ParallelEnvWorld
+from popcomm.envs.process_worlds import ProcessWorlds
 from popcomm.envs.testing import world_api_test
 from popcomm.envs.world import WorldStep
 from popcomm.errors import UserError
@@ -229,6 +232,90 @@ def test_an_attribute_positions_serves_if_it_is_one_row_for_each_agent(value: An
         assert rows([world.reset(0)], "positions")[0] == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
+class PlacedInReset(ScriptedEnv):
+    """Where a_i stands is (seed of the episode, i), and there is no `positions` before the first reset."""
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        told = super().reset(seed)
+        self.positions = {a: np.array([(seed or 0) % 1000, self._number(a)]) for a in self.agents}
+        return told
+
+
+@pytest.mark.parametrize("worlds", [ParallelEnvWorld, functools.partial(ProcessWorlds, processes=2)])
+def test_positions_that_reset_creates_are_those_of_every_world(worlds: Any) -> None:
+    world = worlds(PlacedInReset, 2, script=[{}] * 3)
+    step = world.reset(0)
+    for w, seed in enumerate(world.seeds):
+        assert step.positions[w, :2].tolist() == [[seed % 1000, 0], [seed % 1000, 1]]
+    world.close()
+
+
+def test_messages_reach_the_nearest_where_reset_places_agents() -> None:
+    env = with_messages(PlacedInReset([{}] * 3), Symbols(5, 1), {"kind": "k_nearest", "k": 1})
+    assert env.channel.topology.needs_positions
+    env.reset(seed=1)
+
+
+class Where(ScriptedEnv):
+    """`positions` is `told` from the reset on, and `later` from the second step on."""
+
+    def __init__(self, told: Any, later: Any) -> None:
+        super().__init__([{}] * 4)
+        self.told, self.later = told, later
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        self.positions = self.told
+        return super().reset(seed)
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        answer = super().step(actions)
+        self.positions = self.told if self.t < 2 else self.later
+        return answer
+
+
+PLACED = {"a_0": (0.0, 1.0), "a_1": (2.0, 3.0)}
+
+
+@pytest.mark.parametrize(
+    ("later", "said"),
+    [
+        ({"a_0": (0.0, 1.0)}, "agent 'a_1' lives, and no position is told of it"),
+        ({**PLACED, "a_1": None}, "the position of agent 'a_1' is None, and must be 2 finite numbers"),
+        ({**PLACED, "a_1": (np.nan, 0.0)}, r"the position of agent 'a_1' is \(nan, 0.0\), and must be 2 finite"),
+    ],
+)
+def test_one_who_lives_without_a_position_is_refused_with_the_step(later: Any, said: str) -> None:
+    with pytest.raises(UserError, match=f"world 1 failed in step 2 .*{said}|world 0 failed in step 2 .*{said}"):
+        play(ParallelEnvWorld(lambda _: Where(PLACED, later), 2), 3)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"a_0": 0, "a_1": 1},
+        {"a_0": (0, 1, "north"), "a_1": (0, 1, "south")},
+        {"a_0": (np.inf, 0.0), "a_1": (0.0, 0.0)},
+        lambda agent: np.zeros(2),
+    ],
+)
+def test_what_is_merely_called_positions_is_none(told: Any) -> None:
+    world = ParallelEnvWorld(lambda _: Where(told, told), 2)
+    assert world.position_size == 0
+    assert play(world, 2)[-1].positions is None
+    assert bool(world.position_failure) == (not callable(told))
+
+
+def test_what_is_merely_called_speak_is_not_called() -> None:
+    env = ScriptedEnv([{}] * 3)
+    env.speak = 3  # type: ignore[attr-defined]
+    world = ParallelEnvWorld(lambda _: env, 1)
+    world.reset(0)
+    world.step({"a": torch.zeros(1, 4, dtype=torch.long)}, torch.ones(1, 4))
+    env.speak = lambda agent, words: 1 / 0  # type: ignore[attr-defined]
+    world.step({"a": torch.zeros(1, 4, dtype=torch.long)}, torch.ones(1, 4))
+    assert env.t == 2
+
+
 def test_state_is_the_environments_and_absent_where_there_is_none() -> None:
     spread = ParallelEnvWorld(simple_spread_v3.parallel_env, 2)
     step = spread.reset(3)
@@ -266,6 +353,15 @@ def test_box_actions_are_clipped_to_their_bounds_and_have_the_spaces_type() -> N
     assert taken.tolist() == [-1.0, 1e9]
     assert taken.dtype == np.float64
     assert act_with(spaces.Box(0, 255, (1, 2), np.uint8), [300.0, 6.6]).tolist() == [[255, 7]]
+
+
+def test_a_box_without_axes_is_acted_in() -> None:
+    env = SpaceEnv({"x": (spaces.Discrete(2), 0, spaces.Box(-2, 2, (), np.float32))})
+    world = ParallelEnvWorld(lambda _: env, 1)
+    world.reset(0)
+    world.step({"x": torch.tensor([[[3.0]]])})
+    assert env.taken[0]["x"].shape == ()
+    assert float(env.taken[0]["x"]) == 2.0
 
 
 def test_actions_that_are_not_finite_are_refused_for_seats_that_act() -> None:
@@ -446,6 +542,25 @@ def keyword_creator(length: int = 1, width: int = 2) -> ScriptedEnv:
 def test_creators_take_the_mapping_or_its_keys(creator: Any, length: int) -> None:
     world = ParallelEnvWorld(creator, 1, length=3)
     assert len(world._envs[0].script) == length
+
+
+def sized(render_mode: str | None = None, size: int = 5) -> ScriptedEnv:
+    assert render_mode is None
+    return ScriptedEnv([{}] * size)
+
+
+@pytest.mark.parametrize(
+    ("creator", "config", "said"),
+    [
+        (sized, {"sise": 7}, "env_config.sise is no parameter of sized; did you mean 'size'"),
+        (sized, {"size": 7, "sise": 7}, "env_config.sise is no parameter of sized; did you mean 'size'"),
+        (simple_spread_v3.parallel_env, {"max_cylces": 3}, "env_config.max_cylces is no parameter of"),
+        (lambda: ScriptedEnv([{}]), {"size": 7}, "it takes no keys"),
+    ],
+)
+def test_a_key_that_the_creator_does_not_take_is_refused_by_name(creator: Any, config: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ParallelEnvWorld(creator, 1, **config)
 
 
 @pytest.mark.parametrize(

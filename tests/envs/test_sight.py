@@ -103,6 +103,24 @@ def test_pictures_are_scaled_and_what_is_beside_them_is_not() -> None:
     assert Sight(GREY).numbers(torch.full((1, 30), 255, dtype=torch.uint8)).tolist() == [[1.0] * 30]
 
 
+def test_each_picture_is_scaled_by_its_own_largest_bound() -> None:
+    both = spaces.Dict({"cells": spaces.Box(0, 1, (2, 2), np.uint8), "eye": spaces.Box(0, 255, (2, 2), np.uint8)})
+    sight = Sight(both)
+    kept = torch.tensor([0, 1, 1, 0, 0, 255, 51, 0], dtype=torch.uint8)
+    assert sight.numbers(kept).tolist() == pytest.approx([0, 1, 1, 0, 0, 1, 0.2, 0])
+    assert sight.high.tolist() == [1.0] * 4 + [255.0] * 4
+    assert sight.glimpse(kept).tolist() == pytest.approx([0, 1, 1, 0, 0, 1, 0.2, 0])
+
+
+def test_a_state_of_small_bytes_is_scaled_by_the_bound_of_its_space() -> None:
+    painter = Painter()
+    painter.state = lambda: np.ones((2, 2), np.uint8)  # type: ignore[method-assign]
+    painter.state_space = spaces.Box(0, 2, (2, 2), np.uint8)
+    state = ParallelEnvWorld(lambda config: painter, 1).reset(seed=0).state
+    assert state is not None
+    assert state.tolist() == [[0.5] * 4]
+
+
 def test_a_glimpse_is_the_means_of_parts() -> None:
     sight = Sight(spaces.Tuple((spaces.Box(0, 255, (16, 16, 1), np.uint8), spaces.Discrete(2))))
     shown = torch.zeros(300, 258, dtype=torch.uint8)

@@ -13,7 +13,9 @@ from popcomm.errors import UserError
 
 SPACES = [
     spaces.Discrete(3, start=2),
+    spaces.Discrete(3, dtype=np.int32),
     spaces.MultiDiscrete([2, 3]),
+    spaces.MultiDiscrete([2, 3], dtype=np.int8),
     spaces.MultiDiscrete([2, 3], start=[1, 0]),
     spaces.MultiBinary(4),
     spaces.MultiBinary([2, 3]),
@@ -29,6 +31,7 @@ SPACES = [
 def test_a_space_comes_back_from_json_as_it_was(space: spaces.Space) -> None:
     again = space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False)))
     assert again == space
+    assert again.dtype == space.dtype
     assert spaces.flatdim(again) == spaces.flatdim(space)
 
 

@@ -151,7 +151,9 @@ def symbol_specialisation(run: RunFolder) -> Section:
     if (talk.labels >= 0).sum() < 2:
         findings.append("What the speakers saw was not recorded as a label, so symbols cannot be set against it.")
     else:
-        told = basics.label_information(talk.symbols, talk.labels, shuffles=CONTROLS, streams=talk.episodes)
+        told = basics.label_information(
+            talk.symbols, talk.labels, shuffles=CONTROLS, streams=talk.episodes, seats=talk.column("sender")
+        )
         classes = int(talk.labels.max()) + 1
         most = float(basics.entropy(np.bincount(talk.labels[talk.labels >= 0])))
         verdict = "the symbols have meaning" if told.above_chance else "no more than chance"
@@ -185,7 +187,7 @@ def _by_label(run: RunFolder, position: int, classes: int) -> basics.Specialisat
     """How symbols at a position differ between labels; by chance: with the labels of other episodes."""
     talk = run.talk
     assert talk.symbols is not None
-    order = np.argsort(talk.episodes, kind="stable")
+    order = np.lexsort((talk.column("sender"), talk.episodes))
     symbols, labels = talk.symbols[order][:, [position]], talk.labels[order]
     sizes = np.unique(talk.episodes, return_counts=True)[1]
     return basics.specialisation(

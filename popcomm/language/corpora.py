@@ -55,10 +55,11 @@ class Corpus(NamedTuple):
     messages: Array  # [M, L] int64, -1 for what was not sent
     # [M, A]; integers that are all -1, or negative where A is 1: none.
     meanings: Array | None = None
-    streams: Array | None = None  # [M], rows of one stand in the order of time; None: rows are independent
+    streams: Array | None = None  # [M], rows of a speaker in one stand in the order of time; None: rows are independent
     speakers: Array | None = None  # [M]
     actions: Array | None = None  # [M]
     notes: tuple[str, ...] = ()  # what was taken for what
+    seats: Array | None = None  # [M], where speakers sit; None: each speaker has one
     table: pa.Table | None = None  # conversations with all that is known of them, silent seats included
 
 
@@ -114,11 +115,11 @@ def _of_conversations(path: Path, table: pa.Table, end_symbol: int | None) -> Co
     streams = None if any(place is None for place in places) else as_classes(np.stack(places, 1))  # type: ignore[arg-type]
     member = _known(spoken, "member")
     speakers = when["sender"] if member is None or (member == member[0]).all() else member
-    columns = (meanings, streams, speakers, _single(spoken["action"].to_pylist()))
+    columns = (meanings, streams, speakers, _single(spoken["action"].to_pylist()), when["sender"])
     notes = () if streams is not None else ("rows are taken as independent, since no episodes are known",)
-    in_order = [None if column is None else column[order] for column in columns]
+    *in_order, seats = [None if column is None else column[order] for column in columns]
     said, whole = as_messages(symbols[order], end_symbol), ending_with(table, end_symbol)
-    return Corpus._make([said, *in_order, notes, whole])
+    return Corpus._make([said, *in_order, notes, seats, whole])
 
 
 def _exported(path: Path) -> pa.Table | None:

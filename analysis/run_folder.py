@@ -17,12 +17,18 @@ from popcomm.analysis.history import History
 
 from popcomm.errors import UserError
 from popcomm.language import progress
-from popcomm.language.recording import padded, ragged, read_conversations, stacked, torus_of
+from popcomm.language.recording import (
+    NEWEST,
+    has_rounds,
+    last_round,
+    padded,
+    ragged,
+    read_conversations,
+    stacked,
+    torus_of,
+)
 
 Array = NDArray[Any]
-
-# Messages that make up "the language as it is now": the newest parts that hold as many.
-MESSAGES = 5_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class RunFolder:
             raise UserError(f"'{path}' is no folder; give the run folder that training wrote")
         if not (path / "config.yaml").is_file() and not (path / "progress.jsonl").is_file():
             raise UserError(f"'{path}' is no run folder: it has neither config.yaml nor progress.jsonl")
-        table = read_conversations(path, at_least=MESSAGES)
+        table = read_conversations(path, at_least=NEWEST)
         return cls(
             path, _read_config(path / "config.yaml"), progress.read(path / "progress.jsonl"), Conversations(table)
         )
@@ -120,7 +126,8 @@ class Conversations:
     """
 
     def __init__(self, table: pa.Table, speakers: bool = True) -> None:
-        self._all = table
+        self.has_rounds = has_rounds(table)
+        self._all = table = last_round(table)
         spoke = pc.or_(pc.is_valid(table["symbols"]), pc.is_valid(table["vector"]))
         if speakers and pc.any(spoke).as_py():
             table = table.filter(spoke)

@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from popcomm.errors import UserError, unknown
 from popcomm.language.arrays import as_classes, as_messages
 from popcomm.language.recording import (
+    NEWEST,
     conversations_of,
     end_symbol_of,
     ending_with,
     filled,
+    has_rounds,
+    last_round,
     padded,
     read_conversations,
 )
@@ -63,16 +66,24 @@ class Corpus(NamedTuple):
     table: pa.Table | None = None  # conversations with all that is known of them, silent seats included
 
 
-def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | None = None) -> Corpus:
+def read_corpus(
+    path: Path, columns: Columns | None = None, end_symbol: int | None = None, whole: bool = False
+) -> Corpus:
     """Read a run folder, a table or a dump.
+
+    Of a run the newest parts of its conversations that together hold NEWEST rows: the language as it is now, and as its
+    report has it; with `whole` those of the whole training. Where messages are exchanged in rounds, they are those of
+    the last round of each step; the corpus' table has all.
 
     A cell of a message is a list, or a text of integers ("3 7 0"), of words or of letters; of several columns each is a
     position. Rows without a message are left out. In dumps of messages of varying length the end symbol is 0.
 
     Raises:
-        UserError: nothing of the kind, no messages in it, or a column that is not there.
+        UserError: nothing of the kind, no messages in it, a column that is not there, or `whole` of what is no run.
     """
     path, columns = Path(path), columns or Columns()
+    if whole and path.is_file():
+        raise UserError(f"--all: '{path}' is no run folder, and of a file all is taken")
     if path.is_file() and path.suffix.lower() in TABLES:
         if not any(columns) and (table := _exported(path)) is not None:
             return _of_conversations(path, table, end_symbol_of(table) if end_symbol is None else end_symbol)
@@ -81,7 +92,7 @@ def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | No
     if path.exists() and given:
         raise UserError(f"{', '.join(given)}: '{path}' is no table, and only tables have columns of other names")
     if path.is_dir():
-        return _of_run(path, end_symbol)
+        return _of_run(path, end_symbol, None if whole else NEWEST)
     if not path.is_file():
         raise UserError(f"'{path}' is neither a file nor a run folder")
     if path.suffix.lower() in DUMPS or path.name.startswith("interaction"):
@@ -92,15 +103,17 @@ def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | No
 # ---- run folders ----
 
 
-def _of_run(path: Path, end_symbol: int | None) -> Corpus:
+def _of_run(path: Path, end_symbol: int | None, at_least: int | None) -> Corpus:
     if not (path / "conversations").is_dir():
         raise UserError(f"'{path}' is no run folder with conversations: there is no folder conversations in it")
-    return _of_conversations(path, read_conversations(path), _run_end(path) if end_symbol is None else end_symbol)
+    table = read_conversations(path, at_least)
+    return _of_conversations(path, table, _run_end(path) if end_symbol is None else end_symbol)
 
 
 def _of_conversations(path: Path, table: pa.Table, end_symbol: int | None) -> Corpus:
     """The messages of a table of conversations, of one seat after another in every step, one episode after another."""
-    spoken = table.filter(np.asarray(table["symbols"].is_valid()))
+    newest = last_round(table)
+    spoken = newest.filter(np.asarray(newest["symbols"].is_valid()))
     symbols = padded(spoken, "symbols")
     if symbols is None:
         raise UserError(f"'{path}' holds no messages of symbols: its agents are silent, or say vectors")
@@ -113,13 +126,34 @@ def _of_conversations(path: Path, table: pa.Table, end_symbol: int | None) -> Co
         meanings = label[:, None] if (label >= 0).any() else None
     places = [when[name] for name in ("world", "episode")]
     streams = None if any(place is None for place in places) else as_classes(np.stack(places, 1))  # type: ignore[arg-type]
-    member = _known(spoken, "member")
-    speakers = when["sender"] if member is None or (member == member[0]).all() else member
-    columns = (meanings, streams, speakers, _single(spoken["action"].to_pylist()), when["sender"])
-    notes = () if streams is not None else ("rows are taken as independent, since no episodes are known",)
+    columns = (meanings, streams, _speakers(spoken), _single(spoken["action"].to_pylist()), when["sender"])
+    notes = _taken(spoken, has_rounds(table), streams is not None)
     *in_order, seats = [None if column is None else column[order] for column in columns]
     said, whole = as_messages(symbols[order], end_symbol), ending_with(table, end_symbol)
     return Corpus._make([said, *in_order, notes, seats, whole])
+
+
+def _speakers(spoken: pa.Table) -> Array | None:
+    """[M], members, those of different species apart; or seats, where each species is one network."""
+    member = _known(spoken, "member")
+    if member is None or spoken["species"].null_count:
+        return _known(spoken, "sender")
+    species = as_classes(np.array(spoken["species"].to_pylist()))
+    who = as_classes(np.stack([species, member], 1))
+    return _known(spoken, "sender") if who.max() == species.max() else who
+
+
+def _taken(spoken: pa.Table, in_rounds: bool, episodes: bool) -> tuple[str, ...]:
+    """Which messages they are, in sentences."""
+    notes, when = [], _known(spoken, "iteration")
+    if when is not None:
+        first, last = when.min(), when.max()
+        notes.append(f"messages of iteration {last}" if first == last else f"messages of iterations {first} to {last}")
+    if in_rounds:
+        notes.append("of the rounds of a step the last one's")
+    if not episodes:
+        notes.append("rows are taken as independent, since no episodes are known")
+    return tuple(notes)
 
 
 def _exported(path: Path) -> pa.Table | None:

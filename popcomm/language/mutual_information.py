@@ -130,8 +130,8 @@ def _rows(
     seat = np.zeros(len(said), np.int64) if seats is None else as_classes(seats)
     if not len(said) == len(seen) == len(stream) == len(seat):
         raise UserError(
-            f"there are {len(said)} messages, {len(seen)} labels, {len(stream)} streams and {len(seat)} seats, and each "
-            "has one"
+            f"there are {len(said)} messages, {len(seen)} labels, {len(stream)} streams and {len(seat)} seats, "
+            "and each has one"
         )
     integers = seen.ndim == 1 and np.issubdtype(seen.dtype, np.integer)
     rows = np.flatnonzero(seen >= 0) if integers else np.arange(len(seen))

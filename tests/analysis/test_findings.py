@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from popcomm.analysis import comparison, findings
+from popcomm.analysis import comparison, findings, report
 from popcomm.analysis.run_folder import RunFolder
 
 from popcomm.language import basics
@@ -58,3 +58,25 @@ def test_a_corpus_of_a_run_is_called_meaningless_where_seats_die(tmp_path: Path)
     assert np.bincount(corpus.seats).tolist() == np.bincount(rows["sender"]).tolist()
     as_one = corpus._replace(seats=None, speakers=None)
     assert measure(as_one, ["information"])[0][0].p_value <= basics.LEVEL
+
+
+def two_rounds() -> dict[str, Any]:
+    """Of each step a round of noise and a last one that tells the label; 4 worlds, 5 episodes, 5 steps, 2 seats."""
+    world, episode, step, turn, seat = (axis.ravel() for axis in np.indices((4, 5, 5, 2, 2)))
+    label = (world + 3 * episode + 7 * step + seat) % 4
+    noise = np.random.default_rng(0).integers(0, 4, len(label))
+    return {
+        "world": world, "episode": episode, "step": step, "round": turn, "sender": seat, "label": label,
+        "symbols": np.where(turn == 1, label + 4, noise)[:, None],
+    }  # fmt: skip
+
+
+def test_of_rounds_the_last_is_measured_everywhere_and_the_page_says_so(tmp_path: Path) -> None:
+    folder = written(tmp_path, {10: two_rounds()})
+    run, corpus = RunFolder.read(folder), read_corpus(folder)
+    assert [run.talk.size, len(run.history.symbols), len(corpus.messages)] == [200] * 3
+    assert min(run.talk.symbols.min(), run.history.symbols.min(), corpus.messages.min()) == 4
+    assert "200 messages of the last round of each step, of iteration 10" in report._basis(run)
+    assert corpus.notes == ("messages of iteration 10", "of the rounds of a step the last one's")
+    assert corpus.table is not None
+    assert len(corpus.table) == 400

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from popcomm.errors import UserError, unknown
 from popcomm.language.arrays import as_classes, as_messages
+from popcomm.language.cells import folded, meanings_of, messages_of, read_table, values_of
 from popcomm.language.recording import (
     NEWEST,
     conversations_of,
@@ -87,7 +87,7 @@ def read_corpus(
     if path.is_file() and path.suffix.lower() in TABLES:
         if not any(columns) and (table := _exported(path)) is not None:
             return _of_conversations(path, table, end_symbol_of(table) if end_symbol is None else end_symbol)
-        return _of_table(path, _read_table(path), columns, end_symbol)
+        return _of_table(path, read_table(path), columns, end_symbol)
     given = [f"--{name}" for name, value in columns._asdict().items() if value]
     if path.exists() and given:
         raise UserError(f"{', '.join(given)}: '{path}' is no table, and only tables have columns of other names")
@@ -191,36 +191,6 @@ def _single(values: list[list[float] | None]) -> Array | None:
 # ---- tables ----
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        if suffix in (".csv", ".tsv"):
-            return pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",")
-        return _read_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, UnicodeDecodeError, ImportError) as error:
-        said = str(error).splitlines()
-        raise UserError(
-            f"'{path}' cannot be read as {suffix[1:]}: {said[0] if said else type(error).__name__}"
-        ) from error
-
-
-def _read_json(text: str) -> pd.DataFrame:
-    """JSON lines, or one list; of objects, or of lists of integers, which are messages (as XferBench has them)."""
-    stripped = text.strip()
-    try:
-        rows = json.loads(stripped)
-        rows = rows if isinstance(rows, list) and rows and isinstance(rows[0], dict | list) else [rows]
-    except json.JSONDecodeError:
-        rows = [json.loads(line) for line in stripped.splitlines() if line.strip()]
-    if all(isinstance(row, list) for row in rows):
-        return pd.DataFrame({"message": rows})
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("its lines must be objects, or lists of integers")
-    return pd.DataFrame(rows)
-
-
 def _of_table(path: Path, frame: pd.DataFrame, columns: Columns, end_symbol: int | None) -> Corpus:
     notes: list[str] = []
     frame.columns = [str(name) for name in frame.columns]
@@ -235,9 +205,13 @@ def _of_table(path: Path, frame: pd.DataFrame, columns: Columns, end_symbol: int
         raise UserError(f"'{path}' holds no messages")
     taken = f"messages: {', '.join(said)}"
     meant = _columns(path, frame, "--meanings", columns.meanings, MEANING_NAMES, r"(meaning|attribute|attr|x)_?\d+")
-    meanings = _meanings(frame, meant) if meant else None
-    if meant:
+    meanings, one_hots = meanings_of(frame, meant) if meant else (None, False)
+    if meanings is not None and not _known_meanings(meanings):
+        notes.append(f"{', '.join(meant)}: negative throughout, so no message has a meaning")
+        meanings = None
+    elif meanings is not None:
         taken += f"; meanings: {', '.join(meant)}"
+        taken += f", whose one-hots are {meanings.shape[1]} attributes" if one_hots else ""
     found = {}
     for option, name, names in (
         ("--stream", columns.stream, STREAM_NAMES),
@@ -247,19 +221,24 @@ def _of_table(path: Path, frame: pd.DataFrame, columns: Columns, end_symbol: int
         if chosen := _columns(path, frame, option, [name] if name else [], names, None):
             taken += f"; {option[2:]}: {chosen[0]}"
             found[option] = frame[["world", *chosen] if _of_worlds(option, name, frame) else chosen]
-    notes.append(taken)
+    notes.insert(0, taken)
     if "--stream" not in found:
         notes.append("rows are taken as independent; if they are a time series, name its episodes with --stream")
-    classes = {option: as_classes(_hashable(table)) for option, table in found.items()}
+    classes = {option: as_classes(values_of(table)) for option, table in found.items()}
     streams = classes.get("--stream")
     return Corpus(
-        as_messages(_messages(frame, said), end_symbol),
+        as_messages(messages_of(frame, said), end_symbol),
         meanings,
         streams,
         classes.get("--speaker"),
         classes.get("--action"),
         tuple(notes),
     )
+
+
+def _known_meanings(meanings: Array) -> bool:
+    """Is there a row that has one? `Corpus` says which have none."""
+    return not np.issubdtype(meanings.dtype, np.integer) or bool((meanings >= 0).any())
 
 
 def _of_worlds(option: str, name: str | None, frame: pd.DataFrame) -> bool:
@@ -280,67 +259,6 @@ def _columns(
     if known:  # one that is not empty, if there is
         return [name for name in known if frame[name].notna().any()][:1] or known[:1]
     return [name for name in frame.columns if pattern and re.fullmatch(pattern, name.lower())]
-
-
-def _messages(frame: pd.DataFrame, said: list[str]) -> Any:
-    if len(said) == 1:
-        return _tokens(frame[said[0]].tolist())
-    return [[symbol for symbol in row if not pd.isna(symbol)] for row in frame[said].to_numpy().tolist()]
-
-
-def _tokens(cells: list[Any]) -> list[list[int]]:
-    """Cells -> symbols: lists as they are, texts of integers, of words between blanks, or of letters."""
-    if not any(isinstance(cell, str) for cell in cells):
-        return [list(cell) if np.ndim(cell) else [cell] for cell in cells]
-    texts = ["" if cell is None or cell is np.nan else str(cell) for cell in cells]
-    if all(re.fullmatch(r"[\[\](),;|\s\d-]*", text) for text in texts):
-        return [[int(number) for number in re.findall(r"\d+", text)] for text in texts]
-    words = [text.split() for text in texts]
-    if all(len(row) <= 1 for row in words):
-        words = [list(text.strip()) for text in texts]
-    number = {word: i for i, word in enumerate(sorted({word for row in words for word in row}))}
-    return [[number[word] for word in row] for row in words]
-
-
-def _meanings(frame: pd.DataFrame, meant: list[str]) -> Array:
-    """[M, A]; one column of lists, or of texts with as many parts each, has an attribute for each part."""
-    if len(meant) > 1:
-        return _hashable(frame[meant])
-    cells = frame[meant[0]].tolist()
-    if any(isinstance(cell, str) for cell in cells):
-        rows: list[Any] = [re.findall(r"[^\s,;|\[\]()]+", str(cell)) for cell in cells]
-    else:
-        rows = [list(np.ravel(cell)) if np.ndim(cell) else [cell] for cell in cells]
-    if len({len(row) for row in rows}) > 1 or not rows[0]:
-        return _hashable(frame[meant])
-    values = np.array(rows)
-    return values if np.issubdtype(values.dtype, np.integer) else _folded(values)
-
-
-def _hashable(table: pd.DataFrame) -> Array:
-    """[M, k] classes of any values."""
-    columns = []
-    for name in table.columns:
-        values = table[name]
-        integers = pd.api.types.is_integer_dtype(values.dtype) and not values.isna().any()
-        columns.append(values.to_numpy(np.int64) if integers else pd.factorize(values.map(str), sort=True)[0])
-    return np.stack(columns, 1)
-
-
-def _folded(values: Array) -> Array:
-    """One-hots side by side, [M, A * V] of 0 and 1, as attributes [M, A]; anything else as it is."""
-    try:
-        numbers = values.astype(float)
-    except ValueError:
-        return values
-    if not np.isin(numbers, (0, 1)).all():
-        return values
-    for size in range(2, numbers.shape[1] + 1):
-        if numbers.shape[1] % size == 0:
-            blocks = numbers.reshape(len(numbers), -1, size)
-            if (blocks.sum(-1) == 1).all():
-                return blocks.argmax(-1)
-    return values
 
 
 # ---- dumps of EGG ----
@@ -377,7 +295,7 @@ def _of_dump(path: Path, end_symbol: int | None) -> Corpus:
     meanings = None
     if isinstance(seen, torch.Tensor):
         values = seen.reshape(len(seen), -1).numpy()
-        folded = _folded(values)
-        notes += [f"one-hots of sender_input are {folded.shape[1]} attributes"] if folded is not values else []
-        meanings = folded
+        attributes = folded(values)
+        notes += [f"one-hots of sender_input are {attributes.shape[1]} attributes"] if attributes is not values else []
+        meanings = attributes
     return Corpus(as_messages(message.numpy(), end_symbol), meanings, notes=tuple(notes))

@@ -79,13 +79,18 @@ class RunFolder:
 
     @property
     def vocab_size(self) -> int:
-        """V, and no less than the symbols that were recorded. Words have two, or those of a lexicon and silence."""
+        """V, and no less than the symbols that were recorded. Words have two, or those of a lexicon and silence.
+
+        A vocabulary that grows is as large as it was in the last iteration.
+        """
         seen = 0 if self.talk.symbols is None else int(self.talk.symbols.max()) + 1
         if self.message_kind == "words":
             words = self.setting("communication", "messages", "vocab")
             return max(seen, 1 + words if isinstance(words, int) else 2)
         said = self.setting("communication", "messages", "vocab_size")
-        return max(seen, said if isinstance(said, int) else 0)
+        size = said if isinstance(said, int) else 0
+        opened = self.now("channel/open_symbols")
+        return max(seen, int(min(size, opened)) if np.isfinite(opened) else size)
 
     def measured(self, key: str) -> pd.Series:
         """What was measured of a column of the progress, over the iterations that did."""

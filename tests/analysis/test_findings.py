@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from popcomm.analysis import comparison, findings, report
 from popcomm.analysis.run_folder import RunFolder
 
-from popcomm.language import basics
+from popcomm.language import basics, progress
 from popcomm.language.corpora import read_corpus
 from popcomm.language.recording import conversation_path, write_conversations
 from popcomm.language.suite import measure
@@ -80,3 +82,47 @@ def test_of_rounds_the_last_is_measured_everywhere_and_the_page_says_so(tmp_path
     assert corpus.notes == ("messages of iteration 10", "of the rounds of a step the last one's")
     assert corpus.table is not None
     assert len(corpus.table) == 400
+
+
+def growing_shorter(last: int, labels: int = 2) -> dict[int, dict[str, Any]]:
+    """Four checkpoints of 16 episodes of 6 steps; messages name the label three times, in the last one `last` times."""
+    parts = {}
+    for number in range(1, 5):
+        episode, step = (axis.ravel() for axis in np.indices((16, 6)))
+        label = (episode + step) % 2 + (labels if number == 4 else 0)
+        times = last if number == 4 else 3
+        said = [[int(name) % 2 + 1] * times + [0] for name in label]
+        parts[number * 10] = {"episode": episode + 16 * number, "step": step, "label": label, "symbols": said}
+    return parts
+
+
+@pytest.mark.parametrize(("last", "bits"), [(3, 0.0), (1, 0.75)])
+def test_messages_that_grow_shorter_have_drifted_by_the_positions_that_are_over(
+    tmp_path: Path, last: int, bits: float
+) -> None:
+    """Of four positions two are over in the last checkpoint, and at one it ends: a bit each."""
+    run = RunFolder.read(written(tmp_path, growing_shorter(last, labels=0), length=4, end_symbol=True))
+    headline = findings.vocabulary_over_training(run).headline
+    told = re.search(r"drifted (-?[\d.]+) bits above chance at the last step", headline)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(bits, abs=0.1)
+    assert ("it has not settled" in headline) == (bits > 0)
+
+
+def test_where_the_last_checkpoints_have_no_label_in_common_the_report_says_so(tmp_path: Path) -> None:
+    run = RunFolder.read(written(tmp_path, growing_shorter(3), length=4, end_symbol=True))
+    section = findings.vocabulary_over_training(run)
+    assert "not known, as the last two checkpoints have no label in common" in section.headline
+    assert "settled" not in section.headline
+    assert not any("nan" in finding for finding in section.findings)
+
+
+def test_a_vocabulary_that_grows_is_as_large_as_it_was_in_the_last_iteration(tmp_path: Path) -> None:
+    size = 400
+    said = np.random.default_rng(0).integers(0, 8, (size, 1))
+    rows = {"step": np.arange(size), "episode": np.zeros(size, int), "symbols": said}
+    folder = written(tmp_path, {10: rows}, vocab_size=64)
+    assert "8 of 64 symbols" in findings.symbol_use(RunFolder.read(folder)).headline
+    progress.append(folder / "progress.jsonl", {"iteration": 9, "env_steps": 900, "channel/open_symbols": 4})
+    progress.append(folder / "progress.jsonl", {"iteration": 10, "env_steps": 1000, "channel/open_symbols": 8})
+    assert "8 of 8 symbols in use (100%)" in findings.symbol_use(RunFolder.read(folder)).headline

@@ -214,7 +214,9 @@ def _language(run: RunFolder) -> dict[str, float]:
         "entropy, bits per symbol": basics.symbol_entropy(talk.symbols, run.vocab_size),
     }
     if len(np.unique(talk.labels[talk.labels >= 0])) > 1:
-        told = basics.label_information(talk.symbols, talk.labels, shuffles=CONTROLS, streams=talk.episodes)
+        told = basics.label_information(
+            talk.symbols, talk.labels, shuffles=CONTROLS, streams=talk.episodes, seats=talk.column("sender")
+        )
         found["meaning, bits above chance of the best position"] = told.adjusted
         read = readings(talk.symbols, talk.labels, talk.episodes)
         if read is not None:

@@ -127,20 +127,29 @@ def vocabulary_over_training(run: RunFolder) -> Section:
         measured["on the same label"] = _over_positions(by_label)
     name, found = list(measured.items())[-1]
     above, away = found.consecutive_above_chance, found.to_last_above_chance
-    since = drift.stable_from(above, drift.SETTLED, history.env_steps[:-1])
-    if since is None:
-        verdict = f"it has not settled (a drift under {drift.SETTLED} bits)"
-    else:
-        verdict = f"it stays under {drift.SETTLED} bits from {since:,} environment steps on"
-    headline = f"Over training: {name}, symbols drifted {above[-1]:.3f} bits above chance at the last step; {verdict}."
+    headline = f"Over training: {_drifted(name, above, history.env_steps)}."
+    far = f"is {away[0]:.3f} bits from the last one, above chance"
+    far = "has no label in common with the last one" if np.isnan(away[0]) else far
     findings = [
         headline,
-        f"The first of {len(history.env_steps)} checkpoints is {away[0]:.3f} bits from the last one, above chance. "
+        f"The first of {len(history.env_steps)} checkpoints {far}. "
         "These are means over the positions of a message; 0 bits is the same use of symbols, 1 bit none in common.",
     ]
     shares = counts.sum(1) / counts.sum((1, 2))[:, None]
     figure = drift_picture.vocabulary_over_training(history.env_steps, shares, measured)
     return drawn("vocabulary_over_training", findings, headline, figure)
+
+
+def _drifted(name: str, above: np.ndarray, env_steps: np.ndarray) -> str:
+    """The last step's drift of [C - 1] and since when there is little of it; or why that is not known."""
+    if np.isnan(above[-1]):
+        return f"{name}, the drift at the last step is not known, as the last two checkpoints have no label in common"
+    since = drift.stable_from(above, drift.SETTLED, env_steps[:-1])
+    if since is None:
+        verdict = f"it has not settled (a drift under {drift.SETTLED} bits)"
+    else:
+        verdict = f"it stays under {drift.SETTLED} bits from {since:,} environment steps on"
+    return f"{name}, symbols drifted {above[-1]:.3f} bits above chance at the last step; {verdict}"
 
 
 def symbol_specialisation(run: RunFolder) -> Section:
@@ -151,7 +160,9 @@ def symbol_specialisation(run: RunFolder) -> Section:
     if (talk.labels >= 0).sum() < 2:
         findings.append("What the speakers saw was not recorded as a label, so symbols cannot be set against it.")
     else:
-        told = basics.label_information(talk.symbols, talk.labels, shuffles=CONTROLS, streams=talk.episodes)
+        told = basics.label_information(
+            talk.symbols, talk.labels, shuffles=CONTROLS, streams=talk.episodes, seats=talk.column("sender")
+        )
         classes = int(talk.labels.max()) + 1
         most = float(basics.entropy(np.bincount(talk.labels[talk.labels >= 0])))
         verdict = "the symbols have meaning" if told.above_chance else "no more than chance"
@@ -185,7 +196,7 @@ def _by_label(run: RunFolder, position: int, classes: int) -> basics.Specialisat
     """How symbols at a position differ between labels; by chance: with the labels of other episodes."""
     talk = run.talk
     assert talk.symbols is not None
-    order = np.argsort(talk.episodes, kind="stable")
+    order = np.lexsort((talk.column("sender"), talk.episodes))
     symbols, labels = talk.symbols[order][:, [position]], talk.labels[order]
     sizes = np.unique(talk.episodes, return_counts=True)[1]
     return basics.specialisation(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from popcomm.errors import UserError
 from popcomm.language import drift
-from popcomm.language.recording import padded
+from popcomm.language.recording import last_round, padded
 
 Array = NDArray[Any]
 
@@ -95,8 +95,12 @@ _EMPTY = pa.table(
 
 
 def _read(part: Path) -> pa.Table:
+    """Of each step the last round, as everywhere in the report."""
     try:
-        return pq.read_table(part, columns=_EMPTY.column_names).replace_schema_metadata(None)
+        file = pq.ParquetFile(part)
+        rounds = [name for name in ("round",) if name in file.schema_arrow.names]  # older versions had none
+        table = last_round(file.read([*_EMPTY.column_names, *rounds]))
+        return table.select(_EMPTY.column_names).replace_schema_metadata(None)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{part} is no whole Parquet file ({str(error).splitlines()[0]}); move it away") from error
 

@@ -102,6 +102,7 @@ def _basis(run: RunFolder) -> str:
     first, last = talk.column("iteration").min(), talk.column("iteration").max()
     when = f"iteration {last}" if first == last else f"iterations {first} to {last}"
     what = "messages" if run.message_kind else "agent steps, without messages,"
+    what += " of the last round of each step," if talk.has_rounds else ""
     return f"{run.path} (recorded: {talk.size:,} {what} of {when}; training: means of the last tenth of its iterations)"
 
 

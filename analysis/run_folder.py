@@ -17,12 +17,18 @@ from popcomm.analysis.history import History
 
 from popcomm.errors import UserError
 from popcomm.language import progress
-from popcomm.language.recording import padded, ragged, read_conversations, stacked, torus_of
+from popcomm.language.recording import (
+    NEWEST,
+    has_rounds,
+    last_round,
+    padded,
+    ragged,
+    read_conversations,
+    stacked,
+    torus_of,
+)
 
 Array = NDArray[Any]
-
-# Messages that make up "the language as it is now": the newest parts that hold as many.
-MESSAGES = 5_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class RunFolder:
             raise UserError(f"'{path}' is no folder; give the run folder that training wrote")
         if not (path / "config.yaml").is_file() and not (path / "progress.jsonl").is_file():
             raise UserError(f"'{path}' is no run folder: it has neither config.yaml nor progress.jsonl")
-        table = read_conversations(path, at_least=MESSAGES)
+        table = read_conversations(path, at_least=NEWEST)
         return cls(
             path, _read_config(path / "config.yaml"), progress.read(path / "progress.jsonl"), Conversations(table)
         )
@@ -73,13 +79,18 @@ class RunFolder:
 
     @property
     def vocab_size(self) -> int:
-        """V, and no less than the symbols that were recorded. Words have two, or those of a lexicon and silence."""
+        """V, and no less than the symbols that were recorded. Words have two, or those of a lexicon and silence.
+
+        A vocabulary that grows is as large as it was in the last iteration.
+        """
         seen = 0 if self.talk.symbols is None else int(self.talk.symbols.max()) + 1
         if self.message_kind == "words":
             words = self.setting("communication", "messages", "vocab")
             return max(seen, 1 + words if isinstance(words, int) else 2)
         said = self.setting("communication", "messages", "vocab_size")
-        return max(seen, said if isinstance(said, int) else 0)
+        size = said if isinstance(said, int) else 0
+        opened = self.now("channel/open_symbols")
+        return max(seen, int(min(size, opened)) if np.isfinite(opened) else size)
 
     def measured(self, key: str) -> pd.Series:
         """What was measured of a column of the progress, over the iterations that did."""
@@ -120,7 +131,8 @@ class Conversations:
     """
 
     def __init__(self, table: pa.Table, speakers: bool = True) -> None:
-        self._all = table
+        self.has_rounds = has_rounds(table)
+        self._all = table = last_round(table)
         spoke = pc.or_(pc.is_valid(table["symbols"]), pc.is_valid(table["vector"]))
         if speakers and pc.any(spoke).as_py():
             table = table.filter(spoke)

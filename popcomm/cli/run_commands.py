@@ -79,6 +79,9 @@ def language(
         list[Path] | None,
         typer.Option("--export", metavar="FILE", help="The corpus to write: .jsonl (XferBench) or .parquet."),
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Of a run the whole training's messages, not only the newest.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of samples and controls.")] = 0,
 ) -> None:
     """Measure the language of a run or a corpus: what it tells, how it is built, who speaks it, beside chance."""
@@ -90,7 +93,7 @@ def language(
     outputs = measuring.Outputs(json_file, lexicon, exports or ())
     outputs.check()
     columns = Columns(messages or (), meanings or (), stream, speaker, action)
-    corpus = measuring.read_corpus(source, columns, end_symbol)
+    corpus = measuring.read_corpus(source, columns, end_symbol, whole)
     outputs.check_corpus(source, corpus)
     for line in outputs.write_corpus(corpus):
         typer.echo(line)

@@ -122,6 +122,7 @@ def label_information(
     seed: int = 0,
     cap: int = 20_000,
     streams: Array | None = None,
+    seats: Array | None = None,
 ) -> Information:
     """I(m_j; label) per position j, and of these the maximum or the mean, beside the same with labels of other times.
 
@@ -137,6 +138,8 @@ def label_information(
         cap: at most that many messages, drawn from `seed`, are counted.
         streams: [M], one number for all that is seen and said together, an episode of a world for instance; None: all
             rows are one stream.
+        seats: [M], who spoke; of a stream the rows of one seat then stand after those of another, as `information`
+            of `mutual_information.py` says. None: one speaker, or the rows stand so.
     """
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(labels >= 0)
@@ -144,8 +147,8 @@ def label_information(
         rows = np.sort(rng.choice(rows, cap, replace=False))
     if len(rows) < 2:
         return _no_information(len(rows))
-    if streams is not None:
-        rows = rows[np.argsort(streams[rows], kind="stable")]
+    order = [one[rows] for one in (seats, streams) if one is not None]
+    rows = rows[np.lexsort(order)] if order else rows
     m, y = dense(messages[rows]).T, dense(labels[rows])[None].repeat(messages.shape[1], 0)
     sizes = np.array([len(rows)]) if streams is None else np.unique(streams[rows], return_counts=True)[1]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,15 @@ from numpy.typing import NDArray
 
 from popcomm.errors import UserError, unknown
 from popcomm.language.arrays import as_classes, as_messages
+from popcomm.language.cells import folded, meanings_of, messages_of, read_table, values_of
 from popcomm.language.recording import (
+    NEWEST,
     conversations_of,
     end_symbol_of,
     ending_with,
     filled,
+    has_rounds,
+    last_round,
     padded,
     read_conversations,
 )
@@ -55,32 +58,41 @@ class Corpus(NamedTuple):
     messages: Array  # [M, L] int64, -1 for what was not sent
     # [M, A]; integers that are all -1, or negative where A is 1: none.
     meanings: Array | None = None
-    streams: Array | None = None  # [M], rows of one stand in the order of time; None: rows are independent
+    streams: Array | None = None  # [M], rows of a speaker in one stand in the order of time; None: rows are independent
     speakers: Array | None = None  # [M]
     actions: Array | None = None  # [M]
     notes: tuple[str, ...] = ()  # what was taken for what
+    seats: Array | None = None  # [M], where speakers sit; None: each speaker has one
     table: pa.Table | None = None  # conversations with all that is known of them, silent seats included
 
 
-def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | None = None) -> Corpus:
+def read_corpus(
+    path: Path, columns: Columns | None = None, end_symbol: int | None = None, whole: bool = False
+) -> Corpus:
     """Read a run folder, a table or a dump.
+
+    Of a run the newest parts of its conversations that together hold NEWEST rows: the language as it is now, and as its
+    report has it; with `whole` those of the whole training. Where messages are exchanged in rounds, they are those of
+    the last round of each step; the corpus' table has all.
 
     A cell of a message is a list, or a text of integers ("3 7 0"), of words or of letters; of several columns each is a
     position. Rows without a message are left out. In dumps of messages of varying length the end symbol is 0.
 
     Raises:
-        UserError: nothing of the kind, no messages in it, or a column that is not there.
+        UserError: nothing of the kind, no messages in it, a column that is not there, or `whole` of what is no run.
     """
     path, columns = Path(path), columns or Columns()
+    if whole and path.is_file():
+        raise UserError(f"--all: '{path}' is no run folder, and of a file all is taken")
     if path.is_file() and path.suffix.lower() in TABLES:
         if not any(columns) and (table := _exported(path)) is not None:
             return _of_conversations(path, table, end_symbol_of(table) if end_symbol is None else end_symbol)
-        return _of_table(path, _read_table(path), columns, end_symbol)
+        return _of_table(path, read_table(path), columns, end_symbol)
     given = [f"--{name}" for name, value in columns._asdict().items() if value]
     if path.exists() and given:
         raise UserError(f"{', '.join(given)}: '{path}' is no table, and only tables have columns of other names")
     if path.is_dir():
-        return _of_run(path, end_symbol)
+        return _of_run(path, end_symbol, None if whole else NEWEST)
     if not path.is_file():
         raise UserError(f"'{path}' is neither a file nor a run folder")
     if path.suffix.lower() in DUMPS or path.name.startswith("interaction"):
@@ -91,15 +103,17 @@ def read_corpus(path: Path, columns: Columns | None = None, end_symbol: int | No
 # ---- run folders ----
 
 
-def _of_run(path: Path, end_symbol: int | None) -> Corpus:
+def _of_run(path: Path, end_symbol: int | None, at_least: int | None) -> Corpus:
     if not (path / "conversations").is_dir():
         raise UserError(f"'{path}' is no run folder with conversations: there is no folder conversations in it")
-    return _of_conversations(path, read_conversations(path), _run_end(path) if end_symbol is None else end_symbol)
+    table = read_conversations(path, at_least)
+    return _of_conversations(path, table, _run_end(path) if end_symbol is None else end_symbol)
 
 
 def _of_conversations(path: Path, table: pa.Table, end_symbol: int | None) -> Corpus:
     """The messages of a table of conversations, of one seat after another in every step, one episode after another."""
-    spoken = table.filter(np.asarray(table["symbols"].is_valid()))
+    newest = last_round(table)
+    spoken = newest.filter(np.asarray(newest["symbols"].is_valid()))
     symbols = padded(spoken, "symbols")
     if symbols is None:
         raise UserError(f"'{path}' holds no messages of symbols: its agents are silent, or say vectors")
@@ -112,13 +126,34 @@ def _of_conversations(path: Path, table: pa.Table, end_symbol: int | None) -> Co
         meanings = label[:, None] if (label >= 0).any() else None
     places = [when[name] for name in ("world", "episode")]
     streams = None if any(place is None for place in places) else as_classes(np.stack(places, 1))  # type: ignore[arg-type]
-    member = _known(spoken, "member")
-    speakers = when["sender"] if member is None or (member == member[0]).all() else member
-    columns = (meanings, streams, speakers, _single(spoken["action"].to_pylist()))
-    notes = () if streams is not None else ("rows are taken as independent, since no episodes are known",)
-    in_order = [None if column is None else column[order] for column in columns]
+    columns = (meanings, streams, _speakers(spoken), _single(spoken["action"].to_pylist()), when["sender"])
+    notes = _taken(spoken, has_rounds(table), streams is not None)
+    *in_order, seats = [None if column is None else column[order] for column in columns]
     said, whole = as_messages(symbols[order], end_symbol), ending_with(table, end_symbol)
-    return Corpus._make([said, *in_order, notes, whole])
+    return Corpus._make([said, *in_order, notes, seats, whole])
+
+
+def _speakers(spoken: pa.Table) -> Array | None:
+    """[M], members, those of different species apart; or seats, where each species is one network."""
+    member = _known(spoken, "member")
+    if member is None or spoken["species"].null_count:
+        return _known(spoken, "sender")
+    species = as_classes(np.array(spoken["species"].to_pylist()))
+    who = as_classes(np.stack([species, member], 1))
+    return _known(spoken, "sender") if who.max() == species.max() else who
+
+
+def _taken(spoken: pa.Table, in_rounds: bool, episodes: bool) -> tuple[str, ...]:
+    """Which messages they are, in sentences."""
+    notes, when = [], _known(spoken, "iteration")
+    if when is not None:
+        first, last = when.min(), when.max()
+        notes.append(f"messages of iteration {last}" if first == last else f"messages of iterations {first} to {last}")
+    if in_rounds:
+        notes.append("of the rounds of a step the last one's")
+    if not episodes:
+        notes.append("rows are taken as independent, since no episodes are known")
+    return tuple(notes)
 
 
 def _exported(path: Path) -> pa.Table | None:
@@ -156,36 +191,6 @@ def _single(values: list[list[float] | None]) -> Array | None:
 # ---- tables ----
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        if suffix in (".csv", ".tsv"):
-            return pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",")
-        return _read_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, UnicodeDecodeError, ImportError) as error:
-        said = str(error).splitlines()
-        raise UserError(
-            f"'{path}' cannot be read as {suffix[1:]}: {said[0] if said else type(error).__name__}"
-        ) from error
-
-
-def _read_json(text: str) -> pd.DataFrame:
-    """JSON lines, or one list; of objects, or of lists of integers, which are messages (as XferBench has them)."""
-    stripped = text.strip()
-    try:
-        rows = json.loads(stripped)
-        rows = rows if isinstance(rows, list) and rows and isinstance(rows[0], dict | list) else [rows]
-    except json.JSONDecodeError:
-        rows = [json.loads(line) for line in stripped.splitlines() if line.strip()]
-    if all(isinstance(row, list) for row in rows):
-        return pd.DataFrame({"message": rows})
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("its lines must be objects, or lists of integers")
-    return pd.DataFrame(rows)
-
-
 def _of_table(path: Path, frame: pd.DataFrame, columns: Columns, end_symbol: int | None) -> Corpus:
     notes: list[str] = []
     frame.columns = [str(name) for name in frame.columns]
@@ -200,9 +205,13 @@ def _of_table(path: Path, frame: pd.DataFrame, columns: Columns, end_symbol: int
         raise UserError(f"'{path}' holds no messages")
     taken = f"messages: {', '.join(said)}"
     meant = _columns(path, frame, "--meanings", columns.meanings, MEANING_NAMES, r"(meaning|attribute|attr|x)_?\d+")
-    meanings = _meanings(frame, meant) if meant else None
-    if meant:
+    meanings, one_hots = meanings_of(frame, meant) if meant else (None, False)
+    if meanings is not None and not _known_meanings(meanings):
+        notes.append(f"{', '.join(meant)}: negative throughout, so no message has a meaning")
+        meanings = None
+    elif meanings is not None:
         taken += f"; meanings: {', '.join(meant)}"
+        taken += f", whose one-hots are {meanings.shape[1]} attributes" if one_hots else ""
     found = {}
     for option, name, names in (
         ("--stream", columns.stream, STREAM_NAMES),
@@ -212,19 +221,24 @@ def _of_table(path: Path, frame: pd.DataFrame, columns: Columns, end_symbol: int
         if chosen := _columns(path, frame, option, [name] if name else [], names, None):
             taken += f"; {option[2:]}: {chosen[0]}"
             found[option] = frame[["world", *chosen] if _of_worlds(option, name, frame) else chosen]
-    notes.append(taken)
+    notes.insert(0, taken)
     if "--stream" not in found:
         notes.append("rows are taken as independent; if they are a time series, name its episodes with --stream")
-    classes = {option: as_classes(_hashable(table)) for option, table in found.items()}
+    classes = {option: as_classes(values_of(table)) for option, table in found.items()}
     streams = classes.get("--stream")
     return Corpus(
-        as_messages(_messages(frame, said), end_symbol),
+        as_messages(messages_of(frame, said), end_symbol),
         meanings,
         streams,
         classes.get("--speaker"),
         classes.get("--action"),
         tuple(notes),
     )
+
+
+def _known_meanings(meanings: Array) -> bool:
+    """Is there a row that has one? `Corpus` says which have none."""
+    return not np.issubdtype(meanings.dtype, np.integer) or bool((meanings >= 0).any())
 
 
 def _of_worlds(option: str, name: str | None, frame: pd.DataFrame) -> bool:
@@ -245,67 +259,6 @@ def _columns(
     if known:  # one that is not empty, if there is
         return [name for name in known if frame[name].notna().any()][:1] or known[:1]
     return [name for name in frame.columns if pattern and re.fullmatch(pattern, name.lower())]
-
-
-def _messages(frame: pd.DataFrame, said: list[str]) -> Any:
-    if len(said) == 1:
-        return _tokens(frame[said[0]].tolist())
-    return [[symbol for symbol in row if not pd.isna(symbol)] for row in frame[said].to_numpy().tolist()]
-
-
-def _tokens(cells: list[Any]) -> list[list[int]]:
-    """Cells -> symbols: lists as they are, texts of integers, of words between blanks, or of letters."""
-    if not any(isinstance(cell, str) for cell in cells):
-        return [list(cell) if np.ndim(cell) else [cell] for cell in cells]
-    texts = ["" if cell is None or cell is np.nan else str(cell) for cell in cells]
-    if all(re.fullmatch(r"[\[\](),;|\s\d-]*", text) for text in texts):
-        return [[int(number) for number in re.findall(r"\d+", text)] for text in texts]
-    words = [text.split() for text in texts]
-    if all(len(row) <= 1 for row in words):
-        words = [list(text.strip()) for text in texts]
-    number = {word: i for i, word in enumerate(sorted({word for row in words for word in row}))}
-    return [[number[word] for word in row] for row in words]
-
-
-def _meanings(frame: pd.DataFrame, meant: list[str]) -> Array:
-    """[M, A]; one column of lists, or of texts with as many parts each, has an attribute for each part."""
-    if len(meant) > 1:
-        return _hashable(frame[meant])
-    cells = frame[meant[0]].tolist()
-    if any(isinstance(cell, str) for cell in cells):
-        rows: list[Any] = [re.findall(r"[^\s,;|\[\]()]+", str(cell)) for cell in cells]
-    else:
-        rows = [list(np.ravel(cell)) if np.ndim(cell) else [cell] for cell in cells]
-    if len({len(row) for row in rows}) > 1 or not rows[0]:
-        return _hashable(frame[meant])
-    values = np.array(rows)
-    return values if np.issubdtype(values.dtype, np.integer) else _folded(values)
-
-
-def _hashable(table: pd.DataFrame) -> Array:
-    """[M, k] classes of any values."""
-    columns = []
-    for name in table.columns:
-        values = table[name]
-        integers = pd.api.types.is_integer_dtype(values.dtype) and not values.isna().any()
-        columns.append(values.to_numpy(np.int64) if integers else pd.factorize(values.map(str), sort=True)[0])
-    return np.stack(columns, 1)
-
-
-def _folded(values: Array) -> Array:
-    """One-hots side by side, [M, A * V] of 0 and 1, as attributes [M, A]; anything else as it is."""
-    try:
-        numbers = values.astype(float)
-    except ValueError:
-        return values
-    if not np.isin(numbers, (0, 1)).all():
-        return values
-    for size in range(2, numbers.shape[1] + 1):
-        if numbers.shape[1] % size == 0:
-            blocks = numbers.reshape(len(numbers), -1, size)
-            if (blocks.sum(-1) == 1).all():
-                return blocks.argmax(-1)
-    return values
 
 
 # ---- dumps of EGG ----
@@ -342,7 +295,7 @@ def _of_dump(path: Path, end_symbol: int | None) -> Corpus:
     meanings = None
     if isinstance(seen, torch.Tensor):
         values = seen.reshape(len(seen), -1).numpy()
-        folded = _folded(values)
-        notes += [f"one-hots of sender_input are {folded.shape[1]} attributes"] if folded is not values else []
-        meanings = folded
+        attributes = folded(values)
+        notes += [f"one-hots of sender_input are {attributes.shape[1]} attributes"] if attributes is not values else []
+        meanings = attributes
     return Corpus(as_messages(message.numpy(), end_symbol), meanings, notes=tuple(notes))

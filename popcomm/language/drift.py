@@ -87,10 +87,11 @@ def drift_of_streams(
 
     The control deals whole streams to the two checkpoints, not single messages: what is said stays for a while, so
     messages of the same episode are alike, and two checkpoints with other episodes differ by more than if each message
-    were a draw of its own.
+    were a draw of its own. Where messages vary in length, that one was over by a position counts there as a symbol of
+    its own, so that messages which grow shorter or longer are drift, too.
 
     Args:
-        symbols: [M, L] integers 0 ... V - 1.
+        symbols: [M, L] integers 0 ... V - 1, or -1 for what was not sent.
         vocab_size: V.
         checkpoints: [M] integers 0 ... C - 1, in the order of time.
         streams: [M], one number for all that is said together, an episode of a world for instance.
@@ -100,6 +101,9 @@ def drift_of_streams(
     Returns:
         Drift of arrays [C - 1, L].
     """
+    over = symbols < 0
+    if over.any():
+        symbols, vocab_size = np.where(over, vocab_size, symbols), vocab_size + 1
     last = int(checkpoints.max(initial=0))
     groups = None if labels is None else int(labels.max(initial=0)) + 1
     measure = jensen_shannon if labels is None else given_label

@@ -48,6 +48,7 @@ def information(
     seed: int = 0,
     cap: int = MOST_SAMPLES,
     end_symbol: int | None = None,
+    seats: ArrayLike | None = None,
 ) -> Bits:
     """I(whole message; label) in bits, adjusted for chance as the module says, with an interval and a p-value.
 
@@ -60,6 +61,8 @@ def information(
         labels: [M] classes, or [M, A] of which all together are one; rows with a negative integer are dropped from [M].
         streams: [M], one number for all that is seen and said together, such as an episode of a world. None: all rows
             are one series. `range(M)`: rows are independent draws.
+        seats: [M], who spoke. Of a stream the rows of one seat then stand after those of another, in their order: where
+            all speak by turns and some are silent or die, controls would lose what lasts. None: one speaker.
         shuffles: controls; the smallest p-value is 1 / (shuffles + 1).
         cap: at most that many rows, drawn from `seed`, are counted.
 
@@ -72,14 +75,14 @@ def information(
         1.
 
     Raises:
-        UserError: no messages, other numbers of labels or streams, or no row with a label.
+        UserError: no messages, other numbers of labels, streams or seats, or no row with a label.
 
     >>> labels = np.arange(300) * 7 % 10 // 5
     >>> told = information(labels + 3, labels)
     >>> round(told.bits, 2), told.p_value
     (1.0, 0.01)
     """
-    x, y, stream = _rows(messages, labels, streams, cap, seed, end_symbol)
+    x, y, stream = _rows(messages, labels, streams, seats, cap, seed, end_symbol)
     sizes = np.diff(np.concatenate([[0], np.flatnonzero(np.diff(stream)) + 1, [len(x)]]))
     whole, rng = np.ones((1, len(x)), bool), np.random.default_rng(seed)
     (plug_in,), (room,), (most,) = (v.tolist() for v in _told(x, y, whole))
@@ -113,21 +116,29 @@ def information(
 
 
 def _rows(
-    messages: Messages, labels: ArrayLike, streams: ArrayLike | None, cap: int, seed: int, end_symbol: int | None
+    messages: Messages,
+    labels: ArrayLike,
+    streams: ArrayLike | None,
+    seats: ArrayLike | None,
+    cap: int,
+    seed: int,
+    end_symbol: int | None,
 ) -> tuple[Array, Array, Array]:
-    """Classes of messages and labels and streams, [M] each, one stream after another."""
+    """Classes of messages and labels and streams, [M] each, one stream after another, and in it one seat."""
     said, seen = as_messages(messages, end_symbol), np.asarray(labels)
     stream = np.zeros(len(said), np.int64) if streams is None else as_classes(streams)
-    if not len(said) == len(seen) == len(stream):
+    seat = np.zeros(len(said), np.int64) if seats is None else as_classes(seats)
+    if not len(said) == len(seen) == len(stream) == len(seat):
         raise UserError(
-            f"there are {len(said)} messages, {len(seen)} labels and {len(stream)} streams, and each has one"
+            f"there are {len(said)} messages, {len(seen)} labels, {len(stream)} streams and {len(seat)} seats, "
+            "and each has one"
         )
     integers = seen.ndim == 1 and np.issubdtype(seen.dtype, np.integer)
     rows = np.flatnonzero(seen >= 0) if integers else np.arange(len(seen))
     if not len(rows):
         raise UserError("no message has a label: all labels are negative")
     rows = rows[sample(len(rows), cap, seed)]
-    rows = rows[np.argsort(stream[rows], kind="stable")]
+    rows = rows[np.lexsort((seat[rows], stream[rows]))]
     return as_classes(said[rows]), as_classes(seen[rows]), stream[rows]
 
 

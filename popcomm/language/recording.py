@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -89,6 +90,8 @@ SCHEMA = pa.schema(
     ]
 )
 REQUIRED = ("iteration", "env_steps", "world", "episode", "step", "sender", "member", "species")
+# Messages that make up "the language as it is now": the newest parts that hold as many rows.
+NEWEST = 5_000
 _TORUS, _END = b"popcomm.torus", b"popcomm.end_symbol"
 
 
@@ -160,6 +163,23 @@ def read_conversations(run_dir: Path, at_least: int | None = None) -> pa.Table:
     whole = [_with_schema(table) for table in reversed(tables)]
     joined = pa.concat_tables(whole) if whole else SCHEMA.empty_table()
     return joined.replace_schema_metadata(metadata)
+
+
+def has_rounds(table: pa.Table) -> bool:
+    """Were messages exchanged in more rounds than one in a step?"""
+    return "round" in table.column_names and (pc.max(table["round"]).as_py() or 0) > 0
+
+
+def last_round(table: pa.Table) -> pa.Table:
+    """Of conversations the rows of each step's last round: what measures of the language are of, as in training.
+
+    Those who are silent in the last round count too, so give all rows. Where there are no rounds, all are kept.
+    """
+    if not has_rounds(table):
+        return table
+    frame = table.select(["world", "episode", "step", "round"]).to_pandas()
+    last = frame.groupby(["world", "episode", "step"], dropna=False)["round"].transform("max")
+    return table.filter(pa.array((frame["round"].isna() | (frame["round"] == last)).to_numpy()))
 
 
 def torus_of(table: pa.Table) -> tuple[float, ...] | None:

@@ -142,14 +142,17 @@ def _information(about: str) -> Callable[[Corpus, int, bool], Found]:
         corpus = meaningful(corpus) if about == "meanings" else corpus
         told, streams = getattr(corpus, about), corpus.streams
         streams = np.arange(len(corpus.messages)) if streams is None else streams
+        seats = corpus.speakers if corpus.seats is None else corpus.seats
         told = told[:, 0] if told.ndim == 2 and told.shape[1] == 1 else told
         function = signalling.speaker_consistency if about == "actions" else information
-        bits = function(corpus.messages, told, streams, seed=seed)
+        bits = function(corpus.messages, told, streams, seed=seed, seats=seats)
         # What chance gives is off the value already.
         yield "", Measured(bits, interval=bits.interval, p_value=bits.p_value, note=bits.note)
         classes = told if told.ndim == 1 and np.issubdtype(told.dtype, np.integer) else as_classes(told)
         if corpus.messages.shape[1] > 1 and (classes >= 0).sum() > 1:
-            best = basics.label_information(corpus.messages, classes, shuffles=CONTROLS, seed=seed, streams=streams)
+            best = basics.label_information(
+                corpus.messages, classes, shuffles=CONTROLS, seed=seed, streams=streams, seats=seats
+            )
             yield "best_position", Measured(best.adjusted, p_value=best.p_value, note=f"position {best.position + 1}")
 
     return measured

@@ -93,11 +93,15 @@ class Evaluation:
 
     @cached_property
     def per_member(self) -> dict[str, list[Estimate]]:
-        """{species: of each of its P members the return of a seat, in the mean over where it sat}."""
+        """{species: of each of its P members the return of a seat, in the mean over its seats of an episode}.
+
+        Seats of one episode share their world, so it is the episodes in which it sat anywhere that are counted.
+        """
         told = {}
         for name, seats in self.members.items():
             returns = self.returns[:, self.layout.species[name].seats]
-            told[name] = [Estimate.of(returns[seats == member]) for member in range(self.num_members[name])]
+            own = [seats == member for member in range(self.num_members[name])]
+            told[name] = [Estimate.of(_means(returns, its)) for its in own]
         return told
 
     @cached_property
@@ -118,6 +122,12 @@ class Evaluation:
             "scores": {name: one._asdict() for name, one in self.scores.items()},
         }
         return plain(told)
+
+
+def _means(returns: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """[E, N_s], [E, N_s] bool -> the means of the episodes that have a seat there, [E']."""
+    seats = there.sum(1)
+    return (returns * there).sum(1)[seats > 0] / seats[seats > 0]
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:

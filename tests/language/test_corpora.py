@@ -14,7 +14,8 @@ import yaml
 
 from popcomm.errors import UserError
 from popcomm.language.corpora import Columns, read_corpus
-from popcomm.language.recording import conversation_path, write_conversations
+from popcomm.language.recording import NEWEST, conversation_path, write_conversations
+from popcomm.language.suite import measure
 
 SAID = [[1, 2], [3], [1, 2, 4]]
 MEANT = [[5, 0], [5, 1], [6, 0]]
@@ -194,3 +195,70 @@ def test_names_of_columns_are_refused_where_nothing_has_columns(tmp_path: Path) 
     for path in (tmp_path, tmp_path / "a.pt"):
         with pytest.raises(UserError, match=r"--meanings, --speaker: '.*' is no table"):
             read_corpus(path, Columns(meanings=["w"], speaker="v"))
+
+
+def conversation(iteration: int, size: int, said: list[int], **columns: object) -> dict[str, object]:
+    """Rows of two seats by turns."""
+    usual: dict[str, object] = {name: [0] * size for name in ("world", "episode", "member")}
+    usual |= {"iteration": [iteration] * size, "env_steps": [iteration] * size, "species": ["a"] * size}
+    usual |= {"step": [row // 2 for row in range(size)], "sender": [row % 2 for row in range(size)]}
+    return {**usual, "symbols": [[said[row % len(said)]] for row in range(size)], **columns}
+
+
+def test_of_a_run_the_newest_messages_are_taken_and_all_only_if_it_is_said(tmp_path: Path) -> None:
+    write_conversations(conversation_path(tmp_path, 1), conversation(1, 10, [7]))
+    write_conversations(conversation_path(tmp_path, 5), conversation(5, NEWEST, [3]))
+    newest, everything = read_corpus(tmp_path), read_corpus(tmp_path, whole=True)
+    assert (len(newest.messages), newest.messages.max(), newest.notes) == (
+        NEWEST,
+        3,
+        ("messages of iteration 5",),
+    )
+    assert (len(everything.messages), everything.messages.max()) == (NEWEST + 10, 7)
+    assert everything.notes == ("messages of iterations 1 to 5",)
+    with pytest.raises(UserError, match=r"--all: .* is no run folder"):
+        read_corpus(conversation_path(tmp_path, 5), whole=True)
+
+
+def test_members_of_different_species_are_different_speakers(tmp_path: Path) -> None:
+    four = {"sender": [0, 1, 2, 3], "step": [0] * 4, "species": ["a", "a", "b", "b"]}
+    write_conversations(conversation_path(tmp_path, 1), conversation(1, 4, [0, 0, 1, 1], **four, member=[0, 1, 0, 1]))
+    speakers = read_corpus(tmp_path).speakers
+    assert speakers is not None
+    assert speakers.tolist() == [0, 1, 2, 3]
+    write_conversations(conversation_path(tmp_path, 1), conversation(1, 4, [0], **four | {"sender": [4, 5, 6, 7]}))
+    one_network_each = read_corpus(tmp_path).speakers
+    assert one_network_each is not None
+    assert one_network_each.tolist() == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'message\n"[3, 7, -1]"\n"[4, -1, -1]"\n'),
+        ("a.csv", "message\n3 7 -1\n4 -1 -1\n"),
+        ("a.csv", "message_0,message_1\n3,7\n4,-1\n"),
+        ("a.jsonl", "[3, 7, -1]\n[4, -1, -1]\n"),
+    ],
+)
+def test_minus_one_is_what_was_not_sent_in_every_form(tmp_path: Path, name: str, text: str) -> None:
+    assert read_corpus(written(tmp_path, text, name)).messages.tolist() == [[3, 7], [4, -1]]
+
+
+def test_one_hots_in_several_columns_are_attributes_and_the_notes_say_so(tmp_path: Path) -> None:
+    text = "message,x_0,x_1,x_2,x_3\n1,0,1,1,0\n2,1,0,1,0\n"
+    corpus = read_corpus(written(tmp_path, text))
+    assert corpus.meanings is not None
+    assert corpus.meanings.tolist() == [[1, 0], [0, 0]]
+    assert corpus.notes[0].endswith("meanings: x_0, x_1, x_2, x_3, whose one-hots are 2 attributes")
+    binary = read_corpus(written(tmp_path, "message,x_0,x_1\n1,0,1\n2,1,1\n3,0,0\n")).meanings
+    assert binary is not None
+    assert binary.tolist() == [[0, 1], [1, 1], [0, 0]]
+
+
+def test_labels_that_are_all_negative_are_no_meanings(tmp_path: Path) -> None:
+    corpus = read_corpus(written(tmp_path, "message,label\n1,-1\n2,-1\n"))
+    assert corpus.meanings is None
+    assert "label: negative throughout, so no message has a meaning" in corpus.notes
+    rows = measure(corpus)[0]
+    assert "information" not in {row.name for row in rows}

@@ -97,6 +97,38 @@ def _p_value(symbols: np.ndarray, labels: np.ndarray, streams: np.ndarray | None
     return basics.label_information(symbols[:, None], labels, shuffles=19, seed=seed, streams=streams).p_value
 
 
+def missing_seats(rng: Rng, deaths: bool) -> tuple[np.ndarray, ...]:
+    """Messages, labels, episodes and seats of 4 seats in 24 episodes of 30 steps, by step and then by seat, as they are
+    recorded; all slow and independent. Seats die at some step, or are silent in four of ten."""
+    symbols, labels = (slow(rng, classes, 0.9, 24 * 4, 30).reshape(24, 4, 30) for classes in (8, 3))
+    there = np.arange(30) < rng.integers(1, 31, (24, 4, 1)) if deaths else rng.random((24, 4, 30)) < 0.6
+    episode, step, seat = np.nonzero(there.swapaxes(1, 2))
+    return symbols[episode, seat, step], labels[episode, seat, step], episode, seat
+
+
+@pytest.mark.parametrize("deaths", [True, False])
+def test_independent_series_are_not_called_meaningful_where_seats_die_or_are_silent(deaths: bool) -> None:
+    """Of 60 languages 3 are expected at .05 or below; by step and then by seat it would be 40."""
+    rng, by_position, whole = np.random.default_rng(3), 0, 0
+    for seed in range(60):
+        symbols, labels, episodes, seats = missing_seats(rng, deaths)
+        told = basics.label_information(symbols[:, None], labels, shuffles=19, seed=seed, streams=episodes, seats=seats)
+        by_position += told.p_value <= 0.05
+        whole += information(symbols, labels, episodes, shuffles=19, seed=seed, seats=seats).p_value <= 0.05
+    assert by_position <= 9
+    assert whole <= 9
+
+
+def test_seats_stand_one_after_another_in_whatever_order_their_rows_come() -> None:
+    symbols, labels, episodes, seats = missing_seats(np.random.default_rng(4), True)
+    order = np.lexsort((seats, episodes))
+    settings = {"shuffles": 19, "seed": 0}
+    sorted_rows = information(symbols[order], labels[order], episodes[order], **settings)
+    assert information(symbols, labels, episodes, seats=seats, **settings).p_value == sorted_rows.p_value
+    with pytest.raises(UserError, match="and 1 seats"):
+        information([1, 2, 3], [1, 2, 3], seats=[1])
+
+
 def test_a_slow_code_is_found_in_every_one_of_twenty_languages() -> None:
     rng, streams = np.random.default_rng(2), np.repeat(np.arange(24), 40)
     for seed in range(20):
@@ -156,7 +188,7 @@ def test_rows_without_a_label_are_left_out_and_without_any_it_is_an_error() -> N
     assert information(labels + 1, labels).samples == 120
     with pytest.raises(UserError, match="no message has a label"):
         information(labels + 1, labels * 0 - 1)
-    with pytest.raises(UserError, match="3 messages, 2 labels and 3 streams"):
+    with pytest.raises(UserError, match="3 messages, 2 labels, 3 streams and 3 seats"):
         information([1, 2, 3], [1, 2])
 
 

@@ -90,6 +90,18 @@ def test_returns_of_worlds_seats_and_members_are_told_apart() -> None:
     assert found.per_species["speaker"].mean == 2.0
 
 
+def test_seats_of_one_episode_are_one_value_of_a_members_interval() -> None:
+    # Four seats of an episode earn the same: they tell no more of a member than one seat would.
+    layout = WorldLayout.of(SwarmWorld(1, num_agents=4))
+    earned = np.array([0.0, 2.0, 4.0])
+    members = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 1]])
+    returns = np.repeat(earned[:, None], 4, 1)
+    found = Evaluation(returns, np.ones(3, int), {"swarm": members}, {}, {"swarm": 3}, layout).per_member["swarm"]
+    assert found[0] == Estimate.of(earned)
+    assert (found[1].mean, found[1].values) == (4.0, 1)
+    assert math.isnan(found[2].mean)
+
+
 def test_episodes_that_take_long_count_as_often_as_short_ones() -> None:
     found = population(as_member=True).evaluate(episodes=20)
     assert np.bincount(found.lengths).tolist() == [0, 0, 0, 10, 0, 10]

@@ -25,8 +25,9 @@ def flat_state(env: Any) -> np.ndarray:
         raise TypeError(f"its entries are of type {value.dtype}")
     if value.dtype == np.uint8 and value.ndim in (2, 3) and value.size:
         space = getattr(env, "state_space", None)
-        told = is_picture(space) and space.shape == value.shape
-        picture = space if told else spaces.Box(0, WHITE, value.shape, np.uint8)
+        picture: spaces.Space = spaces.Box(0, WHITE, value.shape, np.uint8)
+        if space is not None and is_picture(space) and space.shape == value.shape:
+            picture = space
         return Sight(picture).glimpse(torch.from_numpy(value.ravel())).numpy()
     flat = value.astype(np.float32).ravel()
     if not np.isfinite(flat).all():

@@ -61,7 +61,7 @@ class Loop:
         here = self._present(observations)
         if not here:
             return {}
-        step = self._step(here, infos or {})
+        step = self._step(here, infos)
         if self._opening:
             self.players.begin(step)
         else:
@@ -86,7 +86,7 @@ class Loop:
         living = set(self.env.agents)
         return {agent: observation for agent, observation in observations.items() if agent in living}
 
-    def _step(self, here: Mapping[Any, Any], infos: Mapping[Any, Any]) -> WorldStep:
+    def _step(self, here: Mapping[Any, Any], infos: Mapping[Any, Any] | None) -> WorldStep:
         """What B = 1 worlds would say."""
         layout, n = self.players.layout, len(self.seats)
         alive = torch.zeros(1, n, dtype=torch.bool)
@@ -105,7 +105,8 @@ class Loop:
             if s.has_action_mask
         }
         for agent, observation in here.items():
-            self._read(agent, observation, infos.get(agent), observations, masks)
+            info = None if infos is None else infos.get(agent) or {}
+            self._read(agent, observation, info, observations, masks)
         self._rows = observations
         no = torch.zeros(1, n, dtype=torch.bool)
         return WorldStep(
@@ -127,9 +128,9 @@ class Loop:
             raise UserError(f"agent '{agent}': {error}") from error
         if species.has_id:
             flat[face.observation.size + place] = 1.0
-        if name in masks:
-            if allowed is None:
-                raise UserError(f"the {MASK} of agent '{agent}' is in its info: act(observations, infos=infos)")
+        if name in masks and allowed is None and info is None:
+            raise UserError(f"the {MASK} of agent '{agent}' is in its info: act(observations, infos=infos)")
+        if allowed is not None:  # else an info without one allows all, as in training
             masks[name][0, place] = torch.from_numpy(allowed)
         rows[name][0, place] = torch.from_numpy(flat)
 

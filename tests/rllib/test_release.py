@@ -13,6 +13,7 @@ import popcomm
 from popcomm.envs import WORLDS, WorldParallelEnv
 from popcomm.envs.foreign import create_env
 from popcomm.envs.world import World
+from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.release import population_of
 from popcomm.rollout import Rollout, Seeds
@@ -168,6 +169,22 @@ def test_a_plain_loop_does_what_the_rollout_does(name: str, told: bool) -> None:
         steps += 1
     assert steps > 2
     assert not rollout.players.now.alive.any()  # type: ignore[union-attr]
+
+
+def test_an_info_without_a_mask_allows_all_and_no_infos_at_all_are_told() -> None:
+    """As in training, where environments may tell of masks where something is forbidden alone."""
+    found = population(CASES["masks in infos"])
+    rollout = found.rollout(greedy=True, worlds=1)
+    rollout.begin()
+    env, seed = env_of(found, rollout)
+    found.reset(env)
+    observations, infos = env.reset(seed=seed)
+    first, *_ = observations
+    without = {agent: {} if agent == first else info for agent, info in infos.items()}
+    assert set(found.act(observations, greedy=True, infos=without)) == set(env.agents)
+    found.reset(env)
+    with pytest.raises(UserError, match=rf"the action_mask of agent '{first}' is in its info: act\(observations"):
+        found.act(observations, greedy=True)
 
 
 def test_every_episode_begins_without_memories_and_with_members_drawn_anew() -> None:

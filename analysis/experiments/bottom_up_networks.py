@@ -54,19 +54,24 @@ def planned(options: Options) -> list[Trial]:
     """All arms of a navigation together, seconds each; of traffic, minutes each, one by one."""
     games = {name: game for name, game in GAMES.items() if PARTS[not game.is_navigation] in options.parts}
     each = [
-        {"game": name, "arms": list(arms), "env_steps": int(game.env_steps * (QUICK_SHARE if options.quick else 1))}
+        {"game": name, "arms": list(arms), "env_steps": steps_of(options, name)}
         for name, game in games.items()
         for arms in ([game.arms] if game.is_navigation else [(arm,) for arm in game.arms])
     ]
     return trials_of(options, train, each)
 
 
-def results(options: Options, trials: Sequence[Trial]) -> list[Record]:
-    """A record for each run. Raises UserError: there are none."""
+def steps_of(options: Options, game: str) -> int:
+    """Of each run of a game."""
+    return int(GAMES[game].env_steps * (QUICK_SHARE if options.quick else 1))
+
+
+def results(options: Options, _: Sequence[Trial]) -> list[Record]:
+    """A record for each run of both parts, asked for this time or not. Raises UserError: there are none."""
     return [
         {"game": row["game"], "arm": arm, "seed": row["seed"], "env_steps": row["env_steps"], **run,
          "scripts": row["scripts"]}
-        for row in whole_folder(options, list(trials))
+        for row in whole_folder(options, lambda row: {"env_steps": steps_of(options, row["game"])})
         for arm, run in row["runs"].items()
     ]  # fmt: skip
 

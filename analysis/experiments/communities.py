@@ -223,7 +223,12 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
     return {**told, "gap": gap, "gains": gains}
 
 
-EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, whole_folder, arguments=arguments)
+def results(options: Options, _: Sequence[Trial]) -> list[Record]:
+    """Of all runs of so many messages. Raises UserError: there are none."""
+    return list(whole_folder(options, lambda row: {"asked": options.messages}))
+
+
+EXPERIMENT = Experiment(NAME, __doc__, planned, page, draw, results, arguments=arguments)
 main = EXPERIMENT.main
 
 if __name__ == "__main__":

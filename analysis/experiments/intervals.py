@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from popcomm.errors import UserError
 from popcomm.language.intervals import LEVEL, UNKNOWN, Interval, mean_interval, welch_interval
 
 __all__ = [
@@ -134,7 +135,14 @@ def paired(
 
     Args:
         first, second: runs, each a mapping with a "seed".
+
+    Raises:
+        UserError: a seed stands twice in one of them, as where runs of two lengths were taken for one arm.
     """
+    for runs in (first, second):
+        seeds = [run["seed"] for run in runs]
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            raise UserError(f"seed {twice[0]} stands twice among the runs of one arm; --out must hold runs of one kind")
     there = {run["seed"]: run for run in second}
     pairs = [(of(run), (other or of)(there[run["seed"]])) for run in first if run["seed"] in there]
     return difference(*zip(*pairs, strict=True)) if pairs else None

@@ -93,15 +93,23 @@ def trials_of(
     return [Trial(options.out / RESULTS, key, make) for key in keys]
 
 
-def whole_folder(options: Namespace, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """All results in the folder, asked for this time or not.
+def whole_folder(options: Namespace, size_of: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """All results in the folder of runs as long as those that are asked for, whatever their arms and seeds.
+
+    Args:
+        size_of: a result -> the keys, beside arm and seed, that it must have to stand beside the others: a shorter run
+            is no other seed of a longer one.
 
     Raises:
         UserError: there are none.
     """
-    found = stored(options.out / RESULTS)
-    if not found:
+    rows = stored(options.out / RESULTS)
+    if not rows:
         raise UserError(f"--out {options.out} has no results yet; leave out --page-only")
+    found = [row for row in rows if all(row.get(key) == value for key, value in size_of(row).items())]
+    if not found:
+        wanted = ", ".join(f"{key} {value}" for key, value in size_of(rows[-1]).items())
+        raise UserError(f"--out {options.out} has no results of {wanted}, only of runs of another length")
     return found
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from popcomm.analysis.experiments import communities, records
+from popcomm.analysis.experiments.intervals import paired
 
 from popcomm.agents.seating import SeatingRule, draw
+from popcomm.errors import UserError
 from popcomm.language import progress
 from popcomm.rollout.crossplay import CrossPlay
 
@@ -112,3 +114,22 @@ def test_what_is_made_already_is_not_made_again(tmp_path: Path, monkeypatch: pyt
     assert (
         "| 2 | 0.05 | 0.100 | 2 | 1.000 (1.000 to 1.000) | 0.050 (0.050 to 0.050) | +0.950 [+0.950, +0.950] |" in page
     )
+
+
+def test_runs_of_another_length_are_no_seeds_of_the_page(tmp_path: Path) -> None:
+    """As after a short try in the same folder: its rows stand there, and count for nothing."""
+    for asked, between in ((1000, 0.5), (600_000, 0.9)):
+        for seed in (1, 2):
+            row = record(2, 0.05, seed, between, 0.4) | {"asked": asked}
+            progress.append(tmp_path / records.RESULTS, row)
+    options = argparse.Namespace(out=tmp_path, messages=600_000)
+    assert [row["between"] for row in communities.results(options, [])] == [0.9, 0.9]
+    with pytest.raises(UserError, match="no results of asked 7, only of runs of another length"):
+        communities.results(argparse.Namespace(out=tmp_path, messages=7), [])
+
+
+def test_a_seed_that_stands_twice_in_an_arm_is_refused() -> None:
+    once, twice = [{"seed": 1, "x": 1.0}, {"seed": 2, "x": 2.0}], [{"seed": 2, "x": 0.0}, {"seed": 2, "x": 9.0}]
+    for arms in ((once, twice), (twice, once)):
+        with pytest.raises(UserError, match="seed 2 stands twice among the runs of one arm"):
+            paired(*arms, lambda run: run["x"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -94,7 +95,7 @@ def test_neither_ray_nor_torch_is_loaded_for_a_table(table: Path) -> None:
 
 def test_of_a_run_all_messages_are_measured_if_all_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for iteration, size in ((1, 4), (9, NEWEST)):
-        same = {name: [0] * size for name in ("world", "episode", "sender", "member")}
+        same: dict[str, list[Any]] = {name: [0] * size for name in ("world", "episode", "sender", "member")}
         rows = same | {"iteration": [iteration] * size, "env_steps": [iteration] * size, "step": list(range(size))}
         rows |= {"species": ["a"] * size, "symbols": [[step % 3] for step in range(size)]}
         write_conversations(conversation_path(tmp_path, iteration), rows)

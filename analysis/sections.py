@@ -80,7 +80,8 @@ QUESTIONS = {
         "falls under the dotted one and stays there is a language that has settled. The line for the same label is "
         "about the language alone; the other one also moves when there is something else to talk about.",
         "Of all recorded conversations, in up to ten parts: Jensen-Shannon divergence between the symbols of two "
-        "parts, less that of whole episodes dealt to the two at random.",
+        "parts, less that of whole episodes dealt to the two at random. Where messages vary in length, that one was "
+        "over counts like a symbol.",
         "a longer run",
     ),
     "symbol_specialisation": Question(

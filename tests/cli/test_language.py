@@ -7,11 +7,13 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from popcomm.cli import main as cli
+from popcomm.language.recording import NEWEST, conversation_path, write_conversations
 
 
 @pytest.fixture
@@ -89,3 +91,15 @@ def test_neither_ray_nor_torch_is_loaded_for_a_table(table: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_of_a_run_all_messages_are_measured_if_all_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for iteration, size in ((1, 4), (9, NEWEST)):
+        same: dict[str, list[Any]] = {name: [0] * size for name in ("world", "episode", "sender", "member")}
+        rows = same | {"iteration": [iteration] * size, "env_steps": [iteration] * size, "step": list(range(size))}
+        rows |= {"species": ["a"] * size, "symbols": [[step % 3] for step in range(size)]}
+        write_conversations(conversation_path(tmp_path, iteration), rows)
+    assert cli.main(["language", str(tmp_path), "--metric", "message_entropy"]) == 0
+    assert "messages of iteration 9\n" in capsys.readouterr().out
+    assert cli.main(["language", str(tmp_path), "--metric", "message_entropy", "--all"]) == 0
+    assert "messages of iterations 1 to 9\n" in capsys.readouterr().out

@@ -196,6 +196,7 @@ def page(records: Sequence[Record]) -> dict[str, Any]:
 
     return {
         "records": records, "groups": groups, "claims": claims(groups), "shown": shown, "titles": TITLES,
+        "untrained": np.mean([r["curve"][0]["score"] for r in records if r["world"] == SWARM] or [np.nan]),
         "steps": STEPS, "units": UNITS, "worlds": {SWARM: "The swarm", GAME: "The naming game"}, "lessons": LESSONS,
     }  # fmt: skip
 

@@ -43,6 +43,14 @@ def test_a_trial_is_made_once_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert trial.result["process"] != os.getpid()
 
 
+def test_a_result_is_found_by_what_it_was_asked_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of 100 steps may end at 104."""
+    monkeypatch.setattr(records, "isolated", lambda make, **key: make(**key))
+    (trial,) = trials(tmp_path, range(100, 101), lambda number: {"score": 1, "number": number + 4})
+    trial.train()
+    assert trial.result == {"number": 100, "score": 1}
+
+
 def test_a_mistake_in_another_process_is_told_as_it_is() -> None:
     with pytest.raises(UserError, match="5 is refused"):
         isolated(refused, 5)

@@ -199,7 +199,7 @@ def complaint(capsys: pytest.CaptureFixture[str], folder: Path, document: dict[s
         ({"training.gamma": {"uniform": [0.9, 1.5]}}, "gamma=1.5: training.gamma is 1.5, and must be a number between"),
         (
             {"debugging.seed": {"choice": [1, -1]}},
-            "seed=-1: debugging.seed is -1, and must be a whole number of at lea",
+            "seed=-1: debugging.seed is -1, and must be at least 0",
         ),
         ({"recording.run_dir": {"choice": ["x"]}}, "recording.run_dir belongs on the command line: --run-dir"),
     ],

@@ -283,7 +283,7 @@ def population_loss(
     )  # fmt: skip
     weights = {"quality_weight": 0.0, "balance_weight": 0.0, "sharpness": 0.0, "rare_share": 0.0, "over_worlds": 0.0}
     silent = SimpleNamespace(messages=None)
-    plan = SimpleNamespace(settings=config, spec=silent, gradient="none", joint_critic=None, **weights)
+    plan = SimpleNamespace(settings=config, spec=silent, gradient="none", joint_critic=None, rise=None, **weights)
     loss, _ = SpeciesLoss(module, plan, action_distribution(gym.spaces.Discrete(4)))(
         arrays, run, settings["entropy_coeff"], {"a": arrays}, same, diagnose=False
     )

@@ -110,7 +110,9 @@ def swarm() -> PopulationPPOConfig:
 
 
 def faulty(**env_config: Any) -> PopulationPPOConfig:
-    return swarm().environment(FaultyEnv, env_config=env_config).communication(topology={"kind": "full"})
+    config = swarm()
+    config.env_config = {}  # RLlib adds keys to those that are there
+    return config.environment(FaultyEnv, env_config=env_config).communication(topology={"kind": "full"})
 
 
 def trained(config: PopulationPPOConfig, iterations: int = 1) -> PopulationPPO:

@@ -282,7 +282,18 @@ def test_what_callbacks_log_arrives_in_results_progress_and_tensorboard(tmp_path
 
 
 POPCOMMS = {f"evaluation/episodic_{name}" for name in ("return", "return_low", "return_high", "length")}
-GROUPS = ("charts", "losses", "language", "world", "channel", "env_steps", "agent_steps", "time_s", "iteration")
+GROUPS = (
+    "charts",
+    "losses",
+    "schedules",
+    "language",
+    "world",
+    "channel",
+    "env_steps",
+    "agent_steps",
+    "time_s",
+    "iteration",
+)
 
 
 def test_the_callback_of_the_page_counts_messages_and_a_yaml_can_name_it(

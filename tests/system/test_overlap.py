@@ -79,7 +79,7 @@ def test_the_same_bits_again_and_after_a_checkpoint_which_holds_what_was_sampled
         told(first, 1)  # of which the run folder is freed again
     finally:
         first.stop()
-    restored = PopulationPPO.from_checkpoint(saved)
+    restored = PopulationPPO.from_checkpoint(saved, config=config("resumed"))
     try:
         assert told(restored, 2)[0][BEHIND] == 1
         assert (weight_digest(restored), restored.env_steps) == (expected, steps)

@@ -136,7 +136,7 @@ CLUSTER = mapping(
     headGroupSpec=mapping(
         ["template"],
         enableIngress=YES_NO,
-        headService=ANY,
+        headService={"type": "object", "properties": {"spec": ANY}},
         rayStartParams=TEXTS,
         serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
         template=TEMPLATE,
@@ -234,10 +234,8 @@ def _check_cluster(where: str, spec: Mapping[str, Any]) -> None:
         raise ClusterMistake(f"{where}.networkPolicy is missing; {{mode: DenyAll}} shuts all out")
     if spec["networkPolicy"]["mode"] == "DenyAllEgress":
         raise ClusterMistake(f"{where}.networkPolicy.mode is 'DenyAllEgress', which lets everybody in")
-    service = head.get("headService")
-    service = service.get("spec") if isinstance(service, Mapping) else None
-    types = [head.get("serviceType"), service.get("type") if isinstance(service, Mapping) else None]
-    if any(found not in (None, "ClusterIP") for found in types) or head.get("enableIngress"):
+    types = [head.get("serviceType", "ClusterIP"), head.get("headService", {}).get("spec", {}).get("type", "ClusterIP")]
+    if types != ["ClusterIP"] * 2 or head.get("enableIngress"):
         raise ClusterMistake(
             f"{where}.headGroupSpec is reached from outside; the type of its service must be ClusterIP"
         )

@@ -68,8 +68,6 @@ def read(folder: Path) -> dict[str, Any]:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether it is the folder of a checkpoint, whole or not: others have files of that name, too."""
-    if not (folder / MANIFEST).is_file():
-        return False
     try:
         read(folder)
     except CheckpointError:

@@ -155,11 +155,12 @@ def _validate(config: Any, elsewhere: bool) -> None:
         raise
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
-    import ray
-    import torch
+    if config.num_gpus_per_learner and not (elsewhere or os.environ.get("RAY_ADDRESS")):
+        import ray
+        import torch
 
-    # Within a Ray that is there, as in a trial of a cluster, learners are placed where the GPUs are.
-    if config.num_gpus_per_learner and not (elsewhere or os.environ.get("RAY_ADDRESS") or ray.is_initialized()):
+        if ray.is_initialized():
+            return  # as in a trial of a cluster: learners are placed where the GPUs are
         there = torch.cuda.device_count()
         wanted = config.num_gpus_per_learner * max(1, config.num_learners)
         if wanted > there:

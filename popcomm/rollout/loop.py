@@ -11,6 +11,7 @@ from torch import Tensor
 
 from popcomm.envs.flat_spaces import MASK, FlatAction, FlatObservation, mask_of
 from popcomm.envs.foreign import allowed_to_speak, backing_world, can_be_called, position_source, positions_now
+from popcomm.envs.foreign_answers import Answer, check_keys
 from popcomm.envs.foreign_rows import Face
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species, WorldStep
@@ -50,28 +51,38 @@ class Loop:
             self.players.follow(*self._training)
         self._given, self._opening = env, True
         self._there: Tensor = torch.zeros(1, len(self.seats), dtype=torch.bool)  # [1, N], who lived one step before
+        self._returned = torch.zeros_like(self._there)  # [1, N], whose life was put back then
         self._rows = {
             name: torch.zeros(1, s.num_seats, s.obs_size, dtype=s.obs_dtype)
             for name, s in self.players.layout.species.items()
         }
 
-    def act(self, observations: Mapping[Any, Any], greedy: bool, infos: Mapping[Any, Any] | None) -> dict[Any, Any]:
+    def act(
+        self,
+        observations: Mapping[Any, Any],
+        greedy: bool,
+        infos: Mapping[Any, Any] | None = None,
+        terminations: Mapping[Any, Any] | None = None,
+        truncations: Mapping[Any, Any] | None = None,
+    ) -> dict[Any, Any]:
         """See `Population.act`."""
         self.env = getattr(observations, "env", None) if self._given is None else self._given
-        here = self._present(observations)
-        if not here:
+        here, done = self._present(observations), self._done(terminations or {}, truncations or {})
+        if all(str(agent) in done for agent in here):  # nobody goes on: the episode is over
             return {}
-        step = self._step(here, infos)
+        back = self._put_back(here, done)
+        here = {a: seen for a, seen in here.items() if str(a) not in done or back[0, self.seats[str(a)]]}
+        step = self._step(here, infos, back)
         if self._opening:
             self.players.begin(step)
         else:
             self.players.arrive(step)
-        self._opening, self._there = False, step.alive
+        self._opening, self._there, self._returned = False, step.alive, back
         self.players.explore = not greedy
         turn = self.players.act()
         if turn.loads is not None and can_be_called(getattr(self.env, "speak", None), {}):
             self.env.speak({agent: float(turn.loads[0, self.seats[str(agent)]]) for agent in here})
-        return {agent: self._action(agent, turn.bounded) for agent in here}
+        return {agent: self._action(agent, turn.bounded) for agent in here} | self._kept(here, done)
 
     def _present(self, observations: Mapping[Any, Any]) -> dict[Any, Any]:
         """The observations of those who act: who is not in `env.agents` any more shows its last one."""
@@ -86,14 +97,51 @@ class Loop:
         living = set(self.env.agents)
         return {agent: observation for agent, observation in observations.items() if agent in living}
 
-    def _step(self, here: Mapping[Any, Any], infos: Mapping[Any, Any] | None) -> WorldStep:
-        """What B = 1 worlds would say."""
+    def _done(self, terminations: Mapping[Any, Any], truncations: Mapping[Any, Any]) -> set[str]:
+        """The names of those whom a flag of the step calls done; nobody where the environment tells of lives itself.
+
+        An episode that opens has no flags: those of the one before may still be handed over.
+        """
+        ended, cut = ({str(agent): flag for agent, flag in told.items()} for told in (terminations, truncations))
+        check_keys(Answer({}, {}, ended, cut, {}), frozenset(self.seats))
+        if self._opening or self._tells_lives:
+            return set()
+        return {name for told in (ended, cut) for name, is_done in told.items() if is_done}
+
+    @property
+    def _tells_lives(self) -> bool:
+        """Whether the environment has popcomm's `lives()`: what is called so in those of others is something else."""
+        return self.env is not None and backing_world(self.env) is not None and hasattr(self.env, "lives")
+
+    def _put_back(self, here: Mapping[Any, Any], done: set[str]) -> Tensor:
+        """[1, N] bool, whose life ended and begins anew at once, as `popcomm.envs.pettingzoo` has it in training: those
+        who are done, stay in `agents`, acted, and were not put back one step before, too.
+
+        Raises:
+            UserError: nobody knows whether one who is done stays.
+        """
+        back = torch.zeros_like(self._there)
+        stay = [str(agent) for agent in here if str(agent) in done]
+        if stay and self.env is None:
+            raise UserError(
+                f"agent '{stay[0]}' is done, and whether it stays in `agents` is asked of the environment: call "
+                "population.reset(env) before an episode"
+            )
+        back[0, [self.seats[name] for name in stay]] = True
+        return back & self._there & ~self._returned
+
+    def _step(self, here: Mapping[Any, Any], infos: Mapping[Any, Any] | None, back: Tensor) -> WorldStep:
+        """What B = 1 worlds would say.
+
+        Args:
+            here: the observations of those who live.
+            back: [1, N] bool, whose life was put back.
+        """
         layout, n = self.players.layout, len(self.seats)
         alive = torch.zeros(1, n, dtype=torch.bool)
         alive[0, [self.seats[str(agent)] for agent in here]] = True
-        first = alive & ~self._there
-        # What is called so in environments of others is something else.
-        if self.env is not None and backing_world(self.env) is not None and hasattr(self.env, "lives"):
+        first = alive & (back | ~self._there)
+        if self._tells_lives:
             for agent, (lives, begins) in self.env.lives().items():
                 seat = self.seats[str(agent)]
                 alive[0, seat] &= lives
@@ -165,6 +213,12 @@ class Loop:
         species = self.species[str(agent)]
         values = chosen[species.name][0, self.seats[str(agent)] - species.start].numpy()
         return self.faces[species.name].action.to_env(values)[()]
+
+    def _kept(self, here: Mapping[Any, Any], done: set[str]) -> dict[Any, Any]:
+        """Of those who are done and are merely kept in `agents`: the first action of their space."""
+        there = () if self.env is None else self.env.agents
+        kept = [agent for agent in there if str(agent) in done and agent not in here]
+        return {agent: self.faces[self.species[str(agent)].name].action.idle.copy()[()] for agent in kept}
 
 
 def faces_of(layout: WorldLayout) -> dict[str, Face]:

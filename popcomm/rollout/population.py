@@ -35,8 +35,9 @@ class Population(Mapping[str, Members]):
 
         population.reset(env)
         observations, infos = env.reset()
+        terminations = truncations = {}
         while env.agents:
-            actions = population.act(observations)
+            actions = population.act(observations, infos=infos, terminations=terminations, truncations=truncations)
             observations, rewards, terminations, truncations, infos = env.step(actions)
 
     Args:
@@ -99,7 +100,12 @@ class Population(Mapping[str, Members]):
         self._looped().begin(env, seed)
 
     def act(
-        self, observations: Mapping[Any, Any], greedy: bool = False, infos: Mapping[Any, Any] | None = None
+        self,
+        observations: Mapping[Any, Any],
+        greedy: bool = False,
+        infos: Mapping[Any, Any] | None = None,
+        terminations: Mapping[Any, Any] | None = None,
+        truncations: Mapping[Any, Any] | None = None,
     ) -> dict[Any, Any]:
         """One step: what everybody does, as the environment's action spaces want it.
 
@@ -110,12 +116,16 @@ class Population(Mapping[str, Members]):
             observations: {agent: its observation, of the environment's space}; an "action_mask" in it is obeyed.
             greedy: the likeliest actions and messages instead of samples.
             infos: {agent: its info}, needed only where action masks are in infos.
+            terminations, truncations: {agent: whether it is done}, of the step before; needed only where agents that
+                are done may stay in `agents`. As in training, their next life begins at once; one that is done in its
+                first step, too, is merely kept there: it gets the first action of its space until no flag says that it
+                is done. Where nobody goes on, nobody acts: {}. In the first step of an episode they are not looked at.
 
         Raises:
             UserError: an agent that has no seat, an observation that is not of its space, a mask or positions that are
-                needed and not there.
+                needed and not there; one who is done, and no environment to ask whether it stays.
         """
-        return self._looped().act(observations, greedy, infos)
+        return self._looped().act(observations, greedy, infos, terminations, truncations)
 
     def _looped(self) -> Loop:
         if self._loop is None:

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 import popcomm
+from popcomm.agents import AgentSpec
 from popcomm.envs import WORLDS, WorldParallelEnv
 from popcomm.envs.foreign import create_env
+from popcomm.envs.pettingzoo import ParallelEnvWorld
 from popcomm.envs.world import World
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
@@ -20,7 +23,10 @@ from popcomm.rollout import Rollout, Seeds
 from popcomm.rollout.population import Population
 from popcomm.schedules import Clock
 from tests.envs.scripted_env import ScriptedEnv
+from tests.envs.test_foreign_answers import Arena, Duo, KeepsItsDead
+from tests.rllib.test_rollout import runner_of
 from tests.rllib.worlds import ClockWorld
+from tests.rollout.test_rollout import Crier
 
 SYMBOLS = {"kind": "symbols", "vocab_size": 5, "length": 2}
 WORDS = {"kind": "words", "bits": 8, "min_on": 2, "max_on": 4}
@@ -30,6 +36,43 @@ SCRIPT: list[dict[str, str]] = [{}, {"a_1": "terminated", "a_2": "born"}, {}, {"
 
 def scripted(config: dict[str, Any]) -> ScriptedEnv:
     return ScriptedEnv(SCRIPT, show_seed=True, **config)
+
+
+def arena(config: dict[str, Any]) -> Arena:
+    return Arena()
+
+
+class Raised(KeepsItsDead):
+    """KeepsItsDead that goes on for three steps after bird_0 was raised, and whose first action is 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 8
+
+    def action_space(self, agent: str) -> spaces.Space:
+        return spaces.Discrete(3, start=4)
+
+
+def raised(config: dict[str, Any]) -> Raised:
+    return Raised()
+
+
+class CutAndBack(Duo):
+    """bird_1 is truncated in every step, and stays: of two lives of one step the second is not known to be one."""
+
+    def __init__(self) -> None:
+        super().__init__(steps=7)
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        seen, paid, ended, over, told = super().step(actions)
+        return seen, paid, ended, over | {"bird_1": True}, told
+
+
+def cut_and_back(config: dict[str, Any]) -> CutAndBack:
+    return CutAndBack()
+
+
+LIVES = {"arena": arena, "raised": raised, "cut and back": cut_and_back}
 
 
 class Masked(ClockWorld):
@@ -93,6 +136,10 @@ CASES: dict[str, dict[str, Any]] = {
         "vocabulary": {"first": 2, "schedule": {"kind": "linear", "begin": 0, "end": 9}},
     },
     "births in the midst": {"env": scripted, "messages": SYMBOLS, "members": 2},
+    **{
+        f"lives put back: {name}": {"env": env, "messages": SYMBOLS, "agent": "gru", "agent_config": {"hidden": 8}}
+        for name, env in LIVES.items()
+    },
     "masks of others": {"env": scripted, "env_config": {"mask": "observation"}, "messages": SYMBOLS},
     "masks in infos": {"env": scripted, "env_config": {"mask": "info"}, "messages": SYMBOLS},
     "a chain": {"env": "mpe2.simple_world_comm_v3:parallel_env", "env_config": {"max_cycles": 5}, "messages": SYMBOLS,
@@ -143,7 +190,8 @@ def env_of(found: Population, rollout: Rollout) -> tuple[Any, int]:
 
 
 # Observations of popcomm's worlds know their environment; of others it must be told who is done.
-OWN = [name for name, case in CASES.items() if case["env"] is not scripted and "mpe2" not in str(case["env"])]
+OTHERS = (scripted, *LIVES.values())
+OWN = [name for name, case in CASES.items() if case["env"] not in OTHERS and "mpe2" not in str(case["env"])]
 
 
 @pytest.mark.parametrize(("name", "told"), [*((name, True) for name in CASES), *((name, False) for name in OWN)])
@@ -154,21 +202,133 @@ def test_a_plain_loop_does_what_the_rollout_does(name: str, told: bool) -> None:
     env, seed = env_of(found, rollout)
     found.reset(env if told else None)
     observations, infos = env.reset(seed=seed)
-    steps = 0
+    ended, cut, steps = None, None, 0
     while env.agents:
         alive = rollout.players.now.alive[0].tolist()  # type: ignore[union-attr]
-        actions = found.act(observations, greedy=True, infos=infos)
+        actions = found.act(observations, greedy=True, infos=infos, terminations=ended, truncations=cut)
         turn, _ = rollout.step()
         assert set(actions) == set(env.agents)
         for species, chosen in turn.bounded.items():
             places = found.layout.species[species]
             for i, agent in enumerate(found.layout.agents[places.seats]):
                 if agent in actions and alive[places.start + i]:
-                    np.testing.assert_array_equal(np.asarray(actions[agent]), chosen[0, i].numpy(), f"step {steps}")
-        observations, _, _, _, infos = env.step(actions)
+                    done = np.asarray(actions[agent]) - getattr(env.action_space(agent), "start", 0)
+                    np.testing.assert_array_equal(done, chosen[0, i].numpy(), f"step {steps}")
+        observations, _, ended, cut, infos = env.step(actions)
         steps += 1
     assert steps > 2
     assert not rollout.players.now.alive.any()  # type: ignore[union-attr]
+
+
+class Weighted(Crier):
+    """Crier with a weight, which a trainer's networks have."""
+
+    def __init__(self, spec: AgentSpec) -> None:
+        super().__init__(spec)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+
+# What Crier does, who says its age and does what it hears, 2 at most: {environment: {agent: its actions}}. Nobody hears
+# in the first step of its life, nor what was said by one who died; the dead that are kept make the first action.
+HEARD = {
+    "arena": {"bird_0": [0, 0, 0, 2, 2, 0, 2], "bird_1": [0, 0, 0, 0, 1, 0, 0]},
+    "raised": {"bird_0": [4, 4, 4, 4, 4, 4, 6, 6], "bird_1": [4, 4, 4, 4, 4, 4, 4, 5]},
+    "cut and back": {"bird_0": [0, 0, 0, 0, 0, 0, 0], "bird_1": [0, 0, 0, 0, 0, 0, 0]},
+}
+
+
+def crying(env: Any) -> PopulationPPOConfig:
+    return (
+        PopulationPPOConfig()
+        .environment(env)
+        .communication(messages={"kind": "symbols", "vocab_size": 6, "length": 1}, gradient="none")
+        .population(agent=Weighted)
+        .env_runners(num_worlds_per_env_runner=2, rollout_fragment_length=9, explore=False)
+    )
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_lives_that_are_put_back_at_once_begin_anew_in_a_loop_as_in_the_training_runner(name: str) -> None:
+    config = crying(LIVES[name])
+    runner = runner_of(config)
+    batch = runner.sample().policy_batches["bird"]
+    found = population_of(config, runner.module, Clock(0), [])
+    env, ended, cut = LIVES[name]({}), None, None
+    done: dict[str, list[int]] = {"bird_0": [], "bird_1": []}
+    for _ in range(2):  # episodes; flags of the first are still handed over when the second begins
+        found.reset(env)
+        observations, _ = env.reset()
+        done = {agent: [] for agent in done}
+        while env.agents:
+            actions = found.act(observations, greedy=True, terminations=ended, truncations=cut)
+            for agent, action in actions.items():
+                done[agent].append(int(action))
+            observations, _, ended, cut, _ = env.step(actions)
+        assert done == HEARD[name]
+    first = env.action_space("bird_0").start
+    for seat, agent in enumerate(env.possible_agents):
+        lived = batch["alive"][0, : len(done[agent]), seat]
+        ran = np.where(lived, batch["actions"][0, : len(done[agent]), seat], 0) + first
+        assert ran.tolist() == done[agent]
+
+
+def test_an_environment_that_tells_of_lives_is_believed_and_not_the_flags() -> None:
+    """All are killed and put back in steps 2 and 3: elsewhere that is the end, and the second time they are kept."""
+
+    class Reborn(ParallelEnvWorld):
+        def step(self, actions: Any, spoken: Any = None) -> Any:
+            told = super().step(actions, spoken)
+            again = torch.full_like(told.first, 2 <= self._episode[0]["step"] <= 3)
+            self._last = told._replace(terminated=again | told.terminated, first=again | told.first)
+            return self._last
+
+    config = crying(lambda _: Duo(6))
+    found = population_of(config, runner_of(config).module, Clock(0), [])
+    env = WorldParallelEnv(Reborn(lambda _: Duo(6), 1), "reborn")
+    observations, _ = env.reset()
+    found.reset()
+    heard, ended, cut = [], None, None
+    while env.agents:
+        actions = found.act(observations, greedy=True, terminations=ended, truncations=cut)
+        heard.append([int(actions[agent]) for agent in env.possible_agents])
+        observations, _, ended, cut, _ = env.step(actions)
+    assert heard == [[0, 0], [0, 0], [0, 0], [0, 0], [0, 0], [1, 1]]
+
+
+def test_where_nobody_goes_on_nobody_acts() -> None:
+    class Forgets(Duo):
+        """Leaves all in `agents` when the episode is over."""
+
+        def step(self, actions: dict[str, Any]) -> Any:
+            told = super().step(actions)
+            self.agents = list(self.possible_agents)
+            return told
+
+    found, env = population(CASES["lives put back: arena"]), Forgets()
+    found.reset(env)
+    observations, _ = env.reset()
+    ended = cut = None
+    steps = 0
+    while actions := found.act(observations, terminations=ended, truncations=cut):
+        observations, _, ended, cut, _ = env.step(actions)
+        steps += 1
+    assert steps == env.steps
+
+
+def test_flags_are_of_agents_and_one_who_is_done_needs_an_environment_to_ask() -> None:
+    found, env = population(CASES["lives put back: arena"]), Arena()
+    observations, _ = env.reset()
+    found.reset(env)
+    with pytest.raises(UserError, match="the terminations hold '__all__', which is RLlib's way and no agent"):
+        found.act(observations, terminations={"__all__": False})
+    with pytest.raises(UserError, match="the truncations hold 'bird_2', which no agent is called"):
+        found.act(observations, truncations={"bird_2": False})
+    found.reset()
+    found.act(observations, terminations={"bird_0": False})
+    with pytest.raises(UserError, match=r"agent 'bird_0' is done, and whether it stays .* population.reset\(env\)"):
+        found.act(observations, terminations={"bird_0": True})
+    gone = {"bird_1": observations["bird_1"]}
+    assert set(found.act(gone, terminations={"bird_0": True})) == {"bird_1"}
 
 
 def test_an_info_without_a_mask_allows_all_and_no_infos_at_all_are_told() -> None:

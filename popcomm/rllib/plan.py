@@ -214,11 +214,12 @@ def gate_of(settings: Settings) -> object:
 
 def surroundings(settings: Settings, plan: Plan, num_worlds: int) -> dict[str, str]:
     """{what: which}, in words, of all that decides the shape and the rules of B worlds and of what is said in them."""
-    channel = plan.channel
+    channel, own = plan.channel, settings.given_species is None  # the environment's own species follow from it
     parts = {
         "environment": getattr(settings.world, "__qualname__", settings.world),
         "env_config": sorted(settings.env_config.items()),
         "num_worlds_per_env_runner": num_worlds,
+        "species": None if own else {name: s.species.agents for name, s in plan.species.items()},
         "seats": {name: s.species.num_seats for name, s in plan.species.items()},
         "members": {name: s.members for name, s in plan.species.items()},
         "agent": _alike({name: s.agent_class.__qualname__ for name, s in plan.species.items()}),

@@ -29,6 +29,8 @@ PARTS = (
     ("links.", "links that are learned", "communication.topology"),
 )
 SAVE_SECONDS = 120.0  # for env runners to hand out their state
+# What `surroundings` did not say at first: who is of which species, where a user says so.
+UNSAID = ("species",)
 RUNNER_STATES, CLOCK, SURVIVAL, LEDGER, AHEAD = "runner_states", "clock", "survival", "ledger", "ahead"
 
 
@@ -242,7 +244,8 @@ def _difference(saved: Mapping[int, Mapping[str, Any]], here: Mapping[int, Mappi
         return f"{len(saved)} runners, not {len(here)}"
     for index, now in here.items():
         then = saved[index].get("belongs_to", now)  # older checkpoints do not say
-        for name in now:
-            if then.get(name) != now[name]:
-                return f"{name} {then.get(name)}, not {now[name]}"
+        for name in {**now, **then}:  # either may lack what is not in use
+            is_unsaid = name in UNSAID and name not in then
+            if then.get(name) != now.get(name) and not is_unsaid:
+                return f"{name} {then.get(name)}, not {now.get(name)}"
     return ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from popcomm.errors import UserError
 from popcomm.rllib.answers import Sampled, pooled
@@ -15,6 +17,7 @@ from popcomm.rllib.restoring import _difference
 from popcomm.rollout import seed_of
 from tests.rllib.test_reflexes import air_config
 from tests.rllib.test_rollout import air_of, clock_config, fragments, runner_of
+from tests.rllib.worlds import ClockWorld
 
 GATE = {"kind": "gated", "measure": "reward", "begin": 0.4, "end": 0.8, "smoothing": 0.0}
 PUBLISHING = {"kind": "publishing", "schedule": GATE}
@@ -120,6 +123,56 @@ def test_runners_go_on_only_from_states_of_the_same_worlds(change: Any, told: st
     difference = _difference(saved, {0: runner_of(clock_config()).surroundings()})
     assert difference.startswith(told)
     assert bool(difference) == bool(told)
+
+
+class Alike(ClockWorld):
+    """ClockWorld whose agents can be of any species."""
+
+    def __init__(self, num_worlds: int, **options: Any) -> None:
+        super().__init__(num_worlds, **options)
+        like = {"obs_size": 4, "action_space": spaces.Discrete(2)}
+        self.species = {name: replace(species, **like) for name, species in self.species.items()}
+
+
+def in_species(species: Any) -> Any:
+    return clock_config().environment(Alike, species=species)
+
+
+GROUPED = {"speaker": ["speaker_0", "listener_1"], "listener": ["speaker_1", "listener_0"]}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [
+        (GROUPED, GROUPED, ""),
+        (None, None, ""),
+        (GROUPED, lambda agent: "speaker" if agent in GROUPED["speaker"] else "listener", ""),
+        (GROUPED, None, "species {'speaker': ('speaker_0', 'listener_1'), 'listener': ('speaker_1', 'listener_0')}, "),
+        (None, GROUPED, "species None, not {'speaker': ('speaker_0', 'listener_1')"),
+        (GROUPED, {**GROUPED, "speaker": ["listener_1", "speaker_0"]}, "species {'speaker': ('speaker_0', 'listener"),
+        (GROUPED, dict(reversed(GROUPED.items())), "species {'speaker'"),
+    ],
+)
+def test_episodes_do_not_go_on_where_seats_belong_to_others(then: Any, now: Any, told: str) -> None:
+    """The same species, as large as they were."""
+    saved, here = (runner_of(in_species(species)) for species in (then, now))
+    difference = _difference({0: saved.run_state()}, {0: here.surroundings()})
+    assert difference.startswith(told)
+    assert bool(difference) == bool(told)
+
+
+@pytest.mark.parametrize("species", [None, GROUPED])
+def test_episodes_of_before_species_were_written_down_go_on(species: Any) -> None:
+    here = runner_of(in_species(species)).surroundings()
+    before = {name: part for name, part in here.items() if name != "species"}
+    assert before.keys() != here.keys()
+    assert _difference({0: {"belongs_to": before}}, {0: here}) == ""
+
+
+@pytest.mark.parametrize(("then", "now"), [(0, 2), (2, 0)])
+def test_rounds_that_come_or_go_start_new_episodes(then: int, now: int) -> None:
+    saved, here = (runner_of(clock_config(rounds=rounds)).surroundings() for rounds in (then, now))
+    assert _difference({0: {"belongs_to": saved}}, {0: here}) == f"rounds {then or None}, not {now or None}"
 
 
 def test_states_of_another_number_of_runners_are_no_ones_and_those_of_an_earlier_popcomm_are_taken() -> None:

@@ -25,6 +25,7 @@ from popcomm.rllib.message_learning import check_credit, check_gates, check_grad
 from popcomm.rllib.overlap import check_overlap
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats, check_trained
+from popcomm.rllib.rllib_numbers import check_rllib_numbers
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
 from popcomm.rllib.survival_plan import check_answers
@@ -57,6 +58,7 @@ OF_LABELS = ("agreement", "jargon")
 def check(settings: Settings) -> Plan:
     """What follows from the settings; raises UserError for the first thing that cannot work."""
     _check_numbers(settings)
+    check_rllib_numbers(settings)
     _check_fractions(settings)
     _check_switches(settings)
     check_trained(settings.policies_to_train, settings.layout.species)

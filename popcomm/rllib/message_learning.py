@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import Any
-
-import torch
 
 from popcomm.agents import AGENTS
 from popcomm.channels import Channel, message_kind
@@ -14,6 +11,7 @@ from popcomm.channels.kinds import gradients_of
 from popcomm.channels.messages import reparameterised
 from popcomm.checks import one_of
 from popcomm.errors import UserError
+from popcomm.rllib.drafts import draft_of
 from popcomm.rllib.plan import Plan, gate_of
 from popcomm.rllib.settings import Settings
 
@@ -186,8 +184,5 @@ def check_relaxed(plan: Plan) -> None:
     """Whether networks speak in points of the simplex: constructors say so, here without memory for weights."""
     if plan.gradient != "relaxed" or plan.message_kind is None:
         return
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        for species in plan.species.values():
-            # A user's network may need real numbers in its constructor; then only the training can tell.
-            with suppress(NotImplementedError, RuntimeError, TypeError):
-                species.agent_class(species.spec, **species.agent_config)
+    for species in plan.species.values():
+        draft_of(species)

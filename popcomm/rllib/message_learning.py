@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
+
 from popcomm.agents import AGENTS
 from popcomm.channels import Channel, message_kind
 from popcomm.channels.kinds import gradients_of
@@ -90,6 +92,7 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
             f"communication.credit is '{credit}', which does not count environment.env_config.message_cost = {cost}; "
             "use 'step'"
         )
+    _check_price_of_silence(credit, plan)
     # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
     if not rounds and settings.rollout_fragment_length < 2 and not settings.in_evaluation:
         raise UserError(
@@ -103,6 +106,18 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
         )
     if credit == "counterfactual":
         _check_asked(f"communication.credit is '{credit}'", plan, "use 'step' or 'next'")
+
+
+def _check_price_of_silence(credit: str, plan: Plan) -> None:
+    """Where silence is one of the messages, what it spares is its sender's, in the step in which it is said."""
+    kind = plan.message_kind
+    if plan.channel is None or kind is None or bool(kind.spoken(torch.zeros(1, *kind.shape, dtype=kind.dtype)).all()):
+        return
+    for key, price in _prices(plan.channel).items():
+        raise UserError(
+            f"communication.credit is '{credit}', which does not count communication.{key} = {price}, that silence "
+            f"among {kind.kind} spares; use 'step'"
+        )
 
 
 def _check_asked(what: str, plan: Plan, instead: str) -> None:
@@ -154,12 +169,17 @@ def check_gates(settings: Settings, plan: Plan) -> None:
 
 def _check_no_price(species: str, channel: Channel) -> None:
     """Raises UserError: those who have one action are charged for messages in a step that credit 'next' leaves out."""
-    for key, price in (("gate", channel.gates.price), ("budget", channel.budget.price)):
-        if price:
-            raise UserError(
-                f"communication.credit is 'next', which for species '{species}' with its one action does not count "
-                f"communication.{key}.price = {price}; use 'step'"
-            )
+    for key, price in _prices(channel).items():
+        raise UserError(
+            f"communication.credit is 'next', which for species '{species}' with its one action does not count "
+            f"communication.{key} = {price}; use 'step'"
+        )
+
+
+def _prices(channel: Channel) -> dict[str, float]:
+    """{key: what is charged for messages}, those that are."""
+    each = {"gate.price": channel.gates.price, "budget.price": channel.budget.price}
+    return {key: price for key, price in each.items() if price}
 
 
 def check_importance(settings: Settings, plan: Plan) -> None:

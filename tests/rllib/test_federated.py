@@ -332,7 +332,7 @@ def test_what_gives_no_guarantee_is_refused(changes: dict[str, Any], sentence: s
         ),
         (
             lambda: grounded({"world_weight": 0}),
-            "by agent_config.reconstruction_weight 0.1 a member of species 'swarm' learns from what those whom it hears",
+            "agent_config.reconstruction_weight 0.1 a member of species 'swarm' learns from what those whom it hears",
         ),
         (
             lambda: grounded({"reconstruction_weight": 0}),

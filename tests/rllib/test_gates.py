@@ -288,6 +288,22 @@ def test_what_does_not_fit_is_told() -> None:
         runner_of(gated().population(agent_config={"hidden": 16, "urgency": 0.3}))
 
 
+@pytest.mark.parametrize("rounds", [0, 1])
+@pytest.mark.parametrize("ways", [{"gate": {"kind": "sender", "price": 0.1}}, {"budget": {"price": 0.1}}])
+def test_a_price_that_silence_among_words_spares_goes_with_credit_of_its_own_step_alone(
+    ways: dict[str, Any], rounds: int
+) -> None:
+    key = next(iter(ways))
+    for credit in ("receivers",) if rounds else ("next", "receivers", "counterfactual"):
+        learned = {"gradient": "reinforce", "credit": credit}
+        with pytest.raises(UserError, match=rf"'{credit}', which does not count communication\.{key}\.price = 0\.1"):
+            gated("mlp", WORDS, rounds, **ways, **learned).validate()
+        gated("mlp", SYMBOLS, rounds, **ways, **learned).validate()  # of which none is silence
+        gated("mlp", WORDS, rounds, gate="sender", **learned).validate()
+    gated("mlp", WORDS, rounds, **ways, gradient="reinforce").validate()
+    gated("mlp", WORDS, rounds, **ways, gradient="straight_through").validate()
+
+
 def test_policies_with_gates_learn_from_their_decisions() -> None:
     training = LocalTraining(gated(gate="both", budget=2, members=1), evaluation_worlds=8)
     agent = training.learner.networks["swarm"].agent

@@ -135,36 +135,43 @@ def check_gates(settings: Settings, plan: Plan) -> None:
     channel = plan.channel
     if channel is None or not (channel.gates.names or channel.budget.ranks):
         return
-    key = "gate" if channel.gates.names else "budget"
-    what = f"communication.{key} is {gate_of(settings) if key == 'gate' else settings.channel_budget!r}"
+    gate, budget = _gate_told(settings), f"communication.budget is {settings.channel_budget!r}"
+    # What a receiver's gate lets in is no decision: of priorities beside one the budget asks.
+    decision = gate if channel.gates.sender else budget
     if getattr(channel.messages, "mechanism", None) is not None and (channel.gates.sender or channel.budget.ranks):
         raise UserError(
-            f"{what}, and whether a sender speaks and how urgently tells of what it saw, which messages.privacy does "
-            "not hide; use a gate of the receiver, or leave privacy out"
+            f"{decision}, and whether a sender speaks and how urgently tells of what it saw, which messages.privacy "
+            "does not hide; use a gate of the receiver, or leave privacy out"
         )
     for name, species in plan.species.items():
         if not getattr(species.agent_class, "gates_messages", False):
             able = " or ".join(repr(known) for known, one in AGENTS.items() if getattr(one, "gates_messages", False))
             raise UserError(
-                f"{what}, and population.agent {species.agent_class.__name__} of species '{name}' has no gates; use "
-                f"{able}"
+                f"{gate if channel.gates.names else budget}, and population.agent {species.agent_class.__name__} of "
+                f"species '{name}' has no gates; use {able}"
             )
         decides = species.species.speaks and (channel.gates.sender or channel.budget.ranks)
         if decides and species.settings.gamma == 0 and not channel.rounds:
             raise UserError(
-                f"training.gamma is 0, and {what}, so that a decision to speak, heard one step later, gets no credit; "
-                "use a gamma above 0, or communication.rounds"
+                f"training.gamma is 0, and {decision}, so that a decision to speak, heard one step later, gets no "
+                "credit; use a gamma above 0, or communication.rounds"
             )
         alone = species.speaks_by_reinforce and getattr(species.species.action_space, "n", 0) == 1
         if alone and species.credit == "next":
             _check_no_price(name, channel)
     if channel.gates.sender and channel.rounds > 1 and plan.gradient == "reinforce":
         raise UserError(
-            f"{what}, and with communication.gradient 'reinforce' the messages of communication.rounds = "
+            f"{gate}, and with communication.gradient 'reinforce' the messages of communication.rounds = "
             f"{channel.rounds} are one decision, which is not made where one of them is not said; use another gradient"
         )
-    if settings.learn_from == "answers" and (channel.gates.price or channel.budget.price):
-        raise UserError(f"{what}, and training.learn_from 'answers' replaces the rewards that a price is taken from")
+    if settings.learn_from == "answers" and _prices(channel):
+        priced = gate if channel.gates.price else budget
+        raise UserError(f"{priced}, and training.learn_from 'answers' replaces the rewards that a price is taken from")
+
+
+def _gate_told(settings: Settings) -> str:
+    told = f"communication.gate is {gate_of(settings)!r}"
+    return told if settings.channel_gate is not None else f"{told} where it is left out ('none' takes it away)"
 
 
 def _check_no_price(species: str, channel: Channel) -> None:

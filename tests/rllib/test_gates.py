@@ -288,6 +288,20 @@ def test_what_does_not_fit_is_told() -> None:
         runner_of(gated().population(agent_config={"hidden": 16, "urgency": 0.3}))
 
 
+def test_what_is_wrong_with_a_decision_to_speak_names_what_asks_for_it() -> None:
+    private = {"kind": "vectors", "size": 2, "privacy": {"epsilon": 1.0, "delta": 1e-5, "clip": 1.0}}
+    with pytest.raises(UserError, match=r"communication\.budget is 1, and whether a sender speaks"):
+        gated("mlp", private, gate="receiver", budget=1).validate()
+    with pytest.raises(UserError, match=r"gamma is 0, and communication\.budget is 1, so"):
+        gated("mlp", gate="receiver", budget=1).training(gamma=0.0).validate()
+    with pytest.raises(
+        UserError, match=r"communication\.gate is 'sender' where it is left out \('none' takes it away\)"
+    ):
+        gated("ic3net", private, gate=None).validate()
+    with pytest.raises(UserError, match=r"make a log, .*gate 'none' takes away also that of an agent"):
+        gated("ic3net", WORDS, gate=None, capacity=3).validate()
+
+
 @pytest.mark.parametrize("rounds", [0, 1])
 @pytest.mark.parametrize("ways", [{"gate": {"kind": "sender", "price": 0.1}}, {"budget": {"price": 0.1}}])
 def test_a_price_that_silence_among_words_spares_goes_with_credit_of_its_own_step_alone(

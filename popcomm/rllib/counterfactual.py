@@ -108,6 +108,8 @@ def counterfactual_credit(
             if other is None or not walk.module.spec.hears:
                 continue
             real = mail.said[:, walk.seats] & walk.steps.at(t, "alive").unsqueeze(-1)
+            if mail.gate is not None:  # through a link that is shut nobody hears anything
+                real = real & (mail.gate[:, walk.seats] > 0)
             worth = torch.where(real, walk.share(other, kind) * gained[:, t].unsqueeze(-1), 0.0)
             whose = torch.where(real, mail.senders[:, walk.seats], seats).clamp(max=seats).flatten(1)
             values[:, t - 1].scatter_add_(1, whose, worth.flatten(1))

@@ -13,7 +13,7 @@ from popcomm.analysis.experiments.local_training import LocalTraining
 
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.distributions import action_distribution
-from popcomm.agents.gates import Manner
+from popcomm.agents.gates import Manner, check_urgency
 from popcomm.agents.pretrained import spec_from_json, spec_to_json
 from popcomm.channels.session import UNDER_WAY
 from popcomm.channels.vectors import Vectors
@@ -284,6 +284,8 @@ def test_what_does_not_fit_is_told() -> None:
     for urgency, said in ((1.5, "agent_config.urgency is 1.5"), ([99], "names column 99"), (["speed"], "the part")):
         with pytest.raises(UserError, match=said):
             Manner(spec, 8, urgency=urgency)
+    with pytest.raises(UserError, match=r"urgency is 0\.3, of messages, and species 'swarm' never speaks"):
+        check_urgency(replace(spec, speaks=False), 0.3)
     with pytest.raises(UserError, match=r"without communication\.budget"):
         runner_of(gated().population(agent_config={"hidden": 16, "urgency": 0.3}))
 

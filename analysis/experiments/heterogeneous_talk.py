@@ -66,9 +66,10 @@ def pairs(talk: Talk, seed: int = 0) -> list[dict[str, Any]]:
     """Of every two species of which one hears the other, how much a message tells of what its hearer does.
 
     {"from", "to", and of each of three measures the bits and the p-value}, as `popcomm.language.information` has them;
-    chance: whole episodes change places. "told": of the message, and what is done by who hears it, a step later;
-    "before": the same message, and what that seat did when it was said, of which it cannot be the cause; "answered":
-    of the message, and what who hears it says then; None where nobody hears that.
+    chance: whole episodes change places. What lasts does so between one sender and one hearer, with gaps where nothing
+    is heard, so the rows of two seats stand after those of another two. "told": of the message, and what is done by
+    who hears it, a step later; "before": the same message, and what that seat did when it was said, of which it cannot
+    be the cause; "answered": of the message, and what who hears it says then; None where nobody hears that.
     """
     found = []
     for sender, speakers in talk.groups.items():
@@ -77,14 +78,14 @@ def pairs(talk: Talk, seed: int = 0) -> list[dict[str, Any]]:
             step, world, seat, slot = np.nonzero((who >= speakers.start) & (who < speakers.stop))
             if not len(step):
                 continue
-            message = talk.said[step, world, who[step, world, seat, slot]]
-            other = seat + seats.start
+            speaker, other = who[step, world, seat, slot], seat + seats.start
+            message, two = talk.said[step, world, speaker], speaker * talk.said.shape[2] + other
             after = {
                 "told": talk.done[step + 1, world, other],
                 "before": talk.done[step, world, other],
                 "answered": talk.said[step + 1, world, other],
             }
-            bits = {name: information(message, y, world, SHUFFLES, seed, CAP) for name, y in after.items()}
+            bits = {name: information(message, y, world, SHUFFLES, seed, CAP, seats=two) for name, y in after.items()}
             told: dict[str, Any] = {name: {"bits": it.bits, "p": it.p_value} for name, it in bits.items()}
             if not ((talk.heard >= seats.start) & (talk.heard < seats.stop)).any():
                 told["answered"] = None

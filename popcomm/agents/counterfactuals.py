@@ -58,6 +58,7 @@ class Answer(NamedTuple):
     value: Tensor  # [...], in the units of normalised returns
     message: Tensor | None  # [..., *params shape]
     said: Tensor | None  # [..., *message shape], of networks that speak symbol by symbol
+    manner: Tensor | None  # [..., 3], where it decides how it speaks
 
     def unflattened(self, count: int) -> Answer:
         """Copies k M as [k, M], M = count."""
@@ -65,8 +66,8 @@ class Answer(NamedTuple):
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Answer:
         """What is there, changed."""
-        message, said = (None if values is None else change(values) for values in (self.message, self.said))
-        return Answer(change(self.logits), change(self.value), message, said)
+        spoken = (None if values is None else change(values) for values in self[2:])
+        return Answer(change(self.logits), change(self.value), *spoken)
 
 
 class _Posts(NamedTuple):
@@ -252,7 +253,7 @@ def _asked(
     output = agent_step(
         scene.network.agent, spec, obs, inbox, memory, told, generator, greedy=greedy, open_symbols=many
     )
-    answer = Answer(output.action_logits, output.value, output.message, output.said)
+    answer = Answer(output.action_logits, output.value, output.message, output.said, output.manner)
     found = answer.each(lambda values: seating.to_worlds(values).unflatten(1, (-1, copies)))
     return found, {name: seating.to_worlds(values) for name, values in output.state.items()} if copies == 1 else {}
 

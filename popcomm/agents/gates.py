@@ -101,10 +101,10 @@ class Manner(nn.Module):
 def check_urgency(spec: AgentSpec, urgency: Any) -> None:
     """Raises UserError: an urgency is given, and nobody looks at it."""
     if urgency is not None and not (spec.urgency and spec.speaks) and spec.messages is not None:
-        raise UserError(
-            f"agent_config.urgency is {urgency!r}, and without communication.budget no message has a priority; leave "
-            "it out"
+        why = (
+            f"species '{spec.species}' never speaks" if spec.urgency else "without communication.budget none is urgent"
         )
+        raise UserError(f"agent_config.urgency is {urgency!r}, of messages, and {why}; leave it out")
 
 
 def columns_of(spec: AgentSpec, parts: Sequence[Any]) -> list[int]:

@@ -26,7 +26,8 @@ class IC3NetAgent(HiddenState, Pretrained, nn.Module):
     h, s <- LSTM(tanh(E o) + C mean(m), h, s), of the observation o and the messages m that were heard, each of which is
     its sender's hidden state h. Whether a message goes out is a decision of its sender, from h, learned by policy
     gradients (REINFORCE) as its actions are: the sender's gate of the channel (`popcomm.channels.gates`), which stands
-    where `communication.gate` is left out; "none" takes it away. What is heard is then the mean over those who speak.
+    where `communication.gate` is left out; "none" takes it away. What is heard is then the mean over those who speak;
+    the paper divides their sum by J - 1, all others, spoken or not, so that few are heard more faintly than many.
 
     For messages as in the paper say `messages: {kind: vectors, size: <hidden>}`; of other sizes and kinds they are
     linear in h.

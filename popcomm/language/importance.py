@@ -26,8 +26,8 @@ def counterfactual_importance(policy: ArrayLike, otherwise: ArrayLike, messages:
     Args:
         policy: [..., A] probabilities of the listener's actions, given what it heard.
         otherwise: [..., M, A] the same, had the message been another one, all else as it was; or [..., A], of one.
-        messages: [..., M] the sender's probabilities of the alternatives, what it did say among them; None: all are as
-            likely.
+        messages: [..., M] the sender's probabilities of the alternatives, what it did say among them; [M], the same
+            ones everywhere; None: all are as likely.
 
     Returns:
         [...] in 0 ... 1.
@@ -47,17 +47,20 @@ def counterfactual_importance(policy: ArrayLike, otherwise: ArrayLike, messages:
             f"policy has the shape {before.shape} and otherwise {np.shape(otherwise)}, which must be that with an axis "
             "of alternatives before the last"
         )
-    try:
-        distances = np.abs(before[..., None, :] - after).sum(-1) / 2
-    except ValueError as error:
+    if after.shape[:-2] != before.shape[:-1]:
         raise UserError(
             f"policy has the shape {before.shape} and otherwise {after.shape}, and their first axes must be the same"
-        ) from error
+        )
+    distances: Array = np.abs(before[..., None, :] - after).sum(-1) / 2
     if messages is None:
         return np.asarray(distances.mean(-1))
     says = probabilities("messages", messages)
     if says.shape[-1] != distances.shape[-1]:
         raise UserError(f"otherwise has {distances.shape[-1]} messages and messages has {says.shape[-1]}")
+    if says.shape not in (distances.shape, distances.shape[-1:]):
+        raise UserError(
+            f"messages has the shape {says.shape}, and must be {distances.shape}, or {distances.shape[-1:]} for all"
+        )
     return np.asarray((says * distances).sum(-1))
 
 
@@ -72,8 +75,18 @@ def importance_matrix(values: ArrayLike, senders: ArrayLike, mask: ArrayLike, nu
 
     Returns:
         [N (sender), N (receiver)] float64; nan where nobody was heard.
+
+    Raises:
+        UserError: shapes that do not fit, or a sender that is none of the N.
     """
     worth, seats, real = np.asarray(values, float), np.asarray(senders), np.asarray(mask, bool)
+    if worth.ndim < 2 or worth.shape[-2] != num_agents or not worth.shape == seats.shape == real.shape:
+        raise UserError(
+            f"values, senders and mask have the shapes {worth.shape}, {seats.shape} and {real.shape}, and must all be "
+            f"[..., {num_agents}, slots]"
+        )
+    if real.any() and not (seats[real].min() >= 0 and seats[real].max() < num_agents):
+        raise UserError(f"senders has seats {seats[real].min()} to {seats[real].max()} of 0 to {num_agents - 1}")
     receivers = np.broadcast_to(np.arange(num_agents)[:, None], worth.shape)
     codes = (seats * num_agents + receivers)[real]
     total = np.bincount(codes, worth[real], minlength=num_agents**2)

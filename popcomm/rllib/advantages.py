@@ -11,6 +11,7 @@ from popcomm.rllib.counterfactual import add_counterfactual_credit
 from popcomm.rllib.credit import add_receivers_credit
 from popcomm.rllib.estimates import of_messages, of_steps, with_a_next_step
 from popcomm.rllib.fragment import Fragment
+from popcomm.rllib.graph import graph_of, strengths_of
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import Plan, SpeciesPlan
 from popcomm.rllib.ppo import Reduce, a_step_later, member_moments, standardise
@@ -66,7 +67,8 @@ def _credit_listeners(
         return
     estimates = [of_steps(a, plan.species[name].settings).advantages for name, a in arrays.items()]
     if credit == "receivers":
-        add_receivers_credit(arrays, estimates, plan, reduce)
+        graph = strengths_of(plan.channel, graph_of(plan.channel, plan.layout, modules))
+        add_receivers_credit(arrays, estimates, plan, reduce, graph)
     else:
         add_counterfactual_credit(arrays, estimates, plan, modules, otherwise, reduce)
 

@@ -24,6 +24,8 @@ from popcomm.agents.seating import Seating
 from popcomm.agents.step import reset_state
 from popcomm.channels.mail import LogOf, Mail
 from popcomm.channels.mailbox import gather_seats
+from popcomm.channels.manner import Drawn
+from popcomm.channels.manner import log_prob as manner_log_prob
 from popcomm.channels.messages import MessageKind
 from popcomm.rllib.fragment import Fragment, Steps, carried, open_symbols
 from popcomm.rllib.graph import graph_of, strengths_of
@@ -77,7 +79,8 @@ def counterfactual_credit(
     """COMA's advantage of messages (Foerster et al. 2018, eq. 4), by what their listeners did.
 
     A = Q(m) - sum over m' of p(m') Q(m'), p being the sender's own distribution and all else as it was. What a message
-    does it does through the response u of a listener (its action and, where that is one, its message), so
+    does it does through the response u of a listener (its action and, where these are decisions, its message, whether
+    it goes out, and its priority), so
     Q(m) - Q(m') = sum over u of (pi(u given m) - pi(u given m')) Q(u): estimated by the response that was given, it is
 
         (1 - sum over m' of p(m') pi(u given m') / pi(u given m)) times the listener's advantage of the step in which it
@@ -108,6 +111,8 @@ def counterfactual_credit(
             if other is None or not walk.module.spec.hears:
                 continue
             real = mail.said[:, walk.seats] & walk.steps.at(t, "alive").unsqueeze(-1)
+            if mail.gate is not None:  # through a link that is shut nobody hears anything
+                real = real & (mail.gate[:, walk.seats] > 0)
             worth = torch.where(real, walk.share(other, kind) * gained[:, t].unsqueeze(-1), 0.0)
             whose = torch.where(real, mail.senders[:, walk.seats], seats).clamp(max=seats).flatten(1)
             values[:, t - 1].scatter_add_(1, whose, worth.flatten(1))
@@ -199,6 +204,10 @@ class _Walk:
 
         mask = of_step("action_mask") if "action_mask" in self.steps else None
         total = self.actions.log_prob(logits, of_step("actions"), mask)
+        if answer.manner is not None:
+            opens, gated = of_step("opens"), "sender" in self.module.spec.gates
+            how = manner_log_prob(answer.manner, Drawn(opens > 0, of_step("haste")), gated)
+            total = total + torch.where(opens >= 0, how, 0.0)
         said = self._said
         if not self.decides or said is None or answer.message is None:
             return total

@@ -8,24 +8,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from popcomm.agents.graph import LearnedGraph
+from popcomm.channels import Learned
 from popcomm.rllib.fragment import Fragment, plain
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.ppo import Reduce, standardise
 
 
 def add_receivers_credit(
-    arrays: Mapping[str, Fragment[Tensor]], advantages: Sequence[Tensor], plan: Plan, reduce: Reduce
+    arrays: Mapping[str, Fragment[Tensor]],
+    advantages: Sequence[Tensor],
+    plan: Plan,
+    reduce: Reduce,
+    graph: LearnedGraph | Learned | None = None,
 ) -> None:
     """What messages are credited with: the advantages of those who hear them, standardised per sender.
+
+    Through a link that is shut nobody hears anything, though its message is in the inbox.
 
     Args:
         arrays: {species: its fragment}; those who speak get "message_advantages" [B, T, N_s].
         advantages: of each species [B, T, N_s].
         plan: whose seats and members they are.
         reduce: sum over learners.
+        graph: by whose links they hear, where these have strengths.
     """
     goes_on = torch.cat([a["alive"] & ~a["terminated"] for a in arrays.values()], 2)
     every, links = torch.cat(list(advantages), 2), senders_of(arrays)
+    if graph is not None:
+        strengths = graph.gate(links[0].flatten(0, 1))
+        links = (links[0], links[1] if strengths is None else links[1] & (strengths > 0).view_as(links[1]))
     at_once = plan.channel is not None and plan.channel.rounds > 0
     if at_once:
         credit = credit_at_once(every, *links, torch.cat([a["alive"] for a in arrays.values()], 2))

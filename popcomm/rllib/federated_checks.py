@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from popcomm.errors import UserError
+from popcomm.rllib.drafts import draft_of
 from popcomm.rllib.federated_plan import KEY
 from popcomm.rllib.graph import links_of
 from popcomm.rllib.plan import Plan, SpeciesPlan
@@ -84,6 +85,22 @@ def _check_apart(plan: Plan, averaged: dict[str, SpeciesPlan]) -> None:
             raise UserError(
                 f"{key} a graph that is learned (communication.topology) tells all of its links in every update; use "
                 "another topology"
+            )
+        _check_targets(key, name, species)
+
+
+def _check_targets(key: str, name: str, species: SpeciesPlan) -> None:
+    """A loss of a listener whose target is what others observed has it in its update."""
+    weights, spec = getattr(draft_of(species), "auxiliary_weights", {}), species.spec
+    targets = {
+        "reconstruction": ("reconstruction_weight", "what those whom it hears observed", spec.receives is not None),
+        "world_model": ("world_weight", "the state of the world, with all that others observe", bool(spec.state_size)),
+    }
+    for loss, (setting, what, there) in targets.items():
+        if there and weights.get(loss):
+            raise UserError(
+                f"{key} by agent_config.{setting} {weights[loss]} a member of species '{name}' learns from {what}, in "
+                "the clear; use 0"
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from popcomm.channels.kinds import gradients_of
 from popcomm.channels.messages import reparameterised
 from popcomm.checks import one_of
 from popcomm.errors import UserError
+from popcomm.rllib.drafts import draft_of
 from popcomm.rllib.plan import Plan, gate_of
 from popcomm.rllib.settings import Settings
 
@@ -92,6 +92,7 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
             f"communication.credit is '{credit}', which does not count environment.env_config.message_cost = {cost}; "
             "use 'step'"
         )
+    _check_price_of_silence(credit, plan)
     # RLlib derives a config for evaluation, with fragments of one step, and validates it whether it evaluates or not.
     if not rounds and settings.rollout_fragment_length < 2 and not settings.in_evaluation:
         raise UserError(
@@ -105,6 +106,18 @@ def _check_one_credit(credit: str, settings: Settings, plan: Plan) -> None:
         )
     if credit == "counterfactual":
         _check_asked(f"communication.credit is '{credit}'", plan, "use 'step' or 'next'")
+
+
+def _check_price_of_silence(credit: str, plan: Plan) -> None:
+    """Where silence is one of the messages, what it spares is its sender's, in the step in which it is said."""
+    kind = plan.message_kind
+    if plan.channel is None or kind is None or bool(kind.spoken(torch.zeros(1, *kind.shape, dtype=kind.dtype)).all()):
+        return
+    for key, price in _prices(plan.channel).items():
+        raise UserError(
+            f"communication.credit is '{credit}', which does not count communication.{key} = {price}, that silence "
+            f"among {kind.kind} spares; use 'step'"
+        )
 
 
 def _check_asked(what: str, plan: Plan, instead: str) -> None:
@@ -122,46 +135,58 @@ def check_gates(settings: Settings, plan: Plan) -> None:
     channel = plan.channel
     if channel is None or not (channel.gates.names or channel.budget.ranks):
         return
-    key = "gate" if channel.gates.names else "budget"
-    what = f"communication.{key} is {gate_of(settings) if key == 'gate' else settings.channel_budget!r}"
+    gate, budget = _gate_told(settings), f"communication.budget is {settings.channel_budget!r}"
+    # What a receiver's gate lets in is no decision: of priorities beside one the budget asks.
+    decision = gate if channel.gates.sender else budget
     if getattr(channel.messages, "mechanism", None) is not None and (channel.gates.sender or channel.budget.ranks):
         raise UserError(
-            f"{what}, and whether a sender speaks and how urgently tells of what it saw, which messages.privacy does "
-            "not hide; use a gate of the receiver, or leave privacy out"
+            f"{decision}, and whether a sender speaks and how urgently tells of what it saw, which messages.privacy "
+            "does not hide; use a gate of the receiver, or leave privacy out"
         )
     for name, species in plan.species.items():
         if not getattr(species.agent_class, "gates_messages", False):
             able = " or ".join(repr(known) for known, one in AGENTS.items() if getattr(one, "gates_messages", False))
             raise UserError(
-                f"{what}, and population.agent {species.agent_class.__name__} of species '{name}' has no gates; use "
-                f"{able}"
+                f"{gate if channel.gates.names else budget}, and population.agent {species.agent_class.__name__} of "
+                f"species '{name}' has no gates; use {able}"
             )
         decides = species.species.speaks and (channel.gates.sender or channel.budget.ranks)
         if decides and species.settings.gamma == 0 and not channel.rounds:
             raise UserError(
-                f"training.gamma is 0, and {what}, so that a decision to speak, heard one step later, gets no credit; "
-                "use a gamma above 0, or communication.rounds"
+                f"training.gamma is 0, and {decision}, so that a decision to speak, heard one step later, gets no "
+                "credit; use a gamma above 0, or communication.rounds"
             )
         alone = species.speaks_by_reinforce and getattr(species.species.action_space, "n", 0) == 1
         if alone and species.credit == "next":
             _check_no_price(name, channel)
     if channel.gates.sender and channel.rounds > 1 and plan.gradient == "reinforce":
         raise UserError(
-            f"{what}, and with communication.gradient 'reinforce' the messages of communication.rounds = "
+            f"{gate}, and with communication.gradient 'reinforce' the messages of communication.rounds = "
             f"{channel.rounds} are one decision, which is not made where one of them is not said; use another gradient"
         )
-    if settings.learn_from == "answers" and (channel.gates.price or channel.budget.price):
-        raise UserError(f"{what}, and training.learn_from 'answers' replaces the rewards that a price is taken from")
+    if settings.learn_from == "answers" and _prices(channel):
+        priced = gate if channel.gates.price else budget
+        raise UserError(f"{priced}, and training.learn_from 'answers' replaces the rewards that a price is taken from")
+
+
+def _gate_told(settings: Settings) -> str:
+    told = f"communication.gate is {gate_of(settings)!r}"
+    return told if settings.channel_gate is not None else f"{told} where it is left out ('none' takes it away)"
 
 
 def _check_no_price(species: str, channel: Channel) -> None:
     """Raises UserError: those who have one action are charged for messages in a step that credit 'next' leaves out."""
-    for key, price in (("gate", channel.gates.price), ("budget", channel.budget.price)):
-        if price:
-            raise UserError(
-                f"communication.credit is 'next', which for species '{species}' with its one action does not count "
-                f"communication.{key}.price = {price}; use 'step'"
-            )
+    for key, price in _prices(channel).items():
+        raise UserError(
+            f"communication.credit is 'next', which for species '{species}' with its one action does not count "
+            f"communication.{key} = {price}; use 'step'"
+        )
+
+
+def _prices(channel: Channel) -> dict[str, float]:
+    """{key: what is charged for messages}, those that are."""
+    each = {"gate.price": channel.gates.price, "budget.price": channel.budget.price}
+    return {key: price for key, price in each.items() if price}
 
 
 def check_importance(settings: Settings, plan: Plan) -> None:
@@ -186,8 +211,5 @@ def check_relaxed(plan: Plan) -> None:
     """Whether networks speak in points of the simplex: constructors say so, here without memory for weights."""
     if plan.gradient != "relaxed" or plan.message_kind is None:
         return
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        for species in plan.species.values():
-            # A user's network may need real numbers in its constructor; then only the training can tell.
-            with suppress(NotImplementedError, RuntimeError, TypeError):
-                species.agent_class(species.spec, **species.agent_config)
+    for species in plan.species.values():
+        draft_of(species)

@@ -7,13 +7,12 @@ their networks, where it is used, and in the owner's alone where it is trained, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import nn
 
 from popcomm.errors import UserError
+from popcomm.rllib.drafts import draft_of
 from popcomm.rllib.plan import Plan
 
 
@@ -63,14 +62,9 @@ def check_sharing(plan: Plan) -> None:
 
 def borrowers(plan: Plan) -> list[str]:
     """Species whose networks have parts of another species' network. Raises UserError: these do not fit each other."""
-    agents: dict[str, Any] = {}
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        for name, species in plan.species.items():
-            if not hasattr(species.agent_class, "shared_parts"):
-                continue
-            # A user's network may need real numbers in its constructor; then only the training can tell.
-            with suppress(NotImplementedError, RuntimeError, TypeError):
-                agents[name] = species.agent_class(species.spec, **species.agent_config)
+    sharing = {name: s for name, s in plan.species.items() if hasattr(s.agent_class, "shared_parts")}
+    drafts = {name: draft_of(species) for name, species in sharing.items()}
+    agents = {name: agent for name, agent in drafts.items() if agent is not None}
     return [name for name, lent in share(agents).items() if lent]
 
 

@@ -31,7 +31,10 @@ def test_a_removed_message_is_one_alternative() -> None:
         (([2.0, 0.0], SURE), "policy must be probabilities"),
         ((SURE, [[1.0, 0.0, 0.0]]), "otherwise .*axis of alternatives"),
         (([SURE, SURE], [[SURE]] * 3), "first axes must be the same"),
+        (([SURE], [[SURE], [OTHER]]), "first axes must be the same"),  # which numpy would take
         ((SURE, [SURE, OTHER], [1.0]), "otherwise has 2 messages and messages has 1"),
+        (([SURE, SURE], [[SURE, OTHER]] * 2, [HALF] * 3), r"messages has the shape \(3, 2\), and must be \(2, 2\), or"),
+        ((SURE, [SURE, OTHER], [HALF] * 3), r"messages has the shape \(3, 2\), and must be \(2,\)"),
     ],
 )
 def test_arrays_that_do_not_fit_are_told(arguments: tuple, sentence: str) -> None:
@@ -45,3 +48,17 @@ def test_the_matrix_is_the_mean_over_the_messages_of_each_pair() -> None:
     values = np.array([[[0.2, 0.9], [0.4, 7.0], [0.1, 7.0]], [[0.6, 7.0], [0.4, 7.0], [0.3, 7.0]]])
     found = importance_matrix(values, senders, mask, 3)
     np.testing.assert_allclose(found, [[np.nan, 0.4, 0.2], [0.4, np.nan, np.nan], [0.9, np.nan, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("values", "senders", "sentence"),
+    [
+        (np.zeros((2, 3, 2)), np.full((2, 3, 2), 7), "senders has seats 7 to 7 of 0 to 2"),
+        (np.zeros((2, 3, 2)), np.full((2, 3, 2), -1), "senders has seats -1 to -1 of 0 to 2"),
+        (np.zeros((2, 4, 2)), np.ones((2, 4, 2), int), r"must all be \[\.\.\., 3, slots\]"),
+        (np.zeros((2, 3, 2)), np.ones((2, 3, 1), int), r"\(2, 3, 2\), \(2, 3, 1\) and \(2, 3, 2\), and must"),
+    ],
+)
+def test_a_matrix_of_what_does_not_fit_is_told(values: np.ndarray, senders: np.ndarray, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        importance_matrix(values, senders, np.ones(values.shape, bool), 3)

@@ -98,6 +98,32 @@ def test_a_message_that_changes_what_its_listener_says_is_credited_for_it() -> N
     assert credit[heard].abs().mean() > 0.1
 
 
+def test_a_message_that_changes_whether_its_listener_speaks_is_credited_for_it() -> None:
+    """Nobody acts on what it hears; who hears 1 speaks with probability e / (1 + e), who hears 0 with the rest."""
+
+    class Shy(Deaf):
+        gates_messages = True
+
+        def forward(self, obs: Tensor, inbox: Any, state: Any) -> Any:
+            output = super().forward(obs, inbox, state)
+            heard = (inbox.messages[..., 0] * inbox.mask).sum(-1).float()
+            manner = torch.stack([2 * heard - 1, torch.zeros_like(heard), torch.zeros_like(heard)], -1)
+            return output._replace(manner=manner)
+
+    config = config_of("counterfactual").population(agent=Shy, agent_config={}).communication(gate="sender")
+    config.validate()
+    runner = runner_of(config)
+    arrays = {n: as_tensors(dict(a)) for n, a in runner.sample().policy_batches.items()}
+    a, gained = arrays["pair"], torch.ones_like(arrays["pair"]["rewards"])
+    credit, heard = counterfactual_credit(arrays, [gained], config.plan, dict(runner.module.items()), torch.Generator())
+    for sender, listener in ((0, 1), (1, 0)):
+        there = heard[:, 0, sender]
+        as_told = a["messages"][there, 1, sender, 0].bool() == (a["opens"][there, 1, listener] > 0)
+        likely = torch.where(as_told, 1.0, -1.0).sigmoid()
+        torch.testing.assert_close(credit[there, 0, sender], 1 - 0.5 / likely)
+    assert heard.any()
+
+
 def test_credit_is_scaled_for_each_member_and_not_centred() -> None:
     config = config_of("counterfactual").population(agent=Follower, agent_config={}, members=2)
     config.validate()

@@ -284,6 +284,12 @@ def _together(monkeypatch: pytest.MonkeyPatch, learners: list[Any], batch: Any) 
 SYMBOLS = {"kind": "symbols", "vocab_size": 4, "length": 1}
 
 
+def grounded(weights: dict[str, float], ways: Any = PRIVATE, messages: Any = SYMBOLS) -> PopulationPPOConfig:
+    """Of agents with losses that ground what is said."""
+    config = config_of(ways, messages=messages, gradient="reinforce")
+    return config.population(agent="symbolic", agent_config={"hidden_dim": 8, **weights})
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -325,6 +331,14 @@ def test_what_gives_no_guarantee_is_refused(changes: dict[str, Any], sentence: s
             "joint_critic learns from what all members saw and did",
         ),
         (
+            lambda: grounded({"world_weight": 0}),
+            "agent_config.reconstruction_weight 0.1 a member of species 'swarm' learns from what those whom it hears",
+        ),
+        (
+            lambda: grounded({"reconstruction_weight": 0}),
+            "by agent_config.world_weight 0.1 a member of species 'swarm' learns from the state of the world",
+        ),
+        (
             lambda: config_of({"every": 1}).population(agent="bottom_up", agent_config={}, seating="worlds"),
             "weights of population.agent .* are not the same ones of every member",
         ),
@@ -346,6 +360,9 @@ def test_what_cannot_be_averaged_or_would_tell_more_is_refused(config: Any, sent
 def test_what_tells_nothing_more_is_allowed_and_without_an_epsilon_all_gradients_are() -> None:
     config_of(PRIVATE, messages=SYMBOLS, gradient="reinforce", credit="next").validate()
     config_of({"every": 3, "clip": 1.0}, messages=SYMBOLS).validate()
+    grounded({"reconstruction_weight": 0, "world_weight": 0}).validate()
+    grounded({"world_weight": 0}, messages=None).validate()  # nobody hears what others saw
+    grounded({}, {"every": 3, "clip": 1.0}).validate()
 
 
 def test_a_document_gives_it() -> None:

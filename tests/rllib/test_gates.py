@@ -13,7 +13,7 @@ from popcomm.analysis.experiments.local_training import LocalTraining
 
 from popcomm.agents.contract import AgentSpec
 from popcomm.agents.distributions import action_distribution
-from popcomm.agents.gates import Manner
+from popcomm.agents.gates import Manner, check_urgency
 from popcomm.agents.pretrained import spec_from_json, spec_to_json
 from popcomm.channels.session import UNDER_WAY
 from popcomm.channels.vectors import Vectors
@@ -284,8 +284,40 @@ def test_what_does_not_fit_is_told() -> None:
     for urgency, said in ((1.5, "agent_config.urgency is 1.5"), ([99], "names column 99"), (["speed"], "the part")):
         with pytest.raises(UserError, match=said):
             Manner(spec, 8, urgency=urgency)
+    with pytest.raises(UserError, match=r"urgency is 0\.3, of messages, and species 'swarm' never speaks"):
+        check_urgency(replace(spec, speaks=False), 0.3)
     with pytest.raises(UserError, match=r"without communication\.budget"):
         runner_of(gated().population(agent_config={"hidden": 16, "urgency": 0.3}))
+
+
+def test_what_is_wrong_with_a_decision_to_speak_names_what_asks_for_it() -> None:
+    private = {"kind": "vectors", "size": 2, "privacy": {"epsilon": 1.0, "delta": 1e-5, "clip": 1.0}}
+    with pytest.raises(UserError, match=r"communication\.budget is 1, and whether a sender speaks"):
+        gated("mlp", private, gate="receiver", budget=1).validate()
+    with pytest.raises(UserError, match=r"gamma is 0, and communication\.budget is 1, so"):
+        gated("mlp", gate="receiver", budget=1).training(gamma=0.0).validate()
+    with pytest.raises(
+        UserError, match=r"communication\.gate is 'sender' where it is left out \('none' takes it away\)"
+    ):
+        gated("ic3net", private, gate=None).validate()
+    with pytest.raises(UserError, match=r"make a log, .*gate 'none' takes away also that of an agent"):
+        gated("ic3net", WORDS, gate=None, capacity=3).validate()
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+@pytest.mark.parametrize("ways", [{"gate": {"kind": "sender", "price": 0.1}}, {"budget": {"price": 0.1}}])
+def test_a_price_that_silence_among_words_spares_goes_with_credit_of_its_own_step_alone(
+    ways: dict[str, Any], rounds: int
+) -> None:
+    key = next(iter(ways))
+    for credit in ("receivers",) if rounds else ("next", "receivers", "counterfactual"):
+        learned = {"gradient": "reinforce", "credit": credit}
+        with pytest.raises(UserError, match=rf"'{credit}', which does not count communication\.{key}\.price = 0\.1"):
+            gated("mlp", WORDS, rounds, **ways, **learned).validate()
+        gated("mlp", SYMBOLS, rounds, **ways, **learned).validate()  # of which none is silence
+        gated("mlp", WORDS, rounds, gate="sender", **learned).validate()
+    gated("mlp", WORDS, rounds, **ways, gradient="reinforce").validate()
+    gated("mlp", WORDS, rounds, **ways, gradient="straight_through").validate()
 
 
 def test_policies_with_gates_learn_from_their_decisions() -> None:

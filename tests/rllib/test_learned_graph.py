@@ -194,6 +194,27 @@ def test_messages_through_a_graph_that_is_given_have_the_credit_of_those_through
     assert (by_given - by_full).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_who_hears_a_message_as_nothing_is_none_of_those_whom_its_sender_is_credited_with(rounds: int) -> None:
+    """Of two seats the second hears the first, and the first hears nothing."""
+    config = config_of("receivers").communication(
+        topology={"kind": "learned", "strengths": [[0, 0.9], [0, 0]], "pruned": False}, rounds=rounds
+    )
+    config.validate()
+    runner = runner_of(config)
+    arrays = {name: as_tensors(dict(a)) for name, a in runner.sample().policy_batches.items()}
+    learner_of(config)._add_advantages(arrays)
+    pair = arrays["pair"]
+    assert pair["inbox_mask"][:, 1].all()
+    assert pair["message_advantages"][:, 0, 0].any()
+    assert not pair["message_advantages"][..., 1].any()
+    if not rounds:
+        gained, modules = [torch.ones_like(pair["rewards"])], dict(runner.module.items())
+        heard = counterfactual_credit(arrays, gained, config.plan, modules, torch.Generator())[1]
+        assert heard[..., 0].any()
+        assert not heard[..., 1].any()
+
+
 def test_pruned_links_are_out_of_the_inbox_from_the_next_fragment_on() -> None:
     config = clock_config(agent="mlp").communication(
         topology={"kind": "learned", "between": "seats", "prune_at": 1, "price": 0.0}

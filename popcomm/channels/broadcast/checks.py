@@ -11,6 +11,8 @@ from popcomm.channels.relaxed import RelaxedSymbols
 from popcomm.channels.topology import Learned, Topology
 from popcomm.errors import UserError
 
+NO_GATE = " (gate 'none' takes away also that of an agent that is known with one, such as ic3net)"
+
 
 def check_log(
     cause: str,
@@ -53,5 +55,5 @@ def check_log(
         if asked_for is not None:
             raise UserError(
                 f"communication.{key} is {asked_for!r}, and reflexes, capacity and inbox make a log, which has "
-                "rules of its own; use one or the other"
+                f"rules of its own; use one or the other{NO_GATE if key == 'gate' else ''}"
             )

@@ -77,8 +77,8 @@ def taken(run_dir: Path, patience: float = 0.0) -> Iterator[None]:
 
 def _make(run_dir: Path, named: str) -> list[Path]:
     """Make the folder; returns those that were not there, the innermost first."""
-    run_dir = run_dir.absolute()
-    missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    place = run_dir.absolute()
+    missing = [folder for folder in (place, *place.parents) if not folder.exists()]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -30,7 +30,7 @@ from popcomm.cli.progress import PlainDisplay
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, check_trust, newest_checkpoint
 from popcomm.cli.submitting import Job
-from popcomm.errors import UserError
+from popcomm.errors import UserError, sentence
 from popcomm.identity import IDENTITY, run_id
 
 RUNS = "POPCOMM_RUNS"  # of the cluster: the folder for runs on the storage that its nodes share
@@ -201,8 +201,8 @@ def _trial(parameters: dict[str, Any], document: dict[str, Any], run_dir: str, r
     try:
         train.run(document, folder, resume, Relay(), patience=LOCK_SECONDS if retry else 0.0, trust=trust)
     except UserError as error:
-        # Another attempt would make the same mistake. One of another process prints as a traceback.
-        tune.report({"mistake": str(getattr(error, "cause", None) or error)})
+        # Another attempt would make the same mistake.
+        tune.report({"mistake": sentence(error)})
     except Exception as error:
         if not failures.is_loss(error):
             (folder / TUNE / ERROR).write_text(traceback.format_exc(), encoding="utf-8")

@@ -23,7 +23,7 @@ from popcomm.language.drawing import BLUE, INK, MUTED, card, png
 # From the ground up. A room may use those on the floors below it, and none beside it.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("checks", "identity", "loading", "manifest", "sources"),
+    ("checks", "identity", "loading", "manifest", "run_lock", "sources"),
     ("references",),
     ("schedules",),
     ("theory", "language"),

@@ -64,6 +64,11 @@ class UserError(ValueError):
     """A mistake in what the user asked for, said in one sentence and raised before any work starts."""
 
 
+def sentence(error: UserError) -> str:
+    """What a mistake says; one that Ray brought from another process prints as a traceback, and has it as its cause."""
+    return str(getattr(error, "cause", None) or error)
+
+
 class LostError(RuntimeError):
     """What a training cannot go on without was lost: it goes on from its newest checkpoint, in another process."""
 

@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _at_least_one(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it is '{text}', and must be a whole number of at least 1")
     return int(text)
 
 
@@ -56,11 +56,12 @@ def _try_file_operations(folder: Path, moments: int | None, seed: int, faults: S
     for fault in faults:
         for at in local_run.moments(whole, moments, seed, OF_FILES[fault]):
             run_dir = folder / f"{fault}_{at}"
-            local_run.run(run_dir, fault=OF_FILES[fault], at=at, lasting=True)
+            moment = f"{fault} at {at}, {whole.operations[at - 1]}"
+            harmed = local_run.run(run_dir, fault=OF_FILES[fault], at=at, lasting=True)
+            assert harmed.code != 0, f"{moment}: the run ended as if nothing had been"
             ended = local_run.run(run_dir, resume=True)
             same = ended.code == 0 and local_run.records(run_dir) == expected
-            verdict = "goes on as if it had not been" if same else "DIFFERS"
-            print(f"{fault} at {at}, {whole.operations[at - 1]}: {verdict}", flush=True)
+            print(f"{moment}: {'goes on as if it had not been' if same else 'DIFFERS'}", flush=True)
             assert same, ended.printed
 
 

@@ -1,7 +1,8 @@
 """What `popcomm submit` and rayjob.yaml run on a cluster: a driver on the head, and the training as a trial of Tune.
 
 Tune puts the training where there are CPUs and GPUs for it, off the head, and begins it again where a node or a process
-was lost; it goes on from the newest checkpoint that verifies. A document with a section `tune:` is a sweep.
+was lost; it goes on from the newest checkpoint that verifies. An error that an environment, an agent or the config
+raised, which another attempt would meet again, ends it. A document with a section `tune:` is a sweep.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import os
 import shutil
 import sys
+import traceback
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,12 +30,13 @@ from popcomm.cli.progress import PlainDisplay
 from popcomm.cli.ray_session import quiet_ray, ray_session
 from popcomm.cli.run_folder import CHECKPOINTS, CONFIG, PROGRESS, check_run_dir, check_trust, newest_checkpoint
 from popcomm.cli.submitting import Job
-from popcomm.errors import LostError, UserError
+from popcomm.errors import UserError, sentence
 from popcomm.identity import IDENTITY, run_id
 
 RUNS = "POPCOMM_RUNS"  # of the cluster: the folder for runs on the storage that its nodes share
 TUNE = "tune"  # Tune's own folder, in the run folder; it is gone after a success
 BEGUN = "begun"  # there, once a training of this job has begun
+ERROR = "error.txt"  # there, with the traceback, where what is trained raised an error
 RETRIES = 3
 # A lock on shared storage outlives its node: of a client that is lost, NFS forgets it after a minute and a half.
 LOCK_SECONDS = 180.0
@@ -88,10 +91,16 @@ def run(job: Job) -> int:
         print(f"failed: {sweep.reason(result.error)}", flush=True)
         print(f"all of it: {run_dir / TUNE}/*/error.txt", flush=True)
         return FAILED
+    told = result.metrics or {}
+    if told.get("raised"):
+        print(
+            f"failed, and not tried again: an environment, an agent or the config raised {told['raised']}", flush=True
+        )
+        print(f"all of it: {run_dir / TUNE / ERROR}", flush=True)
+        return FAILED
     shutil.rmtree(run_dir / TUNE, ignore_errors=True)
-    mistake = (result.metrics or {}).get("mistake")
-    if mistake:
-        raise UserError(mistake)
+    if told.get("mistake"):
+        raise UserError(told["mistake"])
     return SUCCEEDED
 
 
@@ -173,8 +182,13 @@ def _tuner(job: Job, run_dir: Path, resources: Any) -> Any:
 
 
 def _trial(parameters: dict[str, Any], document: dict[str, Any], run_dir: str, resume: bool, trust: bool) -> None:
-    """One attempt at the training, on some node: new, or from the newest checkpoint of the attempts before."""
+    """One attempt at the training, on some node: new, or from the newest checkpoint of the attempts before.
+
+    Tune begins it again after an error that leaves it, and after nothing else.
+    """
     from ray import tune
+
+    from popcomm.cli import failures
 
     folder = Path(run_dir)
     retry = (folder / TUNE / BEGUN).is_file()
@@ -188,9 +202,14 @@ def _trial(parameters: dict[str, Any], document: dict[str, Any], run_dir: str, r
         train.run(document, folder, resume, Relay(), patience=LOCK_SECONDS if retry else 0.0, trust=trust)
     except UserError as error:
         # Another attempt would make the same mistake.
-        tune.report({"mistake": str(error)})
-    except LostError as error:
-        tune.report({"line": str(error)})
+        tune.report({"mistake": sentence(error)})
+    except Exception as error:
+        if not failures.is_loss(error):
+            (folder / TUNE / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+            tune.report({"raised": failures.last_line(error)})
+            return
+        if failures.says_what_is_lost(error):
+            tune.report({"line": str(error), "why": True})
         raise
 
 
@@ -219,15 +238,19 @@ def _teller() -> Any:
     from ray import tune
 
     class Teller(tune.Callback):
+        told_why = False  # by the attempt itself, before it failed
+
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if result.get("line"):
                 print(result["line"], flush=True)
+            self.told_why = bool(result.get("why"))
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            count = f"{trial.num_failures} of {RETRIES}"
-            print(f"lost a process or a node; begins again from the newest checkpoint (retry {count})", flush=True)
+            why = "" if self.told_why else "lost a process or a node; "
+            count, self.told_why = f"{trial.num_failures} of {RETRIES}", False
+            print(f"{why}begins again from the newest checkpoint (retry {count})", flush=True)
 
     return Teller()
 

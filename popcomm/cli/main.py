@@ -15,7 +15,7 @@ import popcomm
 from popcomm.cli import cluster_commands, planning_commands, run_commands, training_commands
 from popcomm.cli.ray_session import prepare_environment
 from popcomm.cli.signals import INTERRUPTED, Termination
-from popcomm.errors import LostError, UserError
+from popcomm.errors import LostError, UserError, sentence
 
 # Commands import what they need when they run: Ray and torch take seconds, and read the environment at import.
 
@@ -80,7 +80,7 @@ def _run(args: list[str] | None) -> int:
     try:
         return int(app(args=args, prog_name="popcomm", standalone_mode=False) or 0)
     except UserError as error:
-        return _complain(str(error))
+        return _complain(sentence(error))
     except LostError as error:
         _complain(str(error))
         return LOSS
@@ -90,9 +90,9 @@ def _run(args: list[str] | None) -> int:
         return INTERRUPTED
 
 
-def _complain(sentence: str) -> int:
-    if sentence:  # empty after the help that a bare `popcomm` prints
-        print(f"popcomm: {' '.join(sentence.split())}", file=sys.stderr)
+def _complain(text: str) -> int:
+    if text:  # empty after the help that a bare `popcomm` prints
+        print(f"popcomm: {' '.join(text.split())}", file=sys.stderr)
     return USER_MISTAKE
 
 

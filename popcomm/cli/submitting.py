@@ -12,7 +12,7 @@ from typing import Any
 
 from popcomm.cli import documents, jobs
 from popcomm.cli.run_folder import check_trust
-from popcomm.cli.working_dir import pack
+from popcomm.cli.working_dir import missing, pack
 from popcomm.errors import UserError
 
 JOB_FILE, DOCUMENT_FILE = "popcomm_job.json", "popcomm_job.yaml"
@@ -87,9 +87,11 @@ def submit(
     )
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "working_dir.zip"
-        size = pack(Path.cwd(), package, _told(job))
+        taken = pack(Path.cwd(), package, _told(job))
+        if taken.left_out:
+            say(missing(taken.left_out))
         jobs.submit(client, address, job.id, ENTRYPOINT, package)
-    say(f"job: {job.id} ({size / 2**20:.1f} MB of {Path.cwd()} taken along)")
+    say(f"job: {job.id} ({taken.total / 2**20:.1f} MB of {Path.cwd()} taken along)")
     if not followed:
         say(f"follow it: {jobs.how_to_come_back(job.id, address)}")
         return jobs.SUCCEEDED

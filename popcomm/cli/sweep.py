@@ -19,7 +19,6 @@ from popcomm.checks import count
 from popcomm.cli import runs_lineage, train
 from popcomm.cli.ray_session import cpus, quiet_ray, ray_session
 from popcomm.cli.run_folder import check_run_dir, open_run_dir
-from popcomm.cli.run_lock import taken
 from popcomm.cli.search_space import SEED, Search, search
 from popcomm.cli.sweep_resuming import check_resumed
 from popcomm.cli.sweep_storage import check_storage
@@ -40,6 +39,7 @@ from popcomm.cli.sweep_table import (
 )
 from popcomm.cli.sweep_trials import document_of, spelled, trial, trial_name
 from popcomm.errors import UserError
+from popcomm.run_lock import taken
 
 __all__ = [
     "DONE",

@@ -26,10 +26,10 @@ from popcomm.cli.run_folder import (
     run_folder_told,
     seconds_until,
 )
-from popcomm.cli.run_lock import taken
 from popcomm.cli.signals import handled
 from popcomm.errors import UserError
 from popcomm.identity import run_id
+from popcomm.run_lock import taken
 
 
 class Interruption:

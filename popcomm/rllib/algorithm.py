@@ -40,7 +40,7 @@ from popcomm.rllib.release import released
 from popcomm.rllib.shares import LostFragments
 from popcomm.rllib.survival import Survival
 from popcomm.rllib.training_schedules import MUTATION, PRESSURE, TrainingSchedules
-from popcomm.rllib.trial_folder import in_folder_of_trial
+from popcomm.rllib.trial_folder import nowhere, where_it_records
 from popcomm.rllib.without_effect import tell_what_is_idle
 from popcomm.rollout import Rollout
 from popcomm.rollout.population import Population
@@ -65,7 +65,7 @@ class PopulationPPO(PPO):
         return PopulationPPOConfig()
 
     def setup(self, config: PopulationPPOConfig) -> None:
-        self.config = config = in_folder_of_trial(config, self._storage, self.logdir)
+        self.config = config = where_it_records(config, self._storage, self.logdir)
         self.plan = plan_of(config)
         # The clock of fades, beside the steps: what all runners measured last, and what schedules remember.
         self.performance: dict[str, float] | None = None
@@ -81,11 +81,17 @@ class PopulationPPO(PPO):
         self.harvest = Harvest(config, self.attendance, self.ahead)
         self._recording = Recording()
         tell_what_is_idle(config, self.plan)
-        with without_compiler():
-            super().setup(config)
-        if config.num_env_runners:
-            # RLlib leaves it out, and without a seed each has others.
-            restoring.give_weights(self)
+        if self._storage is None:  # a trial's folder is Tune's
+            self._recording.take(config.run_dir)
+        try:
+            with without_compiler():
+                super().setup(config)
+            if config.num_env_runners:
+                # RLlib leaves it out, and without a seed each has others.
+                restoring.give_weights(self)
+        except BaseException:
+            self._recording.close()
+            raise
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial in the same process (Tune's reuse_actors): all but the process is made anew."""
@@ -102,8 +108,10 @@ class PopulationPPO(PPO):
             group = getattr(self, name, None)
             if group is not None:
                 stop_remote(group)
-        super().cleanup()
-        self._recording.close()
+        try:
+            super().cleanup()
+        finally:
+            self._recording.close()
 
     @property
     def env_steps(self) -> int:
@@ -321,10 +329,8 @@ class PopulationPPO(PPO):
         """
         checkpoints.verify(checkpoints.local_path(path))
         if trust and config is None:
-            algorithm = super().from_checkpoint(path, *args, trust=True, **kwargs)
-            algorithm.config = restoring.without_run_folder(algorithm.config)
-            algorithm.config.freeze()
-            return algorithm
+            with nowhere():
+                return super().from_checkpoint(path, *args, trust=True, **kwargs)
         return restoring.made(cls, path, config, trust)
 
     def restore_from_path(

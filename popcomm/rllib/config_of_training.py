@@ -211,8 +211,8 @@ class ConfigOfTraining(ConfigOfPopulations):
         """What to write. Intervals are iterations; 0 is never.
 
         Args:
-            run_dir: the run folder; None writes nothing. Under tune.Tuner every trial writes into its own folder,
-                that of its Result.
+            run_dir: the run folder; None writes nothing. It belongs to one algorithm at a time, until its `stop()`.
+                Under tune.Tuner every trial writes into its own folder, that of its Result.
             conversation_every: write what was said since the last time, every step once: of each world the last 256
                 steps at most, so longer intervals leave gaps.
             conversation_worlds: worlds whose conversations are written, the first ones of the first runner.

@@ -45,6 +45,7 @@ class Harvest:
         self.config, self.attendance, self.ahead = config, attendance, ahead
         self._empty_iterations = 0
         self._last_failure = ""
+        self._raised: SamplingError | None = None
 
     def gather(self, group: Any, ask: Ask) -> list[Sampled]:
         """What all runners of a group sampled for this iteration; those that failed or are missing are left out.
@@ -53,13 +54,15 @@ class Harvest:
             SamplingError: sampling failed in one of them, and its worlds are not to be made anew.
             UserError: what one of them sampled could not be kept.
         """
+        self._last_failure, self._raised = "", None
         answers = self._answers(group, ask)
         for failure in (a for a in answers if isinstance(a, SamplingFailure)):
             if failure.sentence:
                 raise UserError(failure.sentence)
             message = f"sampling failed in env runner {failure.worker_index}:\n{failure.traceback}"
+            self._raised = SamplingError(message)
             if not self.config.restart_failed_sub_environments:
-                raise SamplingError(message)
+                raise self._raised
             logger.warning("%s\nIts worlds are made anew.", message)
             self._last_failure = message
         return [a for a in answers if isinstance(a, Sampled)]
@@ -83,6 +86,7 @@ class Harvest:
 
     def without_lost(self, sampled: Sequence[Sampled], lost: LostFragments) -> list[Sampled]:
         """What is left to learn from."""
+        self._raised = None
         for place in lost.places:
             self._last_failure = f"what env runner {sampled[place].worker_index} sampled is lost with its process"
             logger.warning("%s", self._last_failure)
@@ -93,13 +97,18 @@ class Harvest:
         self._empty_iterations = 0
 
     def count_empty(self) -> None:
-        """There was not. Raises NoSamplesError: nor was there for so many iterations in a row."""
+        """There was not.
+
+        Raises:
+            NoSamplesError: nor was there for so many iterations in a row. Its cause is a SamplingError where it was an
+                environment or a network that raised in the last of them.
+        """
         self._empty_iterations += 1
         if self._empty_iterations >= self.config.max_empty_iterations:
             raise NoSamplesError(
                 f"{self._empty_iterations} iterations in a row brought no samples, or not enough for every learner "
                 f"(fault_tolerance.max_empty_iterations). {self._last_failure or self.attendance.reason}"
-            )
+            ) from self._raised
 
 
 def stop_remote(group: Any) -> None:

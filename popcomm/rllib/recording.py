@@ -29,6 +29,7 @@ from popcomm.rllib.env_runner import PopulationEnvRunner
 from popcomm.rllib.rewind import PROGRESS, TENSORBOARD, rewind
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.speaking import most_entropy
+from popcomm.run_lock import RunLock, take
 
 # RLlib's names of learner results -> CleanRL's.
 LOSS_NAMES = {
@@ -68,6 +69,15 @@ class Recording:
         self.start: float | None = None
         self.last = (0.0, 0, 0)
         self.watch = collapse.Watch()
+        self._lock: RunLock | None = None
+
+    def take(self, run_dir: str | None) -> None:
+        """Take the folder for what is written from now on, until it is closed.
+
+        Raises:
+            UserError: another training has it, or it cannot be written.
+        """
+        self._lock = None if run_dir is None else take(Path(run_dir), "recording.run_dir")
 
     def measure(self, algorithm: Algorithm, result: dict[str, Any]) -> None:
         """Put the scalars of an iteration into its result, as "popcomm", and the signs of a collapse."""
@@ -115,9 +125,11 @@ class Recording:
         writer.flush()
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Nothing more is written, and the folder is free."""
         if self.writer is not None:
             self.writer.close()
+        if self._lock is not None:
+            self._lock.release()
 
     @staticmethod
     def _draw(writer: SummaryWriter, config: Settings, rows: dict[str, Any], steps: int) -> None:

@@ -43,10 +43,13 @@ def made(cls: Any, path: PathLike, config: Any, trust: bool) -> Any:
     folder = Path(checkpoints.local_path(path))
     config = without_run_folder(checkpoints.read_config(folder)) if config is None else config
     algorithm = (config.algo_class or cls)(config=config)
-    if not isinstance(algorithm, cls):
-        algorithm.stop()
-        raise UserError(f"{folder} is of a {type(algorithm).__name__}, which is no {cls.__name__}")
-    algorithm.restore_from_path(path, trust=trust)
+    try:
+        if not isinstance(algorithm, cls):
+            raise UserError(f"{folder} is of a {type(algorithm).__name__}, which is no {cls.__name__}")
+        algorithm.restore_from_path(path, trust=trust)
+    except BaseException:
+        algorithm.stop()  # nobody else could, and it has processes and the run folder
+        raise
     return algorithm
 
 

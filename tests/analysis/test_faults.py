@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from popcomm.analysis.faults import __main__ as command
 from popcomm.analysis.faults import local_run
 from popcomm.analysis.faults.local_run import FAILED, Ended, Records
 
@@ -66,3 +68,25 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_has_nothing_to_go_on_f
     assert ended.code == FAILED
     assert "UserError: " in ended.printed
     assert "holds no valid checkpoint" in ended.printed
+
+
+def test_the_page_names_the_faults_of_the_command_and_no_others() -> None:
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
+    rows = [line for line in page.split("## Faults on purpose")[1].splitlines() if line.startswith("| ")][1:]
+    named = [name.strip('"') for row in rows for name in re.findall("`([^`]+)`", row.rsplit("|", 2)[1])]
+    assert set(named) == {*command.ALL, "python -m popcomm.analysis.faults.nodes"}
+
+
+def test_a_fault_that_harms_nobody_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_run, "run", lambda *args, **kwargs: Ended(0, "", ["open /a", "open /b"]))
+    monkeypatch.setattr(local_run, "records", lambda run_dir: None)
+    monkeypatch.setattr(local_run, "moments", lambda *args: [2])
+    with pytest.raises(AssertionError, match="kill at 2, open /b: the run ended as if nothing had been"):
+        command._try_file_operations(tmp_path, 1, 1, ["kill"])
+
+
+@pytest.mark.parametrize("moments", ["0", "-3", "some"])
+def test_a_number_of_moments_that_is_none_is_told(moments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--only", "files", f"--moments={moments}"])
+    assert f"it is '{moments}', and must be a whole number of at least 1" in capsys.readouterr().err

@@ -197,6 +197,19 @@ def test_a_submission_carries_the_document_with_its_gpus(
         submitting.submit("swarm", [], AT, 4, None, False, False, print)
 
 
+def test_what_stays_behind_is_told_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "maps").symlink_to("nowhere")
+    told: list[str] = []
+    monkeypatch.setattr(jobs, "connect", lambda address: Client("RUNNING"))
+    monkeypatch.setattr(jobs, "submit", lambda *job: told.append("sent"))
+    assert submitting.submit("swarm", [], AT, 0, None, False, False, told.append) == 0
+    assert told[:2] == [
+        "left out of the working directory, and not there on the cluster: maps (a link to nothing)",
+        "sent",
+    ]
+
+
 def test_a_job_has_keys_that_are_numbers_and_dates_as_they_stand_in_the_file(tmp_path: Path) -> None:
     kept = {"environment": {"env_config": {"weights": {0: 1.0, 1: 2.0}, "day": date(2026, 1, 1), "rate": 3e-4}}}
     for name, text in submitting._told(submitting.Job("j", kept, None, "/x", True)).items():

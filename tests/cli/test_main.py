@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from popcomm.cli import documents, run_folder
 from popcomm.cli import main as cli
@@ -328,3 +329,15 @@ def test_a_loss_is_one_sentence_that_says_how_to_go_on_and_exit_code_1(
         else f"no checkpoint was saved yet (recording.checkpoint_every), so {tmp_path} has nothing to go on from"
     )
     assert capsys.readouterr().err == f"popcomm: learner 1 of 1 is lost; {hint}\n"
+
+
+def test_a_mistake_that_a_process_of_ray_found_is_its_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = RayTaskError("apply", "Traceback ...", UserError("no such key"), proctitle="pytest", pid=1, ip="127.0.0.1")
+
+    def fail(*args: object, **options: object) -> int:
+        raise found.as_instanceof_cause()
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert complaint(capsys, "train") == "no such key"

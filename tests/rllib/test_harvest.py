@@ -165,8 +165,21 @@ def test_only_empty_iterations_in_a_row_end_the_training_and_the_reason_is_told(
     gathered.count_empty()
     gathered.count_full()
     gathered.count_empty()
-    with pytest.raises(NoSamplesError, match=r"2 iterations in a row(.|\n)*ValueError: no road"):
+    with pytest.raises(NoSamplesError, match=r"2 iterations in a row(.|\n)*ValueError: no road") as caught:
         gathered.count_empty()
+    assert isinstance(caught.value.__cause__, SamplingError)
+
+
+def test_the_reason_is_that_of_the_last_iteration() -> None:
+    """An environment raised in one before; now both runners are lost."""
+    gathered = harvest(restart_failed_sub_environments=True)
+    gathered.gather(group_of(sampled(1), FAILED), lambda runner: runner)
+    gathered.count_empty()
+    gathered.gather(group_of(), lambda runner: runner)
+    with pytest.raises(NoSamplesError, match="env runner 1 is lost: its process ended") as caught:
+        gathered.count_empty()
+    assert caught.value.__cause__ is None
+    assert "no road" not in str(caught.value)
 
 
 def test_what_is_lost_with_its_runner_is_told_and_the_others_is_learned_from(caplog: pytest.LogCaptureFixture) -> None:

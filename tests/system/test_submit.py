@@ -61,12 +61,14 @@ class Mortal(MLPAgent):
 class Fragile(SwarmWorld):
     steps = 0
 
-    def __init__(self, num_worlds=1, device="cpu", num_agents=3, died=""):
+    def __init__(self, num_worlds=1, device="cpu", num_agents=3, died="", raises_at=0):
         super().__init__(num_worlds=num_worlds, device=device, num_agents=num_agents, max_steps=8)
-        self.died = died and Path(died)
+        self.died, self.raises_at = died and Path(died), raises_at
 
     def step(self, *args, **kwargs):
         Fragile.steps += 1
+        if Fragile.steps == self.raises_at:
+            raise RuntimeError("the bridge fell down")
         if Fragile.steps == 11 and self.died and not self.died.exists():
             self.died.touch()
             os._exit(1)
@@ -168,7 +170,9 @@ def test_a_token_is_asked_for_and_looked_at(address: str, tmp_path: Path) -> Non
         assert said in err
 
 
-def test_jobs_survive_the_loss_of_their_process_and_of_a_learner_and_one_is_stopped(address: str, here: Path) -> None:
+def test_jobs_survive_the_loss_of_their_process_and_of_a_learner_one_raises_and_one_is_stopped(
+    address: str, here: Path
+) -> None:
     popcomm, at = Shell(here), ("--address", address)
     code, _, err = popcomm("submit", "tiny.yaml", *at, "--gpus", "1")
     assert (code, "learners ask for 1 GPUs, and the cluster" in err) == (2, True)
@@ -200,6 +204,18 @@ def test_jobs_survive_the_loss_of_their_process_and_of_a_learner_and_one_is_stop
     assert f"resumed from {lost / 'checkpoints/checkpoint_000002'}" in out
     assert list(progress.read(lost / "progress.jsonl")["iteration"]) == [1, 2, 3, 4]
 
+    code, out, err = popcomm(
+        *("submit", "tiny.yaml", *at, "--run-dir", str(here / "raised")),
+        *("--set", "environment.env_config.raises_at=7"),
+    )
+    assert code == 1, out + err
+    said = (
+        "failed, and not tried again: an environment, an agent or the config raised RuntimeError: the bridge fell down"
+    )
+    assert said in out.splitlines()
+    assert "begins again" not in out
+    assert "in step" in (here / "raised/tune/error.txt").read_text()
+
     code, out, _ = popcomm("submit", "tiny.yaml", *at, "--detach", "--run-dir", str(run))
     assert code == 0
     job = out.split()[1]
@@ -207,6 +223,6 @@ def test_jobs_survive_the_loss_of_their_process_and_of_a_learner_and_one_is_stop
     assert popcomm("jobs", "stop", job, *at)[0] == 0
     assert popcomm("jobs", "logs", job, "--follow", *at)[0] == 3
     listed = popcomm("jobs", "list", *at)[1].splitlines()
-    assert [line.split()[1] for line in listed] == ["SUCCEEDED", "SUCCEEDED", "STOPPED"]
+    assert [line.split()[1] for line in listed] == ["SUCCEEDED", "SUCCEEDED", "FAILED", "STOPPED"]
     assert "there is no job 'nothing'" in popcomm("jobs", "logs", "nothing", *at)[2]
     popcomm.close()

@@ -1,4 +1,4 @@
-"""Who has a run folder: one process at a time, until it ends, however it ends."""
+"""Who has a run folder: one training at a time, until it ends, however it ends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from popcomm.cli.run_lock import LOCK, taken
 from popcomm.errors import UserError
+from popcomm.run_lock import LOCK, RunLock, take, taken
 
 
 def test_a_folder_that_is_taken_is_refused_with_its_owner_and_the_time(tmp_path: Path) -> None:
@@ -75,7 +75,37 @@ def test_a_disk_that_is_full_is_told_and_leaves_no_lock(tmp_path: Path, monkeypa
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("popcomm.cli.run_lock.json.dumps", refuse)  # what writes the line
+    monkeypatch.setattr("popcomm.run_lock.json.dumps", refuse)  # what writes the line
     with pytest.raises(UserError, match=r"--run-dir .* cannot be written: No space left on device"), taken(tmp_path):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_somebody_else_has_by_now_is_left_to_them(tmp_path: Path) -> None:
+    """The folder of a training was removed under it, and another one has begun there."""
+    first = RunLock(tmp_path / "run")
+    (tmp_path / "run" / LOCK).unlink()
+    second = RunLock(tmp_path / "run")
+    first.release()
+    assert (tmp_path / "run" / LOCK).is_file()
+    with pytest.raises(UserError, match="is in use by the process"):
+        RunLock(tmp_path / "run")
+    second.release()
+    second.release()
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_what_a_command_trains_uses_the_folder_that_the_command_has(tmp_path: Path) -> None:
+    with taken(tmp_path / "run"):
+        assert take(tmp_path / "run", "recording.run_dir") is None
+        other = take(tmp_path / "other", "recording.run_dir")
+        assert other is not None
+        other.release()
+    own = take(tmp_path / "run", "recording.run_dir")
+    assert own is not None
+    with pytest.raises(
+        UserError, match=r"recording\.run_dir .*run is in use by the process \d+ on .*; stop\(\) the algo"
+    ):
+        take(tmp_path / "run", "recording.run_dir")
+    own.release()
     assert list(tmp_path.iterdir()) == []

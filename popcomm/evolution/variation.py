@@ -14,25 +14,39 @@ CHUNK = 1 << 20
 
 
 @torch.no_grad()
-def mutate(tensor: Tensor, newborn: Tensor, std: float, generator: torch.Generator) -> None:
+def mutate(
+    tensor: Tensor, newborn: Tensor, std: float, generator: torch.Generator, whose: Tensor | None = None
+) -> None:
     """Gaussian mutation, in place: w <- w + std s e, where e ~ N(0, 1) and s is the root mean square of the member's
     own numbers in this tensor, so that tensors of any scale move by the same share. A tensor of zeros stays.
 
     Args:
-        tensor: [P, ...] float.
-        newborn: [M] int64, places of the children.
+        tensor: [R, ...] float.
+        newborn: [M] int64, the children.
         std: 0 changes no bit.
         generator: of e, on the tensor's device.
+        whose: [R] int64, the member whose each row is; None: row p is member p's.
     """
-    if std == 0 or not len(newborn):
+    if std == 0 or not len(newborn) or not len(tensor):
+        return
+    if whose is not None and not torch.equal(whose, torch.arange(len(tensor), device=whose.device)):
+        for child in newborn:  # who has as many rows as it has
+            own = whose == child
+            tensor[own] = _mutated(tensor[own].unsqueeze(0), std, generator).squeeze(0)
         return
     size = max(1, tensor[0].numel())
     for places in newborn.split(max(1, CHUNK // size)):
-        rows = tensor[places]
-        flat = rows.reshape(len(places), -1)
-        scale = flat.square().mean(1).sqrt().mul_(std)
-        noise = torch.empty_like(flat).normal_(generator=generator)
-        tensor[places] = noise.mul_(scale.unsqueeze(1)).add_(flat).view_as(rows)
+        tensor[places] = _mutated(tensor[places], std, generator)
+
+
+def _mutated(rows: Tensor, std: float, generator: torch.Generator) -> Tensor:
+    """rows: [M, ...], of a child each."""
+    if not rows.numel():
+        return rows
+    flat = rows.reshape(len(rows), -1)
+    scale = flat.square().mean(1).sqrt().mul_(std)
+    noise = torch.empty_like(flat).normal_(generator=generator)
+    return noise.mul_(scale.unsqueeze(1)).add_(flat).view_as(rows)
 
 
 def mates_of(sources: Ints, rng: np.random.Generator) -> Ints:

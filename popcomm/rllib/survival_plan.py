@@ -15,14 +15,13 @@ from popcomm.checks import count, number, one_of, share
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.species import DEFAULT
 from popcomm.errors import UserError, nearest, unknown
-from popcomm.evolution import NEWBORNS, STRATEGIES, Strategy, make_strategy, rehearse
+from popcomm.evolution import NEWBORNS, Strategy, make_strategy
 from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.references import attribute
 from popcomm.rllib.by_species import of_species
-from popcomm.rllib.member_statistics import MEASURES, TRAITS
+from popcomm.rllib.member_statistics import MEASURES
 from popcomm.rllib.settings import Settings
 from popcomm.rollout import seed_of
-from popcomm.schedules import Constant, make_schedule
 
 GROUPS = ("species", "communities")
 HYPERPARAMETERS = ("lr", "entropy_coeff")
@@ -159,60 +158,6 @@ def _check_effect(settings: Settings, begin: set[str]) -> None:
         )
 
 
-def check_selection(settings: Settings, plan: SurvivalPlan, members: Mapping[str, int]) -> None:
-    """Raises UserError: what is said of selection has nothing to act on. members: {species: P}."""
-    sizes = {name: members[name] // plan.groups for name in plan.strategies}
-    if not any(strategy.most_replaced(sizes[name]) for name, strategy in plan.strategies.items()):
-        raise UserError(
-            f"survival.strategy is {settings.survival_strategy!r}, and has no effect: all of {min(sizes.values())} "
-            "members live on in every generation; let fewer do, or null for it"
-        )
-    parents = [plan.groups * strategy.most_parents(sizes[name]) for name, strategy in plan.strategies.items()]
-    if plan.crossover and max(parents) < 2:
-        raise UserError(
-            f"survival.crossover is {plan.crossover}, and has no effect: by survival.strategy there is one parent in a "
-            "generation, and no second one; leave it out"
-        )
-    if settings.mutation_schedule is not None and not plan.mutation_std:
-        raise UserError(
-            f"survival.mutation_schedule is {settings.mutation_schedule!r}, and has no effect: survival.mutation_std, "
-            "which it multiplies, is 0"
-        )
-    _check_pressure(settings)
-    _check_scales(settings, plan)
-    _check_traits(settings, plan)
-
-
-def _check_pressure(settings: Settings) -> None:
-    """Whether anybody is replaced, and mutates, at any time."""
-    schedules = {"pressure": settings.survival_pressure, "mutation_schedule": settings.mutation_schedule}
-    effects = {
-        "pressure": "nobody whom the strategy replaces is replaced; raise it, or null for survival.strategy",
-        "mutation_schedule": "it multiplies survival.mutation_std by 0; say 0 for that instead",
-    }
-    for name, given in schedules.items():
-        schedule = make_schedule(given, f"survival.{name}")
-        if isinstance(schedule, Constant) and schedule.value == 0:
-            raise UserError(f"survival.{name} is {given!r}, and has no effect: {effects[name]}")
-
-
-def check_answers(plan: SurvivalPlan, members: Mapping[str, int]) -> None:
-    """Ask the user's own strategies and functions once of made-up members.
-
-    Args:
-        members: {species: P}.
-
-    Raises:
-        UserError: what they answer is no generation, or no fitness.
-    """
-    for name, strategy in plan.strategies.items():
-        if type(strategy) not in STRATEGIES.values():
-            rehearse(strategy, members[name], plan.groups)
-        if callable(plan.fitness):
-            made_up = np.linspace(0.5, 1.0, members[name])  # nothing to be afraid of in a logarithm or a quotient
-            worth(plan.fitness, {measure: made_up.copy() for measure in MEASURES}, name, members[name])
-
-
 def worth(fitness: Any, measures: Mapping[str, NDArray[Any]], species: str, members: int) -> NDArray[np.float64]:
     """[P], what a function of the user's own says. measures: {name: [P]}.
 
@@ -230,43 +175,6 @@ def worth(fitness: Any, measures: Mapping[str, NDArray[Any]], species: str, memb
     if found.shape != (members,):
         raise UserError(f"{who} {list(found.shape)} numbers {must}")
     return found.astype(float)
-
-
-def _check_traits(settings: Settings, plan: SurvivalPlan) -> None:
-    """Whether what strategies read is measured of one species at least: else nobody is known, and all live on."""
-    kind, species = message_kind(settings.messages), settings.layout.species
-    symbols = kind is not None and kind.alphabet is not None
-    for trait in TRAITS:
-        readers = [species[name] for name, strategy in plan.strategies.items() if trait in strategy.traits]
-        known = any(symbols and s.speaks if trait == "messages" else hasattr(s.action_space, "n") for s in readers)
-        if readers and not known:
-            raise UserError(
-                f"survival.strategy is {settings.survival_strategy!r}, and has no effect: it goes by {trait}, and "
-                f"those who are selected have none that could be counted; {WHAT_COUNTS[trait]}"
-            )
-
-
-def _check_scales(settings: Settings, plan: SurvivalPlan) -> None:
-    """Whether hyper-parameters of members are multiples of something, and can be perturbed."""
-    for key in plan.hyperparameters:
-        if all(settings.own_settings(name).get(key, getattr(settings, key)) == 0 for name in plan.strategies):
-            raise UserError(
-                f"survival.hyperparameters.{key} has no effect: it is multiples of training.{key}, which is 0"
-            )
-    species = settings.layout.species
-    if "entropy_coeff" in plan.hyperparameters and not any(
-        settings.explores(species[name]) for name in plan.strategies
-    ):
-        raise UserError(
-            "survival.hyperparameters.entropy_coeff has no effect: actions of those who are selected get no bonus, for "
-            "they are learned from answers, or there is but one"
-        )
-    flat = plan.hyperparameters and all(low == high for low, high in plan.hyperparameters.values())
-    if flat and "perturbation" in settings.survival_given:
-        raise UserError(
-            f"survival.perturbation is {plan.perturbation}, and has no effect: the bounds of survival.hyperparameters "
-            "leave room for one value"
-        )
 
 
 def _check_numbers(settings: Settings) -> None:

@@ -27,7 +27,7 @@ from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
 from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats, check_trained
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
-from popcomm.rllib.survival_plan import check_answers
+from popcomm.rllib.survival_checks import check_answers, check_networks
 from popcomm.rllib.training_schedules import schedules_of
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.rllib.without_effect import check_effect
@@ -100,6 +100,7 @@ def check(settings: Settings) -> Plan:
     check_callbacks(settings)
     check_effect(settings, plan)
     if plan.survival is not None:
+        check_networks(plan.survival, {name: species.agent_class for name, species in plan.species.items()})
         check_answers(plan.survival, {name: species.members for name, species in plan.species.items()})
     return plan
 

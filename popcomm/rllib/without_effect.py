@@ -20,7 +20,7 @@ from popcomm.envs.process_worlds import TIMEOUT
 from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan, SpeciesPlan
 from popcomm.rllib.settings import ENTROPY_COEFF, Settings
-from popcomm.rllib.survival_plan import check_selection
+from popcomm.rllib.survival_checks import check_selection
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from popcomm.channels import message_kind
 from popcomm.errors import UserError
 from popcomm.evolution import STRATEGIES, rehearse
 from popcomm.evolution.strategy import IMITATE
-from popcomm.rllib.member_statistics import MEASURES, TRAITS
+from popcomm.rllib.member_statistics import TRAITS
 from popcomm.rllib.settings import Settings
-from popcomm.rllib.survival_plan import SurvivalPlan, worth
+from popcomm.rllib.survival_plan import SurvivalPlan, strategies_by_species, worth
 from popcomm.schedules import Constant, make_schedule
 
 WHAT_COUNTS = {"messages": "symbols, words and bits can", "actions": "Discrete ones can"}
@@ -26,11 +26,16 @@ def check_selection(settings: Settings, plan: SurvivalPlan, members: Mapping[str
             f"survival.strategy is {settings.survival_strategy!r}, and has no effect: all of {min(sizes.values())} "
             "members live on in every generation; let fewer do, or null for it"
         )
-    parents = [plan.groups * strategy.most_parents(sizes[name]) for name, strategy in plan.strategies.items()]
+    for name in strategies_by_species(settings, settings.layout):
+        if name in members and name not in plan.strategies:
+            why = f"population.members of it is {members[name]}" if members[name] < 2 else "it does not learn"
+            raise UserError(f"survival.strategy of species '{name}' has no effect: {why}; leave it out")
+    parents = [strategy.most_parents(sizes[name]) for name, strategy in plan.strategies.items()]
+    of_each = " of each community" if plan.groups > 1 else ""
     if plan.crossover and max(parents) < 2:
         raise UserError(
             f"survival.crossover is {plan.crossover}, and has no effect: by survival.strategy there is one parent in a "
-            "generation, and no second one; leave it out"
+            f"generation{of_each}, and no second one; leave it out"
         )
     if settings.mutation_schedule is not None and not plan.mutation_std:
         raise UserError(
@@ -69,7 +74,8 @@ def check_answers(plan: SurvivalPlan, members: Mapping[str, int]) -> None:
             rehearse(strategy, members[name], plan.groups)
         if callable(plan.fitness):
             made_up = np.linspace(0.5, 1.0, members[name])  # nothing to be afraid of in a logarithm or a quotient
-            worth(plan.fitness, {measure: made_up.copy() for measure in MEASURES}, name, members[name])
+            measures = {measure: made_up.copy() for measure in plan.measured[name]}
+            worth(plan.fitness, measures, name, members[name])
 
 
 def check_networks(plan: SurvivalPlan, agents: Mapping[str, type]) -> None:

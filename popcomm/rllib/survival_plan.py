@@ -19,7 +19,7 @@ from popcomm.evolution import NEWBORNS, Strategy, make_strategy
 from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.references import attribute
 from popcomm.rllib.by_species import of_species
-from popcomm.rllib.member_statistics import MEASURES
+from popcomm.rllib.member_statistics import MEASURES, TRAITS
 from popcomm.rllib.settings import Settings
 from popcomm.rollout import seed_of
 
@@ -38,6 +38,7 @@ class SurvivalPlan:
     strategies: Mapping[str, Strategy]  # {species that is selected: its strategy}
     every: int  # iterations
     fitness: str | Any  # a name of MEASURES, or a function {name: [P]} -> [P]
+    measured: Mapping[str, tuple[str, ...]]  # {species that is selected: names of MEASURES that there can be of it}
     smoothing: float
     mutation_std: float
     crossover: float
@@ -94,6 +95,7 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
         strategies=strategies,
         every=settings.survival_every,
         fitness=_fitness(settings, layout, selected),
+        measured={name: _measured(settings, layout, name) for name in selected},
         smoothing=settings.survival_smoothing,
         mutation_std=settings.mutation_std,
         crossover=settings.survival_crossover,
@@ -108,13 +110,26 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
 def _strategy(settings: Settings, layout: WorldLayout, species: str, members: int) -> Strategy:
     """That of a species: one for all, or {species: strategy, "default": strategy}."""
     key, given = "survival.strategy", settings.survival_strategy
-    if isinstance(given, Mapping) and "kind" not in given and given.keys() & {*layout.species, DEFAULT}:
-        for name in given:
-            if name not in layout.species and name != DEFAULT:
-                raise unknown(f"{key}: the species", str(name), [*layout.species, DEFAULT])
-        given = of_species(key, given, layout.species[species])
+    each = strategies_by_species(settings, layout)
+    for name in each:
+        if name not in layout.species and name != DEFAULT:
+            raise unknown(f"{key}: the species", str(name), [*layout.species, DEFAULT])
+    given = of_species(key, each, layout.species[species]) if each else given
     whose = f" of species '{species}'" if len(layout.species) > 1 else ""
-    return make_strategy(given, members, key, whose)
+    strategy = make_strategy(given, members, key, whose)
+    who = f"{key} {type(strategy).__name__}"
+    one_of(f"{who}: newborns", strategy.newborns, NEWBORNS)
+    for trait in strategy.traits:
+        if trait not in TRAITS:
+            raise UserError(f"{who}: the trait {trait!r} does not exist; {nearest(str(trait), TRAITS)}")
+    return strategy
+
+
+def strategies_by_species(settings: Settings, layout: WorldLayout) -> Mapping[str, Any]:
+    """survival.strategy where it is {species: strategy, "default": strategy}; empty where it is one for all."""
+    given = settings.survival_strategy
+    differs = isinstance(given, Mapping) and "kind" not in given and given.keys() & {*layout.species, DEFAULT}
+    return given if differs else {}
 
 
 def _learns(settings: Settings, species: str) -> bool:
@@ -158,22 +173,37 @@ def _check_effect(settings: Settings, begin: set[str]) -> None:
         )
 
 
+class Measured(dict[str, NDArray[Any]]):
+    """{name: [P]}, what a function that is the fitness is given; what it asks for beside that is told."""
+
+    def __init__(self, measures: Mapping[str, NDArray[Any]], who: str, species: str) -> None:
+        super().__init__(measures)
+        self.who, self.species = who, species
+
+    def __missing__(self, key: object) -> NDArray[Any]:
+        there = ", ".join(self)
+        raise UserError(
+            f"{self.who} asks for {key!r}, which is not measured of species '{self.species}'; allowed: {there}"
+        )
+
+
 def worth(fitness: Any, measures: Mapping[str, NDArray[Any]], species: str, members: int) -> NDArray[np.float64]:
     """[P], what a function of the user's own says. measures: {name: [P]}.
 
     Raises:
-        UserError: it is not a number for each member.
+        UserError: it asks for what is not measured, or it is not a number for each member.
     """
-    answer, who = fitness(measures), f"survival.fitness {getattr(fitness, '__name__', fitness)} returned"
+    who = f"survival.fitness {getattr(fitness, '__name__', fitness)}"
+    answer = fitness(Measured(measures, who, species))
     must = f"for species '{species}', and must return one number for each of its {members} members"
     try:
         found = np.asarray(answer)
     except (RuntimeError, TypeError, ValueError) as error:  # unequal lists, tensors with a gradient or of a GPU
-        raise UserError(f"{who} {type(answer).__name__}, which is no array ({error}), {must}") from error
+        raise UserError(f"{who} returned {type(answer).__name__}, which is no array ({error}), {must}") from error
     if found.dtype.kind not in "biuf":
-        raise UserError(f"{who} {found.dtype} {list(found.shape)} {must}")
+        raise UserError(f"{who} returned {found.dtype} {list(found.shape)} {must}")
     if found.shape != (members,):
-        raise UserError(f"{who} {list(found.shape)} numbers {must}")
+        raise UserError(f"{who} returned {list(found.shape)} numbers {must}")
     return found.astype(float)
 
 
@@ -248,6 +278,11 @@ def _unmeasured(settings: Settings, layout: WorldLayout, selected: Sequence[str]
         "influence": mute or anonymous or no_other,
     }
     return {name: why for name, why in reasons.items() if why}
+
+
+def _measured(settings: Settings, layout: WorldLayout, species: str) -> tuple[str, ...]:
+    unmeasured = _unmeasured(settings, layout, [species])
+    return tuple(name for name in MEASURES if name not in unmeasured)
 
 
 def _hyperparameters(given: Mapping[str, Any] | None) -> dict[str, Bounds]:

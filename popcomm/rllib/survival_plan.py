@@ -128,8 +128,9 @@ def _strategy(settings: Settings, layout: WorldLayout, species: str, members: in
 def strategies_by_species(settings: Settings, layout: WorldLayout) -> Mapping[str, Any]:
     """survival.strategy where it is {species: strategy, "default": strategy}; empty where it is one for all."""
     given = settings.survival_strategy
-    differs = isinstance(given, Mapping) and "kind" not in given and given.keys() & {*layout.species, DEFAULT}
-    return given if differs else {}
+    if not isinstance(given, Mapping) or "kind" in given:
+        return {}
+    return given if given.keys() & {*layout.species, DEFAULT} else {}
 
 
 def _learns(settings: Settings, species: str) -> bool:

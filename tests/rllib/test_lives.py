@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.lives import Lives
+from popcomm.rllib.rollout_statistics import RolloutStatistics
 
 
 def game(**env_config: Any) -> PopulationPPOConfig:
@@ -68,3 +70,18 @@ def test_a_seat_that_stays_empty_is_nobodys_life_and_nobody_is_met_there() -> No
     assert np.isnan(measures["return"][2:]).all()
     assert lives.lived is not None
     assert not lives.lived.any()  # of the episodes that follow
+
+
+def test_who_has_lived_so_far_is_in_a_runners_state_and_of_older_ones_all_have() -> None:
+    layout = PopulationPPOConfig().environment("traffic_junction_v0").layout
+    members = {name: 8 for name in layout.species}
+    first, second = (RolloutStatistics(layout, None, members) for _ in range(2))
+    first.returns, first.lengths = torch.zeros(2, layout.num_agents), torch.zeros(2)
+    first.lives.lived = np.arange(2 * layout.num_agents).reshape(2, -1) % 3 == 0
+    state = first.get_state()
+    second.set_state(state)
+    assert np.array_equal(second.lives.lived, first.lives.lived)
+    del state["lived"]
+    second.set_state(state)
+    assert second.lives.lived is not None
+    assert second.lives.lived.all()

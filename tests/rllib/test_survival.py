@@ -21,7 +21,7 @@ from popcomm.evolution import Strategy, lineage_file
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.lessons import lesson_loss, teachers
 from popcomm.rllib.member_statistics import MemberStatistics
-from popcomm.rllib.restoring import set_own_state
+from popcomm.rllib.restoring import CLOCK, set_own_state
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.survival import Survival
 
@@ -223,7 +223,9 @@ def test_selection_that_is_switched_on_in_a_resumed_run_begins_with_a_whole_gene
     iteration: int, first: int
 ) -> None:
     algorithm = MagicMock(iteration=iteration, survival=Survival(config_of(every=5).plan, 3))
-    set_own_state(algorithm, {})
+    set_own_state(algorithm, {})  # of a component of a checkpoint
+    assert algorithm.survival.get_state()["last"] == 0
+    set_own_state(algorithm, {CLOCK: {}})
     assert next(at for at in range(iteration + 1, 16) if algorithm.survival.due(at)) == first
 
 

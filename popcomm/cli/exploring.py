@@ -28,15 +28,16 @@ def explored(
         parameters: {"section.key": value} of the parent, inactive ones too.
         spaces: {"section.key": what it was drawn from}.
         keys: of those that are varied.
-        factors: one is drawn for each number.
+        factors: one is drawn for each number, whatever their order; what goes in steps, and its factor does not move,
+            goes a step up where that is above 1, and down where it is below.
         rng: of all that is random.
     """
     found = dict(parameters)
     for key in keys:
         space = spaces[key]
         # Both are drawn always, so that what one key does is the same whatever became of another.
-        anew, up = rng.random() < resample_probability, int(rng.integers(len(factors)))
-        found[key] = drawn(space, rng) if anew else _beside(space, found[key], factors[up], up, rng)
+        anew, way = rng.random() < resample_probability, int(rng.integers(len(factors)))
+        found[key] = drawn(space, rng) if anew else _beside(space, found[key], factors[way], way, rng)
     return found
 
 
@@ -60,7 +61,7 @@ def _beside(space: Space, value: Any, factor: float, way: int, rng: np.random.Ge
         step = space.arguments[2] if space.kind.startswith("q") else 1 if space.kind in WHOLE else 0
         # What goes in steps, and its factor does not move, takes one.
         stays = step > 0 and math.isclose(moved, value)
-        return _fitted(space, value + (step if way == 0 else -step)) if stays else moved
+        return _fitted(space, value + step * np.sign(factor - 1)) if stays else moved
     if value not in space.arguments:
         return drawn(space, rng)
     place = space.arguments.index(value) + (1 if way == 0 else -1)

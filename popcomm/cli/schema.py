@@ -64,15 +64,13 @@ def apply(document: Mapping[str, Mapping[str, Any]], config: Config) -> Config:
     return config
 
 
-def converted(document: Mapping[str, Mapping[str, Any]], config_class: type, *names: str) -> dict[str, dict[str, Any]]:
-    """Sections with their values as `apply` gives them to the config's methods; of `stop` its bounds, as floats.
+def converted(document: Mapping[str, Mapping[str, Any]], config_class: type, section: str) -> dict[str, Any]:
+    """A section with its values as `apply` gives them to the config's method.
 
     Raises:
         UserError: an unknown key, or a value of the wrong type.
     """
-    known = sections(config_class)
-    found: dict[str, dict[str, Any]] = {"stop": dict(stop_bounds(document))}
-    return found | {name: _arguments(name, document.get(name) or {}, known) for name in names}
+    return _arguments(section, document.get(section) or {}, sections(config_class))
 
 
 def sections(config_class: type) -> dict[str, Parameters]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any
 
 from popcomm.cli import schema
 from popcomm.cli.documents import shown
-from popcomm.cli.sweep_rules import Rule, make_rule, make_sampler
+from popcomm.cli.sweep_rule import Rule
+from popcomm.cli.sweep_rules import make_rule, make_sampler
 from popcomm.cli.types import convert
 from popcomm.errors import UserError, nearest
 
@@ -88,7 +90,7 @@ class Search:
         rule: which trials end early, or take over another's population; None: none.
         sampler: "random", or "optuna" for draws that follow what earlier trials came to.
         seed: of the draws and of the selection between runs, debugging.seed; None: fresh entropy.
-        iterations: of a trial, stop.training_iteration; None: other bounds end it.
+        iterations: of the longest trial, stop.training_iteration; None: not all trials bound them.
     """
 
     param_space: dict[str, Space]
@@ -183,12 +185,12 @@ def search(document: Mapping[str, Mapping[str, Any]]) -> Search:
     from popcomm.rllib import PopulationPPOConfig  # takes seconds, so after what can be told at once
 
     space = _param_space(section.get("param_space"))
-    others = schema.converted(document, PopulationPPOConfig, "recording", "debugging")
-    seed, iterations = others["debugging"].get("seed"), others["stop"].get("training_iteration")
+    seed = schema.converted(document, PopulationPPOConfig, "debugging").get("seed")
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"{SEED} is {seed}, and must be a whole number between 0 and {LARGEST_SEED}")
-    found = Search(space, **values, rule=rule, sampler=sampler, seed=seed, iterations=iterations)
-    _check_together(found, others)
+    found = Search(space, **values, rule=rule, sampler=sampler, seed=seed)
+    found = dataclasses.replace(found, iterations=_longest(document, found))
+    _check_together(found)
     return found
 
 
@@ -213,7 +215,16 @@ def with_parameters(document: Mapping[str, Any], parameters: Mapping[str, Any]) 
     return result
 
 
-def _check_together(found: Search, document: Mapping[str, Any]) -> None:
+def _longest(document: Mapping[str, Mapping[str, Any]], found: Search) -> float | None:
+    """stop.training_iteration of the longest trial; None where one of them has none."""
+    stop = {"stop": document.get("stop")}
+    own = ({key: value for key, value in point.items() if key.startswith("stop.")} for point in found.points())
+    lengths = [schema.stop_bounds(with_parameters(stop, one)).get("training_iteration") for one in own]
+    known = [length for length in lengths if length is not None]
+    return max(known) if len(known) == len(lengths) else None
+
+
+def _check_together(found: Search) -> None:
     needs = [name for name, given in (("scheduler", found.rule), ("search", found.sampler == "optuna")) if given]
     if needs and found.metric is None:
         raise UserError(f"tune.metric is missing: tune.{needs[0]} goes by it, for example charts/reward")
@@ -225,7 +236,7 @@ def _check_together(found: Search, document: Mapping[str, Any]) -> None:
                     f"{nearest(space.kind, [kind for kind in SPACES if kind != GRID and kind not in BELLS])}"
                 )
     if found.rule is not None:
-        found.rule.check(document, list(found.param_space), found.num_trials, found.sampler)
+        found.rule.check(list(found.param_space), found.num_trials, found.sampler, found.iterations)
 
 
 def _check_settings(values: Mapping[str, Any]) -> None:

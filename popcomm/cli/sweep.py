@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from popcomm.checks import count
-from popcomm.cli import runs_lineage, train
+from popcomm.cli import runs_lineage, schema, train
 from popcomm.cli.ray_session import cpus, quiet_ray, ray_session
 from popcomm.cli.run_folder import check_run_dir, open_run_dir
 from popcomm.cli.search_space import SEED, Search, search
@@ -162,9 +162,13 @@ def checked_trials(document: Mapping[str, Any], wanted: Search, elsewhere: bool 
     configs = []
     for point in wanted.points():
         try:
-            config = train.checked_config(document_of(document, wanted, point), elsewhere)
+            own = document_of(document, wanted, point)
+            config = train.checked_config(own, elsewhere)
             if config.seed is not None:
                 count(SEED, config.seed, 0)
+            if wanted.rule is not None:
+                iterations = schema.stop_bounds(own).get("training_iteration")
+                wanted.rule.check_trial(iterations, config.checkpoint_every)
             _check_networks(config)
         except UserError as error:
             raise UserError(f"{spelled(point)}: {error}") from error

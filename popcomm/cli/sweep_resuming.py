@@ -38,6 +38,9 @@ def check_resumed(
     stops = [f"{key} {told}" for key, told in changed.items() if key.partition(".")[0] == "stop"]
     if not stops:
         return ()
+    for key in changed:
+        if key in wanted.param_space and not wanted.param_space[key].when:
+            raise UserError(f"--resume: {key} {changed[key]}, and has no effect: trials have it of tune.param_space")
     if ITERATIONS in changed and isinstance(wanted.rule, ASHA) and wanted.rule.max_t is None:
         raise UserError(
             f"--resume: {ITERATIONS} {changed[ITERATIONS]}, of which the rungs of tune.scheduler asha were made, and "

@@ -20,11 +20,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from ray.tune.stopper import Stopper
 
 from popcomm.cli import runs_lineage
+from popcomm.cli.between_runs import BetweenRuns, check_parents
 from popcomm.cli.exploring import explored
 from popcomm.cli.run_folder import PROGRESS, checkpoint_path
 from popcomm.cli.runs_lineage import Life, RunsAlive
 from popcomm.cli.search_space import Search
-from popcomm.cli.sweep_rules import ASHA, BetweenRuns, MedianStopping, check_parents
+from popcomm.cli.sweep_rules import ASHA, MedianStopping
 from popcomm.evolution import NOBODY, Generation, chosen, lived, succeeded
 from popcomm.evolution.lineage import rows as lineage_rows
 from popcomm.language import progress

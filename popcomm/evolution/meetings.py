@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcomm.errors import UserError
-from popcomm.evolution.generation import Floats, Ints
+from popcomm.evolution.generation import NOBODY, Floats, Ints
 
 PARTNERS = 64  # seats of a world whose members a seat meets; in larger worlds the ones that follow it
 
@@ -52,19 +52,23 @@ class Meetings:
             members: [E, N] int64, who sat where.
             values: [E, N], what they came to.
             counted: [E, N] bool, whose value counts; None: all.
-            met: [E, N, S] int64, numbers of those whom each met; None: those on the other seats.
+            met: [E, N, S] int64, numbers of those whom each met, NOBODY for a seat that was empty; None: those on the
+                other seats. Who met nobody at all was alone.
         """
         if not members.size:
             return
         if met is None:
             seats = np.arange(members.shape[1])
             met = self.first + members[:, neighbours(seats, seats, self.partners)]
+        there = met != NOBODY
+        alone = ~there.any(-1, keepdims=True)
+        met, there = np.where(alone, self.first + members[..., None], met), there | alone
         pairs = members[..., None] * self.everybody + met
         weights = np.ones(members.shape) if counted is None else counted.astype(float)
         # Where a world has several seats of a pair, each counts as its share: a world is one meeting with everyone.
-        each = np.broadcast_to((weights / met.shape[-1])[..., None], pairs.shape)
+        each = np.broadcast_to((weights / there.sum(-1))[..., None], pairs.shape)
         told = np.where(weights > 0, values, 0.0)
-        self._gather(pairs.reshape(-1), (each * told[..., None]).reshape(-1), each.reshape(-1))
+        self._gather(pairs[there], (each * told[..., None])[there], each[there])
 
     def _gather(self, pairs: Ints, sums: Floats, counts: Floats) -> None:
         whole = np.concatenate([self._pairs, pairs])

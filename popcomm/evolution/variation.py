@@ -14,44 +14,62 @@ CHUNK = 1 << 20
 
 
 @torch.no_grad()
-def mutate(tensor: Tensor, newborn: Tensor, std: float, generator: torch.Generator) -> None:
+def mutate(
+    tensor: Tensor, newborn: Tensor, std: float, generator: torch.Generator, whose: Tensor | None = None
+) -> None:
     """Gaussian mutation, in place: w <- w + std s e, where e ~ N(0, 1) and s is the root mean square of the member's
     own numbers in this tensor, so that tensors of any scale move by the same share. A tensor of zeros stays.
 
     Args:
-        tensor: [P, ...] float.
-        newborn: [M] int64, places of the children.
+        tensor: [R, ...] float.
+        newborn: [M] int64, the children.
         std: 0 changes no bit.
         generator: of e, on the tensor's device.
+        whose: [R] int64, the member whose each row is; None: row p is member p's.
     """
-    if std == 0 or not len(newborn):
+    if std == 0 or not len(newborn) or not len(tensor):
+        return
+    if whose is not None and not torch.equal(whose, torch.arange(len(tensor), device=whose.device)):
+        for child in newborn:  # who has as many rows as it has
+            own = whose == child
+            tensor[own] = _mutated(tensor[own].unsqueeze(0), std, generator).squeeze(0)
         return
     size = max(1, tensor[0].numel())
     for places in newborn.split(max(1, CHUNK // size)):
-        rows = tensor[places]
-        flat = rows.reshape(len(places), -1)
-        scale = flat.square().mean(1).sqrt().mul_(std)
-        noise = torch.empty_like(flat).normal_(generator=generator)
-        tensor[places] = noise.mul_(scale.unsqueeze(1)).add_(flat).view_as(rows)
+        tensor[places] = _mutated(tensor[places], std, generator)
 
 
-def mates_of(sources: Ints, rng: np.random.Generator) -> Ints:
+def _mutated(rows: Tensor, std: float, generator: torch.Generator) -> Tensor:
+    """rows: [M, ...], of a child each."""
+    if not rows.numel():
+        return rows
+    flat = rows.reshape(len(rows), -1)
+    scale = flat.square().mean(1).sqrt().mul_(std)
+    noise = torch.empty_like(flat).normal_(generator=generator)
+    return noise.mul_(scale.unsqueeze(1)).add_(flat).view_as(rows)
+
+
+def mates_of(sources: Ints, rng: np.random.Generator, groups: int = 1) -> Ints:
     """A second parent for every child of one, [P] int64 places: drawn evenly from the other parents of its generation.
 
     NOBODY for those who live on or are made anew, and where there is no other parent.
 
+    Args:
+        sources: [P] int64, as `Strategy.select` returns.
+        groups: equal groups of consecutive places, within which children have their parents.
+
     >>> mates_of(np.array([0, 0, 3, 3]), np.random.default_rng(0))
     array([-1,  3,  0, -1])
     """
-    places = np.arange(len(sources))
-    children = np.flatnonzero((sources != places) & (sources != NOBODY))
     mates = np.full(len(sources), NOBODY)
-    parents = np.unique(sources[children])
-    if len(parents) < 2:
-        return mates
-    own = np.searchsorted(parents, sources[children])
-    drawn = rng.integers(len(parents) - 1, size=len(children))
-    mates[children] = parents[drawn + (drawn >= own)]
+    for places in np.arange(len(sources)).reshape(groups, -1):
+        children = places[(sources[places] != places) & (sources[places] != NOBODY)]
+        parents = np.unique(sources[children])
+        if len(parents) < 2:
+            continue
+        own = np.searchsorted(parents, sources[children])
+        drawn = rng.integers(len(parents) - 1, size=len(children))
+        mates[children] = parents[drawn + (drawn >= own)]
     return mates
 
 
@@ -103,22 +121,29 @@ def crossed(sources: Ints, mates: Ints, tensors: int, share: float, rng: np.rand
 
 
 def inherited(
-    values: Floats, sources: Ints, factor: float, bounds: tuple[float, float], rng: np.random.Generator
+    values: Floats,
+    sources: Ints,
+    factor: float,
+    bounds: tuple[float, float],
+    rng: np.random.Generator,
+    groups: int = 1,
 ) -> Floats:
     """A hyper-parameter of each member of the next generation, [P] float64.
 
     A child's is its parent's times `factor` or divided by it, as likely, within bounds (explore by perturbation:
     Jaderberg et al. 2017, Population Based Training, appendix A). Who lives on keeps its own, and who is made anew
-    takes that of a member drawn at random, unperturbed.
+    takes that of a member of its group drawn at random, unperturbed.
 
     Args:
         values: [P] float64, above 0.
         sources: [P] int64, as `Strategy.select` returns.
         factor: 1 or more; 1 perturbs nothing.
         bounds: lowest and highest value.
+        groups: equal groups of consecutive places.
     """
-    places = np.arange(len(values))
-    origin = np.where(sources == NOBODY, rng.integers(len(values), size=len(values)), sources)
+    places, size = np.arange(len(values)), len(values) // groups
+    drawn = places // size * size + rng.integers(size, size=len(values))
+    origin = np.where(sources == NOBODY, drawn, sources)
     up = rng.random(len(values)) < 0.5
     child = (sources != places) & (sources != NOBODY)
     moved = values[origin] * np.where(child, np.where(up, factor, 1 / factor), 1.0)

@@ -222,7 +222,7 @@ class ConfigOfPopulations(Settings):
             hyperparameters: {"lr" or "entropy_coeff": [lowest, highest]}: each member has its own, a multiple of the
                 setting within these bounds, which children inherit and perturb.
             perturbation: factor by which a child's is above or below its parent's.
-            within: "species", or "communities": children take the places of their own community alone.
+            within: "species", or "communities": children have both parents of their own community, and take its places.
             mutation_schedule: by how much `mutation_std` is multiplied while training goes on: a schedule, or a
                 mapping such as {"kind": "linear", "begin": 0, "end": 100000} (`popcomm.schedules`).
             pressure: probability with which a member that the strategy replaces is replaced indeed: a number, or a

@@ -116,22 +116,48 @@ def inherit(
 
     Args:
         module: a PopulationRLModule. Of parameters that are not the members', its agent's `inherit(parents)` says which
-            rows they get, and an agent with that method moves its own buffers itself.
+            rows they get, and an agent with that method moves its own buffers itself. What has no axis of members is a
+            whole network's, and stays.
         optimizers: of the species.
         parents: [P] int64; -1: zeros, as `reindex` makes them.
         crossed: {parameter: [P]}, the members of whom some parameters are instead.
     """
-    agent, others = module.agent, crossed or {}
+    agent, others, members = module.agent, crossed or {}, len(parents)
     itself = hasattr(agent, "inherit")
     rows = agent.inherit(parents) if itself else {}
     for parameter in module.parameters():
-        if id(parameter) not in module.everybodys:
-            chosen = rows.get(parameter, others.get(parameter, parents))
-            reindex(optimizer_of(optimizers, parameter), parameter, chosen)
-    kept = module.everybodys | ({id(buffer) for buffer in agent.buffers()} if itself else set())
-    for buffer in module.buffers():
-        if id(buffer) not in kept:
-            buffer.copy_(take_rows(buffer, parents.to(buffer.device)))
+        if id(parameter) in module.everybodys or not (parameter in rows or has_members(parameter, members)):
+            continue  # nobody's own
+        chosen = rows.get(parameter, others.get(parameter, parents))
+        reindex(optimizer_of(optimizers, parameter), parameter, chosen)
+    for buffer in own_buffers(module, members).values():
+        buffer.copy_(take_rows(buffer, parents.to(buffer.device)))
+
+
+def own_buffers(module: Any, members: int) -> dict[str, Tensor]:
+    """{name: [P, ...]}, those of a PopulationRLModule that go with its members; not what its agent moves itself.
+
+    Args:
+        members: P.
+    """
+    agent = module.agent
+    kept = module.everybodys | ({id(b) for b in agent.buffers()} if hasattr(agent, "inherit") else set())
+    return {name: b for name, b in module.named_buffers() if id(b) not in kept and has_members(b, members)}
+
+
+def whose_rows(module: Any, parameter: nn.Parameter, members: int) -> Tensor | None:
+    """[axis 0] int64, the member whose each row of a parameter is; None: it is nobody's own.
+
+    Args:
+        module: a PopulationRLModule.
+        parameter: of it.
+        members: P.
+    """
+    owners = owners_of(module.agent)
+    if parameter in owners:
+        return owners[parameter]
+    own = id(parameter) not in module.everybodys and has_members(parameter, members)
+    return torch.arange(members, device=parameter.device) if own else None
 
 
 class Ownership(NamedTuple):
@@ -158,6 +184,6 @@ class Ownership(NamedTuple):
         return how(gradients, self.members, limit, owners)
 
 
-def has_members(parameter: nn.Parameter, members: int) -> bool:
-    """Whether the first axis of a parameter is the members."""
+def has_members(parameter: Tensor, members: int) -> bool:
+    """Whether the first axis of a parameter, or of a buffer, is the members."""
     return members == 1 or (parameter.ndim > 0 and parameter.shape[0] == members)

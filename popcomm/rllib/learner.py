@@ -18,7 +18,6 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from popcomm.agents.distributions import action_distribution
-from popcomm.evolution.diversity import of_weights
 from popcomm.rllib.adam import Adam
 from popcomm.rllib.advantages import add_advantages
 from popcomm.rllib.determinism import leave_new_memory, tell_compiler, without_compiler
@@ -39,7 +38,7 @@ from popcomm.rllib.settings import Settings
 from popcomm.rllib.shares import Arrays, LostFragments, agreed_share, minibatches, select
 from popcomm.rllib.sharing import own_parameters
 from popcomm.rllib.species_loss import SpeciesLoss, check_scheduled
-from popcomm.rllib.succession import Succession, carry_out
+from popcomm.rllib.succession import Succession, carry_out, weight_diversity
 from popcomm.rllib.unroll import SpeciesUnroll, Unroller
 from popcomm.rollout import seed_of
 
@@ -330,12 +329,12 @@ class PopulationPPOLearner(PPOTorchLearner):
         """The next generation of some species takes its places.
 
         Returns:
-            {species: how much its members' weights differ} (`popcomm.evolution.diversity.of_weights`).
+            {species: how much its members' weights differ} (`weight_diversity`).
         """
         for name, succession in successions.items():
             carry_out(succession, self.networks[name], self._optimizers(name))
             self.guards[name].begin_anew(succession.newborn)
-        return {name: of_weights(list(self.networks[name].agent.parameters())) for name in successions}
+        return {name: weight_diversity(self.networks[name]) for name in successions}
 
     # ---- state ----
 

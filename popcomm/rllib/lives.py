@@ -12,6 +12,7 @@ from popcomm.channels import MessageKind
 from popcomm.channels.kinds import counted, voiced
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.world import Species
+from popcomm.evolution import NOBODY
 from popcomm.evolution.meetings import neighbours
 from popcomm.rllib.fragment import Fragment, parts_of, said_in
 from popcomm.rllib.listening import Moved, count_moves
@@ -33,6 +34,7 @@ class Lives:
     Attributes:
         members: {species: what its members came to since `read`}.
         whole: [B, N] bool, lives that were not begun by who sat there before, which alone count; None: all.
+        lived: [B, N] bool, seats on which anybody has lived in the episode that goes on; None: not known, all.
     """
 
     def __init__(self, layout: WorldLayout, kind: MessageKind | None, members: Mapping[str, int]) -> None:
@@ -45,11 +47,13 @@ class Lives:
         self._beside = {name: neighbours(seats[name], every) for name in self.members}
         self._firsts = firsts_of(members)
         self.whole: np.ndarray | None = None
+        self.lived: np.ndarray | None = None
         self._in_steps: list[np.ndarray | None] = []  # the same, at each step since the last fragment was counted
         self._in_fragment: np.ndarray | None = None  # [B, T, N] bool, in the fragment that was counted last; None: all
 
     def step(self, turn: Turn, rewards: np.ndarray, alive: np.ndarray) -> None:
         """Take in a step. rewards: [B, N]; alive: [B, N] bool."""
+        self.lived = alive.copy() if self.lived is None else self.lived | alive
         self._in_steps.append(None if self.whole is None else self.whole.copy())
         alive = alive if self.whole is None else alive & self.whole
         for name, own in self.members.items():
@@ -58,7 +62,7 @@ class Lives:
         count_games(self.members, turn, self.layout, self.whole)
 
     def end(self, members: Mapping[str, np.ndarray], over: np.ndarray, returns: np.ndarray) -> None:
-        """Take in episodes that end.
+        """Take in episodes that end. A seat that stayed empty was nobody's life, and whom it was drawn for met nobody.
 
         Args:
             members: {species: [B, N_s] int64}, who sits where.
@@ -67,11 +71,15 @@ class Lives:
         """
         if not self.members:
             return
-        whole = np.ones(returns.shape, bool) if self.whole is None else self.whole[over]
+        lived = np.ones(returns.shape, bool) if self.lived is None else self.lived[over]
+        whole = lived if self.whole is None else lived & self.whole[over]
         numbers = np.concatenate([members[name][over] + self._firsts[name] for name in self.layout.species], 1)
         for name, own in self.members.items():
-            seats, met = self.layout.species[name].seats, numbers[:, self._beside[name]]
+            seats, beside = self.layout.species[name].seats, self._beside[name]
+            met = np.where(lived[:, beside], numbers[:, beside], NOBODY)
             own.ended(members[name][over], returns[:, seats], returns.mean(1), whole[:, seats], met)
+        if self.lived is not None:
+            self.lived[over] = False
         if self.whole is not None:
             self.whole[over] = True
             self.whole = None if self.whole.all() else self.whole

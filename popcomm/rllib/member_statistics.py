@@ -65,7 +65,8 @@ class MemberStatistics:
             returns: [E, N_s].
             shared: [E], the mean over all seats of a world.
             counted: [E, N_s] bool: whose life is all its own, and not begun by who sat there before.
-            met: [E, N_s, S] int64, numbers of those whom they met, of all species; None: those on the other seats.
+            met: [E, N_s, S] int64, numbers of those whom they met, of all species, NOBODY for an empty seat; None:
+                those on the other seats.
         """
         self.returns.add(members, returns, counted, met)
         self.shared.add(members, np.broadcast_to(shared[:, None], members.shape), counted, met)

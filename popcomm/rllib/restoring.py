@@ -219,6 +219,8 @@ def set_own_state(algorithm: Any, state: Mapping[str, Any]) -> None:
     algorithm.ledger.set_state(state.get(LEDGER, {}))
     if algorithm.survival is not None and SURVIVAL in state:
         algorithm.survival.set_state(state[SURVIVAL])
+    elif algorithm.survival is not None and CLOCK in state:  # a whole checkpoint, and not a component of one
+        algorithm.survival.begin_at(algorithm.iteration)
     # What was sampled ahead goes with the worlds that it led to.
     algorithm.ahead.forget()
     saved = dict(state.get(RUNNER_STATES, []))

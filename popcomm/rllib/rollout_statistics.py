@@ -289,11 +289,15 @@ class RolloutStatistics:
             "lengths": self.lengths,
             "performance": dict(self.performance),
             "whole": self.lives.whole,
+            "lived": self.lives.lived,
             "private": self.private.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.returns, self.lengths = state["returns"], state["lengths"]
         self.performance = state.get("performance", {})
-        self.lives.whole = state.get("whole")  # checkpoints of before there was selection have none
+        # Checkpoints of before there was selection have none, and those of before seats could be empty do not say.
+        self.lives.whole = state.get("whole")
+        unknown = None if self.returns is None else np.ones(tuple(self.returns.shape), bool)
+        self.lives.lived = state.get("lived", unknown)
         self.private.set_state(state.get("private", {}))

@@ -12,8 +12,9 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from torch import Tensor
 
 from popcomm.evolution import NOBODY, crossed, mutate
+from popcomm.evolution.diversity import of_weights
 from popcomm.evolution.generation import Ints
-from popcomm.rllib.growth import inherit
+from popcomm.rllib.growth import has_members, inherit, own_buffers, owners_of, whose_rows
 from popcomm.rllib.module import PopulationRLModule, scale_name
 
 
@@ -67,7 +68,21 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
     for parameter in parameters:
         generator = torch.Generator(parameter.device)  # learners are on devices of one kind
         generator.manual_seed(int(rng.integers(2**63)))
-        mutate(parameter.data, children.to(parameter.device), succession.mutation_std, generator)
+        whose = whose_rows(module, parameter, len(made))
+        if whose is not None:
+            mutate(parameter.data, children.to(parameter.device), succession.mutation_std, generator, whose)
+
+
+def weight_diversity(module: PopulationRLModule) -> float:
+    """How much the weights of the members' networks differ (`popcomm.evolution.diversity.of_weights`); of those alone
+    of which each has as many."""
+    members, owners, own = module.spec.members, owners_of(module.agent), []
+    for parameter in module.agent.parameters():
+        if parameter not in owners and has_members(parameter, members):
+            own.append(parameter)
+        elif parameter in owners and len(set(torch.bincount(owners[parameter], minlength=members).tolist())) == 1:
+            own.append(parameter[owners[parameter].argsort(stable=True)].reshape(members, -1))
+    return of_weights(own)
 
 
 def _enrol(succession: Succession, module: PopulationRLModule) -> None:
@@ -85,12 +100,15 @@ def _enrol(succession: Succession, module: PopulationRLModule) -> None:
 def _make_anew(module: PopulationRLModule, made: Tensor, seed: int) -> None:
     """Parameters and buffers of some members as a module begins with them. made: [P] bool."""
     fresh: Any = type(module)(**_arguments(module, seed))
-    own = dict(module.named_parameters()) | dict(module.named_buffers())
-    for name, values in (*fresh.named_parameters(), *fresh.named_buffers()):
-        mine = own[name]
-        if mine.ndim and len(mine) == len(made) and id(mine) not in module.everybodys:
-            where = made.to(mine.device)
-            mine.data[where] = values.data.to(mine.device)[where]
+    own = dict(module.named_parameters())
+    for name, values in fresh.named_parameters():
+        mine, theirs = (whose_rows(m, p, len(made)) for m, p in ((module, own[name]), (fresh, values)))
+        if mine is not None and theirs is not None:
+            own[name].data[made.to(mine.device)[mine]] = values.data[made.to(theirs.device)[theirs]].to(mine.device)
+    buffers = own_buffers(module, len(made))
+    for name, values in own_buffers(fresh, len(made)).items():
+        where = made.to(buffers[name].device)
+        buffers[name][where] = values.to(where.device)[where]
     module.returns.begin_anew(made.to(module.returns.weight.device))
 
 

@@ -58,7 +58,7 @@ class Survival:
         self._members = {name: s.members for name, s in plan.species.items()}
         self.generations = {name: Generation.first(s.members) for name, s in species.items()}
         self._met = self._nothing_met()
-        # The iteration that the last selection ended; None: not known, of a checkpoint of before it was kept.
+        # The iteration up to which no generation ends any more; None: not known, of a checkpoint of before it was kept.
         self._last: int | None = 0
         self._warned: set[tuple[str, bool]] = set()  # of which species, and whether of all its members
         self._infinite: set[str] = set()  # species of which somebody's fitness was, of which was told
@@ -86,6 +86,11 @@ class Survival:
         last = iteration - 1 if self._last is None else self._last
         return iteration // self.plan.every > last // self.plan.every
 
+    def begin_at(self, iteration: int) -> None:
+        """Of a training that went on so far without selection: the first generation is a whole one."""
+        every = self.plan.every
+        self._last = -(-iteration // every) * every
+
     def fitness(self, name: str) -> Array:
         """[P], of the present generation alone; nan where nothing is known, or where it is infinite.
 
@@ -94,10 +99,9 @@ class Survival:
         """
         measures, asked = self._met[name].measures(), self.plan.fitness
         nothing = np.full(self.generations[name].members, np.nan)
-        if isinstance(asked, str):  # where nobody spoke, or saw anything that has a label, it is not there
-            found = measures.get(asked, nothing)
-        else:
-            found = worth(asked, measures, name, len(nothing))
+        # Where nobody spoke, or saw anything that has a label, it is not there yet.
+        told = {measure: measures.get(measure, nothing.copy()) for measure in self.plan.measured[name]}
+        found = told[asked] if isinstance(asked, str) else worth(asked, told, name, len(nothing))
         infinite = np.isinf(found)
         if infinite.any() and name not in self._infinite:
             self._infinite.add(name)
@@ -140,12 +144,13 @@ class Survival:
         if begin == IMITATE:  # on the place of a parent that is replaced sits a newborn, who knows nothing yet
             sources = taught_by_the_living(sources, before.fitness, rng, plan.groups)
         crosses = plan.crossover > 0 and begin == COPY
-        mates = mates_of(sources, rng) if crosses else np.full(before.members, -1)
+        mates = mates_of(sources, rng, plan.groups) if crosses else np.full(before.members, -1)
         # Of those who begin anew and are not taught nothing is anybody's but hyper-parameters: no descent.
         alone = (begin == FRESH) & (sources != np.arange(before.members))
         after = succeeded(before, np.where(alone, NOBODY, sources), mates, anew=begin != COPY)
         for key, bounds in plan.hyperparameters.items():
-            self.scales[name][key] = inherited(self.scales[name][key], sources, plan.perturbation, bounds, rng)
+            now = self.scales[name][key]
+            self.scales[name][key] = inherited(now, sources, plan.perturbation, bounds, rng, plan.groups)
         rows, ended = lineage.rows(before, sources, iteration), self.ended[name]
         self.ended[name] = {key: np.concatenate([ended[key], new]) if ended else new for key, new in rows.items()}
         self.generations[name] = after

@@ -15,14 +15,13 @@ from popcomm.checks import count, number, one_of, share
 from popcomm.envs.layout import WorldLayout
 from popcomm.envs.species import DEFAULT
 from popcomm.errors import UserError, nearest, unknown
-from popcomm.evolution import NEWBORNS, STRATEGIES, Strategy, make_strategy, rehearse
+from popcomm.evolution import NEWBORNS, Strategy, make_strategy
 from popcomm.evolution.strategy import COPY, IMITATE
 from popcomm.references import attribute
 from popcomm.rllib.by_species import of_species
 from popcomm.rllib.member_statistics import MEASURES, TRAITS
 from popcomm.rllib.settings import Settings
 from popcomm.rollout import seed_of
-from popcomm.schedules import Constant, make_schedule
 
 GROUPS = ("species", "communities")
 HYPERPARAMETERS = ("lr", "entropy_coeff")
@@ -39,6 +38,7 @@ class SurvivalPlan:
     strategies: Mapping[str, Strategy]  # {species that is selected: its strategy}
     every: int  # iterations
     fitness: str | Any  # a name of MEASURES, or a function {name: [P]} -> [P]
+    measured: Mapping[str, tuple[str, ...]]  # {species that is selected: names of MEASURES that there can be of it}
     smoothing: float
     mutation_std: float
     crossover: float
@@ -95,6 +95,7 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
         strategies=strategies,
         every=settings.survival_every,
         fitness=_fitness(settings, layout, selected),
+        measured={name: _measured(settings, layout, name) for name in selected},
         smoothing=settings.survival_smoothing,
         mutation_std=settings.mutation_std,
         crossover=settings.survival_crossover,
@@ -109,13 +110,27 @@ def survival_of(settings: Settings, layout: WorldLayout, members: Mapping[str, i
 def _strategy(settings: Settings, layout: WorldLayout, species: str, members: int) -> Strategy:
     """That of a species: one for all, or {species: strategy, "default": strategy}."""
     key, given = "survival.strategy", settings.survival_strategy
-    if isinstance(given, Mapping) and "kind" not in given and given.keys() & {*layout.species, DEFAULT}:
-        for name in given:
-            if name not in layout.species and name != DEFAULT:
-                raise unknown(f"{key}: the species", str(name), [*layout.species, DEFAULT])
-        given = of_species(key, given, layout.species[species])
+    each = strategies_by_species(settings, layout)
+    for name in each:
+        if name not in layout.species and name != DEFAULT:
+            raise unknown(f"{key}: the species", str(name), [*layout.species, DEFAULT])
+    given = of_species(key, each, layout.species[species]) if each else given
     whose = f" of species '{species}'" if len(layout.species) > 1 else ""
-    return make_strategy(given, members, key, whose)
+    strategy = make_strategy(given, members, key, whose)
+    who = f"{key} {type(strategy).__name__}"
+    one_of(f"{who}: newborns", strategy.newborns, NEWBORNS)
+    for trait in strategy.traits:
+        if trait not in TRAITS:
+            raise UserError(f"{who}: the trait {trait!r} does not exist; {nearest(str(trait), TRAITS)}")
+    return strategy
+
+
+def strategies_by_species(settings: Settings, layout: WorldLayout) -> Mapping[str, Any]:
+    """survival.strategy where it is {species: strategy, "default": strategy}; empty where it is one for all."""
+    given = settings.survival_strategy
+    if not isinstance(given, Mapping) or "kind" in given:
+        return {}
+    return given if given.keys() & {*layout.species, DEFAULT} else {}
 
 
 def _learns(settings: Settings, species: str) -> bool:
@@ -159,114 +174,38 @@ def _check_effect(settings: Settings, begin: set[str]) -> None:
         )
 
 
-def check_selection(settings: Settings, plan: SurvivalPlan, members: Mapping[str, int]) -> None:
-    """Raises UserError: what is said of selection has nothing to act on. members: {species: P}."""
-    sizes = {name: members[name] // plan.groups for name in plan.strategies}
-    if not any(strategy.most_replaced(sizes[name]) for name, strategy in plan.strategies.items()):
+class Measured(dict[str, NDArray[Any]]):
+    """{name: [P]}, what a function that is the fitness is given; what it asks for beside that is told."""
+
+    def __init__(self, measures: Mapping[str, NDArray[Any]], who: str, species: str) -> None:
+        super().__init__(measures)
+        self.who, self.species = who, species
+
+    def __missing__(self, key: object) -> NDArray[Any]:
+        there = ", ".join(self)
         raise UserError(
-            f"survival.strategy is {settings.survival_strategy!r}, and has no effect: all of {min(sizes.values())} "
-            "members live on in every generation; let fewer do, or null for it"
+            f"{self.who} asks for {key!r}, which is not measured of species '{self.species}'; allowed: {there}"
         )
-    parents = [plan.groups * strategy.most_parents(sizes[name]) for name, strategy in plan.strategies.items()]
-    if plan.crossover and max(parents) < 2:
-        raise UserError(
-            f"survival.crossover is {plan.crossover}, and has no effect: by survival.strategy there is one parent in a "
-            "generation, and no second one; leave it out"
-        )
-    if settings.mutation_schedule is not None and not plan.mutation_std:
-        raise UserError(
-            f"survival.mutation_schedule is {settings.mutation_schedule!r}, and has no effect: survival.mutation_std, "
-            "which it multiplies, is 0"
-        )
-    _check_pressure(settings)
-    _check_scales(settings, plan)
-    _check_traits(settings, plan)
-
-
-def _check_pressure(settings: Settings) -> None:
-    """Whether anybody is replaced, and mutates, at any time."""
-    schedules = {"pressure": settings.survival_pressure, "mutation_schedule": settings.mutation_schedule}
-    effects = {
-        "pressure": "nobody whom the strategy replaces is replaced; raise it, or null for survival.strategy",
-        "mutation_schedule": "it multiplies survival.mutation_std by 0; say 0 for that instead",
-    }
-    for name, given in schedules.items():
-        schedule = make_schedule(given, f"survival.{name}")
-        if isinstance(schedule, Constant) and schedule.value == 0:
-            raise UserError(f"survival.{name} is {given!r}, and has no effect: {effects[name]}")
-
-
-def check_answers(plan: SurvivalPlan, members: Mapping[str, int]) -> None:
-    """Ask the user's own strategies and functions once of made-up members.
-
-    Args:
-        members: {species: P}.
-
-    Raises:
-        UserError: what they answer is no generation, or no fitness.
-    """
-    for name, strategy in plan.strategies.items():
-        if type(strategy) not in STRATEGIES.values():
-            rehearse(strategy, members[name], plan.groups)
-        if callable(plan.fitness):
-            made_up = np.linspace(0.5, 1.0, members[name])  # nothing to be afraid of in a logarithm or a quotient
-            worth(plan.fitness, {measure: made_up.copy() for measure in MEASURES}, name, members[name])
 
 
 def worth(fitness: Any, measures: Mapping[str, NDArray[Any]], species: str, members: int) -> NDArray[np.float64]:
     """[P], what a function of the user's own says. measures: {name: [P]}.
 
     Raises:
-        UserError: it is not a number for each member.
+        UserError: it asks for what is not measured, or it is not a number for each member.
     """
-    answer, who = fitness(measures), f"survival.fitness {getattr(fitness, '__name__', fitness)} returned"
+    who = f"survival.fitness {getattr(fitness, '__name__', fitness)}"
+    answer = fitness(Measured(measures, who, species))
     must = f"for species '{species}', and must return one number for each of its {members} members"
     try:
         found = np.asarray(answer)
     except (RuntimeError, TypeError, ValueError) as error:  # unequal lists, tensors with a gradient or of a GPU
-        raise UserError(f"{who} {type(answer).__name__}, which is no array ({error}), {must}") from error
+        raise UserError(f"{who} returned {type(answer).__name__}, which is no array ({error}), {must}") from error
     if found.dtype.kind not in "biuf":
-        raise UserError(f"{who} {found.dtype} {list(found.shape)} {must}")
+        raise UserError(f"{who} returned {found.dtype} {list(found.shape)} {must}")
     if found.shape != (members,):
-        raise UserError(f"{who} {list(found.shape)} numbers {must}")
+        raise UserError(f"{who} returned {list(found.shape)} numbers {must}")
     return found.astype(float)
-
-
-def _check_traits(settings: Settings, plan: SurvivalPlan) -> None:
-    """Whether what strategies read is measured of one species at least: else nobody is known, and all live on."""
-    kind, species = message_kind(settings.messages), settings.layout.species
-    symbols = kind is not None and kind.alphabet is not None
-    for trait in TRAITS:
-        readers = [species[name] for name, strategy in plan.strategies.items() if trait in strategy.traits]
-        known = any(symbols and s.speaks if trait == "messages" else hasattr(s.action_space, "n") for s in readers)
-        if readers and not known:
-            raise UserError(
-                f"survival.strategy is {settings.survival_strategy!r}, and has no effect: it goes by {trait}, and "
-                f"those who are selected have none that could be counted; {WHAT_COUNTS[trait]}"
-            )
-
-
-def _check_scales(settings: Settings, plan: SurvivalPlan) -> None:
-    """Whether hyper-parameters of members are multiples of something, and can be perturbed."""
-    for key in plan.hyperparameters:
-        if all(settings.own_settings(name).get(key, getattr(settings, key)) == 0 for name in plan.strategies):
-            raise UserError(
-                f"survival.hyperparameters.{key} has no effect: it is multiples of training.{key}, which is 0"
-            )
-    species = settings.layout.species
-    if "entropy_coeff" in plan.hyperparameters and not any(
-        settings.explores(species[name]) for name in plan.strategies
-    ):
-        raise UserError(
-            "survival.hyperparameters.entropy_coeff has no effect: actions of those who are selected get no bonus, for "
-            "they are learned from answers, or there is but one"
-        )
-    flat = plan.hyperparameters and all(low == high for low, high in plan.hyperparameters.values())
-    if flat and "perturbation" in settings.survival_given:
-        raise UserError(
-            f"survival.perturbation is {plan.perturbation}, and has no effect: the bounds of survival.hyperparameters "
-            "leave room for one value"
-        )
 
 
 def _check_numbers(settings: Settings) -> None:
@@ -340,6 +279,11 @@ def _unmeasured(settings: Settings, layout: WorldLayout, selected: Sequence[str]
         "influence": mute or anonymous or no_other,
     }
     return {name: why for name, why in reasons.items() if why}
+
+
+def _measured(settings: Settings, layout: WorldLayout, species: str) -> tuple[str, ...]:
+    unmeasured = _unmeasured(settings, layout, [species])
+    return tuple(name for name in MEASURES if name not in unmeasured)
 
 
 def _hyperparameters(given: Mapping[str, Any] | None) -> dict[str, Bounds]:

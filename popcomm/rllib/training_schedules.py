@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from popcomm.channels import Channel
+from popcomm.channels.kinds import told_apart
 from popcomm.checks import share
-from popcomm.errors import UserError
+from popcomm.errors import UserError, unknown
 from popcomm.rllib.settings import Settings
-from popcomm.schedules import Clock, Schedule, make_schedule, refuse_load
+from popcomm.schedules import Clock, Gated, Schedule, make_schedule, refuse_load
 
 MUTATION, PRESSURE, LOSS = "mutation", "pressure", "loss/"
 # {name: where a config says it}; losses follow, by name.
 KEYS = {MUTATION: "survival.mutation_schedule", PRESSURE: "survival.pressure"}
 # The rise of a sharpness that a config leaves open, among the losses: no loss that could be given a schedule.
 SHARPENING = "sharpening"
+# Measures that fades may look at where the world labels what agents perceive.
+OF_LABELS = ("agreement", "jargon")
 
 
 class TrainingSchedules:
@@ -88,6 +91,29 @@ def schedules_of(settings: Settings, channel: Channel | None) -> dict[str, Sched
         if channel.vocabulary is not None:
             found["communication.vocabulary.schedule"] = channel.vocabulary.schedule
     return found
+
+
+def check_measures(settings: Settings, channel: Channel | None, num_labels: int) -> None:
+    """Whether schedules by performance look at what the trainer measures: by another name nothing would ever fade."""
+    kind = None if channel is None else channel.messages
+    if not num_labels:
+        missing = "this environment has no labels to agree on"
+    elif kind is None or told_apart(kind) is None:
+        missing = (
+            "all are silent"
+            if kind is None
+            else f"messages of the kind '{kind.kind}' are no words, or too many, to agree on"
+        )
+    else:
+        missing = ""
+    for where, schedule in schedules_of(settings, channel).items():
+        known = ["reward", *(() if missing else OF_LABELS)]
+        if not isinstance(schedule, Gated) or schedule.measure in known:
+            continue
+        key = f"{where}: measure"
+        if schedule.measure in OF_LABELS:
+            raise UserError(f"{key} is '{schedule.measure}', and {missing}; use 'reward'")
+        raise unknown(key, schedule.measure, known)
 
 
 def _own(key: str, value: Any) -> Schedule:

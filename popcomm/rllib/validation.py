@@ -11,7 +11,7 @@ from typing import Any
 
 from popcomm.agents import AGENTS
 from popcomm.agents.seating import SEATINGS
-from popcomm.channels import Channel, MessageKind, Vectors
+from popcomm.channels import MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
 from popcomm.checks import count, number, one_of, positive, true_or_false, whole
@@ -28,11 +28,10 @@ from popcomm.rllib.population_checks import check_by_species, check_communities,
 from popcomm.rllib.rllib_numbers import check_rllib_numbers
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
-from popcomm.rllib.survival_plan import check_answers
-from popcomm.rllib.training_schedules import schedules_of
+from popcomm.rllib.survival_checks import check_answers, check_networks
+from popcomm.rllib.training_schedules import check_measures
 from popcomm.rllib.unsupported import check_unsupported
 from popcomm.rllib.without_effect import check_effect
-from popcomm.schedules import Gated
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +50,6 @@ WEIGHTS = (
 )
 MOST_SEED = 4 * 10**9  # RLlib adds to it for each runner, and numpy takes those below 2 ** 32
 EVALUATION_CONFIG = ("explore", "env_config")
-# Measures that fades may look at where the world labels what agents perceive.
-OF_LABELS = ("agreement", "jargon")
 
 
 def check(settings: Settings) -> Plan:
@@ -102,6 +99,7 @@ def check(settings: Settings) -> Plan:
     check_callbacks(settings)
     check_effect(settings, plan)
     if plan.survival is not None:
+        check_networks(plan.survival, {name: species.agent_class for name, species in plan.species.items()})
         check_answers(plan.survival, {name: species.members for name, species in plan.species.items()})
     return plan
 
@@ -190,7 +188,7 @@ def _chosen(settings: Settings, key: str) -> object:
 
 
 def _check_communication(settings: Settings, plan: Plan) -> None:
-    _check_measures(settings, plan.channel, plan.layout.num_labels)
+    check_measures(settings, plan.channel, plan.layout.num_labels)
     if plan.message_kind is None:
         return  # silence, whatever else a channel would have had
     check_gradient(settings.messages, plan)
@@ -201,19 +199,6 @@ def _check_communication(settings: Settings, plan: Plan) -> None:
                 f"communication.reflexes: {reflex.name} acts in events, and this environment has no labels that tell "
                 "them; use when 'always'"
             )
-
-
-def _check_measures(settings: Settings, channel: Channel | None, num_labels: int) -> None:
-    """Whether schedules by performance look at what the trainer measures: by another name nothing would ever fade."""
-    for where, schedule in schedules_of(settings, channel).items():
-        known = ["reward", *(OF_LABELS if num_labels else ())]
-        if not isinstance(schedule, Gated) or schedule.measure in known:
-            continue
-        key = f"{where}: measure"
-        if schedule.measure in OF_LABELS:
-            missing = "this environment has no labels to agree on"
-            raise UserError(f"{key} is '{schedule.measure}', and {missing}; use 'reward'")
-        raise unknown(key, schedule.measure, known)
 
 
 def _check_agent(settings: Settings, name: str, species: SpeciesPlan) -> None:

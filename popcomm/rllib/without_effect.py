@@ -20,7 +20,8 @@ from popcomm.envs.process_worlds import TIMEOUT
 from popcomm.errors import UserError
 from popcomm.rllib.plan import Plan, SpeciesPlan
 from popcomm.rllib.settings import ENTROPY_COEFF, Settings
-from popcomm.rllib.survival_plan import check_selection
+from popcomm.rllib.survival_checks import check_selection
+from popcomm.schedules import Constant
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,11 @@ def _check_topology(plan: Plan) -> None:
     key, topology = "communication.topology", plan.channel.topology
     if isinstance(topology, Curriculum):
         links = topology.inbox_size(plan.layout.num_agents)
+        if isinstance(topology.schedule, Constant) and topology.schedule.value == 1:
+            raise UserError(
+                f"{key}.schedule is a constant 1, and has no effect: no link ever goes; let it fall, or use the "
+                "topology itself"
+            )
         if topology.seed and topology.keep != "drawn":
             raise UserError(f"{key}.seed is {topology.seed}, and has no effect: nothing is drawn; use keep 'drawn'")
         if topology.least == links:

@@ -57,6 +57,20 @@ def test_a_ring_loses_those_that_are_farthest_along_it() -> None:
     assert left(topology, 0.0) == [sorted([(i - 1) % N, (i + 1) % N]) for i in range(N)]
 
 
+@pytest.mark.parametrize("keep", ["first", "drawn"])
+def test_the_least_are_left_of_those_who_are_there(keep: str) -> None:
+    """Seat 0 hears all others, the rest hear one; and where seats are empty others are heard."""
+    adjacency = torch.zeros(N, N, dtype=torch.bool)
+    adjacency[1:, 0], adjacency[0, 1:] = True, True
+    for seed in range(5):
+        star = Curriculum(FADE, of={"kind": "custom", "adjacency": adjacency}, keep=keep, seed=seed)
+        assert [len(heard) for heard in left(star, 0.0)] == [1] * N
+        assert [len(heard) for heard in left(star, 0.5)] == [3] + [1] * (N - 1)
+        full = Curriculum(FADE, least=2, keep=keep, seed=seed)
+        present = torch.tensor([[False, False, False, True, True, True]])
+        assert full.thinned(full.connect(present), 0.0).mask[0].sum(1).tolist() == [2] * N
+
+
 def test_an_order_is_drawn_once_from_its_seed() -> None:
     first, again, other = (Curriculum(FADE, least=2, keep="drawn", seed=seed) for seed in (1, 1, 2))
     assert left(first, 0.0) == left(again, 0.0)

@@ -31,6 +31,24 @@ def test_a_whole_number_that_its_factor_does_not_move_takes_a_step() -> None:
     assert set(children(WHOLE, 2)) == {3, 1}
 
 
+@pytest.mark.parametrize("factors", [(1.2, 0.5), (0.5, 1.2)])
+def test_the_order_of_factors_is_no_matter(factors: tuple[float, float]) -> None:
+    """As in Tune, which draws one of them. 1.2 does not move a 2, and takes it a step up; 0.5 halves it."""
+    spaces, values = {"a.x": WHOLE, "a.y": LIST, "a.z": RANGE}, {"a.x": 2, "a.y": 2, "a.z": 0.01}
+    rng = np.random.default_rng(0)
+    found = [explored(values, spaces, spaces, factors, 0.0, rng) for _ in range(400)]
+    assert {one["a.x"] for one in found} == {1, 3}
+    assert {one["a.y"] for one in found} == {1, 4}
+    assert {round(one["a.z"], 9) for one in found} == {0.012, 0.005}
+    assert 140 < sum(one["a.x"] == 3 for one in found) < 260
+
+
+def test_factors_above_1_alone_take_steps_up_alone_and_one_of_1_none() -> None:
+    rng = np.random.default_rng(0)
+    assert {explored({"a.x": 2}, {"a.x": WHOLE}, ["a.x"], (1.1, 1.2), 0.0, rng)["a.x"] for _ in range(50)} == {3}
+    assert {explored({"a.x": 2}, {"a.x": WHOLE}, ["a.x"], (1.0, 1.0), 0.0, rng)["a.x"] for _ in range(50)} == {2}
+
+
 def test_a_number_with_steps_stays_on_them() -> None:
     assert set(children(STEPPED, 1.0)) == {1.0, 0.75}
 

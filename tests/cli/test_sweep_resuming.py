@@ -56,6 +56,13 @@ def test_another_bound_is_refused_where_all_trials_have_ended(begun: Path) -> No
     assert check_resumed(begun, searched(), {}, None) == ()
 
 
+def test_another_bound_is_refused_where_each_trial_has_one_of_its_own(begun: Path) -> None:
+    length = {"stop.training_iteration": {"grid_search": [10, 20, 30]}}
+    said = "--resume: stop.training_iteration is 40, and was 20, and has no effect: trials have it of tune.param_space"
+    assert refusal(begun, searched(param_space=length), OTHER_STOP) == said
+    assert check_resumed(begun, searched(param_space=length), {"stop.time_total_s": "is 1, and was 2"}, None)
+
+
 def test_a_bound_of_which_rungs_were_made_cannot_change(begun: Path) -> None:
     said = "of which the rungs of tune.scheduler asha were made, and cannot change"
     assert said in refusal(begun, searched(scheduler="asha"), OTHER_STOP)

@@ -7,13 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from popcomm.cli.between_runs import PBT, BetweenRuns
 from popcomm.cli.search_space import search
-from popcomm.cli.sweep_rules import PBT, BetweenRuns, make_sampler
+from popcomm.cli.sweep import checked_trials
+from popcomm.cli.sweep_rules import make_sampler
 from popcomm.errors import UserError
 from popcomm.evolution import Generation, Strategy, Traits, chosen, lived
 from popcomm.evolution.generation import Ints
 
 SPACE = {"training.lr": {"loguniform": [1e-4, 1e-2]}, "population.members": {"choice": [2, 4]}}
+LR = {"training.lr": SPACE["training.lr"]}
+WORLD = {
+    "environment": {"env": "swarm_v0", "env_config": {"num_agents": 4}},
+    "population": {"agent": "symbolic"},
+    "env_runners": {"num_worlds_per_env_runner": 4},
+    "stop": {"training_iteration": 20},
+}
 TOP = {"kind": "population_survival", "strategy": {"kind": "top_k", "k": 1}, "every": 6}
 
 
@@ -25,6 +34,12 @@ class Anew(Strategy):
 def searched(scheduler: Any, document: dict[str, Any] | None = None, **tune: Any) -> Any:
     given = {"param_space": SPACE, "num_samples": 4, "metric": "charts/reward", "scheduler": scheduler}
     return search({**(document or {}), "tune": {**given, **tune}})
+
+
+def trials(scheduler: Any, document: dict[str, Any] | None = None, **tune: Any) -> list[Any]:
+    """The configs of the trials that stand for all, checked."""
+    whole = {**WORLD, **(document or {})}
+    return checked_trials(whole, searched(scheduler, whole, **tune))
 
 
 @pytest.mark.parametrize(
@@ -94,11 +109,6 @@ def test_a_wrong_rule_is_told(scheduler: Any, tune: dict[str, Any], said: str) -
         ({"stop": {"training_iteration": "ten"}}, "stop.training_iteration is 'ten', and must be a number"),
         ({"stop": {"training_iteration": [20]}}, "stop.training_iteration is [20], and must be a number"),
         (
-            {"stop": {"training_iteration": 20}, "recording": {"checkpoint_every": "often"}},
-            "checkpoint_every is 'often",
-        ),
-        ({"stop": {"training_iteration": 20}, "recording": {"checkpoint_every": [5]}}, "checkpoint_every is [5], and"),
-        (
             {"stop": {"training_iteration": 20}, "debugging": {"seed": "x"}},
             "debugging.seed is 'x', and must be a whole",
         ),
@@ -126,28 +136,45 @@ def test_a_wrong_value_in_another_section_is_told_as_in_a_training(
     ],
 )
 def test_a_rule_that_would_first_act_when_trials_have_ended_is_refused(scheduler: dict[str, Any], key: str) -> None:
-    document = {"stop": {"training_iteration": 20}}
-    assert searched({**scheduler, key: 19}, document).rule is not None
+    assert trials({**scheduler, key: 19})
     for first in (20, 21):
         with pytest.raises(UserError) as caught:
-            searched({**scheduler, key: first}, document)
+            trials({**scheduler, key: first})
         said = f"tune.scheduler.{key} is {first}, and a trial has 20 iterations, so that tune.scheduler would never act"
-        assert str(caught.value) == said
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("scheduler", [{"kind": "asha", "grace_period": 10}, {**TOP, "every": 10}])
+def test_a_rule_that_would_never_act_on_one_of_the_trials_is_refused_with_what_that_one_has(
+    scheduler: dict[str, Any],
+) -> None:
+    length = "stop.training_iteration"
+    with pytest.raises(UserError, match=r"^lr=0.0001,training_iteration=10: tune.scheduler.* a trial has 10 iter"):
+        trials(scheduler, param_space={**LR, length: {"grid_search": [30, 10]}})
+    with pytest.raises(UserError, match="a trial has 5 iterations"):
+        trials(scheduler, param_space={**LR, length: {"randint": [5, 90]}})
+    # What the file says of all is no matter where each trial has its own.
+    assert trials(scheduler, {"stop": {"training_iteration": 2}}, param_space={**LR, length: {"choice": [30, 11]}})
+
+
+def test_rungs_go_as_far_as_the_longest_trial() -> None:
+    length = "stop.training_iteration"
+    found = searched("asha", {"stop": {"time_total_s": 9}}, param_space={**LR, length: {"choice": [10, 30]}})
+    assert found.rule.longest(found.iterations) == 30
+    bounded = {length: {"choice": [10, 30], "when": {"training.gamma": 0.5}}}
+    with pytest.raises(UserError, match=r"tune.scheduler.max_t is missing"):  # one of them may have no end
+        searched("asha", param_space={**LR, "training.gamma": {"choice": [0.5, 0.9]}, **bounded})
 
 
 def test_values_of_other_sections_count_as_a_training_takes_them() -> None:
     sections = {
         "stop": {"training_iteration": "20"},
-        "recording": {"checkpoint_every": "3"},
         "debugging": {"seed": "3"},
     }
     found = searched(TOP, sections)
     assert (found.seed, found.iterations) == (3, 20)
     assert searched("asha", sections).rule.longest(found.iterations) == 20
     assert searched("asha", {**sections, "debugging": {"seed": 3.0}}).seed == 3
-    sections["recording"]["checkpoint_every"] = "4"
-    with pytest.raises(UserError, match=r"recording.checkpoint_every is 4, and must divide the 6 iterations"):
-        searched(TOP, sections)
 
 
 def test_optuna_draws_from_ranges_and_choices_alone() -> None:
@@ -167,12 +194,19 @@ def test_optuna_that_is_not_installed_is_told_with_the_extra_that_brings_it(monk
 
 @pytest.mark.parametrize(("saved", "fits"), [(None, True), (3, True), (6, True), (4, False), (0, False)])
 def test_checkpoints_must_fall_on_the_ends_of_generations(saved: int | None, fits: bool) -> None:
-    document = {} if saved is None else {"recording": {"checkpoint_every": saved}}
+    document = {} if saved is None else {"recording": {"checkpoint_every": str(saved)}}
     if fits:
-        assert searched(TOP, document).rule.every == 6
+        assert {config.checkpoint_every for config in trials(TOP, document)} == {saved or 6}
         return
     with pytest.raises(UserError, match=f"recording.checkpoint_every is {saved}, and must divide the 6 iterations"):
-        searched(TOP, document)
+        trials(TOP, document)
+
+
+def test_no_trial_of_a_selection_between_runs_has_checkpoints_of_its_own() -> None:
+    saved = {"recording.checkpoint_every": {"choice": [6, 0]}}
+    with pytest.raises(UserError, match=r"tune.param_space.recording.checkpoint_every: .* children begin with checkp"):
+        searched(TOP, param_space={**LR, **saved})
+    assert trials({"kind": "asha", "grace_period": 10}, param_space={**LR, **saved})
 
 
 def test_what_is_learned_with_is_varied_unless_keys_are_named() -> None:

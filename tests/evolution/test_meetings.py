@@ -105,3 +105,11 @@ def test_in_large_worlds_each_meets_a_bounded_number_and_the_mean_is_the_same() 
     met.add(seats, returns)
     assert len(met.get_state()["pairs"]) <= 2 * 300 * 64
     assert np.allclose(met.mean(), [returns[seats == m].mean() for m in range(300)], atol=0.05)
+
+
+def test_empty_seats_are_nobody_and_who_met_nobody_was_alone() -> None:
+    met = Meetings(2, first=3, everybody=6)
+    beside = np.array([[[5, -1, 0]], [[-1, -1, 0]], [[-1, -1, -1]]])
+    met.add(np.array([[0], [0], [1]]), np.array([[4.0], [7.0], [1.0]]), met=beside)
+    # Beside 5: 4. Beside 0: half a meeting at 4, a whole one at 7.
+    assert met.mean().tolist() == [(4.0 + 6.0) / 2, 1.0]

@@ -143,3 +143,15 @@ def test_who_is_made_anew_takes_the_value_of_somebody() -> None:
     values = np.array([1.0, 2.0])
     found = {inherited(values, np.array([0, -1]), 1.5, (0.1, 9.0), np.random.default_rng(s))[1] for s in range(20)}
     assert found == {1.0, 2.0}
+
+
+def test_both_parents_are_of_a_childs_own_group_and_so_is_of_whom_one_made_anew_has_its_rate() -> None:
+    sources = np.array([0, 1, 0, 1, 4, 5, 4, 5, 8, 8, 8, -1])
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        mates = mates_of(sources, rng, 3)
+        assert mates.tolist() == [-1, -1, 1, 0, -1, -1, 5, 4, -1, -1, -1, -1]
+        values = inherited(np.arange(1.0, 13.0), sources, 1.0, (0.1, 20.0), rng, 3)
+        assert values[:11].tolist() == (sources[:11] + 1.0).tolist()
+        assert 9 <= values[11] <= 12
+    assert set(mates_of(sources, np.random.default_rng(0))[2:4]) <= {0, 1, 4, 5, 8}

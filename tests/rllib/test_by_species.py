@@ -431,3 +431,13 @@ def test_each_species_may_have_a_strategy_of_its_own() -> None:
 def test_strategies_by_species_are_told_when_they_are_none(strategy: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         selected(strategy).validate()
+
+
+def test_a_strategy_of_a_species_that_nobody_is_selected_of_has_no_effect() -> None:
+    each = {"speaker": {"kind": "top_k", "k": 1}, "listener": {"kind": "top_k", "k": 1}}
+    config = selected(each).population(members={"speaker": 2, "listener": 1})
+    with pytest.raises(UserError, match=r"strategy of species 'listener' has no effect: population.members of it is 1"):
+        config.validate()
+    with pytest.raises(UserError, match=r"strategy of species 'listener' has no effect: it does not learn; leave it"):
+        selected(each).multi_agent(policies_to_train=["speaker"]).validate()
+    selected({"speaker": each["speaker"]}).multi_agent(policies_to_train=["speaker"]).validate()

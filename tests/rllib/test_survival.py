@@ -6,6 +6,7 @@ import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from popcomm.evolution import Strategy, lineage_file
 from popcomm.rllib import PopulationPPO, PopulationPPOConfig
 from popcomm.rllib.lessons import lesson_loss, teachers
 from popcomm.rllib.member_statistics import MemberStatistics
+from popcomm.rllib.restoring import CLOCK, set_own_state
 from popcomm.rllib.succession import Succession, carry_out
 from popcomm.rllib.survival import Survival
 
@@ -214,6 +216,17 @@ def test_the_generation_of_a_step_is_how_many_selections_went_before_also_where_
     assert pd.DataFrame(late.table()).groupby("generation").iteration.unique().map(list).tolist() == [
         [2], [4], [6], [10], [-1],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("iteration", "first"), [(0, 5), (1, 10), (5, 10), (6, 15)])
+def test_selection_that_is_switched_on_in_a_resumed_run_begins_with_a_whole_generation(
+    iteration: int, first: int
+) -> None:
+    algorithm = MagicMock(iteration=iteration, survival=Survival(config_of(every=5).plan, 3))
+    set_own_state(algorithm, {})  # of a component of a checkpoint
+    assert algorithm.survival.get_state()["last"] == 0
+    set_own_state(algorithm, {CLOCK: {}})
+    assert next(at for at in range(iteration + 1, 16) if algorithm.survival.due(at)) == first
 
 
 def test_a_state_without_iterations_has_those_that_every_says() -> None:
@@ -531,6 +544,16 @@ def test_a_function_of_ones_own_is_the_fitness() -> None:
     assert survival.generations["swarm"].ids.tolist()[:2] == [0, 1]
 
 
+def entropy(measures: dict[str, np.ndarray]) -> np.ndarray:
+    return measures["message_entropy"]
+
+
+def test_what_nobody_did_yet_is_nan_for_a_function_of_ones_own() -> None:
+    survival = Survival(config_of(fitness=entropy).plan, 3)
+    assert np.isnan(survival.fitness("swarm")).all()
+    assert survival.select(2).successions["swarm"].sources.tolist() == [0, 1, 2, 3]
+
+
 class TooFew(Strategy):
     def select(self, generation, traits, rng):
         return np.zeros(2, int)
@@ -629,9 +652,30 @@ def test_null_switches_selection_off_whatever_else_is_said_of_it() -> None:
     assert config.plan.survival is None
 
 
+def success(measures: dict[str, np.ndarray]) -> np.ndarray:
+    return measures["success"]
+
+
+class Misspelt(TooFew):
+    traits = ("message",)
+
+
+class Imitators(TooFew):
+    newborns = "imitates"
+
+
 @pytest.mark.parametrize(
     ("survival", "said"),
     [
+        (
+            {"fitness": success},
+            "success asks for 'success', which is not measured of species 'swarm'; allowed: return,",
+        ),
+        (
+            {"strategy": Misspelt()},
+            "survival.strategy Misspelt: the trait 'message' does not exist; did you mean 'mess",
+        ),
+        ({"strategy": Imitators()}, "survival.strategy Imitators: newborns is 'imitates'; did you mean 'imitate'"),
         ({"strategy": {"kind": f"{__name__}:TooFew"}}, "returned 2 members, and must return 4"),
         ({"fitness": too_few}, r"survival.fitness too_few returned \[2\] numbers for species 'swarm'"),
         ({"fitness": strings}, r"fitness strings returned <U4 \[4\] for species 'swarm', and must return one number"),

@@ -167,3 +167,23 @@ def test_the_same_seed_gives_the_same_weights_under_schedules() -> None:
         return torch.cat([value.double().flatten() for value in parts(one).values()]).numpy()
 
     assert np.array_equal(after(), after())
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ({"kind": "vectors", "size": 4}, "messages of the kind 'vectors' are no words, or too many, to agree on"),
+        (
+            {"kind": "symbols", "vocab_size": 64, "length": 11},
+            "messages of the kind 'symbols' are no words, or too many",
+        ),
+        (None, "all are silent"),
+    ],
+)
+def test_nothing_follows_an_agreement_that_nobody_could_measure(messages: Any, said: str) -> None:
+    gated = {"kind": "gated", "measure": "agreement", "begin": 0.1, "end": 0.9}
+    config = config_of(pressure=gated)
+    config.validate()
+    with pytest.raises(UserError) as caught:
+        config.communication(messages=messages).validate()
+    assert f"survival.pressure: measure is 'agreement', and {said}" in str(caught.value)

@@ -117,6 +117,19 @@ IDLE: list[tuple[Callable[[], PopulationPPOConfig], str]] = [
         lambda: swarm().recording(picture_every=3, conversation_worlds=0),
         "picture_every is 3, and has no effect: recording.conversation_worlds is 0",
     ),
+    (
+        lambda: linked(kind="curriculum", schedule=None, least=2),
+        "topology.schedule is a constant 1, and has no effect: no link ever goes",
+    ),
+    (
+        lambda: selected(
+            swarm().population(members=8, seating="communities", communities=2),
+            strategy={"kind": "top_k", "k": 1},
+            crossover=0.5,
+            within="communities",
+        ),
+        "crossover is 0.5, .* there is one parent in a generation of each community, and no second one",
+    ),
     (lambda: selected(strategy={"kind": "top_k", "k": 4}), "strategy is .*'k': 4.*all of 4 members live on"),
     (lambda: selected(strategy={"kind": "truncation", "elites": 4}), "'elites': 4.*all of 4 members live on"),
     (lambda: selected(strategy={"kind": "top_k", "k": 1}, crossover=0.5), "crossover is 0.5, .* there is one parent"),
@@ -182,7 +195,7 @@ def test_a_config_of_before_goes_on(made: Callable[[], PopulationPPOConfig]) -> 
         selected(crossover=0.5, mutation_schedule=FADE, hyperparameters={"lr": [0.5, 2]}, perturbation=1.5),
         selected(
             swarm().population(members=8, seating="communities", communities=2),
-            strategy={"kind": "top_k", "k": 1},
+            strategy={"kind": "top_k", "k": 2},
             crossover=0.5,
             within="communities",
         ),

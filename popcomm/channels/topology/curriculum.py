@@ -20,10 +20,10 @@ KEEP = ("first", "nearest", "drawn")  # which links a curriculum leaves longest
 class Curriculum(Over):
     """Everybody hears as in `of` at first, and in the end only `least` of these: links go one after another.
 
-    With strength s of the schedule and K links of a receiver at first, round(least + s (K - least)) are left; a
-    schedule that ends above 0 ends with more. A link that is gone does not come back while the strength falls, as long
-    as who is near does not change. (Learning to talk on dense graphs and being left with sparse ones: the way round of
-    curricula by which graphs grow, e.g. Agarwal et al. 2020.)
+    With strength s of the schedule and inboxes of K links at first, round(least + s (K - least)) are left, of those who
+    are there; a schedule that ends above 0 ends with more. A link that is gone does not come back while the strength
+    falls, as long as who is there and who is near does not change. (Learning to talk on dense graphs and being left
+    with sparse ones: the way round of curricula by which graphs grow, e.g. Agarwal et al. 2020.)
 
     Args:
         schedule: of the strength; see `popcomm.schedules`.
@@ -72,11 +72,8 @@ class Curriculum(Over):
         """What is left of the links of a step; see the class. strength: in [0, 1]."""
         size = links.mask.shape[-1]
         left = round(self.least + strength * (size - self.least))
-        return (
-            links
-            if left >= size
-            else Links(links.senders, links.mask & (torch.arange(size, device=links.mask.device) < left))
-        )
+        # Of those who are there: an empty slot is no link that could be kept.
+        return links if left >= size else Links(links.senders, links.mask & (links.mask.cumsum(-1) <= left))
 
     def _drawn(self, num_agents: int, size: int) -> Tensor:
         """[N, K] int64, the order of each receiver's links."""

@@ -183,10 +183,10 @@ class PopulationPPOLearner(PPOTorchLearner):
         updates = 0
         for epoch in range(self.config.num_epochs):
             parts = self._minibatches(worlds, order)
+            # Later epochs repeat the samples: what grows is decided by the first.
+            self.growth.watch(self._trained if epoch == 0 else ())
             for number, chosen in enumerate(parts, 1):
                 last = epoch == self.config.num_epochs - 1 and number == len(parts)
-                # Later epochs repeat the samples: what grows is decided by the first.
-                self.growth.watch(self._trained if epoch == 0 else ())
                 self._update_once(select(arrays, chosen), totals, diagnose=last)
                 self.growth.grow(iteration, number, ends=number == len(parts))
             updates += len(parts)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from popcomm.analysis.experiments.planted_edges import PlantedWorld, planted_pairs, planted_sources
+from torch import Tensor
 
+from popcomm.agents import BottomUpNetwork, bottom_up
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.growth import inherit
@@ -234,3 +236,19 @@ def test_its_graph_is_measured_in_every_iteration() -> None:
         "losses/b/value_loss",
         "losses/value_loss",
     }
+
+
+def test_above_32_seats_an_iteration_is_looked_at_as_seldom_as_looks_are_dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight updates an epoch, the first and every third after it, and none of the second epoch."""
+    monkeypatch.setattr(bottom_up, "look_every", lambda layers: 3)
+    looked: list[bool] = []
+    tell = BottomUpNetwork.growth_statistics
+
+    def told(agent: BottomUpNetwork) -> Tensor:
+        statistics = tell(agent)
+        looked.append(bool(statistics.any()))
+        return statistics
+
+    monkeypatch.setattr(BottomUpNetwork, "growth_statistics", told)
+    trained(config_of(worlds=64), 2)
+    assert looked == 2 * [True, False, False, True, False, False, True, False]

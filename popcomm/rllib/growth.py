@@ -86,6 +86,10 @@ class Growth:
                 reindex(optimizer_of(self.optimizers(name), parameter), parameter, chosen)
             del self.sums[name]
 
+    def begin_anew(self, name: str) -> None:
+        """Other networks took the places of some: what was seen of those before decides nothing."""
+        self.sums.pop(name, None)
+
     def get_state(self) -> dict[str, np.ndarray]:
         return {name: sums.cpu().numpy() for name, sums in self.sums.items()}
 
@@ -156,6 +160,20 @@ class Ownership(NamedTuple):
             return how(gradients, 1, limit, ()).expand(self.members)
         owners = [self.owners.get(p) for p in parameters if p.grad is not None]
         return how(gradients, self.members, limit, owners)
+
+
+def by_member(agent: nn.Module, members: int) -> list[Tensor]:
+    """The parameters of which every member has as much as any other, [P, ...] each."""
+    owners, found = owners_of(agent), list[Tensor]()
+    for parameter in agent.parameters():
+        owner = owners.get(parameter)
+        if owner is None:
+            found += [parameter] if has_members(parameter, members) else []
+        elif len(owner) and torch.equal(
+            owner.bincount(minlength=members) * members, owner.new_full((members,), len(owner))
+        ):
+            found.append(parameter[owner.argsort(stable=True)].reshape(members, -1))
+    return found
 
 
 def has_members(parameter: nn.Parameter, members: int) -> bool:

@@ -28,7 +28,7 @@ from popcomm.rllib.federated import Federation
 from popcomm.rllib.fragment import plain
 from popcomm.rllib.gradients import MemberGuard, at_own_rates, clipped, set_rates, sum_over_learners
 from popcomm.rllib.graph import graph_of, strengths_of
-from popcomm.rllib.growth import Growth, Ownership, agreed_seed
+from popcomm.rllib.growth import Growth, Ownership, agreed_seed, by_member
 from popcomm.rllib.joint_learning import JOINT_BRANCH, JointLearning
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
 from popcomm.rllib.lessons import end_lessons, teachers
@@ -335,7 +335,10 @@ class PopulationPPOLearner(PPOTorchLearner):
         for name, succession in successions.items():
             carry_out(succession, self.networks[name], self._optimizers(name))
             self.guards[name].begin_anew(succession.newborn)
-        return {name: of_weights(list(self.networks[name].agent.parameters())) for name in successions}
+            if succession.newborn.any():
+                self.growth.begin_anew(name)
+        networks = {name: self.networks[name] for name in successions}
+        return {name: of_weights(by_member(module.agent, module.spec.members)) for name, module in networks.items()}
 
     # ---- state ----
 

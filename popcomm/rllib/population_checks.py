@@ -10,6 +10,7 @@ from ray.rllib.utils.serialization import NOT_SERIALIZABLE
 from popcomm.agents.seating import check_balance
 from popcomm.checks import count, number, one_of
 from popcomm.errors import UserError, unknown
+from popcomm.evolution.strategy import IMITATE
 from popcomm.rllib.by_species import check_species, keywords_by_species
 from popcomm.rllib.plan import Plan
 from popcomm.rllib.settings import Settings
@@ -96,6 +97,31 @@ def _check_collective(settings: Settings, plan: Plan, name: str) -> None:
         f"{members} with seating '{seating}'; use seating 'worlds', or 'fixed' with {seats} members or a "
         "multiple of them, or members 1"
     )
+
+
+def check_heirs(plan: Plan) -> None:
+    """Whether networks with rows that are no axis of members can be passed on as selection asks."""
+    selection = plan.survival
+    for name in () if selection is None else selection.strategies:
+        agent = plan.species[name].agent_class
+        if not hasattr(agent, "owners"):
+            continue
+        who = f"population.agent {agent.__name__} of '{name}'"
+        if not hasattr(agent, "inherit"):
+            raise UserError(
+                f"survival.strategy is given, and {who} has owners() and no inherit(parents), so that nobody knows "
+                "which rows a newborn gets; give it one, or null for survival.strategy"
+            )
+        if selection.begin_with(name) == IMITATE:
+            raise UserError(
+                f"survival.newborns is 'imitate', and {who} cannot be taught: rows of its weights come and go; "
+                "allowed: copy, fresh"
+            )
+        if selection.crossover:
+            raise UserError(
+                f"survival.crossover is {selection.crossover}, and {who} has all of its rows from one parent; leave it "
+                "out"
+            )
 
 
 def _names(species: Iterable[str]) -> str:

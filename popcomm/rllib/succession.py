@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray.rllib.core.rl_module.rl_module import RLModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from popcomm.evolution import NOBODY, crossed, mutate
 from popcomm.evolution.generation import Ints
-from popcomm.rllib.growth import inherit
+from popcomm.rllib.growth import has_members, inherit, owners_of
 from popcomm.rllib.module import PopulationRLModule, scale_name
 
 
@@ -48,7 +48,8 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
     and mutation.
 
     Args:
-        module: of the species, whose parameters are all [P, ...].
+        module: of the species, whose parameters are [P, ...], or have rows of which its agent's `owners()` says whose
+            they are; what is no member's stays as it is.
         optimizers: of its parameters.
     """
     parameters = [parameter for parameter in module.parameters() if id(parameter) not in module.everybodys]
@@ -64,10 +65,28 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
     for key, scales in succession.scales.items():
         buffer = module.get_buffer(scale_name(key))
         buffer.copy_(torch.from_numpy(scales))
+    owners = owners_of(module.agent)  # as they are after the inheritance
     for parameter in parameters:
         generator = torch.Generator(parameter.device)  # learners are on devices of one kind
         generator.manual_seed(int(rng.integers(2**63)))
-        mutate(parameter.data, children.to(parameter.device), succession.mutation_std, generator)
+        _mutate(parameter, owners.get(parameter), children.to(parameter.device), succession, generator)
+
+
+def _mutate(
+    parameter: nn.Parameter, owner: Tensor | None, children: Tensor, succession: Succession, generator: torch.Generator
+) -> None:
+    """Mutation of what is the children's. owner: [axis 0] int64, whose each row is; None: the axis is the members."""
+    std, values = succession.mutation_std, parameter.data
+    if owner is None:
+        if has_members(parameter, len(succession.sources)):
+            mutate(values, children, std, generator)
+        return
+    for child in children:
+        rows = (owner == child).nonzero()[:, 0]
+        if len(rows):
+            own = values[rows].unsqueeze(0)  # a member's numbers are moved by a share of their size, all together
+            mutate(own, torch.zeros(1, dtype=torch.int64, device=own.device), std, generator)
+            values[rows] = own[0]
 
 
 def _enrol(succession: Succession, module: PopulationRLModule) -> None:
@@ -83,14 +102,26 @@ def _enrol(succession: Succession, module: PopulationRLModule) -> None:
 
 
 def _make_anew(module: PopulationRLModule, made: Tensor, seed: int) -> None:
-    """Parameters and buffers of some members as a module begins with them. made: [P] bool."""
+    """Parameters and buffers of some members as a module begins with them. made: [P] bool.
+
+    Rows that come and go are then as many as at the beginning, or are left as they were inherited: new ones.
+    """
     fresh: Any = type(module)(**_arguments(module, seed))
+    owners, kept = owners_of(module.agent), set(module.everybodys)
+    if hasattr(module.agent, "inherit"):  # which moves its own buffers itself
+        kept |= {id(buffer) for buffer in module.agent.buffers()}
     own = dict(module.named_parameters()) | dict(module.named_buffers())
     for name, values in (*fresh.named_parameters(), *fresh.named_buffers()):
         mine = own[name]
-        if mine.ndim and len(mine) == len(made) and id(mine) not in module.everybodys:
+        if id(mine) in kept or values.shape != mine.shape:
+            continue
+        if mine in owners:
+            where = made.to(mine.device)[owners[mine]]
+        elif mine.ndim and len(mine) == len(made):
             where = made.to(mine.device)
-            mine.data[where] = values.data.to(mine.device)[where]
+        else:
+            continue
+        mine.data[where] = values.data.to(mine.device)[where]
     module.returns.begin_anew(made.to(module.returns.weight.device))
 
 

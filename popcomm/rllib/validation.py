@@ -24,7 +24,13 @@ from popcomm.rllib.language_metrics import check_metrics
 from popcomm.rllib.message_learning import check_credit, check_gates, check_gradient, check_importance, check_relaxed
 from popcomm.rllib.overlap import check_overlap
 from popcomm.rllib.plan import Plan, SpeciesPlan, plan_of
-from popcomm.rllib.population_checks import check_by_species, check_communities, check_seats, check_trained
+from popcomm.rllib.population_checks import (
+    check_by_species,
+    check_communities,
+    check_heirs,
+    check_seats,
+    check_trained,
+)
 from popcomm.rllib.settings import Settings
 from popcomm.rllib.sharing import check_sharing
 from popcomm.rllib.survival_plan import check_answers
@@ -94,6 +100,7 @@ def check(settings: Settings) -> Plan:
     check_sharing(plan)
     check_federated(settings, plan)
     check_overlap(settings, plan)
+    check_heirs(plan)
     _check_minibatch(settings, plan)
     _check_evaluation(settings)
     check_unsupported(settings, plan)

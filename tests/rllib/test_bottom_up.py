@@ -79,6 +79,16 @@ def test_a_given_graph_is_not_changed() -> None:
     assert agent_of(learner).layers["actor.0"].edges.any()  # and is learned
 
 
+@pytest.mark.parametrize(("worlds", "minibatch"), [(1, None), (4, 1)])
+@pytest.mark.parametrize("criterion", ["raw", "csnr"])
+def test_networks_that_remember_grow_from_updates_of_one_world(
+    worlds: int, minibatch: int | None, criterion: str
+) -> None:
+    config = config_of(worlds=worlds, growth={**GROWTH, "criterion": criterion}, recurrent=True)
+    config.training(minibatch_size=minibatch)
+    assert agent_of(trained(config, 1)[1]).measures()["bottom_up/edges"] == 2
+
+
 # ---- seats and members follow ----
 
 

@@ -120,7 +120,7 @@ def inherit(
 
     Args:
         module: a PopulationRLModule. Of parameters that are not the members', its agent's `inherit(parents)` says which
-            rows they get, and an agent with that method moves its own buffers itself.
+            rows they get, and an agent with that method moves its own buffers itself. What is no member's stays.
         optimizers: of the species.
         parents: [P] int64; -1: zeros, as `reindex` makes them.
         crossed: {parameter: [P]}, the members of whom some parameters are instead.
@@ -129,12 +129,12 @@ def inherit(
     itself = hasattr(agent, "inherit")
     rows = agent.inherit(parents) if itself else {}
     for parameter in module.parameters():
-        if id(parameter) not in module.everybodys:
+        if id(parameter) not in module.everybodys and (parameter in rows or has_members(parameter, len(parents))):
             chosen = rows.get(parameter, others.get(parameter, parents))
             reindex(optimizer_of(optimizers, parameter), parameter, chosen)
     kept = module.everybodys | ({id(buffer) for buffer in agent.buffers()} if itself else set())
     for buffer in module.buffers():
-        if id(buffer) not in kept:
+        if id(buffer) not in kept and has_members(buffer, len(parents)):
             buffer.copy_(take_rows(buffer, parents.to(buffer.device)))
 
 
@@ -176,6 +176,6 @@ def by_member(agent: nn.Module, members: int) -> list[Tensor]:
     return found
 
 
-def has_members(parameter: nn.Parameter, members: int) -> bool:
+def has_members(parameter: Tensor, members: int) -> bool:
     """Whether the first axis of a parameter is the members."""
     return members == 1 or (parameter.ndim > 0 and parameter.shape[0] == members)

@@ -102,7 +102,9 @@ def _check_collective(settings: Settings, plan: Plan, name: str) -> None:
 def check_heirs(plan: Plan) -> None:
     """Whether networks with rows that are no axis of members can be passed on as selection asks."""
     selection = plan.survival
-    for name in () if selection is None else selection.strategies:
+    if selection is None:
+        return
+    for name in selection.strategies:
         agent = plan.species[name].agent_class
         if not hasattr(agent, "owners"):
             continue

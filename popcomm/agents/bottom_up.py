@@ -309,7 +309,7 @@ class BottomUpNetwork(Pretrained, nn.Module):
 
     def inherit(self, parents: Tensor) -> dict[nn.Parameter, Tensor]:
         """Member p is to become what member parents[p] is, with its edges; -1: one with those of the start, at zero."""
-        nodes = parents
+        nodes = parents = parents.to(self.iterations.device)
         if not self.by_seat:
             seat = torch.arange(self.seats, device=parents.device)
             nodes = torch.where(parents.unsqueeze(1) < 0, -1, parents.unsqueeze(1) * self.seats + seat).flatten()

@@ -308,12 +308,17 @@ class BottomUpNetwork(Pretrained, nn.Module):
         return rows
 
     def inherit(self, parents: Tensor) -> dict[nn.Parameter, Tensor]:
-        """Member p is to become what member parents[p] is, with its edges; -1: one without any."""
-        nodes = parents
+        """Member p is to become what member parents[p] is, with its edges; -1: one with those of the start, at zero."""
+        nodes = parents = parents.to(self.iterations.device)
         if not self.by_seat:
             seat = torch.arange(self.seats, device=parents.device)
             nodes = torch.where(parents.unsqueeze(1) < 0, -1, parents.unsqueeze(1) * self.seats + seat).flatten()
-        rows: dict[nn.Parameter, Tensor] = {layer.edges: layer.inherit(nodes) for layer in self.layers.values()}
+        rows: dict[nn.Parameter, Tensor] = {}
+        for layer in self.layers.values():
+            # Where nothing grows all that there are were there at the start: who is new has its place's.
+            own_place = torch.arange(len(nodes), device=nodes.device)
+            inherited = layer.inherit(nodes if self.rule.grows else torch.where(nodes < 0, own_place, nodes))
+            rows[layer.edges] = torch.where(nodes[layer.receivers] < 0, -1, inherited)
         own = self._own_parts()
         if self.by_seat and self.shared:  # one block for a whole team stays what it is
             nodes = torch.arange(self.networks, device=parents.device)

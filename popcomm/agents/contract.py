@@ -232,7 +232,8 @@ class Agent(Protocol):
     epoch. `seat_members = True` on that of collectives for which seating "shuffled" is to stand for "fixed", and one
     member for one on every seat. `measures() -> {"group/name": number}` is logged after every iteration.
     `inherit(parents: [P]) -> {parameter: [rows] int64}` says the same of those parameters where member p is to become
-    what member parents[p] is.
+    what member parents[p] is (-1: what one begins with). Selection needs it of those with owners, and has no crossover
+    and no lessons for them.
     """
 
     def initial_state(self, rows: int) -> dict[str, Tensor]:

@@ -159,7 +159,7 @@ def chosen(
         candidates: [L, G, N, N] bool, edges that there could be and are not.
         room: [G] int64, how many more the budget has place for.
         costs: [L], of an edge of each layer (FLOPs).
-        purse: [G], how many FLOPs are left.
+        purse: [G], how many FLOPs are left; an edge that takes more is none.
         at_once: [G] int64, the most now.
         threshold: scores must be above.
 
@@ -167,7 +167,8 @@ def chosen(
         Layer, network, sender and receiver of each, [K] int64.
     """
     seats = scores.shape[-1]
-    values = scores.double().masked_fill(~candidates | ~(scores > threshold), -torch.inf)
+    dear = (costs.unsqueeze(1) > purse).view(len(costs), -1, 1, 1)
+    values = scores.double().masked_fill(~candidates | dear | ~(scores > threshold), -torch.inf)
     strange = candidates.all(0)  # [G, N, N]
     largest = values.nan_to_num(0.0, 0.0, 0.0).abs().amax((0, 2, 3), keepdim=True)
     values = values / torch.where(largest > 0, largest, 1.0) + 2 * strange

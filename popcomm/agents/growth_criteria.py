@@ -25,7 +25,7 @@ SEATS = 32
 
 
 class Rows(NamedTuple):
-    """Rows of a batch, [G, N, M, c, features]: M chunks of c rows each, chunks being of different worlds."""
+    """Rows of a batch, [G, N, M, c, features]: M chunks of c rows each, of different worlds, or steps of one."""
 
     inputs: Tensor  # [G, N, M, c, in]
     slopes: Tensor  # [G, N, M, c, out]
@@ -46,8 +46,11 @@ def most_rows(networks: int, nodes: int) -> int:
 def rows_of(seen: Sequence[Captured], networks: int) -> Rows | None:
     """What a layer was seen doing in the calls of an update, evenly thinned out; None: too little to compare.
 
-    A call has worlds on its rows: one call of all steps (steps of a world side by side), or a call for each step.
+    A call has worlds on its rows: one call of all steps (steps of a world side by side), or a call for each step. Of a
+    single world chunks are of its steps, whichever it is.
     """
+    if len(seen) > 1 and all(call.inputs.shape[1] == 1 for call in seen):
+        seen = [Captured(*(torch.cat(values, 1) for values in zip(*seen, strict=True)))]
     fewest = min((len(call.inputs[0]) for call in seen), default=0)
     chunks = min(CHUNKS, fewest)
     if chunks < 2:

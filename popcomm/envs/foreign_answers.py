@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ def reset_env(env: Any, seed: int | None = None, options: Any = None) -> Answer:
     Raises:
         UserError: it returns anything but (observations, infos), by agent; it leaves nobody to act.
     """
-    told = env.reset(seed=seed) if options is None else env.reset(seed=seed, options=options)
+    told = _asked(env.reset, seed=seed) if options is None else _asked(env.reset, seed=seed, options=options)
     if isinstance(told, Mapping):
         raise UserError(
             f"reset() of '{env}' returned one dict, as before PettingZoo 1.23, and must return {_listed(RESET)}"
@@ -46,13 +46,22 @@ def step_env(env: Any, actions: Mapping[Any, Any]) -> Answer:
     Raises:
         UserError: it returns anything but the five dicts by agent.
     """
-    told = env.step(actions)
+    told = _asked(env.step, actions)
     if isinstance(told, tuple | list) and len(told) == len(STEP) - 1:
         raise UserError(
             f"step() of '{env}' returned four values, as before PettingZoo 1.22, and must return {_listed(STEP)}: "
             "`dones` are terminations where an episode ends by itself, truncations where it is cut"
         )
     return Answer(*_unpacked(env, "step", told, STEP))
+
+
+def _asked(method: Callable[..., Any], *arguments: Any, **keys: Any) -> Any:
+    """What a method returns. A StopIteration, as of `next(...)` at the end of the data, would pass for the end of
+    whichever generator it comes through, and nobody would hear where it was."""
+    try:
+        return method(*arguments, **keys)
+    except StopIteration as error:
+        raise RuntimeError(f"StopIteration: {error}") from error
 
 
 def _unpacked(env: Any, call: str, told: Any, names: tuple[str, ...]) -> tuple[dict[Any, Any], ...]:

@@ -112,7 +112,7 @@ def _made(env: object, env_config: Mapping[str, object], num_worlds: int, device
             return cast(World, maker(num_worlds=num_worlds, device=device, **env_config))  # type: ignore[call-arg]
         except TypeError as error:
             raise UserError(f"environment.env_config does not fit: {str(error).split('__init__() ')[-1]}") from error
-    return ParallelEnvWorld(maker, num_worlds, device=device, **env_config)
+    return ParallelEnvWorld(maker, num_worlds, device, env_config)
 
 
 def _check_supplied(maker: object, env_config: Mapping[str, object]) -> None:

@@ -148,7 +148,8 @@ class NoisyWorld(WrappedWorld):
     """Another world whose agents observe it through noise; nothing else of it changes.
 
     Rewards, masks, labels, state and positions are the world's own, and so are the one-hots of seats (`has_id`) at the
-    ends of observations: an agent knows who it is. The noise has random numbers of its own, a function of the world's
+    ends of observations: an agent knows who it is. What is kept in bytes, as pictures are, stays so: it is rounded, and
+    within its bounds. The noise has random numbers of its own, a function of the world's
     seed.
 
     Args:
@@ -185,7 +186,7 @@ class NoisyWorld(WrappedWorld):
             sensed, ids = seen.split((seen.shape[-1] - kept, kept), -1)
             first = told.first[:, species.seats]
             perceived = self.noise.perceive(sensed, first, self._memories[name], self._generator)
-            observations[name] = torch.cat((perceived, ids), -1) if kept else perceived
+            observations[name] = species.kept(torch.cat((perceived, ids), -1) if kept else perceived)
         self._last = told._replace(observations=observations)
         return self._last
 

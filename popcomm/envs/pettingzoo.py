@@ -62,7 +62,7 @@ class ParallelEnvWorld(World):
             such as the `parallel_env` of PettingZoo's environments, gets them as keywords.
         num_worlds: B.
         device: where the tensors go.
-        env_config: for the creator.
+        env_config: for the creator; its keys may stand beside the arguments as well.
 
     Raises:
         UserError: num_worlds below one, a creator that does not return a ParallelEnv, spaces that are not supported,
@@ -78,8 +78,10 @@ class ParallelEnvWorld(World):
         creator: Callable[..., Any],
         num_worlds: int,
         device: str | torch.device = "cpu",
-        **env_config: Any,
+        env_config: Mapping[str, Any] | None = None,
+        **keys: Any,
     ) -> None:
+        env_config = {**(env_config or {}), **keys}
         whole("num_worlds", num_worlds, 1)
         self.num_worlds, self.device = num_worlds, torch.device(device)
         self._envs = [create_env(creator, env_config) for _ in range(num_worlds)]

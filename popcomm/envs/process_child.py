@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ class PartOfWorlds(ParallelEnvWorld):
         note: Callable[[int, int, int], None] = lambda world, step, seed: None,
     ) -> None:
         self._first, self._total, self._note = first, total, note
-        super().__init__(creator, num_worlds, **env_config)
+        super().__init__(creator, num_worlds, env_config=env_config)
 
     def _look(self, groups: dict[str, list[Any]]) -> None:
         # An episode that is opened to be looked at may leave something in the environment: it is opened in world 0, as
@@ -169,7 +170,7 @@ def main(socket: int, notes: int) -> None:
             signal.alarm(int(patience + UNANSWERED) + 1)
             answer = _answer(obey, command, arguments)
             signal.alarm(0)
-            connection.send_bytes(pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL))
+            connection.send_bytes(_packed(answer))
     except (EOFError, OSError):  # the parent closed its end, or is gone
         pass
     finally:
@@ -199,6 +200,18 @@ def _answer(obey: Callable[..., Any], command: str, arguments: dict[str, Any]) -
         plain = type(error) is RuntimeError or kind != "other"
         sentence = str(error) if plain else f"{type(error).__name__}: {error}"
         return "error", (kind, sentence, traceback.format_exc())
+
+
+def _packed(answer: tuple[str, Any]) -> bytes:
+    """An answer to be sent: by names where there are, else by value, as what makes the environment came here."""
+    failure = ("other", "", "")
+    for dumps in (pickle.dumps, cloudpickle.dumps):
+        try:
+            return dumps(answer, protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception as error:  # whatever the objects raise; the parent tells it
+            sentence = f"what the environment tells of itself cannot be sent to the training: {error}"
+            failure = ("other", sentence, traceback.format_exc())
+    return pickle.dumps(("error", failure))
 
 
 def _end_with_parent(socket: int) -> None:

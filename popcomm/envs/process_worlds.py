@@ -12,9 +12,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from popcomm.checks import count, positive
+from popcomm.checks import count
 from popcomm.envs.pettingzoo import as_step, logger
-from popcomm.envs.worker_process import WorkerProcess, answers, close_all, log_level
+from popcomm.envs.worker_process import WorkerProcess, answers, close_all, log_level, timeout_of
 from popcomm.envs.world import Species, World, WorldStep
 from popcomm.errors import UserError
 
@@ -60,7 +60,7 @@ class ProcessWorlds(World):
     ) -> None:
         self.num_worlds, self.device = count("num_worlds", num_worlds, 1), torch.device(device)
         wanted = num_worlds if processes is None else count("processes", processes, 1)
-        self.timeout = positive("timeout", timeout)
+        self.timeout = timeout_of("timeout", timeout)
         self._last: WorldStep | None = None
         self._warned = False
         self._workers: list[WorkerProcess] = []

@@ -167,6 +167,13 @@ class Sighted:
         """Of observations: uint8 of pictures, with one-hots or bits beside them, if any; else float32."""
         return torch.uint8 if self.sight is not None and self.sight.in_bytes else torch.float32
 
+    def kept(self, obs: Tensor) -> Tensor:
+        """Changed observations as they are kept: where that is in bytes, rounded and within their bounds; [..., O]."""
+        if self.sight is None or self.obs_dtype != torch.uint8 or obs.dtype == torch.uint8:
+            return obs
+        high = torch.from_numpy(self.sight.high).to(obs)
+        return obs.round().clamp(min=0.0).minimum(high).to(torch.uint8)
+
     @property
     def glimpse_size(self) -> int:
         """Numbers in a `glimpse`."""

@@ -19,12 +19,12 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 from torch import Tensor
 
-from popcomm.checks import one_of, positive, share, whole
+from popcomm.checks import one_of, share, whole
 from popcomm.envs.process_worlds import TIMEOUT, ProcessWorlds
 from popcomm.envs.sumo_map import SumoMap, read_map
 from popcomm.envs.sumo_nets import check_installed, roads_of
 from popcomm.envs.sumo_part import MEASURES, REWARDS, Rules, SumoPart, observation_size
-from popcomm.envs.worker_process import WorkerProcess
+from popcomm.envs.worker_process import WorkerProcess, timeout_of
 from popcomm.envs.world import Species, World, WorldStep
 from popcomm.envs.world_parallel import WorldParallelEnv, turn_based, turn_based_raw
 from popcomm.errors import UserError
@@ -113,7 +113,8 @@ class TrafficWorld(ProcessWorlds):
         timeout: float = TIMEOUT,
     ) -> None:
         self.num_worlds, self.device = whole(f"{self.name}: num_worlds", num_worlds, 1), torch.device(device)
-        self.timeout, self.max_steps = positive(f"{self.name}: timeout", timeout), whole("max_steps", max_steps, 1)
+        self.timeout = timeout_of(f"{self.name}: timeout", timeout)
+        self.max_steps = whole(f"{self.name}: max_steps", max_steps, 1)
         self.reward_share = share(f"{self.name}: reward_share", reward_share)
         one_of(f"{self.name}: reward", reward, REWARDS)
         yellow, green = (

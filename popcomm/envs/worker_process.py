@@ -17,12 +17,21 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import cloudpickle
+
+from popcomm.checks import number
 from popcomm.errors import UserError
 
 CHILD = "popcomm.envs.process_child"
 NOTE_SIZE = 24  # of `process_child.NOTE`, three int64
 CLOSING = 10.0  # seconds that environments have to close
 TOLD = 2.0  # seconds that a hanging process has to say where it hangs
+LONGEST = 10**6  # seconds that an answer may be waited for; the system's clocks count no further than a few times 10^9
+
+
+def timeout_of(key: str, value: Any) -> float:
+    """Seconds after which a process that does not answer counts as hanging. Raises UserError."""
+    return number(key, value, f"be above 0, and at most {LONGEST} seconds", above=0.0, most=LONGEST)
 
 
 class ChildError(Exception):
@@ -74,8 +83,10 @@ class WorkerProcess:
 
     def ask(self, command: str, arguments: dict[str, Any], patience: float) -> None:
         """Send a command, which `answers` waits for. Raises RuntimeError: the process is gone."""
+        # What was seen of an environment may have classes that are known by value alone.
+        dumps = cloudpickle.dumps if command == "adopt" else pickle.dumps
         try:
-            self._connection.send_bytes(pickle.dumps((command, arguments, patience), pickle.HIGHEST_PROTOCOL))
+            self._connection.send_bytes(dumps((command, arguments, patience), pickle.HIGHEST_PROTOCOL))
         except (OSError, ValueError) as error:
             raise RuntimeError(self._lost(command)) from error
 

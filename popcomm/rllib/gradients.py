@@ -12,7 +12,7 @@ import torch
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor, nn
 
-from popcomm.rllib.growth import Owners, Ownership
+from popcomm.rllib.growth import Owners, Ownership, has_members
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.ppo import Reduce, clip_owned, clip_values
 from popcomm.rllib.settings import Settings
@@ -152,6 +152,8 @@ def at_own_rates(optimizers: Sequence[torch.optim.Optimizer], scale: Tensor | No
     yield
     with torch.no_grad():
         for p, start in zip(trained, before, strict=True):
+            if p not in owners and not has_members(p, len(scale)):
+                continue  # no member's
             own = scale[owners[p]] if p in owners else scale
             p.copy_(torch.lerp(start, p, own.to(p).view(-1, *[1] * (p.ndim - 1))))
 

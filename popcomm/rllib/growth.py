@@ -86,6 +86,10 @@ class Growth:
                 reindex(optimizer_of(self.optimizers(name), parameter), parameter, chosen)
             del self.sums[name]
 
+    def begin_anew(self, name: str) -> None:
+        """Other networks took the places of some: what was seen of those before decides nothing."""
+        self.sums.pop(name, None)
+
     def get_state(self) -> dict[str, np.ndarray]:
         return {name: sums.cpu().numpy() for name, sums in self.sums.items()}
 

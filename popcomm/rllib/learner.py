@@ -182,10 +182,10 @@ class PopulationPPOLearner(PPOTorchLearner):
         updates = 0
         for epoch in range(self.config.num_epochs):
             parts = self._minibatches(worlds, order)
+            # Later epochs repeat the samples: what grows is decided by the first.
+            self.growth.watch(self._trained if epoch == 0 else ())
             for number, chosen in enumerate(parts, 1):
                 last = epoch == self.config.num_epochs - 1 and number == len(parts)
-                # Later epochs repeat the samples: what grows is decided by the first.
-                self.growth.watch(self._trained if epoch == 0 else ())
                 self._update_once(select(arrays, chosen), totals, diagnose=last)
                 self.growth.grow(iteration, number, ends=number == len(parts))
             updates += len(parts)
@@ -334,6 +334,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         for name, succession in successions.items():
             carry_out(succession, self.networks[name], self._optimizers(name))
             self.guards[name].begin_anew(succession.newborn)
+            if succession.newborn.any():
+                self.growth.begin_anew(name)
         return {name: weight_diversity(self.networks[name]) for name in successions}
 
     # ---- state ----

@@ -86,15 +86,20 @@ def check_networks(plan: SurvivalPlan, agents: Mapping[str, type]) -> None:
     """
     for name in plan.strategies:
         agent = agents[name]
-        if hasattr(agent, "owners") and not hasattr(agent, "inherit"):
+        who, is_owned = f"population.agent {agent.__name__} of species '{name}'", hasattr(agent, "owners")
+        if is_owned and not hasattr(agent, "inherit"):
             raise UserError(
-                f"population.agent {agent.__name__} says in owners() whose its rows are, and survival.strategy needs "
-                "its inherit(), which says what a child gets of them"
+                f"{who} says in owners() whose its rows are, and survival.strategy needs its inherit(), which says "
+                "what a child gets of them"
             )
-        if plan.begin_with(name) == IMITATE and getattr(agent, "collective", False):
+        if plan.begin_with(name) == IMITATE and (is_owned or getattr(agent, "collective", False)):
             raise UserError(
-                f"survival.newborns is 'imitate', and population.agent {agent.__name__} is one network of all seats, "
-                "and no teacher can act on one of them in another's place; use 'copy' or 'fresh'"
+                f"survival.newborns is 'imitate', and {who} cannot be taught: no teacher can act in another's place "
+                "where seats are one network, or rows of weights come and go; use 'copy' or 'fresh'"
+            )
+        if is_owned and plan.crossover:
+            raise UserError(
+                f"survival.crossover is {plan.crossover}, and {who} has all of its rows from one parent; leave it out"
             )
 
 

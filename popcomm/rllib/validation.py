@@ -14,8 +14,9 @@ from popcomm.agents.seating import SEATINGS
 from popcomm.channels import MessageKind, Vectors
 from popcomm.channels.kinds import can_be_balanced
 from popcomm.channels.relaxed import Dru
-from popcomm.checks import count, number, one_of, positive, true_or_false, whole
+from popcomm.checks import count, number, one_of, true_or_false, whole
 from popcomm.envs.making import check_processes, resolve
+from popcomm.envs.worker_process import timeout_of
 from popcomm.errors import UserError, unknown
 from popcomm.rllib.callbacks import check_callbacks
 from popcomm.rllib.federated_checks import check_federated
@@ -59,7 +60,7 @@ def check(settings: Settings) -> Plan:
     _check_fractions(settings)
     _check_switches(settings)
     check_trained(settings.policies_to_train, settings.layout.species)
-    positive("environment.process_timeout", settings.process_timeout)
+    timeout_of("environment.process_timeout", settings.process_timeout)
     if settings.processes is not None and settings.world is not None:
         check_processes(resolve(settings.world), settings.processes)
     one_of("training.learn_from", settings.learn_from, LEARN_FROM)

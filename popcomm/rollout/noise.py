@@ -11,7 +11,7 @@
 | lost | a listener misses a message, beside the channel's own dropout | probability |
 | corrupted | symbols are replaced, bits flip, vectors get normal noise, as `communication(noise=)` does it | as there |
 
-At strength 0 nothing changes, to the last bit.
+At strength 0 nothing changes, to the last bit. Observations in bytes (pictures) stay bytes: they are rounded.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ class Adversarial(Hindrance):
         assert players.now is not None
         slopes = {name: self._slope(players, name, generator) for name in players.actors}
         seen = players.now.observations
-        moved = {name: seen[name].add(slope.sign(), alpha=self.strength) for name, slope in slopes.items()}
+        moved = {
+            name: players.actors[name].species.kept(seen[name].add(slope.sign(), alpha=self.strength))
+            for name, slope in slopes.items()
+        }
         return players.now._replace(observations=moved)
 
     def _slope(self, players: Players, name: str, generator: torch.Generator) -> Tensor:
@@ -103,7 +106,8 @@ class Adversarial(Hindrance):
         assert step is not None
         drawn = players.generator.get_state()  # networks that draw as they think are to draw the same again
         with torch.enable_grad():
-            seen = step.observations[name].detach().clone().requires_grad_()
+            # Bytes have no gradient; networks take floats as they do bytes.
+            seen = step.observations[name].detach().to(torch.get_default_dtype(), copy=True).requires_grad_()
             told = step._replace(observations={**step.observations, name: seen})
             logits = actor.think(told, players.mail, seating, players.memories[name], False).output.action_logits
             masks = step.action_masks or {}

@@ -147,7 +147,15 @@ def test_thinned_rows_are_those_of_all_calls_in_their_order() -> None:
     assert found.inputs[0, 0, :, :, 0].tolist() == [[1000 * world + step for step in steps] for world in range(8)]
 
 
-def test_of_one_world_there_is_nothing_to_compare() -> None:
+def test_of_one_world_chunks_are_of_its_steps_in_one_call_and_in_a_call_for_each_step() -> None:
+    whole, apart = rows_of([call(*range(16))], 1), rows_of([call(step) for step in range(16)], 1)
+    assert whole is not None
+    assert apart is not None
+    assert whole.inputs[0, 0, :, :, 0].tolist() == [[2.0 * i, 2.0 * i + 1] for i in range(CHUNKS)]
+    assert all(map(torch.equal, whole, apart))
+
+
+def test_of_one_row_there_is_nothing_to_compare() -> None:
     assert rows_of([call(0)], 1) is None
     assert rows_of([], 1) is None
 

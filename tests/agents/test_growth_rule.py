@@ -144,6 +144,14 @@ def test_the_best_edges_grow_within_room_pace_purse_and_threshold() -> None:
     assert picked(scores - 1, threshold=-math.inf, at_once=torch.tensor([4]))[:3] == best
 
 
+def test_an_edge_that_the_purse_cannot_pay_leaves_the_place_to_those_that_it_can() -> None:
+    scores = torch.zeros(2, 3, 3)
+    scores[0, 0, 1], scores[1, 1, 2], scores[1, 0, 1] = 0.9, 0.3, 0.1
+    costs = torch.tensor([10.0, 1.0])
+    assert picked(scores, costs=costs, purse=torch.tensor([3.0])) == [(1, 1, 2), (1, 0, 1)]
+    assert picked(scores, costs=costs, purse=torch.tensor([10.0])) == [(0, 0, 1)]
+
+
 def test_a_pair_of_seats_grows_in_its_best_layer_and_pairs_that_are_joined_come_last() -> None:
     scores = torch.zeros(2, 3, 3)
     scores[:, 0, 1] = torch.tensor([0.8, 0.9])

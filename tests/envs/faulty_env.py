@@ -18,7 +18,8 @@ class FaultyEnv(ParallelEnv):
     """Agents see numbers drawn from the seed; rewards are 0.5 for action 1. Copies are numbered in the order of making.
 
     Args:
-        fault: "raise", "sleep", "spin" (Python that never ends), "exit", "nan" (as a reward); None: nothing is wrong.
+        fault: "raise", "stop" (StopIteration), "sleep", "spin" (Python that never ends), "exit", "nan" (as a reward);
+            None: nothing is wrong.
         odd: the fault comes in episodes with an odd seed alone.
         pickles: whether it can be pickled.
         milliseconds: of CPU that a step takes.
@@ -80,6 +81,8 @@ class FaultyEnv(ParallelEnv):
     def _fail(self, paid: dict[str, float]) -> dict[str, float]:
         if self.fault == "raise":
             raise KeyError("no such road")
+        if self.fault == "stop":
+            raise StopIteration("no more data")
         if self.fault == "sleep":
             time.sleep(1000)
         while self.fault == "spin":

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from popcomm.envs import swarm_v0
+from popcomm.envs import ParallelEnvWorld, swarm_v0
 from popcomm.envs.noise import KINDS, Bias, Delay, Gaussian, Missing, Noise, NoisyWorld, Stuck, make_noise, noisy
 from popcomm.envs.species import with_species
 from popcomm.envs.testing import _assert_same, world_api_test
 from popcomm.errors import UserError
+from tests.envs.test_sight import LAST, Painter
 from tests.envs.tiny_world import TinyWorld
 
 STRENGTHS = {"gaussian": 0.5, "bias": 0.5, "missing": 0.3, "stuck": 0.3, "delay": 2}
@@ -101,6 +102,21 @@ class TestWorlds:
             _assert_same(one, other._replace(observations=one.observations), kind)
         for name in ("walker", "caller"):
             assert any(not torch.equal(one.observations[name], other.observations[name]) for one, other in rows)
+
+    @pytest.mark.parametrize("agent_id", [False, True])
+    @pytest.mark.parametrize("kind", sorted(KINDS))
+    def test_pictures_stay_bytes_within_their_bounds(self, kind: str, agent_id: bool) -> None:
+        """Of a normal deviation of 1/2 a number of 255 falls by one or more where it is off by more than -1/2: 16 %."""
+        white = np.full(LAST.shape, 255, np.uint8)
+        world = with_species(ParallelEnvWorld(lambda _: Painter(LAST, white), 40), agent_id=agent_id)
+        world = NoisyWorld(world, {"kind": kind, "strength": 2 if kind == "delay" else 0.5})
+        seen = world.reset(1).observations["a"]
+        assert seen.dtype == world.species["a"].obs_dtype == torch.uint8
+        if agent_id:
+            assert torch.equal(seen[..., 90:], torch.eye(2, dtype=torch.uint8).expand(40, 2, 2))
+        if kind in ("gaussian", "bias"):
+            assert int(seen[..., :90].min()) >= 252
+            assert (seen[..., :90] < 255).float().mean().item() == pytest.approx(0.159, abs=4.5 * 0.37 / 7200**0.5)
 
     def test_an_agent_knows_who_it_is(self) -> None:
         world = noisy(with_species(swarm_v0.SwarmWorld(2, num_agents=3), agent_id=True), Gaussian(1.0))

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from gymnasium import spaces
 
 from popcomm import envs
 from popcomm.envs import ParallelEnvWorld, ProcessWorlds
 from popcomm.envs.making import make_world
+from popcomm.envs.process_child import PartOfWorlds
 from popcomm.envs.testing import _assert_same
 from popcomm.envs.world import World, WorldStep
 from popcomm.errors import UserError
@@ -127,6 +129,33 @@ class TestMaking:
         finally:
             world.close()
 
+    def test_what_the_environment_tells_of_itself_may_be_of_classes_without_a_name(self) -> None:
+        class Named(spaces.Discrete):
+            pass
+
+        class Local(FaultyEnv):
+            def action_space(self, agent: str) -> spaces.Space:
+                return Named(2)
+
+        world = ProcessWorlds(Local, 2)
+        try:
+            assert type(world.env_spaces["a"][1]).__name__ == "Named"
+            assert_alike(played(ParallelEnvWorld(Local, 2), 3, 2), played(world, 3, 2))
+        finally:
+            world.close()
+
+    @pytest.mark.parametrize("key", ["creator", "num_worlds", "device", "env_config", "total", "first", "timeout"])
+    def test_every_key_of_an_env_config_reaches_the_environment(self, key: str) -> None:
+        given: list[dict[str, Any]] = []
+
+        def creator(config: dict[str, Any]) -> FaultyEnv:
+            given.append(config)
+            return FaultyEnv()
+
+        make_world(creator, {key: 7}, 1)
+        PartOfWorlds(creator, {key: 7}, first=0, num_worlds=1, total=1)
+        assert given == [{key: 7}] * 2
+
     def test_species_can_be_named_and_there_are_no_more_processes_than_worlds(self) -> None:
         world = make_world(made, {}, 1, species={"one": ["a_1"], "other": ["a_0"]}, processes=3)
         assert list(world.species) == ["one", "other"]
@@ -146,7 +175,9 @@ class TestMaking:
         ("options", "words"),
         [
             ({"processes": 0}, "processes is 0, and must be a whole number of at least 1"),
-            ({"timeout": 0}, "timeout is 0, and must be above 0"),
+            ({"timeout": 0}, "timeout is 0, and must be above 0, and at most 1000000 seconds"),
+            ({"timeout": 1e10}, "timeout is 10000000000.0, and must be above 0, and at most 1000000 seconds"),
+            ({"timeout": float("inf")}, "timeout is inf, and must be above 0, and at most 1000000 seconds"),
             ({"fault": threading.Lock()}, "cannot be sent to other processes: .*lock"),
         ],
     )
@@ -193,6 +224,11 @@ class TestFaults:
         assert all(gone(pid) for pid in pids)
         with pytest.raises(UserError, match="were closed"):
             world.reset(0)
+
+    def test_data_that_end_are_an_error_with_its_world_as_any_other(self) -> None:
+        error = self.failed(ParallelEnvWorld(made, 4, fault="stop", odd=True), RuntimeError)  # type: ignore[arg-type]
+        assert "'faulty', world 3 failed in step 3 of the episode with seed" in str(error)
+        assert str(error).endswith("StopIteration: no more data")
 
     def test_a_number_that_cannot_be_is_a_users_mistake_and_worlds_can_be_reset(self, faults: Any) -> None:
         world = faults("nan")

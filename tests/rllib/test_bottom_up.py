@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from popcomm.analysis.experiments.planted_edges import PlantedWorld, planted_pairs, planted_sources
+from torch import Tensor
 
+from popcomm.agents import BottomUpNetwork, bottom_up
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
 from popcomm.rllib.growth import inherit
 from popcomm.rllib.recording import _losses
 from popcomm.rllib.release import population_of
+from popcomm.rllib.succession import Succession
 from popcomm.schedules import Clock
 from tests.rllib.growing_agent import TwoLearners
 from tests.rllib.test_learner import changed, learner_of, update, weights
@@ -73,6 +77,16 @@ def test_a_given_graph_is_not_changed() -> None:
     _, learner = trained(config_of(growth={"criterion": "oracle", "edges": graph}), 2)
     assert all(agent_of(learner).edges(name).tolist() == graph for name in agent_of(learner).layers)
     assert agent_of(learner).layers["actor.0"].edges.any()  # and is learned
+
+
+@pytest.mark.parametrize(("worlds", "minibatch"), [(1, None), (4, 1)])
+@pytest.mark.parametrize("criterion", ["raw", "csnr"])
+def test_networks_that_remember_grow_from_updates_of_one_world(
+    worlds: int, minibatch: int | None, criterion: str
+) -> None:
+    config = config_of(worlds=worlds, growth={**GROWTH, "criterion": criterion}, recurrent=True)
+    config.training(minibatch_size=minibatch)
+    assert agent_of(trained(config, 1)[1]).measures()["bottom_up/edges"] == 2
 
 
 # ---- seats and members follow ----
@@ -210,6 +224,115 @@ def test_it_is_selected_with_its_edges() -> None:
     update(learner, runner_of(config_of(population={"members": 2, "seating": "worlds"})), 3)
 
 
+WHOLES, TEAMS = {"members": 2, "seating": "worlds"}, {"members": 12}
+
+
+def selected(
+    population: dict[str, Any], *sources: int, fresh: bool = False, std: float = 0.0, **config: Any
+) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]], Any]:
+    """{parameter: what each member has of it} before and after a selection, and the agent. The edges are numbers."""
+    _, learner = trained(config_of(population=population, **config), 3)
+    agent = agent_of(learner)
+    with torch.no_grad():
+        for layer in agent.layers.values():
+            layer.edges.normal_(generator=torch.Generator().manual_seed(2))
+    before = parts_of(agent)
+    values = {"lessons": 0, "crossover": 0.0, "scales": {}, "seed": 5, "mates": np.full(len(sources), -1)}
+    learner.succeed({"cell": Succession(np.array(sources), fresh=fresh, mutation_std=std, **values)})
+    return before, parts_of(agent), agent
+
+
+def parts_of(agent: Any) -> dict[str, list[Tensor]]:
+    owners, members = agent.owners(), range(agent.spec.members)
+    found: dict[str, list[Tensor]] = {}
+    for name, parameter in agent.named_parameters():
+        whose = owners.get(parameter, torch.arange(len(parameter)))
+        found[name] = [parameter.detach()[whose == member].clone() for member in members]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("population", "sources"), [(WHOLES, (1, 1)), (TEAMS, (0, 1, 2, 3, 10, 5, 6, 7, 8, 9, 10, 11))]
+)
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_mutation_moves_the_rows_of_children_and_of_nobody_else(
+    population: dict[str, Any], sources: tuple[int, ...], recurrent: bool
+) -> None:
+    before, after, _ = selected(population, *sources, std=0.1, recurrent=recurrent)
+    children = [place for place, source in enumerate(sources) if place != source]
+    for name, parts in after.items():
+        for place, own in enumerate(parts):
+            parent = before[name][sources[place]]
+            assert own.shape == parent.shape
+            moved = place in children and bool(parent.any())
+            assert torch.equal(own, parent) != moved, (name, place)
+            if moved and own.numel() > 50:
+                apart = (own - parent).square().mean().sqrt() / parent.square().mean().sqrt()
+                assert float(apart) == pytest.approx(0.1, rel=0.3)
+
+
+@pytest.mark.parametrize("criterion", ["csnr", "full"])
+def test_who_is_made_anew_begins_as_a_network_of_the_start(criterion: str) -> None:
+    growth = {**GROWTH, "criterion": criterion}
+    before, after, agent = selected(WHOLES, 0, -1, fresh=True, growth=growth, recurrent=True)
+    start = parts_of(agent_of(learner_of(config_of(population=WHOLES, growth=growth, recurrent=True))))
+    for name, parts in after.items():
+        assert torch.equal(parts[0], before[name][0])
+        assert parts[1].shape == start[name][1].shape
+        # The same distribution, another seed; biases and edges that grow begin at zero.
+        assert bool(parts[1].any()) == bool(start[name][1].any())
+    assert len(agent.edges("actor.0", 1)) == (30 if criterion == "full" else 0)
+
+
+def test_a_selection_of_seats_that_share_their_blocks_leaves_those_alone() -> None:
+    config = config_of(blocks="shared").survival(
+        strategy={"kind": "top_k", "k": 3}, every=1, hyperparameters={"lr": [0.5, 2.0]}
+    )
+    _, learner = trained(config, 2)
+    block = agent_of(learner).layers["actor.1"].weight
+    before = block.detach().clone()
+    values = {"lessons": 0, "crossover": 0.0, "scales": {}, "seed": 5, "mates": np.full(6, -1)}
+    learner.succeed({"cell": Succession(np.array([0, 0, 2, 3, 4, 5]), fresh=False, mutation_std=0.1, **values)})
+    assert torch.equal(block, before)
+    assert not learner.growth.sums
+
+
+def test_how_much_networks_differ_is_told_of_networks_and_not_of_seats() -> None:
+    _, learner = trained(config_of(population=WHOLES), 1)
+    alike = Succession(np.array([1, 1]), np.array([-1, -1]), False, 0, 0.0, 0.0, {}, 5)
+    assert learner.succeed({"cell": alike})["cell"] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_was_seen_of_networks_that_are_replaced_decides_nothing() -> None:
+    growth = {**GROWTH, "every": 2}
+    _, learner = trained(config_of(population=WHOLES, growth=growth), 1)
+    assert learner.growth.sums
+    for sources in ([0, 1], [0, 0]):
+        still = Succession(np.array(sources), np.array([-1, -1]), False, 0, 0.0, 0.0, {}, 5)
+        learner.succeed({"cell": still})
+        assert bool(learner.growth.sums) == (sources == [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("survival", "words"),
+    [
+        (
+            {"newborns": "imitate"},
+            "survival.newborns is 'imitate', .*BottomUpNetwork of species 'cell' cannot be taught",
+        ),
+        (
+            {"crossover": 0.3},
+            "survival.crossover is 0.3, .*BottomUpNetwork of species 'cell' has all of its rows from one parent",
+        ),
+    ],
+)
+def test_what_selection_cannot_do_to_it_is_refused(survival: dict[str, Any], words: str) -> None:
+    config = config_of(population={"members": 4, "seating": "worlds"})
+    config.survival(strategy={"kind": "top_k", "k": 2}, every=1, **survival)
+    with pytest.raises(UserError, match=words):
+        config.validate()
+
+
 def test_it_is_evaluated_out_of_the_trainer_with_its_edges(tmp_path: Any) -> None:
     config = config_of(growth={"criterion": "full"})
     module = config.get_multi_rl_module_spec(inference_only=True).build()
@@ -234,3 +357,19 @@ def test_its_graph_is_measured_in_every_iteration() -> None:
         "losses/b/value_loss",
         "losses/value_loss",
     }
+
+
+def test_above_32_seats_an_iteration_is_looked_at_as_seldom_as_looks_are_dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight updates an epoch, the first and every third after it, and none of the second epoch."""
+    monkeypatch.setattr(bottom_up, "look_every", lambda layers: 3)
+    looked: list[bool] = []
+    tell = BottomUpNetwork.growth_statistics
+
+    def told(agent: BottomUpNetwork) -> Tensor:
+        statistics = tell(agent)
+        looked.append(bool(statistics.any()))
+        return statistics
+
+    monkeypatch.setattr(BottomUpNetwork, "growth_statistics", told)
+    trained(config_of(worlds=64), 2)
+    assert looked == 2 * [True, False, False, True, False, False, True, False]

@@ -15,6 +15,7 @@ from popcomm.agents.testing import agent_api_test
 from popcomm.envs.testing import world_api_test
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
+from popcomm.rllib.growth import inherit
 from popcomm.rllib.release import population_of
 from popcomm.schedules import Clock
 from tests.rllib.collective_agent import Cells, NeighbourWorld
@@ -127,6 +128,26 @@ def test_an_update_begins_at_the_policy_that_acted(members: int, seating: str, m
     for iteration in range(2):  # fragments that begin within episodes
         told = update(learner, runner, iteration)
         assert abs(told["cell"]["approx_kl"].peek()) < 1e-7
+
+
+class Whole(torch.nn.Module):
+    """A module of three members, whose agent is one network of all of them."""
+
+    everybodys: frozenset[int] = frozenset()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agent = torch.nn.Linear(2, 7)
+        self.agent.register_buffer("steps", torch.tensor(4))
+        self.own = torch.nn.Parameter(torch.arange(3.0))
+
+
+def test_what_is_no_members_stays_where_members_are_replaced() -> None:
+    module = Whole()
+    before = module.agent.weight.detach().clone()
+    inherit(module, [], torch.tensor([1, 1, 2]))
+    assert torch.equal(module.agent.weight, before)
+    assert module.own.tolist() == [1.0, 1.0, 2.0]
 
 
 def test_its_parameters_need_no_axis_of_members() -> None:

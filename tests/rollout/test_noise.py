@@ -15,8 +15,13 @@ from popcomm.envs import noise as sensors
 from popcomm.errors import UserError
 from popcomm.rollout.interference import in_turn, shuffled, silenced
 from popcomm.rollout.noise import KINDS, Adversarial, Corrupted, by_strength, hindrance_of
+from tests.envs.test_sight import LAST, Painter
 from tests.rollout.test_population import population
 from tests.rollout.test_rollout import Crier
+
+
+def paint(config: Any) -> Painter:
+    return Painter(LAST)
 
 
 class Weigher(nn.Module):
@@ -94,6 +99,19 @@ def test_an_adversary_of_forces_and_of_networks_that_remember_and_talk(agent: An
     moved = (turn.seen.observations["swarm"] - seen).abs()
     assert torch.allclose(moved, torch.full_like(moved, 0.1), atol=1e-6)
     assert found.evaluate(2, noise={"kind": "adversarial", "strength": 0.1}).episodes == 2
+
+
+def test_an_adversary_moves_pictures_by_whole_steps_of_brightness() -> None:
+    found = population(MLPAgent, kind=None, env=paint, env_config={})
+    rollout = found.rollout(seed=1)
+    rollout.begin()
+    seen = rollout.players.now.observations["a"].int()  # type: ignore[union-attr]
+    Adversarial(3).of_players(rollout.players)
+    moved = rollout.step()[0].seen.observations["a"]
+    assert moved.dtype == torch.uint8
+    inside = (seen >= 3) & (seen <= 252)
+    assert ((moved.int() - seen).abs()[inside] == 3).all()
+    assert found.evaluate(2, noise={"kind": "adversarial", "strength": 3}).episodes == 2
 
 
 def test_lost_messages_are_missed_by_each_listener_for_itself() -> None:

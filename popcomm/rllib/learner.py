@@ -258,6 +258,17 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
         """One gradient step on some worlds; the sums of what is to be logged are added to `totals`."""
+        gradients = self.compute_gradients(self._losses(arrays, totals, diagnose))
+        self.apply_gradients(self.postprocess_gradients(gradients))
+        # RLlib drops them when the next ones are computed: a copy of all weights beside the next rollout and unroll.
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _losses(self, arrays: Arrays, totals: Totals, diagnose: bool) -> dict[str, Tensor]:
+        """{species that learns: its loss} on some worlds.
+
+        The unroll ends with this method, so that of it only what gradients are made of is there while they are.
+        """
         unrolled = self._unroll(arrays)
         shown = self._shown(arrays)
         losses: dict[str, Tensor] = {}
@@ -274,8 +285,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             sums = totals.setdefault(name, {})
             for key, value in logged.items():
                 sums.setdefault(key, []).append(value.detach())
-        gradients = self.compute_gradients(losses)
-        self.apply_gradients(self.postprocess_gradients(gradients))
+        return losses
 
     def _optimizers(self, name: str) -> list[torch.optim.Optimizer]:
         return [optimizer for _, optimizer in self.get_optimizers_for_module(name)]

@@ -28,8 +28,8 @@ import popcomm
 from popcomm.errors import UserError
 from popcomm.identity import identify
 from popcomm.manifest import MANIFEST, CheckpointError, files_of, latest_valid, put_in_place, verify
-from popcomm.memory import give_back
 from popcomm.rllib import config_file, state_files
+from popcomm.rllib.memory import give_back
 from popcomm.rllib.state_files import FOLDER
 from popcomm.rollout.loading import UNDER
 

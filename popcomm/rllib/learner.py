@@ -33,6 +33,7 @@ from popcomm.rllib.joint_learning import JOINT_BRANCH, JointLearning
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
 from popcomm.rllib.lessons import end_lessons, teachers
 from popcomm.rllib.loopback import stay_on_loopback
+from popcomm.rllib.memory import MANY_WEIGHTS, give_back
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.settings import Settings
@@ -166,6 +167,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         if isinstance(arrays, LostFragments):
             return arrays
         self.before_gradient_based_update(timesteps=dict(timesteps))
+        if sum(p.numel() for name in self.networks for p in self._parameters(name)) >= MANY_WEIGHTS:
+            give_back()
         if self.federation is not None:
             self.federation.begin()
         for loss in self.losses.values():

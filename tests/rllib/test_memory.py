@@ -11,7 +11,8 @@ import pytest
 import torch
 from popcomm.analysis.benchmarks.memory import status
 
-from popcomm import memory
+from popcomm.rllib import learner as learner_module
+from popcomm.rllib import memory
 from popcomm.rllib.learner import PopulationPPOLearner
 from popcomm.rllib.ppo import same
 from tests.rllib.test_joint_learning import both_right, of_bits
@@ -87,6 +88,18 @@ def test_letting_go_changes_no_bit_of_what_is_learned(monkeypatch: pytest.Monkey
         for key, value in two.items():
             assert torch.equal(one[name][key], value), key
     assert len(kept) == 8
+
+
+@pytest.mark.parametrize(("many", "times"), [(1, 1), (2**40, 0)])
+def test_memory_is_given_back_before_the_update_of_many_weights_alone(
+    many: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(learner_module, "MANY_WEIGHTS", many)
+    monkeypatch.setattr(learner_module, "give_back", lambda: given.append(None))
+    config = with_members()
+    update(learner_of(config), runner_of(config))
+    assert len(given) == times
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads what Linux says of memory")

@@ -34,8 +34,9 @@ def attend_symbols(
     members, size, features = tables.shape
     heads = scores.shape[-1]
     weights = scores.clamp(-10, 10).exp()
-    weighted = (tables.view(members, size, heads, -1) * weights.unsqueeze(-1)).view_as(tables)
-    sums = lookup(torch.cat([weighted, weights], -1), messages, soft, there)
+    # Of weighted values one tensor is there at a time: with many members it is as large as all their tables.
+    both = torch.cat([(tables.view(members, size, heads, -1) * weights.unsqueeze(-1)).view_as(tables), weights], -1)
+    sums = lookup(both, messages, soft, there)
     values, total = sums.split([features, heads], -1)
     return (values.unflatten(-1, (heads, -1)) / total.unsqueeze(-1)).flatten(-2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -102,6 +103,26 @@ def _run(
         checkpoint, refused = newest_checkpoint(run_dir)
         notes = [*notes, *(f"passed over: {reason}" for reason in refused)]
         notes = [*notes, *(f"changed: {key} {told}" for key, told in changed.items())]
+    summary = _trained(document, config, run_dir, bounds, checkpoint, display, notes, anew, trust)
+    gc.collect()  # a trainer is a cycle, and of many members it is gigabytes, which the report does not need
+    with run_folder_told(run_dir):
+        summary["report"] = None if summary["interrupted"] else _report(run_dir)
+    _conclude(summary, run_dir, display)
+    return summary
+
+
+def _trained(
+    document: dict[str, Any],
+    config: Any,
+    run_dir: Path,
+    bounds: Mapping[str, float],
+    checkpoint: Path | None,
+    display: Display,
+    notes: Sequence[str],
+    anew: bool,
+    trust: bool,
+) -> dict[str, Any]:
+    """Build the trainer, from a checkpoint if there is one, and iterate; with the end of this nobody holds it."""
     with ray_session(config):
         algo = config.build_algo()
         try:
@@ -116,13 +137,9 @@ def _run(
                 display.say(note)
             _introduce(document, algo, run_dir, checkpoint, display)
             with run_folder_told(run_dir):
-                summary = _iterate(algo, config, run_dir, bounds, checkpoint, display)
+                return _iterate(algo, config, run_dir, bounds, checkpoint, display)
         finally:
             algo.stop()
-    with run_folder_told(run_dir):
-        summary["report"] = None if summary["interrupted"] else _report(run_dir)
-    _conclude(summary, run_dir, display)
-    return summary
 
 
 def checked_config(document: Mapping[str, Any], elsewhere: bool = False) -> Any:

@@ -29,6 +29,7 @@ from popcomm.errors import UserError
 from popcomm.identity import identify
 from popcomm.manifest import MANIFEST, CheckpointError, files_of, latest_valid, put_in_place, verify
 from popcomm.rllib import config_file, state_files
+from popcomm.rllib.memory import give_back
 from popcomm.rllib.state_files import FOLDER
 from popcomm.rollout.loading import UNDER
 
@@ -72,6 +73,7 @@ def save(algorithm: Algorithm, write: Callable[..., str], path: PathLike | None 
     # Not by mkdtemp, whose folders nobody else may read, on storage that others share neither.
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     temporary.mkdir()
+    give_back()  # what updates left; states are copied, and of many members a copy is gigabytes
     try:
         write(str(temporary), **kwargs)
         weights = _state(algorithm, temporary / FOLDER)

@@ -115,12 +115,12 @@ class JointLearning:
             done = _of_done(values, actions[name], alive[name])
             errors = torch.where(known[name], done - targets[name], 0.0).square()
             total = total + errors.sum() / reduce(known[name].sum().double()).float().clamp(min=1)
-        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         parameters = list(self.critic.parameters())
         sum_over_learners(parameters, reduce)
         if bool(torch.stack([p.grad.isfinite().all() for p in parameters if p.grad is not None]).all()):
             self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # what is done with takes no memory until the next step
 
     def log(self, metrics: MetricsLogger) -> None:
         """Log how much of the returns it explains."""

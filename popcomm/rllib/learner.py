@@ -32,6 +32,7 @@ from popcomm.rllib.joint_learning import JOINT_BRANCH, JointLearning
 from popcomm.rllib.learning_statistics import Totals, log_graph, log_iteration, log_measures
 from popcomm.rllib.lessons import end_lessons, teachers
 from popcomm.rllib.loopback import stay_on_loopback
+from popcomm.rllib.memory import MANY_WEIGHTS, give_back
 from popcomm.rllib.module import PopulationRLModule
 from popcomm.rllib.plan import plan_of
 from popcomm.rllib.settings import Settings
@@ -165,6 +166,8 @@ class PopulationPPOLearner(PPOTorchLearner):
         if isinstance(arrays, LostFragments):
             return arrays
         self.before_gradient_based_update(timesteps=dict(timesteps))
+        if sum(p.numel() for name in self.networks for p in self._parameters(name)) >= MANY_WEIGHTS:
+            give_back()
         if self.federation is not None:
             self.federation.begin()
         for loss in self.losses.values():
@@ -257,6 +260,17 @@ class PopulationPPOLearner(PPOTorchLearner):
 
     def _update_once(self, arrays: Arrays, totals: Totals, diagnose: bool) -> None:
         """One gradient step on some worlds; the sums of what is to be logged are added to `totals`."""
+        gradients = self.compute_gradients(self._losses(arrays, totals, diagnose))
+        self.apply_gradients(self.postprocess_gradients(gradients))
+        # RLlib drops them when the next ones are computed: a copy of all weights beside the next rollout and unroll.
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _losses(self, arrays: Arrays, totals: Totals, diagnose: bool) -> dict[str, Tensor]:
+        """{species that learns: its loss} on some worlds.
+
+        The unroll ends with this method, so that of it only what gradients are made of is there while they are.
+        """
         unrolled = self._unroll(arrays)
         shown = self._shown(arrays)
         losses: dict[str, Tensor] = {}
@@ -273,8 +287,7 @@ class PopulationPPOLearner(PPOTorchLearner):
             sums = totals.setdefault(name, {})
             for key, value in logged.items():
                 sums.setdefault(key, []).append(value.detach())
-        gradients = self.compute_gradients(losses)
-        self.apply_gradients(self.postprocess_gradients(gradients))
+        return losses
 
     def _optimizers(self, name: str) -> list[torch.optim.Optimizer]:
         return [optimizer for _, optimizer in self.get_optimizers_for_module(name)]

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from popcomm.analysis.experiments.bottom_up_runs import ARMS, GAMES, NOISY_ARMS, train
-from popcomm.analysis.experiments.figures import seeds_and_mean
+from popcomm.analysis.experiments.figures import of_runs, seeds_and_mean
 from popcomm.analysis.experiments.frame import Claim, Experiment, Options, outdone
 from popcomm.analysis.experiments.intervals import mean_interval, mean_shown, paired
 from popcomm.analysis.experiments.records import Trial, arms_of, trials_of, whole_folder
@@ -44,6 +45,7 @@ NOISES = ("gaussian", 0.3)  # the noise of the paper's summary
 QUICK_SHARE = 0.05  # of the samples
 
 Record = Mapping[str, Any]
+Floats = NDArray[np.floating[Any]]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,9 +91,10 @@ def score(run: Record) -> float:
     return float(run["score"])
 
 
-def gained(runs: Sequence[Record]) -> float:
-    """By how much the runs came above random play, or where it is not known above their own first iteration."""
-    return float(np.mean([r["score"] - r["scripts"].get("random", r["curve"][0]["score"]) for r in runs]))
+def gained(runs: Sequence[Record]) -> list[float]:
+    """By how much runs came above random play, or where it is not known above their own first episode."""
+    first = [np.mean([p["score"] for p in r["curve"][: GAMES[r["game"]].fragments]]) for r in runs]
+    return [float(r["score"] - r["scripts"].get("random", own)) for r, own in zip(runs, first, strict=True)]
 
 
 def lost(run: Record, kind: str = NOISES[0], strength: float = NOISES[1]) -> float:
@@ -104,9 +107,10 @@ def comparable(game: str, arms: Mapping[str, Sequence[Record]]) -> list[Claim]:
     gap = paired(arms.get("csnr", []), arms.get("full", []), score)
     if gap is None or len(arms["csnr"]) < 2:
         return []
-    share, spare = np.mean([r["flops_share"] for r in arms["csnr"]]), SPARE * gained(arms["full"])
+    share, gains = np.mean([r["flops_share"] for r in arms["csnr"]]), gained(arms["full"])
+    spare = SPARE * np.mean(gains)
     text = f"{game}: `csnr` at {share:.0%} of the operations is comparable to dense (at most {spare:.2g} less)"
-    return [Claim(text, gap.shown(2), bool(spare > 0 and gap.paired.low > -spare))]
+    return [Claim(text, gap.shown(2), bool(mean_interval(gains).low > 0 and gap.paired.low > -spare))]
 
 
 def claims(groups: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[Claim]:
@@ -162,12 +166,21 @@ def draw(records: Sequence[Record]) -> Figure:
 def draw_training(axes: Axes, game: str, arms: Mapping[str, Sequence[Record]]) -> None:
     dress(axes, game, "environment steps", "return of an agent and episode")
     for arm, runs in arms.items():
-        curves = [tuple(np.array([p[k] for p in r["curve"]], float) for k in ("env_steps", "score")) for r in runs]
-        seeds_and_mean(axes, curves, COLOURS[arm], DASHES[arm], arm)
+        curves = [by_episode(across, up, GAMES[game].fragments) for across, up in of_runs(runs)]
+        seeds_and_mean(axes, [curve for curve in curves if len(curve[0])], COLOURS[arm], DASHES[arm], arm)
     for name, value in next(iter(arms.values()))[0]["scripts"].items():
         axes.axhline(value, color=INK, linewidth=0.7, linestyle=":")
         axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
     legend(axes, loc="best", ncols=2, fontsize=7)
+
+
+def by_episode(across: Floats, up: Floats, fragments: int) -> tuple[Floats, Floats]:
+    """A curve of fragments [I] by whole episodes [I // fragments]: where each ends, and its mean; the rest is left out.
+
+    Traffic comes and goes within an episode, and returns of its parts with it.
+    """
+    whole = len(up) // fragments * fragments
+    return across[:whole].reshape(-1, fragments)[:, -1], up[:whole].reshape(-1, fragments).mean(1)
 
 
 def draw_noise(axes: Axes, game: str, kind: str, arms: Mapping[str, Sequence[Record]]) -> None:

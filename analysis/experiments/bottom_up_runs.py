@@ -22,6 +22,7 @@ from popcomm.rollout.population import Population
 
 ARMS = ("csnr", "raw", "random", "given", "none", "full")
 HIDDEN, LAYERS, EPISODE = 32, 3, 25
+TRAFFIC_EPISODE, TRAFFIC_FRAGMENT = 720, 90
 GROWTHS = 8  # until the budget is spent, half way through
 EVALUATED = 7  # seed of the episodes after training
 KINDS = {
@@ -72,7 +73,12 @@ class Game:
     @property
     def fragment(self) -> int:
         """Rows of an iteration: of navigation an episode, and the row that opens the next."""
-        return EPISODE + 1 if self.is_navigation else 90
+        return EPISODE + 1 if self.is_navigation else TRAFFIC_FRAGMENT
+
+    @property
+    def fragments(self) -> int:
+        """Iterations that an episode takes."""
+        return 1 if self.is_navigation else TRAFFIC_EPISODE // TRAFFIC_FRAGMENT
 
     @cached_property
     def roads(self) -> list[list[int]]:

@@ -135,9 +135,9 @@ class ConfigOfTraining(ConfigOfPopulations):
                 error that names it (`popcomm.rllib.step_limit`). None: never; what hangs in a remote runner is then
                 found when nothing came of it in `sample_timeout_s`.
             overlap: let remote runners sample the next fragment while the learners update from the last one
-                (`popcomm.rllib.overlap`). They then act with weights that are one update old, which PPO's ratio
-                corrects. Where a generation of `survival` ends nothing is sampled ahead. Not with `num_env_runners` 0,
-                autocast, or networks that grow.
+                (`popcomm.rllib.overlap`). They then act with weights that are one update old, which costs return
+                where updates are large (docs/overlap.md). Where a generation of `survival` ends nothing is sampled
+                ahead. Not with `num_env_runners` 0, autocast, or networks that grow.
         """
         check_names(type(self), "env_runners", kwargs)
         super().env_runners(**kwargs)

@@ -2,7 +2,8 @@
 
 Iteration k asks for fragment k + 1, learns from fragment k, waits for the answers, and then hands the new weights to
 the runners. So from the second fragment on, runners act with weights that are one update older than those that learn
-from what they did; PPO's ratio of the two policies is taken against what the runners did, and corrects it.
+from what they did. PPO's ratio of the two policies is taken against what the runners did, and does not make up for it
+where updates are large (docs/overlap.md).
 Between two iterations nothing is under way: what was sampled ahead is held, by reference, and is part of a checkpoint.
 """
 

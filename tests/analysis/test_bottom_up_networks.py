@@ -43,6 +43,14 @@ def test_lights_are_neighbours_where_a_lane_leads_from_one_to_the_other() -> Non
     assert sorted(neighbours(plan)) == [[0, 1], [1, 0]]
 
 
+def test_traffic_is_drawn_by_whole_episodes() -> None:
+    assert GAMES["traffic grid4x4"].fragments == 8
+    assert GAMES["3 agents, all"].fragments == 1
+    ends, means = networks.by_episode(np.arange(1.0, 6.0), np.array([1.0, 3.0, 5.0, 9.0, 100.0]), 2)
+    assert ends.tolist() == [2, 4]
+    assert means.tolist() == [2, 7]
+
+
 def record(arm: str, seed: int, score: float, lost: float, game: str = "7 agents, own landmark") -> dict[str, Any]:
     """A run that loses `lost` in any noise of any strength."""
     noise = {kind: {f"{s:g}": score - lost for s in each} for kind, each in GAMES[game].noise.items()}

@@ -263,8 +263,9 @@ class PopulationPPOLearner(PPOTorchLearner):
         gradients = self.compute_gradients(self._losses(arrays, totals, diagnose))
         self.apply_gradients(self.postprocess_gradients(gradients))
         # RLlib drops them when the next ones are computed: a copy of all weights beside the next rollout and unroll.
-        for optimizer in self._optimizer_parameters:
-            optimizer.zero_grad(set_to_none=True)
+        for name in self.networks:
+            for optimizer in self._optimizers(name):
+                optimizer.zero_grad(set_to_none=True)
 
     def _losses(self, arrays: Arrays, totals: Totals, diagnose: bool) -> dict[str, Tensor]:
         """{species that learns: its loss} on some worlds.

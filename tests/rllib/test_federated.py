@@ -368,7 +368,7 @@ def test_what_tells_nothing_more_is_allowed_and_without_an_epsilon_all_gradients
 def test_a_document_gives_it() -> None:
     document = {
         "environment": {"env": "swarm_v0"},
-        "population": {"members": 4},
+        "population": {"members": 4, "agent_config": {"world_weight": 0.0}},
         "training": {"federated": {**PRIVATE, "clip": 1}},
     }
     config = schema.apply(document, PopulationPPOConfig())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from popcomm.errors import UserError
 from popcomm.rllib import PopulationPPOConfig
@@ -63,13 +63,27 @@ def test_the_gradient_of_the_codec_is_the_sum_over_the_species(members: int) -> 
             for key, value in codecs(own.module)[name].items():
                 value.copy_(codecs(shared.module)["sensor"][key])
     batch = runner_of(shared).sample()
-    for learner in (shared, own):
-        learner.apply_gradients = lambda gradients: None  # type: ignore[method-assign]
-        learner.update_from_fragments([batch], [WORLDS], 0, {})
+    found = {learner: gradients_of(learner, batch) for learner in (shared, own)}
     for key in CODEC:
-        parts = [codecs(own.module)[name][key].grad for name in SPECIES]
-        assert all(part is not None and part.any() for part in parts)
-        torch.testing.assert_close(codecs(shared.module)["actuator"][key].grad, sum(parts), rtol=1e-4, atol=1e-6)
+        parts = [found[own][codecs(own.module)[name][key]] for name in SPECIES]
+        assert all(part.any() for part in parts)
+        torch.testing.assert_close(
+            found[shared][codecs(shared.module)["actuator"][key]], sum(parts), rtol=1e-4, atol=1e-6
+        )
+
+
+def gradients_of(learner: Any, batch: Any) -> dict[nn.Parameter, Tensor]:
+    """Those of an update that is not made, as they are when they would be applied."""
+    found: dict[nn.Parameter, Tensor] = {}
+
+    def keep(gradients: Any) -> None:
+        optimizers = [o for name in SPECIES for _, o in learner.get_optimizers_for_module(name)]
+        parameters = [p for o in optimizers for p in o.param_groups[0]["params"]]
+        found.update({p: p.grad.clone() for p in parameters if p.grad is not None})
+
+    learner.apply_gradients = keep
+    learner.update_from_fragments([batch], [WORLDS], 0, {})
+    return found
 
 
 def test_the_codec_is_one_trained_once_and_kept_once() -> None:

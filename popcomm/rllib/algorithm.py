@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -328,10 +329,10 @@ class PopulationPPO(PPO):
             UserError: the config is not there, or names code of an installed package that no file can name.
         """
         checkpoints.verify(checkpoints.local_path(path))
-        if trust and config is None:
-            with nowhere():
+        with nowhere() if config is None else nullcontext():
+            if trust and config is None:
                 return super().from_checkpoint(path, *args, trust=True, **kwargs)
-        return restoring.made(cls, path, config, trust)
+            return restoring.made(cls, path, config, trust)
 
     def restore_from_path(
         self, path: PathLike, *args: object, component: str | None = None, trust: bool = False, **kwargs: object

@@ -149,19 +149,19 @@ def own_buffers(module: Any, members: int) -> dict[str, Tensor]:
     return {name: b for name, b in module.named_buffers() if id(b) not in kept and has_members(b, members)}
 
 
-def whose_rows(module: Any, parameter: nn.Parameter, members: int) -> Tensor | None:
-    """[axis 0] int64, the member whose each row of a parameter is; None: it is nobody's own.
+def rows_of_members(module: Any, members: int) -> dict[nn.Parameter, Tensor | None]:
+    """{parameter: [axis 0] int64, the member whose each row is; None: row p is member p's}, of those that are members'.
 
     Args:
         module: a PopulationRLModule.
-        parameter: of it.
         members: P.
     """
-    owners = owners_of(module.agent)
-    if parameter in owners:
-        return owners[parameter]
-    own = id(parameter) not in module.everybodys and has_members(parameter, members)
-    return torch.arange(members, device=parameter.device) if own else None
+    owners, everybodys = owners_of(module.agent), module.everybodys
+    return {
+        parameter: owners.get(parameter)
+        for parameter in module.parameters()
+        if parameter in owners or (id(parameter) not in everybodys and has_members(parameter, members))
+    }
 
 
 class Ownership(NamedTuple):

@@ -41,7 +41,7 @@ def made(cls: Any, path: PathLike, config: Any, trust: bool) -> Any:
         UserError: see `PopulationPPO.from_checkpoint`.
     """
     folder = Path(checkpoints.local_path(path))
-    config = without_run_folder(checkpoints.read_config(folder)) if config is None else config
+    config = checkpoints.read_config(folder) if config is None else config
     algorithm = (config.algo_class or cls)(config=config)
     try:
         if not isinstance(algorithm, cls):
@@ -51,13 +51,6 @@ def made(cls: Any, path: PathLike, config: Any, trust: bool) -> Any:
         algorithm.stop()  # nobody else could, and it has processes and the run folder
         raise
     return algorithm
-
-
-def without_run_folder(config: Any) -> Any:
-    """The config of a checkpoint, as one that records nowhere: the run folder is the original's, which may go on."""
-    config = config.copy(copy_frozen=False)
-    config.run_dir = None
-    return config
 
 
 def restore(algorithm: Any, folder: Path, component: str | None, trust: bool, by_rllib: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from popcomm.evolution import NOBODY, crossed, mutate
 from popcomm.evolution.diversity import of_weights
 from popcomm.evolution.generation import Ints
-from popcomm.rllib.growth import has_members, inherit, own_buffers, owners_of, whose_rows
+from popcomm.rllib.growth import has_members, inherit, own_buffers, owners_of, rows_of_members
 from popcomm.rllib.module import PopulationRLModule, scale_name
 
 
@@ -49,7 +49,7 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
     and mutation.
 
     Args:
-        module: of the species, whose parameters are all [P, ...].
+        module: of the species; what is nobody's own stays.
         optimizers: of its parameters.
     """
     parameters = [parameter for parameter in module.parameters() if id(parameter) not in module.everybodys]
@@ -65,12 +65,12 @@ def carry_out(succession: Succession, module: PopulationRLModule, optimizers: Se
     for key, scales in succession.scales.items():
         buffer = module.get_buffer(scale_name(key))
         buffer.copy_(torch.from_numpy(scales))
+    whose = rows_of_members(module, len(made))
     for parameter in parameters:
         generator = torch.Generator(parameter.device)  # learners are on devices of one kind
         generator.manual_seed(int(rng.integers(2**63)))
-        whose = whose_rows(module, parameter, len(made))
-        if whose is not None:
-            mutate(parameter.data, children.to(parameter.device), succession.mutation_std, generator, whose)
+        if parameter in whose:
+            mutate(parameter.data, children.to(parameter.device), succession.mutation_std, generator, whose[parameter])
 
 
 def weight_diversity(module: PopulationRLModule) -> float:
@@ -100,16 +100,22 @@ def _enrol(succession: Succession, module: PopulationRLModule) -> None:
 def _make_anew(module: PopulationRLModule, made: Tensor, seed: int) -> None:
     """Parameters and buffers of some members as a module begins with them. made: [P] bool."""
     fresh: Any = type(module)(**_arguments(module, seed))
-    own = dict(module.named_parameters())
+    mine, theirs, own = rows_of_members(module, len(made)), rows_of_members(fresh, len(made)), module.get_parameter
     for name, values in fresh.named_parameters():
-        mine, theirs = (whose_rows(m, p, len(made)) for m, p in ((module, own[name]), (fresh, values)))
-        if mine is not None and theirs is not None:
-            own[name].data[made.to(mine.device)[mine]] = values.data[made.to(theirs.device)[theirs]].to(mine.device)
+        if own(name) in mine and values in theirs:
+            new = values.data[_of(made, theirs[values], values.device)]
+            own(name).data[_of(made, mine[own(name)], own(name).device)] = new.to(own(name).device)
     buffers = own_buffers(module, len(made))
     for name, values in own_buffers(fresh, len(made)).items():
         where = made.to(buffers[name].device)
         buffers[name][where] = values.to(where.device)[where]
     module.returns.begin_anew(made.to(module.returns.weight.device))
+
+
+def _of(members: Tensor, whose: Tensor | None, device: torch.device) -> Tensor:
+    """[axis 0] bool, the rows of some members. members: [P] bool; whose: as in `rows_of_members`."""
+    members = members.to(device)
+    return members if whose is None else members[whose]
 
 
 def _arguments(module: RLModule, seed: int) -> dict[str, Any]:
